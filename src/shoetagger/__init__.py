@@ -1,0 +1,1 @@
+"""Many small image-tagging models, kept in step with labels, pictures and each other."""

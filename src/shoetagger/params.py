@@ -1,0 +1,275 @@
+"""params.yaml as frozen, typed objects; an unknown key or a wrong type is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from .errors import ShoetaggerError
+
+
+class ParamsError(ShoetaggerError):
+    """A key of params.yaml is unknown, missing or of the wrong type."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A named set of tags that one model learns, and what `train` says differently for it."""
+
+    tags: tuple[str, ...]
+    train: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Split:
+    seed: int
+    validation: float
+    folds: int
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Strength of each random change to a training view; chances lie in 0..1."""
+
+    min_scale: float
+    flip: float
+    rotate: float
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+    erase: float
+    background: float
+
+
+@dataclass(frozen=True)
+class Images:
+    size: int
+    max_bytes: int
+    max_pixels: int
+    augment: Augment
+
+
+@dataclass(frozen=True)
+class Features:
+    views: int
+    max_gb: float
+
+
+@dataclass(frozen=True)
+class Train:
+    arch: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+    weights: Literal["imagenet", "none"]
+    freeze: Literal["none", "stem", "layer1", "layer2", "layer3", "layer4"]
+    seed: int
+    epochs: int
+    batch_size: int
+    head_lr: float
+    trunk_lr: float
+    weight_decay: float
+    dropout: float
+    label_smoothing: float
+    positive_weight: float
+    ema: float
+
+
+# One trunk serves all groups, so a group cannot have its own.
+SHARED_BY_GROUPS = ("arch", "weights", "freeze")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    min_positives: int
+    shrink: float
+    bootstrap: int
+
+
+@dataclass(frozen=True)
+class Promote:
+    margin: float
+
+
+@dataclass(frozen=True)
+class Tag:
+    schedule: str
+    shards: int
+    batch_size: int
+    budget_minutes: float
+    decode_workers: int
+    decode_seconds: float
+    decode_memory_mb: int
+    settle_seconds: float
+
+
+@dataclass(frozen=True)
+class Publish:
+    page_size: int
+    max_pages: int
+    thumbnail: int
+
+
+@dataclass(frozen=True)
+class Params:
+    groups: Mapping[str, Group]
+    split: Split
+    images: Images
+    features: Features
+    train: Train
+    evaluate: Evaluate
+    promote: Promote
+    tag: Tag
+    publish: Publish
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """All tags of all groups, in the order of the groups."""
+        return tuple(tag for group in self.groups.values() for tag in group.tags)
+
+    def group(self, name: str) -> Group:
+        """Return one group; raises ParamsError that lists the groups there are."""
+        if name not in self.groups:
+            raise ParamsError(
+                f"no group {name!r} in params.yaml: the groups are {', '.join(self.groups)}"
+            )
+        return self.groups[name]
+
+    def train_of(self, name: str) -> Train:
+        """Return the training parameters of one group: `train`, with the group's own on top."""
+        own = self.group(name).train
+        merged = dataclasses.asdict(self.train) | dict(own)
+        return _build(Train, merged, f"groups.{name}.train")
+
+
+def load(path: Path) -> Params:
+    """Read and check params.yaml; raises ParamsError that names the file, the key and the fault."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is missing: restore it with `git checkout params.yaml`") from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path} is not valid YAML: {error}") from None
+    try:
+        return parse(document)
+    except ParamsError as error:
+        raise ParamsError(f"{path.name}: {error}") from None
+
+
+def parse(document: object) -> Params:
+    """Check a parsed params.yaml and return it typed."""
+    params: Params = _build(Params, document, "")
+    _check_groups(params)
+    _check_ranges(params)
+    return params
+
+
+def _check_groups(params: Params) -> None:
+    if not params.groups:
+        raise ParamsError("groups: name at least one group of tags")
+    owner: dict[str, str] = {}
+    for name, group in params.groups.items():
+        if not name.isidentifier():
+            raise ParamsError(
+                f"groups.{name}: a group's name is made of letters, digits and underscores, "
+                "for it becomes part of stage, file and model names"
+            )
+        if not group.tags:
+            raise ParamsError(f"groups.{name}.tags: name at least one tag")
+        for tag in group.tags:
+            if tag in owner:
+                raise ParamsError(f"groups.{name}.tags: {tag!r} is also a tag of {owner[tag]}")
+            owner[tag] = name
+        for key in SHARED_BY_GROUPS:
+            if key in group.train:
+                raise ParamsError(
+                    f"groups.{name}.train.{key}: all groups share one trunk; set train.{key}"
+                )
+        params.train_of(name)
+
+
+def _check_ranges(params: Params) -> None:
+    split, images, train, tag = params.split, params.images, params.train, params.tag
+    rules = [
+        ("split.validation", 0 < split.validation < 1, "must lie between 0 and 1"),
+        ("split.folds", split.folds == 0 or split.folds >= 2, "must be 0 (none) or at least 2"),
+        ("images.size", 32 <= images.size <= 1024, "must lie in 32..1024"),
+        ("images.augment.min_scale", 0 < images.augment.min_scale <= 1, "must lie in (0, 1]"),
+        ("features.views", params.features.views >= 1, "must be at least 1"),
+        ("train.epochs", train.epochs >= 1, "must be at least 1"),
+        ("train.batch_size", train.batch_size >= 1, "must be at least 1"),
+        ("train.ema", 0 <= train.ema < 1, "must lie in [0, 1)"),
+        ("train.dropout", 0 <= train.dropout < 1, "must lie in [0, 1)"),
+        ("train.label_smoothing", 0 <= train.label_smoothing < 1, "must lie in [0, 1)"),
+        (
+            "train.freeze",
+            train.weights == "imagenet" or train.freeze == "none",
+            "freezing layers of a network with random weights (train.weights: none) would keep "
+            "them random: set train.freeze to none, or train.weights to imagenet",
+        ),
+        ("tag.shards", 1 <= tag.shards <= 256, "must lie in 1..256"),
+        ("tag.batch_size", tag.batch_size >= 1, "must be at least 1"),
+        ("tag.decode_workers", tag.decode_workers >= 1, "must be at least 1"),
+        ("publish.page_size", params.publish.page_size >= 1, "must be at least 1"),
+    ]
+    for key, holds, rule in rules:
+        if not holds:
+            raise ParamsError(f"{key}: {rule}")
+
+
+def _build(kind: Any, value: object, key: str) -> Any:
+    """Convert a plain YAML value to the annotated type `kind`, strictly; `key` is for errors."""
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(kind, value, key)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        if value not in arguments:
+            raise ParamsError(f"{key}: {value!r} is not one of {', '.join(map(str, arguments))}")
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        return _build(next(a for a in arguments if a is not type(None)), value, key)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ParamsError(f"{key}: {value!r} is not a list")
+        return tuple(_build(arguments[0], item, f"{key}[{i}]") for i, item in enumerate(value))
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, dict):
+            raise ParamsError(f"{key}: {value!r} is not a mapping")
+        return {str(k): _build(arguments[1], v, f"{key}.{k}") for k, v in value.items()}
+    if kind is Any:
+        return value
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ParamsError(f"{key}: {value!r} is not {_PLAIN_NAMES.get(kind, kind.__name__)}")
+    return value
+
+
+_PLAIN_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def _build_dataclass(kind: Any, value: object, key: str) -> Any:
+    prefix = f"{key}." if key else ""
+    if not isinstance(value, dict):
+        raise ParamsError(f"{key or 'the file'}: {value!r} is not a mapping of keys to values")
+    hints = get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    for name in value:
+        if name not in fields:
+            raise ParamsError(f"unknown key {prefix}{name}: the keys here are {', '.join(fields)}")
+    missing = [
+        name
+        for name, f in fields.items()
+        if name not in value
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ParamsError(f"missing key {prefix}{missing[0]}")
+    return kind(**{n: _build(hints[n], v, f"{prefix}{n}") for n, v in value.items()})

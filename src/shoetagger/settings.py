@@ -1,0 +1,92 @@
+"""Where things are: read once from the environment, with embedded defaults inside the repo."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ShoetaggerError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The places of one installation; see the README's table of environment variables."""
+
+    repo: Path
+    home: Path
+    inbox: Path
+    store_url: str
+    tracking_uri: str
+    device: str
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """Read every place from `environ`; an unset or empty variable takes its default."""
+        repo = find_repo(environ.get("SHOETAGGER_REPO") or None)
+        home = Path(environ.get("SHOETAGGER_HOME") or repo / ".shoetagger").absolute()
+        device = environ.get("SHOETAGGER_DEVICE") or "auto"
+        if device not in ("auto", "cpu") and not device.startswith("cuda"):
+            raise ShoetaggerError(
+                f"SHOETAGGER_DEVICE={device!r} is not a device: use auto, cpu, cuda or cuda:N"
+            )
+        return cls(
+            repo=repo,
+            home=home,
+            inbox=Path(environ.get("SHOETAGGER_INBOX") or home / "inbox").absolute(),
+            store_url=environ.get("SHOETAGGER_STORE_URL") or f"sqlite:///{home / 'store.db'}",
+            tracking_uri=environ.get("MLFLOW_TRACKING_URI")
+            or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
+            device=device,
+        )
+
+    @property
+    def params_file(self) -> Path:
+        return self.repo / "params.yaml"
+
+    @property
+    def artifacts(self) -> Path:
+        """Root of the models and figures that MLflow keeps, read alike by server and clients."""
+        return self.home / "mlflow" / "artifacts"
+
+    @property
+    def outbox(self) -> Path:
+        """What MLflow has not been told yet."""
+        return self.home / "outbox"
+
+    @property
+    def checkouts(self) -> Path:
+        """Checkouts of the commits that the training DAG works on."""
+        return self.home / "checkouts"
+
+    @property
+    def bundles(self) -> Path:
+        """Local cache of registered bundles, one folder a digest."""
+        return self.home / "bundles"
+
+    @property
+    def published(self) -> Path:
+        """Parquet, CSV and pages that others read."""
+        return self.home / "published"
+
+
+def find_repo(named: str | None) -> Path:
+    """Return the repo to work in: the one named, else around the working directory, else ours.
+
+    A repo is a folder with `params.yaml` and `dvc.yaml`.
+    """
+    if named:
+        if not (Path(named) / "params.yaml").is_file():
+            raise ShoetaggerError(
+                f"SHOETAGGER_REPO={named} holds no params.yaml: name the folder of the project"
+            )
+        return Path(named).absolute()
+    here = Path.cwd()
+    source_tree = Path(__file__).absolute().parents[2]
+    for folder in (here, *here.parents, source_tree):
+        if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
+            return folder
+    raise ShoetaggerError(
+        f"no project around {here}: change into the repo, or set SHOETAGGER_REPO to its folder"
+    )
