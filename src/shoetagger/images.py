@@ -23,6 +23,7 @@ from PIL import (
     Image,
     ImageCms,
     ImageFile,
+    ImageFilter,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
@@ -454,8 +455,9 @@ def _erase(view: Square, rng: np.random.Generator) -> None:
 
 # --- backgrounds ----------------------------------------------------------------------------
 
-_PLAIN = 14  # levels a channel that a studio background may differ from its border
-_OBJECT = 40  # levels at which a pixel is surely the shoe
+_PLAIN = 12  # levels a channel that a studio background may differ from its border's colour
+_SOFTEN = ImageFilter.BoxBlur(1)
+_STEEPER = [max(0, min(255, (level - 96) * 255 // 144)) for level in range(256)]
 
 
 def _shoe_mask(picture: Image.Image) -> Square | None:
@@ -468,14 +470,13 @@ def _shoe_mask(picture: Image.Image) -> Square | None:
     colour = np.median(border, axis=0).astype(np.int16)
     if (np.abs(border - colour).max(axis=1) <= _PLAIN).mean() < 0.8:
         return None
-    differs = np.abs(pixels - colour).max(axis=2)
-    background = _joined_to_border(differs <= _OBJECT)
+    # A wider step would take the light parts of white shoes along.
+    background = _joined_to_border(np.abs(pixels - colour).max(axis=2) <= _PLAIN)
     if not 0.1 < background.mean() < 0.97:
         return None
-    # Between the two levels lie shadows and the shoe's edge: half shoe, half ground.
-    opacity = np.clip((differs - _PLAIN) / (_OBJECT - _PLAIN), 0, 1)
-    soft = np.where(background, opacity * 255, 255).astype(np.uint8)
-    return np.asarray(Image.fromarray(soft).resize(picture.size, Image.Resampling.BILINEAR))
+    # The blur makes the edge soft; the steeper scale keeps it on the shoe, off the old ground.
+    opacity = Image.fromarray(np.where(background, np.uint8(0), np.uint8(255)))
+    return np.asarray(opacity.filter(_SOFTEN).point(_STEEPER))
 
 
 def _joined_to_border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -611,22 +612,35 @@ class Pictures:
         if not 0 <= item < len(self):
             raise IndexError(item)
         index, turn = divmod(item, len(self.views))
-        identity, picture = self._picture(self.paths[index])
+        return self.plain(index) if self.augment is None else self.view(index, self.views[turn])
+
+    def plain(self, index: int) -> Square:
+        """Return the tagging view of a picture, exactly as the night sees it."""
+        picture = _open_file(self.paths[index], self.limits, self.transform.size)[1]
+        return tagging_view(picture, self.transform)
+
+    def view(self, index: int, number: int) -> Square:
+        """Return one augmented view of a picture; `augment` must be given."""
         if self.augment is None:
-            return tagging_view(picture, self.transform)
-        rng = np.random.default_rng([self.seed, self.views[turn], int(identity, 16)])
+            raise ValueError("these pictures have no augment: only their plain view can be drawn")
+        identity, picture = self._picture(self.paths[index])
+        rng = np.random.default_rng([self.seed, number, int(identity, 16)])
         return training_view(picture, self.transform, self.augment, rng)
 
     def _picture(self, path: Path) -> tuple[str, Image.Image]:
         # Views of one picture are mostly asked for in a row: decode it once for them.
         if self._last is None or self._last[0] != path:
-            data = path.read_bytes()
-            longest = self.transform.size * (1 if self.augment is None else 2)
-            try:
-                picture = open_picture(data, self.limits, longest=longest)
-            except Rejected as error:
-                raise Rejected(f"{path}: {error.reason}", unfinished=error.unfinished) from None
-            if self.augment is not None and max(picture.size) > longest:
+            longest = 2 * self.transform.size
+            identity, picture = _open_file(path, self.limits, longest)
+            if max(picture.size) > longest:
                 picture = _fit(picture, longest)
-            self._last = path, image_id(data), picture
+            self._last = path, identity, picture
         return self._last[1], self._last[2]
+
+
+def _open_file(path: Path, limits: Limits, longest: int) -> tuple[str, Image.Image]:
+    data = path.read_bytes()
+    try:
+        return image_id(data), open_picture(data, limits, longest=longest)
+    except Rejected as error:
+        raise Rejected(f"{path}: {error.reason}", unfinished=error.unfinished) from None
