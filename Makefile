@@ -1,0 +1,74 @@
+# `make` alone lists what there is. Everything runs from .venv, which the first target builds.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+export UV_PYTHON_DOWNLOADS := never
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := 1
+
+.PHONY: help setup demo up down status login test test-fast lint audit
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## build .venv from the lock file
+
+demo: $(STAMP) ## train on the sample shoes, tag new pictures, show the result
+	@$(PYTHON) -m shoetagger.demo
+
+up: $(STAMP) ## start Airflow and MLflow (AIRFLOW_PORT=8080 MLFLOW_PORT=5000)
+	@$(PYTHON) -m shoetagger.servers up
+
+down: ## stop them
+	@if [ -x $(PYTHON) ]; then $(PYTHON) -m shoetagger.servers down; else echo "nothing is installed"; fi
+
+status: $(STAMP) ## say which servers run
+	@$(PYTHON) -m shoetagger.servers status
+
+login: $(STAMP) ## show addresses, user and password
+	@$(PYTHON) -m shoetagger.servers login
+
+test: lint ## lint, then all tests
+	@$(PYTHON) -m pytest
+
+test-fast: $(STAMP) ## the tests that take under a minute together
+	@$(PYTHON) -m pytest -m "not slow"
+
+lint: $(STAMP) ## ruff and mypy
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+audit: $(STAMP) ## look the locked versions up in the list of known vulnerabilities
+	@$(VENV)/bin/uv tool run --python $(PYTHON) pip-audit --disable-pip --require-hashes -r requirements.lock
+
+# A second `make` finds the stamp and installs nothing, until the lock or the package changes.
+# An interrupted installation leaves no stamp and is taken up again.
+$(STAMP): requirements.lock pyproject.toml
+	@if command -v uv >/dev/null 2>&1; then uv=uv; else uv=$(VENV)/bin/uv; fi; \
+	python=$$(command -v python3.11 || command -v python3 || true); \
+	if [ -z "$$python" ] || ! "$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
+	  echo "Python 3.11 is missing: on Debian 12, apt-get install python3" >&2; exit 1; \
+	fi; \
+	if ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then \
+	  rm -rf $(VENV); \
+	  if [ "$$uv" = uv ]; then uv venv --quiet --python "$$python" $(VENV); \
+	  elif ! "$$python" -c 'import ensurepip' 2>/dev/null; then \
+	    echo "Python's venv module is missing: on Debian, apt-get install python3-venv" >&2; exit 1; \
+	  else "$$python" -m venv $(VENV); fi; \
+	fi; \
+	if [ "$$uv" != uv ] && [ ! -x "$$uv" ]; then \
+	  echo "installing uv"; \
+	  awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > $(VENV)/uv.lock; \
+	  $(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock; \
+	fi; \
+	echo "installing the locked packages into $(VENV) (some minutes and 6 GB the first time)"; \
+	"$$uv" pip install --python $(PYTHON) --require-hashes -r requirements.lock; \
+	"$$uv" pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --editable .
+	@touch $@

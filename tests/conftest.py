@@ -1,0 +1,41 @@
+"""What every test gets: an environment of its own, and no GPU tests where there is no GPU."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Settings of the person who runs the tests must not reach them.
+for _name in list(os.environ):
+    if _name.startswith(("SHOETAGGER_", "AIRFLOW_", "MLFLOW_TRACKING", "MLFLOW_PORT", "DVC_")):
+        del os.environ[_name]
+
+# Before anything imports the tools: they read some of these only once.
+os.environ |= {"DVC_NO_ANALYTICS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
+
+# A bare machine has no identity to commit with.
+for _role in ("AUTHOR", "COMMITTER"):
+    os.environ[f"GIT_{_role}_NAME"] = "Test"
+    os.environ[f"GIT_{_role}_EMAIL"] = "test@example.org"
+
+
+@pytest.fixture(autouse=True)
+def _state_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let state go to a folder of the test, never to the repo, unless a wider fixture says where."""
+    if "SHOETAGGER_HOME" not in os.environ:
+        monkeypatch.setenv("SHOETAGGER_HOME", str(tmp_path / "home"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked `gpu` where torch finds no CUDA device."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    for item in marked:
+        item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
