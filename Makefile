@@ -18,6 +18,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## build .venv from the lock file
+	@echo "$(VENV) is ready"
 
 demo: $(STAMP) ## train on the sample shoes, tag new pictures, show the result
 	@$(PYTHON) -m shoetagger.demo

@@ -23,7 +23,7 @@ for _role in ("AUTHOR", "COMMITTER"):
 
 @pytest.fixture(autouse=True)
 def _state_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let state go to a folder of the test, never to the repo, unless a wider fixture says where."""
+    """Keep state out of the repo: in a folder of the test, unless a wider fixture names one."""
     if "SHOETAGGER_HOME" not in os.environ:
         monkeypatch.setenv("SHOETAGGER_HOME", str(tmp_path / "home"))
 
