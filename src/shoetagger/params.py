@@ -68,6 +68,7 @@ class Train:
     weights: Literal["imagenet", "none"]
     freeze: Literal["none", "stem", "layer1", "layer2", "layer3", "layer4"]
     seed: int
+    pooled: tuple[Literal["stem", "layer1", "layer2", "layer3", "layer4"], ...]
     epochs: int
     batch_size: int
     head_lr: float
@@ -80,7 +81,7 @@ class Train:
 
 
 # One trunk serves all groups, so a group cannot have its own.
-SHARED_BY_GROUPS = ("arch", "weights", "freeze")
+SHARED_BY_GROUPS = ("arch", "weights", "freeze", "pooled")
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Params:
     def train_of(self, name: str) -> Train:
         """Return the training parameters of one group: `train`, with the group's own on top."""
         own = self.group(name).train
-        merged = dataclasses.asdict(self.train) | dict(own)
+        merged = dataclasses.asdict(self.train) | {"pooled": list(self.train.pooled)} | dict(own)
         return _build(Train, merged, f"groups.{name}.train")
 
 
@@ -151,7 +152,9 @@ def load(path: Path) -> Params:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ParamsError(f"{path} is missing: restore it with `git checkout params.yaml`") from None
+        raise ParamsError(
+            f"{path} is missing: restore it with `git checkout params.yaml`"
+        ) from None
     except yaml.YAMLError as error:
         raise ParamsError(f"{path} is not valid YAML: {error}") from None
     try:
@@ -200,6 +203,7 @@ def _check_ranges(params: Params) -> None:
         ("images.size", 32 <= images.size <= 1024, "must lie in 32..1024"),
         ("images.augment.min_scale", 0 < images.augment.min_scale <= 1, "must lie in (0, 1]"),
         ("features.views", params.features.views >= 1, "must be at least 1"),
+        ("train.pooled", len(train.pooled) >= 1, "must name at least one stage"),
         ("train.epochs", train.epochs >= 1, "must be at least 1"),
         ("train.batch_size", train.batch_size >= 1, "must be at least 1"),
         ("train.ema", 0 <= train.ema < 1, "must lie in [0, 1)"),

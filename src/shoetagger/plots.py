@@ -1,0 +1,128 @@
+"""Figures of a training run: learning curves, how far scores can be trusted, contact sheets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import average_precision_score, precision_recall_curve
+
+from .train import Epoch
+
+_RIGHT, _MISSED, _WRONG = "#1a7f37", "#57606a", "#cf222e"
+_COLUMNS = 6
+_SHEET_PICTURES = 36
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture on a contact sheet: its pixels (S, S, 3) uint8, what is true, what was said."""
+
+    name: str
+    pixels: np.ndarray
+    true_tags: Sequence[str]
+    said_tags: Sequence[str]
+
+
+def learning_curves(epochs: Sequence[Epoch]) -> Figure:
+    """Draw the loss of both sides over the epochs."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    numbers = [epoch.number for epoch in epochs]
+    axes.plot(numbers, [e.train_loss for e in epochs], label="training")
+    told = [(e.number, e.validation_loss) for e in epochs if e.validation_loss is not None]
+    if told:
+        axes.plot(*zip(*told, strict=True), label="validation (only told, never chosen by)")
+    axes.set(xlabel="epoch", ylabel="binary cross-entropy", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def precision_recall(truth: np.ndarray, scores: np.ndarray, tags: Sequence[str]) -> Figure:
+    """Draw a precision-recall curve for each tag that has positives; inputs are (N, tags)."""
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for i, tag in enumerate(tags):
+        if truth[:, i].any():
+            precision, recall, _ = precision_recall_curve(truth[:, i], scores[:, i])
+            area = average_precision_score(truth[:, i], scores[:, i])
+            label = f"{tag} {area:.2f} ({int(truth[:, i].sum())})"
+            axes.step(recall, precision, where="post", label=label)
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend(title="tag, average precision (positives)", fontsize="small")
+    return figure
+
+
+def reliability(truth: np.ndarray, scores: np.ndarray) -> Figure:
+    """Draw how often a tag is true against the score it was given, over all tags of a group."""
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfectly calibrated")
+    if truth.size:
+        often, score = calibration_curve(truth.ravel(), scores.ravel(), n_bins=10)
+        axes.plot(score, often, marker="o", label="this model")
+    axes.set(xlabel="score", ylabel="share that is true", xlim=(0, 1), ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def confusions(truth: np.ndarray, decisions: np.ndarray, tags: Sequence[str]) -> Figure:
+    """Draw which tag was wrongly said (column) where another was missed (row), as counts."""
+    missed = ((truth == 1) & (decisions == 0)).astype(np.int64)
+    wrong = ((truth == 0) & (decisions == 1)).astype(np.int64)
+    counts = missed.T @ wrong
+    figure = Figure(figsize=(5.5, 5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(counts, cmap="Reds")
+    places = range(len(tags))
+    axes.set_xticks(places, tags, rotation=45, ha="right")
+    axes.set_yticks(places, tags)
+    axes.set(xlabel="wrongly said", ylabel="missed")
+    for row in places:
+        for column in places:
+            if counts[row, column]:
+                axes.text(column, row, str(counts[row, column]), ha="center", va="center")
+    return figure
+
+
+def contact_sheet(shown: Sequence[Shown], title: str) -> Figure:
+    """Draw pictures with their tags: right in green, wrongly said red with +, missed grey with -.
+
+    At most 36 pictures are drawn, the first of `shown`.
+    """
+    chosen = shown[:_SHEET_PICTURES]
+    rows = max(1, -(-len(chosen) // _COLUMNS))
+    figure = Figure(figsize=(_COLUMNS * 1.9, rows * 2.35 + 0.5), layout="constrained")
+    figure.suptitle(title)
+    grid = figure.subplots(rows, _COLUMNS, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, picture in zip(grid.flat, chosen, strict=False):
+        _draw(axes, picture)
+    return figure
+
+
+def worst_first(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return rows ordered by how much the scores (N, tags) contradict the truth, worst first."""
+    likely = np.where(truth == 1, scores, 1 - scores)
+    return np.argsort(np.log(np.clip(likely, 1e-6, 1)).sum(axis=1), kind="stable")
+
+
+def _draw(axes: Axes, picture: Shown) -> None:
+    axes.imshow(picture.pixels)
+    words = [(tag, _RIGHT) for tag in picture.said_tags if tag in picture.true_tags]
+    words += [(f"+{tag}", _WRONG) for tag in picture.said_tags if tag not in picture.true_tags]
+    words += [(f"-{tag}", _MISSED) for tag in picture.true_tags if tag not in picture.said_tags]
+    for line, (word, color) in enumerate(words[:4]):
+        # Below the picture, one word a line: matplotlib cannot colour words of one text apart.
+        axes.text(
+            0.5, -0.03 - 0.12 * line, word, color=color, fontsize=8,
+            ha="center", va="top", transform=axes.transAxes, parse_math=False,
+        )  # fmt: skip

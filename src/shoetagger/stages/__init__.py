@@ -1,0 +1,1 @@
+"""What dvc.yaml calls: one module a stage, wiring the core to files and to MLflow."""

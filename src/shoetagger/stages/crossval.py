@@ -1,0 +1,70 @@
+"""Stage `crossval@group`: out-of-fold scores of the training side, for thresholds and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import typer
+
+from .. import params as parameters
+from ..model import pick_device
+from ..settings import Settings
+from ..train import Epoch, fit, scores
+from .command import progress, run
+from .inputs import Lesson, open_lesson
+
+
+def main(
+    group: Annotated[str, typer.Argument(help="group of tags, as in params.yaml")],
+    split: Annotated[Path, typer.Option(help="the group's table")],
+    images: Annotated[Path, typer.Option(help="folder of the pictures")],
+    features: Annotated[Path, typer.Option(help="folder of the stage features")],
+    out: Annotated[Path, typer.Option(help="CSV file of the scores to write")],
+) -> None:
+    """Score every training picture by a model that has not seen its fold."""
+    params, settings = parameters.load(Path("params.yaml")), Settings.from_environment()
+    device = pick_device(settings.device)
+    lesson = open_lesson(params, group, split, images, features, device)
+    folds, epochs = params.split.folds, params.train_of(group).epochs
+    found = []
+    with progress(folds * epochs, f"crossval {group}") as bar:
+
+        def on_epoch(_: Epoch) -> None:
+            bar.update()
+
+        for fold in range(folds):
+            found.append(_score_fold(lesson, fold, on_epoch))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    columns = ["image_id", "fold", *lesson.tags]
+    table = pd.concat(found) if found else pd.DataFrame(columns=columns)
+    table.sort_index().to_csv(out, index=False, lineterminator="\n", float_format="%.6f")
+    typer.echo(f"{group}: {len(table)} pictures scored out of {folds} folds")
+
+
+def _score_fold(lesson: Lesson, fold: int, on_epoch: Callable[[Epoch], None]) -> pd.DataFrame:
+    held_out = lesson.training & (lesson.table["fold"] == fold)
+    learned = lesson.training & (lesson.table["fold"] != fold)
+    recipe = lesson.params.train_of(lesson.group)
+    model, _ = lesson.new_model()
+    source = lesson.source(model)
+    fit(
+        model,
+        source,
+        lesson.examples(learned),
+        None,
+        recipe,
+        device=lesson.device,
+        on_epoch=on_epoch,
+    )
+    rows = np.flatnonzero(held_out.to_numpy())
+    table = lesson.table.loc[held_out, ["image_id", "fold"]]
+    table[list(lesson.tags)] = scores(model, source, rows, recipe.freeze, lesson.device)
+    return table
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,223 @@
+"""Stage `evaluate@group`: thresholds, the bundle, figures of merit and plots."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+from matplotlib.figure import Figure
+
+from .. import evaluate as figures
+from .. import params as parameters
+from .. import plots
+from ..model import (
+    Bundle,
+    TagModel,
+    file_sha256,
+    load_weights,
+    pick_device,
+    prefix_digests,
+    pretrained_of,
+    save_bundle,
+)
+from ..params import Evaluate
+from ..settings import Settings
+from ..thresholds import UNCALIBRATED, calibrate, decide, names
+from ..train import scores
+from .command import run
+from .inputs import Lesson, open_lesson
+from .runs import continue_run
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Pictures with what is true, what was scored and what was decided, each (N, tags)."""
+
+    truth: np.ndarray
+    scores: np.ndarray
+    decisions: np.ndarray
+
+    def report(self, tags: tuple[str, ...], rule: Evaluate, seed: int) -> dict[str, Any]:
+        return figures.report(
+            self.truth,
+            self.scores,
+            self.decisions,
+            tags,
+            min_positives=rule.min_positives,
+            bootstrap=rule.bootstrap,
+            seed=seed,
+        )
+
+
+def main(
+    group: Annotated[str, typer.Argument(help="group of tags, as in params.yaml")],
+    split: Annotated[Path, typer.Option(help="the group's table")],
+    images: Annotated[Path, typer.Option(help="folder of the pictures")],
+    features: Annotated[Path, typer.Option(help="folder of the stage features")],
+    weights: Annotated[Path, typer.Option(help="weights that the stage train wrote")],
+    crossval: Annotated[Path, typer.Option(help="scores that the stage crossval wrote")],
+    bundle: Annotated[Path, typer.Option(help="bundle.json to write")],
+    metrics: Annotated[Path, typer.Option(help="JSON file of the figures to write")],
+    tags_plot: Annotated[Path, typer.Option(help="CSV file of the figures a tag to write")],
+    plots_dir: Annotated[Path, typer.Option("--plots", help="folder of the plots to write")],
+) -> None:
+    """Calibrate thresholds on the out-of-fold scores, then judge by the validation side."""
+    params, settings = parameters.load(Path("params.yaml")), Settings.from_environment()
+    device = pick_device(settings.device)
+    lesson = open_lesson(params, group, split, images, features, device)
+    model, _ = lesson.new_model()
+    load_weights(model, weights)
+
+    out_of_fold = _read_crossval(crossval, lesson)
+    made = _bundle(lesson, model, weights, out_of_fold)
+    save_bundle(made, bundle)
+
+    validation = _judge_validation(lesson, model, made)
+    document = _document(lesson, made, validation, _judge_out_of_fold(lesson, out_of_fold))
+    metrics.parent.mkdir(parents=True, exist_ok=True)
+    metrics.write_text(json.dumps(document, indent=1) + "\n")
+    _write_tags(document["validation"]["tags"], tags_plot)
+
+    drawn = _draw(lesson, validation)
+    plots_dir.mkdir(parents=True, exist_ok=True)
+    with continue_run(settings, params, group, made.weights_sha256) as tracked:
+        tracked.set_tags({"bundle_digest": made.digest})
+        tracked.log_metrics(flat_figures(document))
+        tracked.log_dict("metrics.json", document)
+        for name, figure in drawn.items():
+            figure.savefig(plots_dir / name, dpi=80, metadata={"Software": None})
+            tracked.log_figure(name, figure)
+    typer.echo(f"{group}: macro F1 {document['macro_f1']} on {len(validation.truth)} pictures")
+
+
+def flat_figures(document: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers of a metrics document under the names that MLflow shows."""
+    flat = {key: document[key] for key in ("macro_f1", "frequency_macro_f1")}
+    for part in ("validation", "crossval"):
+        section = document[part] or {"tags": {}}
+        for key in ("macro_f1", "micro_f1", "exact_match"):
+            flat[f"{part}_{key}"] = section.get(key)
+        for tag, report in section["tags"].items():
+            flat |= {f"{part}_{key}_{tag}": report[key] for key in ("f1", "average_precision")}
+    return {k: float(v) for k, v in flat.items() if isinstance(v, int | float)}
+
+
+def _read_crossval(path: Path, lesson: Lesson) -> pd.DataFrame:
+    """Return the out-of-fold scores beside the truth: columns fold, tags, then true_<tag>."""
+    table = pd.read_csv(path, dtype={"image_id": str})
+    known = lesson.table.drop_duplicates("image_id").set_index("image_id")
+    for tag in lesson.tags:
+        table[f"true_{tag}"] = known[tag].reindex(table["image_id"]).to_numpy()
+    return table
+
+
+def _scores_and_truth(table: pd.DataFrame, tags: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    truth = table[[f"true_{tag}" for tag in tags]].to_numpy(dtype=np.uint8)
+    return table[list(tags)].to_numpy(dtype=np.float64), truth
+
+
+def _bundle(lesson: Lesson, model: TagModel, weights: Path, out_of_fold: pd.DataFrame) -> Bundle:
+    shrink = lesson.params.evaluate.shrink
+    if len(out_of_fold):
+        thresholds, support = calibrate(*_scores_and_truth(out_of_fold, lesson.tags), shrink)
+    else:  # split.folds: 0
+        thresholds = (UNCALIBRATED,) * len(lesson.tags)
+        support = (0,) * len(lesson.tags)
+    transform = lesson.pictures.transform
+    return Bundle(
+        group=lesson.group,
+        tags=lesson.tags,
+        arch=model.arch,
+        pooled=model.pooled,
+        transform=transform,
+        thresholds=thresholds,
+        support=support,
+        prefixes=prefix_digests(model, transform),
+        pretrained=pretrained_of(weights),
+        weights_sha256=file_sha256(weights),
+    )
+
+
+def _judge_validation(lesson: Lesson, model: TagModel, bundle: Bundle) -> Judged:
+    held = lesson.examples(lesson.validation)
+    freeze = lesson.params.train.freeze
+    found = scores(model, lesson.source(model), held.rows, freeze, lesson.device)
+    return Judged(held.truth, found, decide(found, bundle.thresholds))
+
+
+def _judge_out_of_fold(lesson: Lesson, table: pd.DataFrame) -> Judged | None:
+    """Judge each fold by thresholds from the other folds: none has seen what it is judged on."""
+    if not len(table):
+        return None
+    shrink = lesson.params.evaluate.shrink
+    found, truth = _scores_and_truth(table, lesson.tags)
+    decisions = np.zeros_like(truth)
+    for fold in np.unique(table["fold"]):
+        here = (table["fold"] == fold).to_numpy()
+        thresholds, _ = calibrate(found[~here], truth[~here], shrink)
+        decisions[here] = decide(found[here], thresholds)
+    return Judged(truth, found, decisions)
+
+
+def _document(
+    lesson: Lesson, bundle: Bundle, validation: Judged, out_of_fold: Judged | None
+) -> dict[str, Any]:
+    rule, seed, tags = lesson.params.evaluate, lesson.params.split.seed, lesson.tags
+    report = validation.report(tags, rule, seed)
+    by_frequency = figures.frequency_macro_f1(
+        lesson.examples(lesson.training).truth,
+        validation.truth,
+        figures.measurable_tags(validation.truth, rule.min_positives),
+    )
+    return {
+        "group": lesson.group,
+        "bundle_digest": bundle.digest,
+        "macro_f1": report["macro_f1"],
+        "frequency_macro_f1": by_frequency and round(by_frequency, 4),
+        "thresholds": dict(zip(tags, bundle.thresholds, strict=True)),
+        "validation": report,
+        "crossval": out_of_fold and out_of_fold.report(tags, rule, seed),
+    }
+
+
+def _write_tags(tags: dict[str, dict[str, Any]], path: Path) -> None:
+    columns = ("support", "precision", "recall", "f1")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["tag", *columns])
+        rows.writerows([tag, *(report[c] for c in columns)] for tag, report in tags.items())
+
+
+def _draw(lesson: Lesson, judged: Judged) -> dict[str, Figure]:
+    tags = lesson.tags
+    rows = lesson.examples(lesson.validation).rows
+    shown = [
+        plots.Shown(
+            name=str(lesson.table["image_name"].iloc[row]),
+            pixels=lesson.pictures.plain(int(row)),
+            true_tags=true_tags,
+            said_tags=said,
+        )
+        for row, true_tags, said in zip(
+            rows, names(judged.truth, tags), names(judged.decisions, tags), strict=True
+        )
+    ]
+    worst = [shown[i] for i in plots.worst_first(judged.truth, judged.scores)]
+    return {
+        "validation_sheet.png": plots.contact_sheet(shown, f"{lesson.group}: validation pictures"),
+        "worst_mistakes.png": plots.contact_sheet(worst, f"{lesson.group}: worst first"),
+        "precision_recall.png": plots.precision_recall(judged.truth, judged.scores, tags),
+        "reliability.png": plots.reliability(judged.truth, judged.scores),
+        "confusions.png": plots.confusions(judged.truth, judged.decisions, tags),
+    }
+
+
+if __name__ == "__main__":
+    run(main)

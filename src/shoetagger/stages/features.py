@@ -1,0 +1,64 @@
+"""Stage `features`: the frozen prefix of the trunk, computed once for all groups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from .. import params as parameters
+from ..features import compute
+from ..model import build, frozen_stages, pick_device, prefix_digests
+from ..settings import Settings
+from ..split import read_split
+from .command import progress, run
+from .inputs import open_pictures
+
+
+def main(
+    listing: Annotated[Path, typer.Argument(help="images.csv of the stage split")],
+    images: Annotated[Path, typer.Argument(help="folder of the pictures")],
+    out: Annotated[Path, typer.Argument(help="folder to write the states to")],
+) -> None:
+    """Run every view of every picture through the frozen stages and keep what comes out."""
+    params = parameters.load(Path("params.yaml"))
+    recipe, device = params.train, pick_device(Settings.from_environment().device)
+    table = read_split(listing)
+    pictures = open_pictures(params, table, images)
+    torch.manual_seed(recipe.seed)
+    model, _ = build(recipe.arch, 1, recipe.weights, recipe.pooled, dropout=0.0)
+    model.eval()
+    frozen = frozen_stages(recipe.freeze)
+    with progress(0, "features") as bar:
+
+        def on_batch(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        index = compute(
+            model,
+            pictures,
+            list(table["image_id"]),
+            freeze=recipe.freeze,
+            views=params.features.views,
+            max_gb=params.features.max_gb,
+            prefix=prefix_digests(model, pictures.transform)[frozen[-1]] if frozen else None,
+            directory=out,
+            device=device,
+            on_batch=on_batch,
+        )
+    if not frozen:
+        typer.echo("nothing is frozen (train.freeze: none): each group computes its own")
+    elif not index.views:
+        typer.echo(
+            f"features.max_gb={params.features.max_gb} holds no view of {len(pictures)} pictures: "
+            "each group computes the frozen prefix while it trains"
+        )
+    else:
+        typer.echo(f"{index.views} augmented views of {len(pictures)} pictures, to {recipe.freeze}")
+
+
+if __name__ == "__main__":
+    run(main)

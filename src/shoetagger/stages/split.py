@@ -1,0 +1,59 @@
+"""Stage `split`: the label sheet and the pictures -> one table a group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import params as parameters
+from ..images import Limits, Rejected, image_id, open_picture
+from ..labels import find_sheet, read_labels
+from ..split import SplitError, split_group, write_split
+from .command import run
+
+
+def main(
+    data: Annotated[Path, typer.Argument(help="folder with images/ and the label sheet")],
+    out: Annotated[Path, typer.Argument(help="folder to write the tables to")],
+) -> None:
+    """Check the label sheet, then write images.csv and <group>.csv with side and fold."""
+    params = parameters.load(Path("params.yaml"))
+    limits = Limits(params.images.max_bytes, params.images.max_pixels)
+
+    def unreadable(path: Path) -> str | None:
+        try:
+            open_picture(path.read_bytes(), limits, longest=params.images.size)
+        except Rejected as rejected:
+            return rejected.reason
+        except OSError as error:
+            return error.strerror or str(error)
+        return None
+
+    images = data / "images"
+    labels = read_labels(find_sheet(data), images, params.tags, unreadable=unreadable)
+    ids = [image_id((images / name).read_bytes()) for name in labels.names]
+    out.mkdir(parents=True, exist_ok=True)
+    sentences, faults = list(labels.warnings), []
+    for group, spec in params.groups.items():
+        try:
+            table, report = split_group(labels, ids, spec.tags, params.split)
+        except SplitError as error:
+            faults.append(f"group {group}: {error}")
+            continue
+        write_split(table, out / f"{group}.csv")
+        # The same for every group: what `features` needs to know, and no more, so that an
+        # edited label leaves it as it is.
+        write_split(table[["image_name", "image_id"]], out / "images.csv")
+        sentences += [f"group {group}: {sentence}" for sentence in report]
+    if faults:
+        raise SplitError("\n".join(faults))
+    (out / "report.txt").write_text("".join(f"{s}\n" for s in sentences), encoding="utf-8")
+    for sentence in sentences:
+        typer.echo(sentence)
+    typer.echo(f"{len(labels.names)} labelled pictures in {len(params.groups)} groups")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,80 @@
+"""Stage `train@group`: one group's model, fitted on the training side."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import params as parameters
+from ..model import pick_device, save_weights
+from ..settings import Settings
+from ..train import Epoch, fit
+from .command import progress, run
+from .inputs import open_lesson
+from .runs import start_run
+
+
+def main(
+    group: Annotated[str, typer.Argument(help="group of tags, as in params.yaml")],
+    split: Annotated[Path, typer.Option(help="the group's table")],
+    images: Annotated[Path, typer.Option(help="folder of the pictures")],
+    features: Annotated[Path, typer.Option(help="folder of the stage features")],
+    weights: Annotated[Path, typer.Option(help="safetensors file to write")],
+    history: Annotated[Path, typer.Option(help="CSV file of the losses to write")],
+) -> None:
+    """Fit the group's model and write its weights; losses go to MLflow as they come."""
+    from ..plots import learning_curves
+
+    params, settings = parameters.load(Path("params.yaml")), Settings.from_environment()
+    device = pick_device(settings.device)
+    lesson = open_lesson(params, group, split, images, features, device)
+    model, pretrained = lesson.new_model()
+    recipe, epochs = params.train_of(group), list[Epoch]()
+    with (
+        start_run(settings, params, group) as tracked,
+        progress(recipe.epochs, f"train {group}") as bar,
+    ):
+
+        def on_epoch(epoch: Epoch) -> None:
+            epochs.append(epoch)
+            tracked.log_metrics(_figures(epoch), step=epoch.number)
+            bar.set_postfix(loss=f"{epoch.train_loss:.3f}")
+            bar.update()
+
+        fit(
+            model,
+            lesson.source(model),
+            lesson.examples(lesson.training),
+            lesson.examples(lesson.validation),
+            recipe,
+            device=device,
+            on_epoch=on_epoch,
+        )
+        digest = save_weights(model, weights, pretrained)
+        _write_history(epochs, history)
+        tracked.set_tags({"weights_sha256": digest})
+        tracked.log_figure("learning_curves.png", learning_curves(epochs))
+    last = epochs[-1]
+    typer.echo(f"{group}: {last.number} epochs, training loss {last.train_loss:.4f}")
+
+
+def _figures(epoch: Epoch) -> dict[str, float]:
+    figures = {"train_loss": epoch.train_loss, "learning_rate": epoch.learning_rate}
+    if epoch.validation_loss is not None:
+        figures["validation_loss"] = epoch.validation_loss
+    return figures
+
+
+def _write_history(epochs: list[Epoch], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["epoch", "train_loss", "validation_loss"])
+        rows.writerows([e.number, e.train_loss, e.validation_loss] for e in epochs)
+
+
+if __name__ == "__main__":
+    run(main)

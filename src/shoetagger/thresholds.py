@@ -1,0 +1,67 @@
+"""The decision rule: from scores to tags, and the thresholds it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .errors import ShoetaggerError
+
+UNCALIBRATED = 0.5
+# A threshold outside this range would answer (nearly) always or (nearly) never.
+_LOWEST, _HIGHEST = 0.05, 0.95
+
+
+def decide(scores: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+    """Return 0/1 decisions (B, tags) uint8: the tags that pass; where none does, the best one.
+
+    The rule is the article's. "Best" is the score that comes nearest to its threshold as a ratio,
+    so that a tag with a low threshold is not at a disadvantage. `scores` is (B, tags) in 0..1.
+    """
+    limits = np.asarray(thresholds, dtype=np.float64)
+    ratio = np.asarray(scores, dtype=np.float64) / limits
+    passed = ratio >= 1.0
+    silent = ~passed.any(axis=1)
+    passed[silent, ratio[silent].argmax(axis=1)] = True
+    return passed.astype(np.uint8)
+
+
+def names(decisions: np.ndarray, tags: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return for each row of decisions (B, tags) the tags that are on, in the group's order."""
+    return [tuple(t for t, on in zip(tags, row, strict=True) if on) for row in decisions]
+
+
+def calibrate(
+    scores: np.ndarray, truth: np.ndarray, shrink: float
+) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """Return a threshold for each tag and the positives it rests on.
+
+    `scores` (N, tags) in 0..1 must be out of fold; `truth` (N, tags) is 0/1. The threshold of a
+    tag with n positives is the one with the best F1, drawn towards 0.5 by shrink / (n + shrink):
+    few positives place it at random.
+    """
+    if scores.shape != truth.shape:
+        raise ShoetaggerError(f"scores {scores.shape} and truth {truth.shape} differ in shape")
+    found, support = [], []
+    for column, positives in zip(scores.T, truth.T.astype(bool), strict=True):
+        n = int(positives.sum())
+        best = _best_f1(column.astype(np.float64), positives) if n else UNCALIBRATED
+        trust = n / (n + shrink) if n else 0.0
+        threshold = UNCALIBRATED + trust * (best - UNCALIBRATED)
+        found.append(round(float(np.clip(threshold, _LOWEST, _HIGHEST)), 4))
+        support.append(n)
+    return tuple(found), tuple(support)
+
+
+def _best_f1(scores: np.ndarray, positives: np.ndarray) -> float:
+    """Return the threshold with the highest F1; of equally good ones, that nearest to 0.5."""
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    true_positives = np.cumsum(positives[order])
+    answered = np.arange(1, len(ranked) + 1)
+    f1 = 2 * true_positives / (answered + true_positives[-1])
+    cuts = (ranked + np.append(ranked[1:], 0.0)) / 2
+    between = np.append(ranked[1:] < ranked[:-1], True)  # no cut parts equal scores
+    best = cuts[between & (f1 >= f1[between].max() - 1e-12)]
+    return float(best[np.abs(best - UNCALIBRATED).argmin()])

@@ -1,0 +1,216 @@
+"""Fit one group: the loop."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .errors import ShoetaggerError
+from .features import Source
+from .model import STAGES, TagModel, frozen_stages
+from .params import Train
+
+_WARM_UP = 0.1  # share of the steps in which the learning rate rises
+_MAX_NORM = 5.0  # of the gradient
+_EVALUATION_BATCH = 64
+
+
+class TrainError(ShoetaggerError):
+    """Training cannot start, or its loss stopped being a number."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows of a source and what is true of them: `rows` (N,), `truth` (N, tags) 0/1."""
+
+    rows: np.ndarray
+    truth: np.ndarray
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What the callback hears when an epoch ended; losses are means over pictures and tags."""
+
+    number: int  # from 1
+    of: int
+    train_loss: float
+    validation_loss: float | None
+    learning_rate: float
+
+
+def fit(
+    model: TagModel,
+    source: Source,
+    training: Examples,
+    validation: Examples | None,
+    recipe: Train,
+    *,
+    device: torch.device,
+    on_epoch: Callable[[Epoch], None],
+) -> None:
+    """Train the stages after `recipe.freeze` and the head, in place.
+
+    The weights of the last epoch are kept (or their running average, `recipe.ema`): nothing is
+    chosen by looking at the validation side, whose loss is only told. Deterministic on one machine
+    for a seed and a number of threads. Raises TrainError when the loss is not finite.
+    """
+    if len(training.rows) < 2:
+        raise TrainError(f"{len(training.rows)} training pictures: at least 2 are needed")
+    make_deterministic(recipe.seed)
+    model.to(device).to(memory_format=torch.channels_last)
+    frozen = frozen_stages(recipe.freeze)
+    optimizer, schedule = _optimizer(model, frozen, recipe, _steps(training, recipe))
+    average = _Average(model, recipe.ema)
+    weight = positive_weight(training.truth, recipe.positive_weight).to(device)
+    shuffle = np.random.default_rng(recipe.seed)
+    for number in range(1, recipe.epochs + 1):
+        _training_mode(model, frozen)
+        losses = []
+        for batch in _batches(shuffle.permutation(len(training.rows)), recipe.batch_size):
+            state = source.augmented(training.rows[batch], number - 1)
+            truth = _target(training.truth[batch], device)
+            with _autocast(device):
+                logits = model.finish(model.run(state, STAGES[len(frozen) :]))
+            loss = _loss(logits.float(), truth, weight, recipe.label_smoothing)
+            if not torch.isfinite(loss):
+                raise TrainError(
+                    f"the loss became {loss.item()} in epoch {number}: lower train.head_lr "
+                    f"({recipe.head_lr}) or train.trunk_lr ({recipe.trunk_lr})"
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(model.parameters(), _MAX_NORM)
+            optimizer.step()
+            schedule.step()
+            average.update(model)
+            losses.append(loss.item() * len(batch))
+        told = None if validation is None else _loss_of(model, source, validation, recipe, device)
+        rate = schedule.get_last_lr()[-1]
+        on_epoch(Epoch(number, recipe.epochs, sum(losses) / len(training.rows), told, rate))
+    average.put_into(model)
+    model.eval()
+
+
+def make_deterministic(seed: int) -> None:
+    """Seed torch and choose deterministic algorithms for this process."""
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+@torch.inference_mode()
+def scores(
+    model: TagModel, source: Source, rows: np.ndarray, freeze: str, device: torch.device
+) -> np.ndarray:
+    """Return the scores (N, tags) float32 in 0..1 of rows of a source, as the night sees them."""
+    model.to(device).to(memory_format=torch.channels_last).eval()
+    rest = STAGES[len(frozen_stages(freeze)) :]
+    found = []
+    for batch in _batches(np.arange(len(rows)), _EVALUATION_BATCH):
+        with _autocast(device):
+            logits = model.finish(model.run(source.plain(rows[batch]), rest))
+        found.append(torch.sigmoid(logits.float()).cpu().numpy())
+    return np.concatenate(found) if found else np.empty((0, model.head.out_features), np.float32)
+
+
+def positive_weight(truth: np.ndarray, most: float) -> Tensor:
+    """Return how much a positive of each tag weighs: the root of its rarity, at most `most`."""
+    positives = np.clip(truth.sum(axis=0), 1, None)
+    rarity = np.sqrt((len(truth) - positives) / positives)
+    return torch.from_numpy(np.clip(rarity, 1.0, max(most, 1.0)).astype(np.float32))
+
+
+def _steps(training: Examples, recipe: Train) -> int:
+    return recipe.epochs * math.ceil(len(training.rows) / recipe.batch_size)
+
+
+def _optimizer(
+    model: TagModel, frozen: tuple[str, ...], recipe: Train, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """AdamW with a rate each for trunk and head, warmed up and then falling as a cosine."""
+    for stage in frozen:
+        getattr(model, stage).requires_grad_(False)
+    trunk = [p for s in STAGES[len(frozen) :] for p in getattr(model, s).parameters()]
+    groups = [
+        {"params": trunk, "lr": recipe.trunk_lr},
+        {"params": list(model.head.parameters()), "lr": recipe.head_lr},
+    ]
+    optimizer = torch.optim.AdamW(
+        [group for group in groups if group["params"]], weight_decay=recipe.weight_decay
+    )
+    warm = max(1, round(_WARM_UP * steps))
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def _training_mode(model: TagModel, frozen: tuple[str, ...]) -> None:
+    model.train()
+    for stage in frozen:  # frozen layers keep their batch-norm statistics, to stay shareable
+        getattr(model, stage).eval()
+
+
+def _batches(order: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Cut an order into batches; a last batch of one joins the one before, for batch norm."""
+    starts = list(range(0, len(order), size))
+    if len(starts) > 1 and len(order) - starts[-1] == 1:
+        starts.pop()
+    for i, start in enumerate(starts):
+        yield order[start : starts[i + 1] if i + 1 < len(starts) else len(order)]
+
+
+def _target(truth: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(truth.astype(np.float32)).to(device)
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    return torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda")
+
+
+def _loss(logits: Tensor, truth: Tensor, weight: Tensor, smoothing: float) -> Tensor:
+    soft = truth * (1 - smoothing) + smoothing / 2
+    return F.binary_cross_entropy_with_logits(logits, soft, pos_weight=weight)
+
+
+def _loss_of(
+    model: TagModel, source: Source, examples: Examples, recipe: Train, device: torch.device
+) -> float:
+    found = scores(model, source, examples.rows, recipe.freeze, device)
+    likely = np.clip(np.where(examples.truth == 1, found, 1 - found), 1e-7, 1.0)
+    return float(-np.log(likely).mean())
+
+
+class _Average:
+    """Running average of a model's weights; a decay of 0 keeps the last weights."""
+
+    def __init__(self, model: TagModel, decay: float) -> None:
+        self._decay, self._step = decay, 0
+        self._kept = copy.deepcopy(model.state_dict()) if decay else {}
+
+    @torch.no_grad()
+    def update(self, model: TagModel) -> None:
+        if not self._decay:
+            return
+        self._step += 1
+        # Early on the average follows quickly, or it would remember the random start.
+        decay = min(self._decay, self._step / (self._step + 10))
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                self._kept[name].lerp_(tensor, 1 - decay)
+            else:
+                self._kept[name].copy_(tensor)
+
+    def put_into(self, model: TagModel) -> None:
+        if self._decay:
+            model.load_state_dict(self._kept)
