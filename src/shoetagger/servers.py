@@ -204,8 +204,14 @@ def _joined(first: str, rest: str | None) -> str:
 
 def setup(settings: Settings, ports: Ports, say: Say = print) -> None:
     """Make folders and secrets, migrate store, MLflow and Airflow, create the pool; idempotent."""
-    for folder in (settings.home, airflow_home(settings), settings.home / "logs"):
-        folder.mkdir(parents=True, exist_ok=True)
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with _only_one_starts(settings, say):
+        _setup(settings, ports, say)
+
+
+def _setup(settings: Settings, ports: Ports, say: Say) -> None:
+    for folder in (airflow_home(settings), settings.home / "logs"):
+        folder.mkdir(exist_ok=True)
     airflow_home(settings).chmod(0o700)
     if settings.inbox.is_relative_to(settings.home):
         settings.inbox.mkdir(parents=True, exist_ok=True)
@@ -256,14 +262,11 @@ def _migrate_mlflow(settings: Settings, ports: Ports, say: Say) -> None:
     database = own_mlflow(settings, ports)
     if database is None:
         return
-    settings.artifacts.mkdir(parents=True, exist_ok=True)
-    stamp = settings.home / "mlflow" / f"migrated-{importlib.metadata.version('mlflow')}"
-    if stamp.exists():
-        return
     say("  setting up MLflow's database")
-    with _migrated_beside(database) as target:
-        _run_once(settings, ports, "mlflow", ["db", "upgrade", target], "set up MLflow's database")
-    _stamp(stamp)
+    settings.artifacts.mkdir(parents=True, exist_ok=True)
+    from . import tracking
+
+    tracking.prepare(database)
 
 
 def _migrate_airflow(settings: Settings, ports: Ports, say: Say) -> None:
@@ -273,14 +276,14 @@ def _migrate_airflow(settings: Settings, ports: Ports, say: Say) -> None:
         raise ServersError(f"SHOETAGGER_GPU_SLOTS={slots!r} is not a number of slots")
     version = importlib.metadata.version("apache-airflow")
     stamp = airflow_home(settings) / f"migrated-{version}{'-' + slots if slots else ''}"
-    if stamp.exists():
+    database = airflow_home(settings) / "airflow.db"
+    if stamp.exists() and database.exists():
         return
     say("  setting up Airflow's database")
-    database = airflow_environment(settings, ports)["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
-    with _migrated_beside(database) as target:
+    with _migrated_beside(database) as beside:
 
         def airflow(*arguments: str) -> str:
-            there = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": target}
+            there = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{beside}"}
             purpose = "set up Airflow's database"
             return _run_once(settings, ports, "airflow", arguments, purpose, there)
 
@@ -288,28 +291,17 @@ def _migrate_airflow(settings: Settings, ports: Ports, say: Say) -> None:
         # Slots that somebody changed in the UI are left alone, unless the environment says so.
         if slots or f'"{POOL}"' not in airflow("pools", "list", "-o", "json"):
             airflow("pools", "set", POOL, slots or "1", "tasks that fill the GPU, or all cores")
-    _stamp(stamp)
-
-
-def _stamp(stamp: Path) -> None:
-    """Note that this version's migration is done, in place of any earlier one's."""
-    for old in stamp.parent.glob("migrated-*"):
+    for old in airflow_home(settings).glob("migrated-*"):
         old.unlink()
     stamp.touch()
 
 
 @contextlib.contextmanager
-def _migrated_beside(url: str) -> Iterator[str]:
-    """Yield the URL of a copy to migrate, which then replaces the database at `url`.
+def _migrated_beside(path: Path) -> Iterator[Path]:
+    """Yield a copy of an SQLite database to migrate, which then takes the place of `path`.
 
-    A migration that is cut off leaves SQLite databases half made, which no later one mends: so it
-    works beside. A database that is not SQLite is migrated in place.
+    A migration that is cut off leaves its database half made, which no later one mends.
     """
-    if not url.startswith("sqlite:///"):
-        yield url
-        return
-    path = Path(url.removeprefix("sqlite:///"))
-    path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f"{path.name}.migrating-*"):
         left.unlink()
     beside = path.with_name(f"{path.name}.migrating-{os.getpid()}")
@@ -319,7 +311,7 @@ def _migrated_beside(url: str) -> Iterator[str]:
             contextlib.closing(sqlite3.connect(beside)) as copy,
         ):
             source.backup(copy)
-    yield f"sqlite:///{beside}"
+    yield beside
     # Rows may still lie in the write-ahead log; all must be in the file before it moves.
     with contextlib.closing(sqlite3.connect(beside)) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -403,7 +395,7 @@ def up(settings: Settings, ports: Ports, say: Say = print) -> Ports:
         down(settings, _silent)
         commands = server_commands(settings, ports)
         _refuse_taken_ports(ports, commands)
-        setup(settings, ports, say)
+        _setup(settings, ports, say)
         try:
             started = _start(settings, ports, commands)
             _wait_until_healthy(settings, started, say)
