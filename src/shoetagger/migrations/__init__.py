@@ -1,0 +1,1 @@
+"""The store's tables through time: Alembic's folder, run by `Store.migrate()`."""

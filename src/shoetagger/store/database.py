@@ -1,0 +1,201 @@
+"""Connections, transactions and migrations: what differs between SQLite and PostgreSQL is here.
+
+On both, one transaction writes at a time: a reader never waits, and what is true in a write
+transaction stays true until it ends.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError, NoSuchModuleError
+
+from .rows import StoreError
+
+# The revision of `migrations` that this code is written for.
+REVISION = "0001"
+
+BUSY_SECONDS = 60.0
+_WRITER_LOCK = 0x5403_7A66  # an advisory lock of PostgreSQL, the same for all stores
+
+_HOW_TO_MIGRATE = "run `make setup` or `shoetagger migrate`"
+
+
+class Database:
+    """A database by SQLAlchemy URL; connects when first used."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = _engine(url)
+        self._writer = self._engine.execution_options(writes=True)
+        self._migrated = False
+        self.name = self._engine.url.render_as_string(hide_password=True)
+        self.is_sqlite = self._engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that reads."""
+        with self._told_clearly(), self._engine.connect() as connection:
+            self._check_migrated(connection)
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """The one transaction that writes: committed at the end, undone by an exception."""
+        with self._told_clearly():
+            if not self._migrated:
+                with self._engine.connect() as connection:
+                    self._check_migrated(connection)
+            with self._writer.begin() as connection:
+                self._wait_for_turn(connection)
+                yield connection
+
+    def migrate(self) -> None:
+        """Make or bring up to date the tables; safe in several processes at once."""
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        folder = Path(__file__).parents[1] / "migrations"
+        config.set_main_option("script_location", str(folder).replace("%", "%%"))
+        with self._told_clearly(missing_is_new=True):
+            if self.is_sqlite:
+                self._use_write_ahead_log()
+            with self._writer.begin() as connection:
+                self._wait_for_turn(connection)
+                found = _revision(connection)
+                if found is not None and not _is_known(found):
+                    raise StoreError(_newer(self.name, found))
+                config.attributes["connection"] = connection
+                command.upgrade(config, REVISION)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def _wait_for_turn(self, connection: Connection) -> None:
+        """BEGIN IMMEDIATE has waited already; PostgreSQL lets writers in one by one by a lock."""
+        if not self.is_sqlite:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER_LOCK)))
+
+    def _use_write_ahead_log(self) -> None:
+        """Kept in the file, so done once, here: switching is the one thing that does not wait."""
+        Path(self._engine.url.database or "").absolute().parent.mkdir(parents=True, exist_ok=True)
+        give_up = time.monotonic() + BUSY_SECONDS
+        while True:
+            connection = self._engine.raw_connection()
+            try:
+                connection.cursor().execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > give_up:
+                    raise StoreError(f"store {self.name}: {error}") from None
+                time.sleep(0.05)
+            finally:
+                connection.close()
+
+    def _check_migrated(self, connection: Connection) -> None:
+        if self._migrated:
+            return
+        found = _revision(connection)
+        if found is None:
+            raise StoreError(f"store {self.name} has not been migrated: {_HOW_TO_MIGRATE}")
+        if found != REVISION:
+            if _is_known(found):
+                raise StoreError(
+                    f"store {self.name} is of an older version ({found}, this code needs "
+                    f"{REVISION}): {_HOW_TO_MIGRATE}"
+                )
+            raise StoreError(_newer(self.name, found))
+        self._migrated = True
+
+    @contextmanager
+    def _told_clearly(self, *, missing_is_new: bool = False) -> Iterator[None]:
+        file = self._engine.url.database if self.is_sqlite else None
+        if file and not missing_is_new and not self._migrated and not Path(file).exists():
+            # Said before SQLite makes an empty one.
+            raise StoreError(f"store {self.name} has not been migrated: {_HOW_TO_MIGRATE}")
+        try:
+            yield
+        except (DBAPIError, sqlite3.Error, OSError) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            first_lines = " ".join(str(cause).split("\n")[:2]).strip()
+            raise StoreError(f"store {self.name}: {first_lines}{_advice(first_lines)}") from error
+
+
+def _engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+        if parsed.drivername in ("postgresql", "postgres"):
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        backend = parsed.get_backend_name()
+        options: dict[str, Any] = {"pool_pre_ping": True} if backend != "sqlite" else {}
+        if backend not in ("sqlite", "postgresql") or (
+            backend == "sqlite" and parsed.database in (None, "", ":memory:")
+        ):
+            raise StoreError(
+                f"SHOETAGGER_STORE_URL={parsed.render_as_string()}: the store is a file "
+                "(sqlite:////folder/store.db) or a PostgreSQL (postgresql+psycopg://user@host/name)"
+            )
+        if backend == "sqlite":
+            options["connect_args"] = {"timeout": BUSY_SECONDS}
+        compact = partial(json.dumps, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        engine = sa.create_engine(parsed, json_serializer=compact, **options)
+    except (ArgumentError, NoSuchModuleError, InvalidRequestError) as error:
+        raise StoreError(
+            f"SHOETAGGER_STORE_URL is no SQLAlchemy URL that can be used: {error}"
+        ) from None
+    if backend == "sqlite":
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:
+    connection.isolation_level = None  # transactions begin where `_begin_sqlite` says, not before
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("PRAGMA cache_size=-32768")  # KiB
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that begins as a reader cannot wait for its turn to write: it fails, "locked".
+    writes = connection.get_execution_options().get("writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _revision(connection: Connection) -> str | None:
+    """The migration the tables are at; None where there are none."""
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    return None if found is None else str(found)
+
+
+def _is_known(revision: str) -> bool:
+    folder = Path(__file__).parents[1] / "migrations" / "versions"
+    return any(file.name.startswith(f"v{revision}_") for file in folder.glob("v*.py"))
+
+
+def _newer(name: str, found: str) -> str:
+    return (
+        f"store {name} is of a newer version ({found}) than this code ({REVISION}): update the "
+        "code, or point SHOETAGGER_STORE_URL at another store"
+    )
+
+
+def _advice(cause: str) -> str:
+    if "database or disk is full" in cause or "No space left" in cause:
+        return ": free some space and run it again, nothing was half written"
+    if "onnect" in cause:
+        return ": start the database, or set SHOETAGGER_STORE_URL"
+    if "unable to open" in cause or "readonly" in cause:
+        return ": see to the folder's permissions, or set SHOETAGGER_STORE_URL"
+    return ""

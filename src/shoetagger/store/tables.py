@@ -1,0 +1,200 @@
+"""The tables; `migrations` makes them, and a test holds the two against each other."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+# The arguments nobody uses are SQLAlchemy's signature:
+# ruff: noqa: ARG002
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A point in time: aware in Python, UTC in the database, on SQLite as well as PostgreSQL."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise TypeError(f"{value!r} has no time zone: use datetime.now(UTC)")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        # SQLite keeps no zone: what comes back naive was written as UTC.
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    return Index(
+        name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where)
+    )
+
+
+metadata = MetaData()
+_DIGEST = String(64)
+
+# file_id is the sha256 of the locator: a key of one length, by which work is divided into shards.
+files = Table(
+    "files",
+    metadata,
+    Column("file_id", _DIGEST, primary_key=True),
+    Column("locator", Text, nullable=False),
+    Column("token", Text, nullable=False),
+    Column("image_id", _DIGEST),
+    Column("state", String(8), nullable=False),
+    Column("reason", Text),
+    Column("first_seen", UtcTime, nullable=False),
+    Column("last_seen", UtcTime, nullable=False),
+    CheckConstraint("state IN ('new', 'tagged', 'rejected', 'gone')", name="files_state"),
+    Index("files_image_id", "image_id"),
+    _partial("files_new", "file_id", where="state = 'new'"),
+    _partial("files_rejected", "first_seen", "file_id", where="state = 'rejected'"),
+    _partial("files_gone", "file_id", where="state = 'gone'"),
+    sqlite_with_rowid=False,
+)
+
+# seq grows whenever a picture (again) becomes one that can be tagged; see `coverage`.
+# replaced: no file holds these bytes any more.
+images = Table(
+    "images",
+    metadata,
+    Column("image_id", _DIGEST, primary_key=True),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("first_seen", UtcTime, nullable=False),
+    Column("day", String(10), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("replaced", Boolean, nullable=False),
+    Index("images_seq", "seq", unique=True),
+    Index("images_first_seen", "first_seen", "image_id"),
+    _partial("images_replaced", "image_id", where="replaced"),
+    sqlite_with_rowid=False,
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("digest", _DIGEST, primary_key=True),
+    Column("group_name", Text, nullable=False),
+    Column("tags", JSON, nullable=False),
+    Column("registry_name", Text),
+    Column("version", Text),
+    Column("registered_at", UtcTime, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# The digest comes first in the key: counting or dropping what one bundle said is one range, and
+# no second index is needed, for whoever asks about a picture knows which bundles matter.
+# No foreign key to images: forgetting a picture would search the whole table for its children.
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("bundle_digest", _DIGEST, ForeignKey("versions.digest"), primary_key=True),
+    Column("image_id", _DIGEST, primary_key=True),
+    Column("scores", JSON, nullable=False),
+    Column("tags", JSON, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Every picture with seq up to this one has the bundle's prediction, or could not be tagged when it
+# was looked at (and gets a new seq once it can): a night looks only at what lies above.
+coverage = Table(
+    "coverage",
+    metadata,
+    Column("bundle_digest", _DIGEST, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("group_name", Text, nullable=False),
+    Column("from_digest", _DIGEST, ForeignKey("versions.digest")),
+    Column("to_digest", _DIGEST, ForeignKey("versions.digest")),
+    Column("kind", String(10), nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("by", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("data_revision", Text),
+    Column("mlflow_run", Text),
+    Column("created_at", UtcTime, nullable=False),
+    Column("done_at", UtcTime),
+    CheckConstraint("kind IN ('promote', 'rollback', 'manual', 'remove')", name="ledger_kind"),
+    CheckConstraint("state IN ('pending', 'done', 'cancelled')", name="ledger_state"),
+    _partial("ledger_one_pending", "group_name", where="state = 'pending'", unique=True),
+    sqlite_autoincrement=True,
+)
+
+# The one in force for a picture and a group is the one not withdrawn.
+corrections = Table(
+    "corrections",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("image_id", _DIGEST, ForeignKey("images.image_id"), nullable=False),
+    Column("group_name", Text, nullable=False),
+    Column("tags", JSON, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("withdrawn_at", UtcTime),
+    Index("corrections_image", "image_id", "group_name"),
+    _partial(
+        "corrections_one_in_force",
+        "group_name",
+        "image_id",
+        where="withdrawn_at IS NULL",
+        unique=True,
+    ),
+    sqlite_autoincrement=True,
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", String(32), primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("started_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+    Column("state", Text, nullable=False),
+    Column("pins", JSON, nullable=False),
+    Column("counts", JSON, nullable=False),
+    Index("runs_started_at", "started_at"),
+    sqlite_with_rowid=False,
+)
+
+# Days whose revision is above the published one have rows that users have not been shown.
+days = Table(
+    "days",
+    metadata,
+    Column("day", String(10), primary_key=True),
+    Column("revision", Integer, nullable=False),
+    Column("published", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
