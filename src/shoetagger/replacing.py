@@ -1,0 +1,24 @@
+"""Files that others read: written beside their place and renamed, never seen half-written."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file that takes the place of `path` when the block ends without an error.
+
+    Until then, and after an error, `path` is what it was and nothing is left beside it.
+    """
+    beside = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with beside.open("xb") as file:
+            yield file
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,106 @@
+"""A small JPEG of each picture, made once by the decoding workers, for the pages."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from PIL import Image
+
+from . import inbox
+from .decoding import DecodePool, RetryLater
+from .images import Limits, Transform
+from .params import Params
+from .replacing import replacing
+
+# image ids -> where the bytes of each have been seen
+Sources = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
+
+
+def transform(pixels: int) -> Transform:
+    """Return the view that a thumbnail is: the whole picture on a white square of `pixels`."""
+    return Transform(size=pixels)
+
+
+def place(folder: Path, image_id: str) -> Path:
+    """Return where a picture's thumbnail lies below `folder`: spread over 256 folders."""
+    return folder / image_id[:2] / f"{image_id}.jpg"
+
+
+def keep(folder: Path, image_id: str, view: np.ndarray) -> None:
+    """Write one thumbnail from its view, (S, S, 3) uint8."""
+    path = place(folder, image_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        Image.fromarray(view).save(file, "JPEG", quality=82, optimize=True)
+
+
+class Thumbnails(AbstractContextManager["Thumbnails"]):
+    """Makes the thumbnails that are missing; its workers start when the first one is.
+
+    `sources` tells where the bytes of the image ids asked for have been seen.
+    """
+
+    def __init__(self, folder: Path, root: Path, params: Params, sources: Sources) -> None:
+        self._folder = folder
+        self._root = root
+        self._params = params
+        self._sources = sources
+        self._pool: DecodePool | None = None
+        self.made = 0
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._pool:
+            self._pool.close()
+
+    def make(self, image_ids: Iterable[str]) -> set[str]:
+        """Make those that are missing; return the ids that stay without: their files are gone.
+
+        A file counts only while it still holds the bytes of that image id; where one is gone,
+        another one with the same bytes serves.
+        """
+        missing = [i for i in image_ids if not place(self._folder, i).exists()]
+        if not missing:
+            return set()
+        left = set(missing)
+        sources = {image_id: list(seen) for image_id, seen in self._sources(missing).items()}
+        while asked := [(i, sources[i].pop(0)) for i in missing if i in left and sources.get(i)]:
+            decoded = self._workers().run(locator for _, locator in asked)
+            for (image_id, _), picture in zip(asked, decoded, strict=True):
+                if picture.views is not None and picture.image_id == image_id:
+                    keep(self._folder, image_id, picture.views[0])
+                    left.discard(image_id)
+                    self.made += 1
+        return left
+
+    def _workers(self) -> DecodePool:
+        if self._pool is None:
+            images, tag = self._params.images, self._params.tag
+            read = functools.partial(_read, max_bytes=images.max_bytes, root=self._root)
+            pool = DecodePool(
+                [transform(self._params.publish.thumbnail)],
+                Limits(images.max_bytes, images.max_pixels),
+                read=read,
+                workers=tag.decode_workers,
+                seconds=tag.decode_seconds,
+                memory_mb=tag.decode_memory_mb,
+            )
+            self._pool = pool.__enter__()
+        return self._pool
+
+
+def _read(locator: str, max_bytes: int, root: Path) -> inbox.Content:
+    """Read for a thumbnail: whatever the reason, a file that cannot be read leaves it missing."""
+    try:
+        return inbox.read(locator, max_bytes, root=root)
+    except inbox.ReadError as error:
+        raise RetryLater(str(error)) from None
