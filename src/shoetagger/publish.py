@@ -1,0 +1,342 @@
+"""What others read: tables and pages of the current tags, and full exports on demand."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import groupby, islice
+from pathlib import Path
+from typing import BinaryIO
+
+from . import params as parameters
+from .errors import ShoetaggerError
+from .pages import (
+    Day,
+    LiveGroup,
+    Refusal,
+    day_page,
+    fingerprint,
+    index_page,
+    page_name,
+    rejected_page,
+    style,
+)
+from .params import Group, Params
+from .replacing import replacing
+from .settings import Settings
+from .store import Store
+from .tables import (
+    FORMATS,
+    CsvTable,
+    ParquetTable,
+    Tally,
+    csv_line,
+    fill,
+    parquet_schema,
+    read_parquet,
+    read_tally,
+    rows,
+    shown_name,
+    timestamp,
+)
+from .thumbnails import Thumbnails, place
+
+log = logging.getLogger(__name__)
+
+# Rejected files on their page; the table beside it has them all.
+REJECTED_SHOWN = 2000
+
+# Days that the index shows with a row of thumbnails; the others are links.
+DAYS_PICTURED = 30
+
+# Called after every page with the day, its pictures done, and its pictures that will be.
+Progress = Callable[[str, int, int], None]
+
+
+class PublishError(ShoetaggerError):
+    """A table or a page cannot be written, or an export was asked for that there is not."""
+
+
+def publish_changes(
+    settings: Settings,
+    params: Params | None = None,
+    *,
+    every_day: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, int]:
+    """Bring the tables and pages in `settings.published` up to date with the store.
+
+    Rewrites the days whose rows changed since they were last published, the list of rejected files
+    and the index; every day if asked, or where groups, params.publish or the look of the pages
+    changed. A day counts as published when all its files are in their places. Two of these wait
+    for each other.
+
+    Returns counts: days and pages rewritten, pictures on the days rewritten, thumbnails made,
+    pictures without a thumbnail (their files are gone), rejected files listed.
+    Raises PublishError where the disk does not take it; what was there before is then intact.
+    """
+    params = params or parameters.load(settings.params_file)
+    published = settings.published
+    try:
+        published.mkdir(parents=True, exist_ok=True)
+        with _alone(published), _staging(published) as staging:
+            store = Store(settings.store_url)
+            try:
+                return _Publication(settings, params, store, staging, progress).run(every_day)
+            finally:
+                store.close()
+    except OSError as error:
+        raise PublishError(
+            f"cannot publish into {published}: {error.strerror or error}: mend that and publish "
+            "again; what was published before is intact"
+        ) from error
+
+
+def export(
+    store: Store, groups: Mapping[str, Group], fmt: str, out: Path | BinaryIO, *, inbox: Path
+) -> int:
+    """Write the current tags of all pictures as one table; return the number of rows.
+
+    `fmt` is parquet, csv or jsonl (see `tables`). A path is written beside and renamed, unless it
+    is a device or a pipe; a stream is written as it comes. Raises PublishError.
+    """
+    if fmt not in FORMATS:
+        raise PublishError(f"no format {fmt!r}: the formats are {', '.join(FORMATS)}")
+    try:
+        if not isinstance(out, Path):
+            return _export(store, groups, fmt, out, inbox)
+        if out.exists() and not out.is_file():
+            with out.open("wb") as file:
+                return _export(store, groups, fmt, file, inbox)
+        with replacing(out) as file:
+            return _export(store, groups, fmt, file, inbox)
+    except OSError as error:
+        where = out if isinstance(out, Path) else "the output"
+        raise PublishError(f"cannot write {where}: {error.strerror or error}") from error
+
+
+def _export(store: Store, groups: Mapping[str, Group], fmt: str, out: BinaryIO, inbox: Path) -> int:
+    source = rows(store.current(list(groups)), groups, inbox)
+    return fill([FORMATS[fmt](out, groups)], source, groups).pictures
+
+
+class _Publication:
+    """One bringing up to date, alone in its folder."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        params: Params,
+        store: Store,
+        staging: Path,
+        progress: Progress | None,
+    ) -> None:
+        self._published = settings.published
+        self._inbox = settings.inbox
+        self._params = params
+        self._groups = params.groups
+        self._store = store
+        self._staging = staging
+        self._progress = progress
+        self._thumbs = self._published / "pages" / "thumbs"
+        self._counts = dict.fromkeys(("days", "pictures", "pages", "without_thumbnail"), 0)
+
+    def run(self, every_day: bool) -> dict[str, int]:
+        look = _look(self._params, self._inbox)
+        format_file = self._published / ".format"
+        same = format_file.is_file() and format_file.read_text() == look
+        # Revisions are read before rows: a row that changes meanwhile leaves its day changed.
+        changed = dict(self._store.changed_days())
+        days = changed if same and not every_day else self._all_days() | changed
+        with Thumbnails(self._thumbs, self._inbox, self._params, self._sources) as thumbnails:
+            for day, revision in sorted(days.items()):
+                self._publish_day(day, thumbnails)
+                if revision is not None:
+                    self._store.mark_published(day, revision)
+        rejected = self._publish_rejected()
+        self._publish_index(rejected)
+        with replacing(format_file) as file:
+            file.write(look.encode())
+        counts = self._counts | {"thumbnails": thumbnails.made, "rejected": rejected}
+        log.info("published: %s", ", ".join(f"{key} {value}" for key, value in counts.items()))
+        return counts
+
+    def _all_days(self) -> dict[str, int | None]:
+        """Return the days that have pictures or files here, unchanged ones without a revision."""
+        arrived = (day for day, _ in groupby(self._store.current([]), lambda row: row.day))
+        return dict.fromkeys((*arrived, *self._published_days()))
+
+    def _published_days(self) -> list[str]:
+        tables = (self._published / "parquet").glob("day=*/tags.parquet")
+        return sorted((table.parent.name.removeprefix("day=") for table in tables), reverse=True)
+
+    def _sources(self, image_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        found = self._store.current([], image_ids=image_ids)
+        return {picture.image_id: picture.locators for picture in found}
+
+    def _publish_day(self, day: str, thumbnails: Thumbnails) -> None:
+        parquet = self._stage("parquet", f"day={day}", "tags.parquet")
+        table = self._stage("csv", f"{day}.csv")
+        with parquet.open("wb") as columns, table.open("wb") as lines:
+            tally = fill(
+                [ParquetTable(columns, self._groups), CsvTable(lines, self._groups)],
+                rows(self._store.current(list(self._groups), day=day), self._groups, self._inbox),
+                self._groups,
+            )
+        if tally.pictures:
+            # The pages come from the table just written: they show what it says, whatever the
+            # store has become meanwhile.
+            pages = self._stage_pages(day, parquet, tally, thumbnails)
+            self._put_in_place()
+        else:
+            pages = 0
+            self._discard()
+            shutil.rmtree(self._published / "parquet" / f"day={day}", ignore_errors=True)
+            (self._published / "csv" / f"{day}.csv").unlink(missing_ok=True)
+        self._remove_pages_after(day, pages)
+        self._counts["days"] += 1
+        self._counts["pictures"] += tally.pictures
+        self._counts["pages"] += pages
+
+    def _stage_pages(self, day: str, parquet: Path, tally: Tally, thumbnails: Thumbnails) -> int:
+        size, most = self._params.publish.page_size, self._params.publish.max_pages
+        pages = min(-(-tally.pictures // size), most)
+        chunks = islice(read_parquet(parquet, self._groups, size), pages)
+        for number, chunk in enumerate(chunks, start=1):
+            gone = thumbnails.make(row.image_id for row in chunk)
+            page = day_page(
+                day,
+                chunk,
+                groups=self._groups,
+                gone=gone,
+                number=number,
+                pages=pages,
+                page_size=size,
+                pictures=tally.pictures,
+            )
+            self._stage("pages", day, page_name(number)).write_text(page, encoding="utf-8")
+            self._counts["without_thumbnail"] += len(gone)
+            if self._progress:
+                self._progress(day, min(number * size, tally.pictures), pages * size)
+        return pages
+
+    def _remove_pages_after(self, day: str, pages: int) -> None:
+        folder = self._published / "pages" / day
+        for page in folder.glob("*.html"):
+            if page.stem.isdecimal() and int(page.stem) > pages:
+                page.unlink()
+        if not pages and folder.is_dir():
+            folder.rmdir()
+
+    def _publish_rejected(self) -> int:
+        total = 0
+        shown: list[Refusal] = []
+        with self._stage("rejected.csv").open("wb") as lines:
+            lines.write(csv_line(["file", "reason", "first_seen", "locator"]))
+            for row in self._store.rejected():
+                file = shown_name(row.locator, self._inbox)
+                lines.write(csv_line([file, row.reason, timestamp(row.first_seen), row.locator]))
+                total += 1
+                if len(shown) < REJECTED_SHOWN:
+                    shown.append(Refusal(file, row.reason, row.first_seen))
+        page = self._stage("pages", "rejected.html")
+        page.write_text(rejected_page(shown, total), encoding="utf-8")
+        self._put_in_place()
+        return total
+
+    def _publish_index(self, rejected: int) -> None:
+        days: list[Day] = []
+        total = Tally()
+        for day in self._published_days():
+            tally = read_tally(self._published / "parquet" / f"day={day}" / "tags.parquet")
+            total.merge(tally)
+            first = tally.first if len(days) < DAYS_PICTURED else ()
+            kept = tuple(i for i in first if place(self._thumbs, i).exists())
+            days.append(Day(day, tally, kept))
+        page = index_page(
+            days,
+            [self._live(name, total) for name in self._groups],
+            groups=self._groups,
+            tally=total,
+            waiting=self._store.counts(list(self._groups)).waiting,
+            rejected=rejected,
+            now=datetime.now(UTC),
+        )
+        self._stage("pages", "style.css").write_text(style(self._groups), encoding="utf-8")
+        self._stage("pages", "index.html").write_text(page, encoding="utf-8")
+        self._put_in_place()
+
+    def _live(self, group: str, total: Tally) -> LiveGroup:
+        digest = self._store.live().get(group)
+        version = self._store.version_of(digest) if digest else None
+        moves = self._store.history(group) if digest else []
+        since = [move.done_at for move in moves if move.to_digest == digest and move.done_at]
+        return LiveGroup(
+            name=group,
+            version=version.version if version else None,
+            since=max(since, default=None),
+            tagged=total.pictures - total.untagged[group],
+            stale=total.stale[group],
+            untagged=total.untagged[group],
+        )
+
+    def _stage(self, *parts: str) -> Path:
+        path = self._staging.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _put_in_place(self) -> None:
+        """Rename all staged files into their places, the tables after the pages."""
+        staged = [path for path in self._staging.rglob("*") if path.is_file()]
+        for path in sorted(staged, key=lambda path: (path.suffix != ".html", path)):
+            place = self._published / path.relative_to(self._staging)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(place)
+
+    def _discard(self) -> None:
+        for path in self._staging.iterdir():
+            shutil.rmtree(path)
+
+
+def _look(params: Params, inbox: Path) -> str:
+    """Return a digest of all that the files of every day depend on, besides their rows."""
+    depends = {
+        "tables": str(parquet_schema(params.groups)),
+        "pages": fingerprint(),
+        "groups": {name: group.tags for name, group in params.groups.items()},
+        "page_size": params.publish.page_size,
+        "max_pages": params.publish.max_pages,
+        "inbox": os.fsencode(inbox).hex(),
+    }
+    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def _alone(published: Path) -> Iterator[None]:
+    """Hold the folder's lock, waiting for another publisher; a killed one lets go of it."""
+    with (published / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another publisher is at work in %s: waiting for it", published)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _staging(published: Path) -> Iterator[Path]:
+    """Give an empty folder on the same file system; what a killed publisher left is removed."""
+    staging = published / ".staging"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
