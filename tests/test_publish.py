@@ -249,7 +249,7 @@ class Works:
             picture = images.image_id(data.read_bytes())
             tagged.append(Tagged(file.file_id, file.token, picture, 40, 60))
             if thumbnails:
-                keep(self.settings.published / "pages" / "thumbs", picture, small)
+                keep(self.settings.published / "pages" / "thumbs", picture, small, (8, 8))
             for group, digest in live.items():
                 scores = tuple(0.75 if t in chosen[group] else 0.25 for t in GROUPS[group].tags)
                 predictions.append(Prediction(picture, digest, scores, chosen[group]))
@@ -461,16 +461,21 @@ def test_a_picture_that_is_gone_or_replaced_gets_a_placeholder(works: Works) -> 
 
 
 def test_a_thumbnail_is_small_and_shows_the_whole_picture(works: Works) -> None:
-    Image.new("RGB", (600, 300), "red").save(works.settings.inbox / "wide.png")
+    picture = Image.new("RGB", (600, 300), "red")
+    picture.paste("blue", (0, 150, 600, 300))
+    for x in range(0, 600, 60):
+        picture.paste("black", (x, 0, x + 30, 10))
+    picture.save(works.settings.inbox / "wide.png")
     works.tag(thumbnails=False)
     works.publish(thumbnail=100)
     (path,) = (works.settings.published / "pages" / "thumbs").rglob("*.jpg")
-    with Image.open(path) as picture:
-        assert picture.size == (100, 100)
-        assert min(picture.getpixel((50, 2))) > 240
-        red, green, blue = picture.getpixel((3, 50))
-        assert red > 240
-        assert max(green, blue) < 20
+    with Image.open(path) as thumbnail:
+        assert thumbnail.size == (100, 100)
+        above, *inside, below = (thumbnail.getpixel((50, y)) for y in (5, 40, 60, 95))
+    assert inside[0][0] > 200 > 60 > inside[0][2]
+    assert inside[1][2] > 200 > 60 > inside[1][0]
+    assert min(above) > 240, "an uneven edge is framed in white"
+    assert below[2] > 200 > 60 > below[0], "an even one is continued"
 
 
 def test_a_folder_that_was_deleted_is_made_again(works: Works) -> None:

@@ -31,12 +31,36 @@ def place(folder: Path, image_id: str) -> Path:
     return folder / image_id[:2] / f"{image_id}.jpg"
 
 
-def keep(folder: Path, image_id: str, view: np.ndarray) -> None:
-    """Write one thumbnail from its view, (S, S, 3) uint8."""
+def keep(folder: Path, image_id: str, view: np.ndarray, size: tuple[int, int]) -> None:
+    """Write one thumbnail from its view, (S, S, 3) uint8; `size` is the picture's own."""
     path = place(folder, image_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
-        Image.fromarray(view).save(file, "JPEG", quality=82, optimize=True)
+        Image.fromarray(_without_seams(view, size)).save(file, "JPEG", quality=82, optimize=True)
+
+
+# A studio's background varies less than this (of 255) along the edge of a picture.
+_EVEN = 10
+
+
+def _without_seams(view: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Continue an even background over the padding: the square then looks like one picture."""
+    pixels = len(view)
+    width, height = (max(1, round(side * pixels / max(size))) for side in size)
+    top, left = (pixels - height) // 2, (pixels - width) // 2
+    bottom, right = top + height, left + width
+    padding_and_edge = [
+        (np.s_[:, :left], np.s_[top:bottom, left : left + 2]),
+        (np.s_[:, right:], np.s_[top:bottom, right - 2 : right]),
+        (np.s_[:top, :], np.s_[top : top + 2, left:right]),
+        (np.s_[bottom:, :], np.s_[bottom - 2 : bottom, left:right]),
+    ]
+    seamless = view.copy()
+    for padding, edge in padding_and_edge:
+        colour = np.median(view[edge], axis=(0, 1))
+        if np.percentile(np.abs(view[edge] - colour), 98) < _EVEN:
+            seamless[padding] = colour.round()
+    return seamless
 
 
 class Thumbnails(AbstractContextManager["Thumbnails"]):
@@ -76,8 +100,8 @@ class Thumbnails(AbstractContextManager["Thumbnails"]):
         while asked := [(i, sources[i].pop(0)) for i in missing if i in left and sources.get(i)]:
             decoded = self._workers().run(locator for _, locator in asked)
             for (image_id, _), picture in zip(asked, decoded, strict=True):
-                if picture.views is not None and picture.image_id == image_id:
-                    keep(self._folder, image_id, picture.views[0])
+                if picture.views and picture.size and picture.image_id == image_id:
+                    keep(self._folder, image_id, picture.views[0], picture.size)
                     left.discard(image_id)
                     self.made += 1
         return left
