@@ -517,6 +517,17 @@ def test_a_day_counts_as_published_only_when_its_files_are_in_place(works: Works
     assert not works.store.changed_days()
 
 
+def test_what_a_killed_publisher_left_is_not_published(works: Works) -> None:
+    left = works.settings.published / ".staging" / "pages" / DAY / "009.html"
+    left.parent.mkdir(parents=True)
+    left.write_text("half a pa")
+    works.arrive("a.png")
+    works.tag()
+    works.publish()
+    assert not left.exists()
+    assert not [name for name in works.files() if "009" in name]
+
+
 def test_two_publishers_at_once_do_the_work_once(works: Works) -> None:
     works.arrive(*(f"{i}.png" for i in range(4)))
     works.tag()
