@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -66,14 +66,20 @@ class Engine:
         return _Member(bundle, model)
 
     @torch.inference_mode()
-    def score(self, views: Mapping[Transform, np.ndarray]) -> dict[str, np.ndarray]:
+    def score(
+        self, views: Mapping[Transform, np.ndarray], only: Collection[str] | None = None
+    ) -> dict[str, np.ndarray]:
         """Return for each bundle digest the scores (B, tags) float32 in 0..1.
 
         `views` holds for each of `transforms` the pictures (B, S, S, 3) uint8, in one order.
+        `only` names the digests of the bundles to ask; left out, all are asked.
         """
         scores: dict[str, np.ndarray] = {}
+        asked = [m for m in self._members if only is None or m.bundle.digest in only]
         for transform, pictures in views.items():
-            members = [m for m in self._members if m.bundle.transform == transform]
+            members = [m for m in asked if m.bundle.transform == transform]
+            if not members:
+                continue
             batch = torch.from_numpy(pictures).to(self.device)
             with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
                 self._descend(members, STAGES, State(normalise(batch, transform), {}), scores)
@@ -98,11 +104,15 @@ class Engine:
             after = advance(self._stages[digest], stage, state, pool=wanted)
             self._descend(group, stages[1:], after, scores)
 
-    def answer(self, views: Mapping[Transform, np.ndarray]) -> dict[str, list[Answer]]:
-        """Return for each bundle digest what it says of each picture, in order."""
-        scores = self.score(views)
+    def answer(
+        self, views: Mapping[Transform, np.ndarray], only: Collection[str] | None = None
+    ) -> dict[str, list[Answer]]:
+        """Return for each bundle digest what it says of each picture, in order; see `score`."""
+        scores = self.score(views, only)
         answers = {}
         for bundle in self.bundles:
+            if bundle.digest not in scores:
+                continue
             mine = scores[bundle.digest]
             tags = names(decide(mine, bundle.thresholds), bundle.tags)
             rows = mine.astype(np.float64).round(4).tolist()

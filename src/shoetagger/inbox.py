@@ -20,7 +20,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from .decoding import RetryLater
 from .errors import ShoetaggerError
+from .images import Rejected
 
 _SCHEME = "file://"
 
@@ -38,6 +40,8 @@ _PLACE_IS_ILL = frozenset(
         errno.ENOMEM,
     }
 )
+
+GONE = "no longer there"
 
 
 class InboxError(ShoetaggerError):
@@ -274,3 +278,18 @@ def _failed(locator: str, error: OSError) -> ReadError:
     if error.errno == errno.ELOOP:
         return Unreadable(locator, "a symbolic link that leads nowhere")
     return Unreadable(locator, f"cannot be read: {error.strerror}")
+
+
+def read_picture(locator: str, max_bytes: int, root: Path | None = None) -> Content:
+    """Read a file for a DecodePool: what can never be read is Rejected, the rest RetryLater.
+
+    A file that is gone is RetryLater with `GONE` in front of its words.
+    """
+    try:
+        return read(locator, max_bytes, root=root)
+    except (TooLarge, Unreadable) as error:
+        raise Rejected(error.reason) from None
+    except Gone as error:
+        raise RetryLater(f"{GONE}: {error.reason}") from None
+    except (Changed, Unreachable) as error:
+        raise RetryLater(error.reason) from None

@@ -144,7 +144,8 @@ class Params:
         """Return the training parameters of one group: `train`, with the group's own on top."""
         own = self.group(name).train
         merged = dataclasses.asdict(self.train) | {"pooled": list(self.train.pooled)} | dict(own)
-        return _build(Train, merged, f"groups.{name}.train")
+        trained: Train = _build(Train, merged, f"groups.{name}.train")
+        return trained
 
 
 def load(path: Path) -> Params:

@@ -92,7 +92,7 @@ def fit(
             average.update(model)
             losses.append(loss.item() * len(batch))
         told = None if validation is None else _loss_of(model, source, validation, recipe, device)
-        rate = schedule.get_last_lr()[-1]
+        rate = float(schedule.get_last_lr()[-1])
         on_epoch(Epoch(number, recipe.epochs, sum(losses) / len(training.rows), told, rate))
     average.put_into(model)
     model.eval()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .. import params as parameters
-from ..images import Limits, Rejected, image_id, open_picture
+from ..images import Limits, image_id, unreadable
 from ..labels import find_sheet, read_labels
 from ..split import SplitError, split_group, write_split
 from .command import run
@@ -22,17 +22,10 @@ def main(
     params = parameters.load(Path("params.yaml"))
     limits = Limits(params.images.max_bytes, params.images.max_pixels)
 
-    def unreadable(path: Path) -> str | None:
-        try:
-            open_picture(path.read_bytes(), limits, longest=params.images.size)
-        except Rejected as rejected:
-            return rejected.reason
-        except OSError as error:
-            return error.strerror or str(error)
-        return None
-
     images = data / "images"
-    labels = read_labels(find_sheet(data), images, params.tags, unreadable=unreadable)
+    labels = read_labels(
+        find_sheet(data), images, params.tags, unreadable=lambda path: unreadable(path, limits)
+    )
     ids = [image_id((images / name).read_bytes()) for name in labels.names]
     out.mkdir(parents=True, exist_ok=True)
     sentences, faults = list(labels.warnings), []

@@ -1,0 +1,411 @@
+"""The `shoetagger` command."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+from tqdm import tqdm
+
+from . import params as parameters
+from .errors import ShoetaggerError
+from .settings import Settings
+
+if TYPE_CHECKING:  # each command imports what it needs: `--help` must not wait for torch
+    from .decoding import Decoded
+    from .engine import Answer, Engine
+    from .store import Store
+
+app = typer.Typer(
+    help="Tag pictures of shoes with many small models, and keep the models in step.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+class ExportFormat(StrEnum):
+    CSV = "csv"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+def main() -> None:
+    """Run the command; what a user can mend is one line on stderr and exit code 1."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    for chatty in ("alembic", "mlflow", "httpx", "matplotlib"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        app()
+    except ShoetaggerError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+# --- tagging ----------------------------------------------------------------------------------
+
+
+@app.command()
+def tag(
+    paths: Annotated[
+        list[Path], typer.Argument(exists=True, help="Pictures, or folders of them (recursively).")
+    ],
+    format: Annotated[Format, typer.Option(help="How to print the tags.")] = Format.TABLE,
+    bundle: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True, file_okay=False, help="Use this bundle (models/color); may be repeated."
+        ),
+    ] = None,
+) -> None:
+    """Tag pictures with the champions, or with the bundles named; nothing is stored."""
+    from .engine import Engine
+    from .tagging import decode_pool
+
+    settings = Settings.from_environment()
+    options = parameters.load(settings.params_file)
+    directories, versions = (bundle, {}) if bundle else _champions(settings, options)
+    engine = Engine(directories, settings.device)
+    numbers = {b.group: versions.get(b.digest, b.digest[:12]) for b in engine.bundles}
+    logging.getLogger("shoetagger").setLevel(logging.WARNING)
+    files = list(_files(paths))
+    out = _Output(format, sys.stdout, list(numbers))
+    with decode_pool(options, engine, root=None) as pool, _bar(len(files)) as bar:
+        # The same file named twice is two lines: results come in the order given.
+        names = iter(files)
+        decoded = pool.run(locator for _, locator in files)
+        for batch in _batches(decoded, options.tag.batch_size):
+            for line in _lines(engine, batch, [next(names)[0] for _ in batch], numbers):
+                out.write(line)
+            bar.update(len(batch))
+    out.close()
+
+
+@app.command()
+def night() -> None:
+    """Do the nightly job now, without Airflow: tag what is new in the inbox, then publish."""
+    from .night import night as run_night
+
+    settings = Settings.from_environment()
+    with tqdm(desc="tagging", unit=" pictures", disable=None, dynamic_ncols=True) as bar:
+
+        def progress(pictures: int) -> None:
+            bar.update(pictures)
+
+        summary = run_night(settings, "manual", progress)
+    typer.echo(str(summary))
+
+
+def _champions(settings: Settings, options: parameters.Params) -> tuple[list[Path], dict[str, str]]:
+    """Return the folders of the live bundles, and their versions by digest."""
+    from . import promotion
+
+    with _store(settings) as store:
+        live = store.live()
+        digests = [live[group] for group in options.groups if group in live]
+        versions = {v.digest: v.version or "?" for v in store.versions()}
+    if not digests:
+        raise ShoetaggerError(
+            "no champion yet: train first (`make demo`, or trigger train_tag_models), or name "
+            "bundles that `dvc repro` made: --bundle models/color"
+        )
+    return [promotion.bundle_directory(settings, digest) for digest in digests], versions
+
+
+def _files(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    """Yield the name to print and the locator of every file named or found in a folder named."""
+    from .inbox import locator_of, path_of, scan
+
+    for path in paths:
+        if not path.is_dir():
+            yield str(path), locator_of(path)
+            continue
+        found = sorted(arrival.locator for arrival in scan(path))
+        absolute = path.absolute()
+        for locator in found:
+            yield str(path / path_of(locator).relative_to(absolute)), locator
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What is said of one file."""
+
+    path: str
+    image_id: str | None
+    rejected: str | None
+    answers: dict[str, Answer]  # by group
+    scores: dict[str, float]  # by tag
+    versions: dict[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        if self.rejected is not None:
+            return {"path": self.path, "rejected": self.rejected}
+        return {
+            "path": self.path,
+            "image_id": self.image_id,
+            "tags": {group: list(answer.tags) for group, answer in self.answers.items()},
+            "scores": self.scores,
+            "versions": self.versions,
+        }
+
+
+def _lines(
+    engine: Engine, batch: list[Decoded], names: list[str], versions: dict[str, str]
+) -> Iterator[_Line]:
+    from .tagging import stack_views
+
+    good = [decoded for decoded in batch if decoded.views is not None]
+    answers = engine.answer(stack_views(engine, good)) if good else {}
+    place = 0
+    for decoded, name in zip(batch, names, strict=True):
+        if decoded.views is None:
+            yield _Line(name, None, decoded.rejected or decoded.why or "unreadable", {}, {}, {})
+            continue
+        told = {bundle: answers[bundle.digest][place] for bundle in engine.bundles}
+        scores = {
+            t: score for b, a in told.items() for t, score in zip(b.tags, a.scores, strict=True)
+        }
+        by_group = {bundle.group: answer for bundle, answer in told.items()}
+        yield _Line(name, decoded.image_id, None, by_group, scores, versions)
+        place += 1
+
+
+class _Output:
+    """Prints lines in one of the formats, as they come."""
+
+    def __init__(self, format: Format, stream: TextIO, groups: list[str]) -> None:
+        self._format, self._stream, self._groups = format, stream, groups
+        # Names of files may hold bytes that are no text; they are shown escaped, never refused.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+        self._rows = csv.writer(stream, lineterminator="\n")
+        if format is Format.CSV:
+            self._rows.writerow(["path", "image_id", *groups, "rejected"])
+
+    def write(self, line: _Line) -> None:
+        if self._format is Format.JSONL:
+            print(json.dumps(line.as_dict()), file=self._stream)
+        elif self._format is Format.CSV:
+            from .tables import defused
+
+            tags = [" ".join(line.answers[g].tags) if line.answers else "" for g in self._groups]
+            self._rows.writerow(
+                map(defused, [line.path, line.image_id or "", *tags, line.rejected or ""])
+            )
+        elif line.rejected is not None:
+            print(f"{line.path}\n    rejected: {line.rejected}", file=self._stream)
+        else:
+            groups = [f"{g}: {' '.join(a.tags)}" for g, a in line.answers.items()]
+            print(f"{line.path}\n    {' | '.join(groups)}", file=self._stream)
+
+    def close(self) -> None:
+        self._stream.flush()
+
+
+def _batches(items: Iterable[Decoded], size: int) -> Iterator[list[Decoded]]:
+    batch: list[Decoded] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _bar(total: int) -> tqdm[Any]:
+    return tqdm(total=total, desc="tagging", unit=" files", disable=None, dynamic_ncols=True)
+
+
+# --- looking ----------------------------------------------------------------------------------
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show the live versions, how far tagging is, and the last night."""
+    settings = Settings.from_environment()
+    groups = list(parameters.load(settings.params_file).groups)
+    with _store(settings) as store:
+        live, counts, runs = store.live(), store.counts(groups), store.last_runs(1)
+        versions = {v.digest: v.version for v in store.versions()}
+    last = runs[0] if runs else None
+    document = {
+        "groups": {
+            group: {
+                "version": versions.get(live.get(group, "")),
+                "bundle": live.get(group),
+                **asdict(counts.groups[group]),
+            }
+            for group in groups
+        },
+        "files": {
+            "known": counts.files,
+            "tagged": counts.tagged,
+            "rejected": counts.rejected,
+            "waiting": counts.waiting,
+            "gone": counts.gone,
+        },
+        "pictures": counts.images,
+        "last_run": last
+        and {
+            "kind": last.kind,
+            "state": last.state,
+            "started_at": last.started_at.isoformat(),
+            "ended_at": last.ended_at and last.ended_at.isoformat(),
+            "counts": dict(last.counts),
+        },
+    }
+    if as_json:
+        typer.echo(json.dumps(document, indent=1))
+    else:
+        _print_status(document)
+
+
+def _print_status(document: dict[str, Any]) -> None:
+    for group, told in document["groups"].items():
+        version = f"version {told['version']}" if told["bundle"] else "no champion yet"
+        typer.echo(
+            f"{group:<12} {version:<16} {told['tagged']} pictures tagged, {told['stale']} stale, "
+            f"{told['untagged']} untagged"
+        )
+    files = ", ".join(f"{number} {name}" for name, number in document["files"].items())
+    typer.echo(f"{'files':<12} {files}")
+    last = document["last_run"]
+    if last:
+        counts = ", ".join(f"{number} {name}" for name, number in last["counts"].items())
+        typer.echo(
+            f"{'last run':<12} {last['kind']} {last['state']}, {last['started_at']}: {counts}"
+        )
+    else:
+        typer.echo(f"{'last run':<12} none yet")
+
+
+@app.command()
+def history(
+    group: Annotated[str | None, typer.Argument(help="Only this group.")] = None,
+) -> None:
+    """Show every move of a live version: what, when, by whom and why."""
+    settings = Settings.from_environment()
+    if group is not None:
+        parameters.load(settings.params_file).group(group)
+    with _store(settings) as store:
+        versions = {v.digest: f"version {v.version}" for v in store.versions()}
+        moves = store.history(group)
+    for move in moves:
+        source = versions.get(move.from_digest or "", "none")
+        target = versions.get(move.to_digest or "", "none")
+        typer.echo(
+            f"{move.created_at:%Y-%m-%d %H:%M} UTC  {move.group}: {move.kind} {source} -> {target} "
+            f"({move.state}) by {move.by}: {move.why}"
+        )
+    if not moves:
+        typer.echo("no version was ever live")
+
+
+@app.command()
+def validate(
+    data: Annotated[
+        Path | None, typer.Argument(help="Folder with images/ and the label sheet.")
+    ] = None,
+) -> None:
+    """Check the label sheet and the pictures it names; all faults in one report."""
+    from .images import Limits, unreadable
+    from .labels import find_sheet, read_labels
+
+    settings = Settings.from_environment()
+    options = parameters.load(settings.params_file)
+    folder = data or settings.repo / "data"
+    limits = Limits(options.images.max_bytes, options.images.max_pixels)
+    labels = read_labels(
+        find_sheet(folder),
+        folder / "images",
+        options.tags,
+        unreadable=lambda path: unreadable(path, limits),
+    )
+    for warning in labels.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(f"{len(labels.names)} labelled pictures, {len(labels.tags)} tags: no faults")
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Argument(help="File to write.")],
+    format: Annotated[ExportFormat, typer.Option(help="What to write.")] = ExportFormat.CSV,
+) -> None:
+    """Write the current tags of all pictures to one file."""
+    from .publish import export as write
+
+    settings = Settings.from_environment()
+    groups = parameters.load(settings.params_file).groups
+    with _store(settings) as store:
+        rows = write(store, groups, format.value, out, inbox=settings.inbox)
+    typer.echo(f"{rows} pictures written to {out}")
+
+
+# --- upkeep -----------------------------------------------------------------------------------
+
+
+@app.command()
+def rollback(
+    group: Annotated[str, typer.Argument(help="The group to move back.")],
+    why: Annotated[str, typer.Option(help="The reason, for the ledger.")],
+    to: Annotated[
+        str | None, typer.Option(help="The version to go back to; else the one before.")
+    ] = None,
+) -> None:
+    """Make an earlier version live again: its predictions count at once, no model runs."""
+    from . import promotion
+
+    settings = Settings.from_environment()
+    parameters.load(settings.params_file).group(group)
+    version = promotion.rollback(settings, group, to=to, by=promotion.user(), why=why)
+    typer.echo(f"{group}: version {version} is live")
+
+
+@app.command()
+def sync() -> None:
+    """Send MLflow what waits in the outbox."""
+    from .tracking import sync as send
+
+    settings = Settings.from_environment()
+    report = send(settings.tracking_uri, settings.outbox, settings.artifacts)
+    typer.echo(f"{report.sent} runs sent, {report.waiting} waiting in {settings.outbox}")
+
+
+@app.command()
+def migrate() -> None:
+    """Make the store's tables and MLflow's, or bring older ones up to date."""
+    from .tracking import prepare
+
+    settings = Settings.from_environment()
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with _store(settings) as store:
+        store.migrate()
+    prepare(settings.tracking_uri)
+    typer.echo("store and MLflow are up to date")
+
+
+def _store(settings: Settings) -> Store:
+    from .store import Store
+
+    return Store(settings.store_url)
+
+
+if __name__ == "__main__":
+    main()

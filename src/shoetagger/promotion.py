@@ -1,0 +1,355 @@
+"""Compare, gate, promote, roll back: the only place where registry and store move together.
+
+A move is a row of the ledger first (`pending`), then the alias, then the row is `done`. Whatever
+breaks in between, `reconcile` completes it; an alias that moved without a row was moved by hand
+and is written down as such.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import params, pipeline
+from .errors import ShoetaggerError
+from .settings import Settings
+from .store import Store
+from .store.rows import MoveKind
+
+if TYPE_CHECKING:  # mlflow takes seconds to import, and pinning cached bundles needs none of it
+    from .registry import Registry, Version
+
+logger = logging.getLogger(__name__)
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+_BATCH = 64
+
+
+class PromotionError(ShoetaggerError):
+    """A version cannot be registered, compared, promoted or rolled back to."""
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """A registered version under test."""
+
+    group: str
+    digest: str
+    version: str
+
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a challenger did against the champion it met, and whether it passes the gate."""
+
+    group: str
+    challenger: str  # bundle digest
+    version: str  # of the challenger
+    champion: str | None  # bundle digest; None: there was none
+    champion_version: str | None
+    passes: bool
+    reasons: tuple[str, ...]
+    figures: Mapping[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"reasons": list(self.reasons), "figures": dict(self.figures)}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Comparison:
+        return cls(**{**plain, "reasons": tuple(plain["reasons"])})
+
+
+def register(settings: Settings, plan: pipeline.Plan, group: str) -> Challenger:
+    """Register what the stages of one group left in the plan's checkout, as the challenger.
+
+    Idempotent: the same bundle is the same version.
+    """
+    from .model import load_bundle
+    from .stages.evaluate import flat_figures
+
+    checkout = pipeline.checkout(settings, plan)
+    made = pipeline.outputs(checkout, f"evaluate@{group}")
+    directory = made["bundle.json"].parent
+    bundle = load_bundle(directory)
+    registry = _registry(settings)
+    version = registry.register(
+        directory,
+        tags={
+            "git_commit": plan.commit,
+            "data_revision": pipeline.data_revision(checkout),
+            "overrides": " ".join(plan.overrides),
+        },
+        metrics=flat_figures(json.loads(made[f"{group}.json"].read_text())),
+    )
+    with Store(settings.store_url) as store:
+        _remember(store, version, bundle.tags)
+    registry.set_alias(group, CHALLENGER, version)
+    return Challenger(group, version.digest, version.number)
+
+
+def compare(settings: Settings, plan: pipeline.Plan, group: str, digest: str) -> Comparison:
+    """Judge a challenger and the live champion by today's validation pictures, and gate it.
+
+    No version ever trained on the validation side. Without a champion the challenger passes.
+    """
+    with Store(settings.store_url) as store:
+        champion = store.live().get(group)
+        versions = {v.digest: v.version or "?" for v in store.versions(group)}
+
+    def verdict(passes: bool, *reasons: str, **figures: float) -> Comparison:
+        return Comparison(
+            group=group,
+            challenger=digest,
+            version=versions[digest],
+            champion=champion,
+            champion_version=versions.get(champion) if champion else None,
+            passes=passes,
+            reasons=reasons,
+            figures=figures,
+        )
+
+    if champion is None:
+        return verdict(True, "the first version of its group")
+    if champion == digest:
+        return verdict(False, f"version {versions[digest]} is the champion already")
+    options = pipeline.params_of(settings, plan)
+    directories = [bundle_directory(settings, d) for d in (digest, champion)]
+    checkout = pipeline.checkout(settings, plan)
+    judged = _judge(settings, options, checkout, group, directories)
+    if judged is None:
+        return verdict(
+            False,
+            f"no tag has the {options.evaluate.min_positives} validation pictures that it takes "
+            "to compare (evaluate.min_positives)",
+        )
+    mine, theirs = judged
+    margin = options.promote.margin
+    words = f"macro F1 {mine:.3f} against {theirs:.3f} of version {versions[champion]}"
+    figures = {"challenger_macro_f1": round(mine, 4), "champion_macro_f1": round(theirs, 4)}
+    if mine >= theirs - margin:
+        return verdict(True, f"{words}: not worse by more than {margin}", **figures)
+    return verdict(False, f"{words}: worse by more than {margin} (promote.margin)", **figures)
+
+
+def promote(
+    settings: Settings, plan: pipeline.Plan, comparison: Comparison, *, by: str, why: str = ""
+) -> None:
+    """Make a challenger that passed the champion, in ledger, registry and store.
+
+    Raises PromotionError where it did not pass, and MoveConflict where the champion it was
+    compared with is not live any more.
+    """
+    if not comparison.passes:
+        raise PromotionError(
+            f"{comparison.group} version {comparison.version} did not pass the gate: "
+            f"{'; '.join(comparison.reasons)}"
+        )
+    revision = pipeline.data_revision(pipeline.checkout(settings, plan))
+    registry = _registry(settings)
+    with Store(settings.store_url) as store:
+        # Idempotent: a retry of the task finds its own move done, or pending.
+        _complete_pending(store, registry, comparison.group)
+        if store.live().get(comparison.group) == comparison.challenger:
+            return
+        move = store.begin_move(
+            comparison.group,
+            comparison.challenger,
+            kind="promote",
+            by=by,
+            why=why or "; ".join(comparison.reasons),
+            data_revision=revision,
+            expect_from=comparison.champion,
+        )
+        _point(registry, comparison.group, comparison.challenger)
+        store.finish_move(move)
+    logger.info("%s: version %s is the champion", comparison.group, comparison.version)
+
+
+def rollback(settings: Settings, group: str, *, to: str | None, by: str, why: str) -> str:
+    """Move a group back to an earlier version and return its number; runs no model.
+
+    `to` is a version's number; None is the live one's predecessor. Raises PromotionError that says
+    which versions there are.
+    """
+    registry = _registry(settings)
+    with Store(settings.store_url) as store:
+        _complete_pending(store, registry, group)
+        chain = store.chain(group)
+        if not chain:
+            raise PromotionError(f"group {group} has no champion: there is nothing to roll back")
+        known = {v.digest: v for v in store.versions(group)}
+        if to is None:
+            if len(chain) < 2:
+                raise PromotionError(
+                    f"group {group} has had no version before {known[chain[0]].version}: "
+                    "there is none to roll back to"
+                )
+            digest = chain[1]
+        else:
+            found = [d for d, v in known.items() if v.version == to]
+            if not found:
+                numbers = ", ".join(v.version or "?" for v in known.values())
+                raise PromotionError(
+                    f"group {group} has no version {to}: the versions are {numbers}"
+                )
+            digest = found[0]
+        bundle_directory(settings, digest)  # a version whose bundle is gone cannot go live
+        move = store.begin_move(
+            group, digest, kind="rollback", by=by, why=why, expect_from=chain[0]
+        )
+        _point(registry, group, digest)
+        store.finish_move(move)
+        return known[digest].version or "?"
+
+
+def reconcile(settings: Settings, store: Store, groups: Sequence[str]) -> None:
+    """Complete moves that were left pending, and write down aliases that were moved by hand.
+
+    With MLflow down nothing is changed, and a warning says so.
+    """
+    from .registry import RegistryError
+    from .tracking import TrackingError
+
+    try:
+        registry = _registry(settings)
+        for group in groups:
+            _complete_pending(store, registry, group)
+            _accept_by_hand(settings, store, registry, group)
+    except (RegistryError, TrackingError) as error:
+        logger.warning("going on with what the store calls live: %s", error)
+
+
+def bundle_directory(settings: Settings, digest: str) -> Path:
+    """Return the local folder of a bundle, fetched from the registry where it is not cached."""
+    cached = settings.bundles / digest
+    if (cached / "bundle.json").is_file():
+        return cached
+    registry = _registry(settings)
+    with Store(settings.store_url) as store:
+        known = store.version_of(digest)
+    version = registry.by_digest(known.group, digest) if known else None
+    if version is None:
+        raise PromotionError(
+            f"bundle {digest[:12]} is neither in {settings.bundles} nor in the registry at "
+            f"{settings.tracking_uri}: restore the registry, or train and promote anew"
+        )
+    return registry.fetch(version, settings.bundles)
+
+
+def user() -> str:
+    """Return who is at the keyboard, for the ledger."""
+    return getpass.getuser()
+
+
+def _registry(settings: Settings) -> Registry:
+    from .registry import Registry
+
+    return Registry(settings.tracking_uri, settings.artifacts)
+
+
+def _remember(store: Store, version: Version, tags: Sequence[str]) -> None:
+    store.add_version(
+        digest=version.digest,
+        group=version.group,
+        tags=tags,
+        registry_name=version.name,
+        version=version.number,
+        now=datetime.now(UTC),
+    )
+
+
+def _complete_pending(store: Store, registry: Registry, group: str) -> None:
+    for move in store.pending_moves():
+        if move.group == group:
+            _point(registry, group, move.to_digest)
+            store.finish_move(move.id)
+            logger.warning("%s: completed the pending %s to %s", group, move.kind, move.to_digest)
+
+
+def _point(registry: Registry, group: str, digest: str | None) -> None:
+    """Let the alias name the bundle's version; None takes the alias away."""
+    if digest is None:
+        registry.drop_alias(group, CHAMPION)
+        return
+    version = registry.by_digest(group, digest)
+    if version is None:
+        raise PromotionError(f"{group}: the registry has no version of bundle {digest[:12]}")
+    registry.set_alias(group, CHAMPION, version)
+
+
+def _accept_by_hand(settings: Settings, store: Store, registry: Registry, group: str) -> None:
+    from .model import load_bundle
+
+    version = registry.by_alias(group, CHAMPION)
+    live = store.live().get(group)
+    if (version and version.digest) == live:
+        return
+    kind: MoveKind = "remove" if version is None else "manual"
+    if version is not None:
+        bundle = load_bundle(registry.fetch(version, settings.bundles))
+        _remember(store, version, bundle.tags)
+    move = store.begin_move(
+        group,
+        version and version.digest,
+        kind=kind,
+        by="mlflow",
+        why=f"the alias {CHAMPION} was moved by hand in the registry",
+        expect_from=live,
+    )
+    store.finish_move(move)
+    logger.warning("%s: the alias was moved by hand, and that is accepted: %s", group, kind)
+
+
+def _judge(
+    settings: Settings,
+    options: params.Params,
+    checkout: Path,
+    group: str,
+    directories: Sequence[Path],
+) -> tuple[float, ...] | None:
+    """Return each bundle's macro F1 over the measurable tags that all have; None without any."""
+    from .engine import Engine
+    from .evaluate import macro_f1, measurable_tags
+    from .images import Limits, open_picture, tagging_view
+    from .split import read_split
+    from .thresholds import decide
+
+    table = read_split(pipeline.outputs(checkout, "split")["split"] / f"{group}.csv")
+    table = table[table["side"] == "validation"]
+    engine = Engine(directories, settings.device)
+    tags = [t for t in engine.bundles[0].tags if all(t in b.tags for b in engine.bundles)]
+    truth = table[tags].to_numpy(dtype=np.uint8)
+    measurable = measurable_tags(truth, options.evaluate.min_positives)
+    limits = Limits(options.images.max_bytes, options.images.max_pixels)
+    found: dict[str, list[np.ndarray]] = {b.digest: [] for b in engine.bundles}
+    names = list(table["image_name"])
+    for start in range(0, len(names), _BATCH):
+        files = [checkout / "data" / "images" / name for name in names[start : start + _BATCH]]
+        views = {
+            t: np.stack(
+                [
+                    tagging_view(open_picture(f.read_bytes(), limits, longest=t.size), t)
+                    for f in files
+                ]
+            )
+            for t in engine.transforms
+        }
+        for digest, batch in engine.score(views).items():
+            found[digest].append(batch)
+    results = []
+    for bundle in engine.bundles:
+        decisions = decide(np.concatenate(found[bundle.digest]), bundle.thresholds)
+        mine = decisions[:, [bundle.tags.index(tag) for tag in tags]]
+        results.append(macro_f1(truth, mine, measurable))
+    return None if results[0] is None else tuple(r for r in results if r is not None)
