@@ -103,6 +103,7 @@ _QUEUED_BYTES = 64 * 1024  # less than a socket holds: sending to a hung worker 
 _START_SECONDS = 120.0
 _GRACE_SECONDS = 5.0
 _FAILED_STARTS = 3
+_SLOW_STREAM_SECONDS = 0.01
 
 
 class _Worker:
@@ -267,24 +268,26 @@ class DecodePool(AbstractContextManager["DecodePool"]):
                 self._end(worker)
 
     def _run(self, locators: Iterator[str], flow: _Flow) -> Iterator[Decoded]:
-        taken = given = drawn = 0  # `drawn`: since the last result was given
+        taken = given = 0
+        room = 1  # how many more may be drawn although a result is ready
         more = True
         while more or given < taken:
             self._send(flow)
             self._receive(flow, timeout=0)
             ready = given in flow.done
-            # A slow stream must not hold back what is ready, nor what is ready the stream.
-            if more and flow.free and taken - given < self._ahead and (not ready or drawn < 2):
+            if more and flow.free and taken - given < self._ahead and (not ready or room > 0):
+                asked = time.monotonic()
                 locator = next(locators, None)
                 more = locator is not None
+                # A slow stream must not hold back what is ready; a quick one fills what is ahead.
+                room = 0 if time.monotonic() - asked > _SLOW_STREAM_SECONDS else room - 1
                 if locator is not None:
                     flow.waiting.append(_Picture(taken, locator, flow.free.pop()))
                     taken += 1
-                    drawn += 1
             elif ready:
                 yield flow.done.pop(given)
                 given += 1
-                drawn = 0
+                room = 2
             elif given < taken:
                 self._receive(flow, timeout=None)
 
