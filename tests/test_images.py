@@ -36,6 +36,7 @@ from shoetagger.images import (
     open_with_size,
     tagging_view,
     training_view,
+    unreadable,
 )
 from shoetagger.params import Augment
 
@@ -430,3 +431,11 @@ def test_pillow_reads_what_open_picture_reads() -> None:
     for form in FORMATS:
         wanted = Image.open(io.BytesIO(plain(form))).convert("RGB")
         assert (pixels(plain(form)) == np.asarray(wanted)).all()
+
+
+def test_unreadable_says_why_or_nothing(tmp_path: Path) -> None:
+    (good,) = files(tmp_path, 1)
+    (tmp_path / "cut.jpg").write_bytes(plain("JPEG")[:900])
+    assert unreadable(good, LIMITS) is None
+    assert "truncated JPEG" in (unreadable(tmp_path / "cut.jpg", LIMITS) or "")
+    assert "No such file" in (unreadable(tmp_path / "none.jpg", LIMITS) or "")
