@@ -1,0 +1,116 @@
+"""The engine gives what the separate models give, and runs what they share once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from shoetagger.engine import Engine
+from shoetagger.images import Transform
+from shoetagger.model import STAGES, load_bundle, load_model, normalise
+from shoetagger.thresholds import decide, names
+
+from bundles import TRANSFORM, write_bundle
+
+MIXES = {
+    "all alike": [("layer4", 1), ("layer4", 1), ("layer4", 1)],
+    "some alike": [("layer2", 1), ("layer2", 1), ("stem", 1)],
+    "in two families": [("layer3", 1), ("layer3", 2), ("layer3", 1)],
+    "nothing alike": [("layer4", 1), ("layer4", 2), ("layer4", 3)],
+}
+
+
+def pictures(count: int, size: int = 32) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def bundles(tmp_path: Path, mix: list[tuple[str, int]]) -> list[Path]:
+    folders = []
+    for i, (shared, trunk) in enumerate(mix):
+        folder = tmp_path / str(i)
+        tags = tuple(f"tag{i}{k}" for k in range(i + 2))
+        write_bundle(folder, f"group{i}", tags, trunk_seed=trunk, head_seed=10 + i, shared=shared)
+        folders.append(folder)
+    return folders
+
+
+@contextmanager
+def stage_calls(engine: Engine) -> Iterator[list[str]]:
+    """Record the digest of every stage that the engine runs."""
+    calls: list[str] = []
+    hooks = [
+        stage.register_forward_hook(lambda *_, d=digest: calls.append(d))
+        for digest, stage in engine._stages.items()
+    ]
+    yield calls
+    for hook in hooks:
+        hook.remove()
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("mix", MIXES.values(), ids=MIXES.keys())
+def test_scores_equal_those_of_the_separate_models(
+    tmp_path: Path, mix: list[tuple[str, int]], device: str
+) -> None:
+    folders, batch = bundles(tmp_path, mix), pictures(5)
+    scores = Engine(folders, device).score({TRANSFORM: batch})
+    for folder in folders:
+        bundle = load_bundle(folder)
+        with torch.inference_mode():
+            x = normalise(torch.from_numpy(batch), bundle.transform)
+            alone = torch.sigmoid(load_model(folder, bundle)(x)).numpy()
+        tolerance = 1e-5 if device == "cpu" else 2e-2  # bf16
+        np.testing.assert_allclose(scores[bundle.digest], alone, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("mix", "runs"),
+    [("all alike", 5), ("some alike", 1 + 2 + 2 + 3 + 3), ("nothing alike", 15)],
+)
+def test_a_shared_stage_runs_once(tmp_path: Path, mix: str, runs: int) -> None:
+    engine = Engine(bundles(tmp_path, MIXES[mix]), "cpu")
+    with stage_calls(engine) as calls:
+        engine.score({TRANSFORM: pictures(2)})
+    distinct = {b.prefixes[s] for b in engine.bundles for s in STAGES}
+    assert sorted(calls) == sorted(distinct)
+    assert len(calls) == runs
+
+
+def test_the_engine_keeps_one_copy_of_what_is_shared(tmp_path: Path) -> None:
+    engine = Engine(bundles(tmp_path, MIXES["all alike"]), "cpu")
+    assert len(engine._stages) == len(STAGES)
+
+
+def test_only_the_bundles_asked_for_are_run(tmp_path: Path) -> None:
+    folders = bundles(tmp_path, MIXES["nothing alike"])
+    engine = Engine(folders, "cpu")
+    wanted = engine.bundles[1].digest
+    with stage_calls(engine) as calls:
+        assert set(engine.score({TRANSFORM: pictures(2)}, only=[wanted])) == {wanted}
+    assert len(calls) == len(STAGES)
+
+
+def test_bundles_of_different_sizes_are_each_given_their_own_view(tmp_path: Path) -> None:
+    small = write_bundle(tmp_path / "small")
+    large = write_bundle(tmp_path / "large", "style", transform=Transform(size=64))
+    engine = Engine([tmp_path / "small", tmp_path / "large"], "cpu")
+    assert {t.size for t in engine.transforms} == {32, 64}
+    views = {t: pictures(3, t.size) for t in engine.transforms}
+    scores = engine.score(views)
+    assert scores[small.digest].shape == scores[large.digest].shape == (3, 3)
+
+
+def test_answers_follow_the_decision_rule(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path, thresholds=(0.4, 0.5, 0.6))
+    engine = Engine([tmp_path], "cpu")
+    views = {TRANSFORM: pictures(6)}
+    answers = engine.answer(views)[bundle.digest]
+    decided = names(decide(engine.score(views)[bundle.digest], bundle.thresholds), bundle.tags)
+    assert [answer.tags for answer in answers] == decided
+    assert all(answer.tags for answer in answers)
+    assert all(0 <= score <= 1 for answer in answers for score in answer.scores)

@@ -1,0 +1,63 @@
+"""The decision rule, and thresholds that trust few positives little."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from shoetagger.errors import ShoetaggerError
+from shoetagger.thresholds import calibrate, decide, names
+
+
+def test_tags_that_pass_are_answered_and_else_the_best_one() -> None:
+    scores = np.array([[0.9, 0.6, 0.1], [0.2, 0.4, 0.1], [0.29, 0.4, 0.0]])
+    decisions = decide(scores, (0.5, 0.5, 0.5))
+    assert names(decisions, ("a", "b", "c")) == [("a", "b"), ("b",), ("b",)]
+    # 0.29 of 0.3 is nearer than 0.4 of 0.5
+    assert names(decide(scores[2:], (0.3, 0.5, 0.5)), ("a", "b", "c")) == [("a",)]
+
+
+def test_a_score_that_equals_its_threshold_passes() -> None:
+    assert decide(np.array([[0.5, 0.9]]), (0.5, 0.5)).tolist() == [[1, 1]]
+
+
+def test_without_shrinking_the_threshold_has_the_best_f1() -> None:
+    rng = np.random.default_rng(0)
+    truth = (rng.random((300, 1)) < 0.2).astype(np.uint8)
+    scores = np.clip(rng.normal(0.2 + 0.3 * truth, 0.15), 0, 1)
+    (found,), (support,) = calibrate(scores, truth, shrink=0.0)
+    best = max(f1_score(truth, scores >= cut) for cut in np.unique(scores))
+    assert f1_score(truth, scores >= found) == pytest.approx(best)
+    assert support == truth.sum()
+
+
+def test_few_positives_leave_the_threshold_near_one_half() -> None:
+    scores = np.array([[0.2], [0.15], [0.05], [0.04], [0.03], [0.02]])
+    truth = np.array([[1], [1], [0], [0], [0], [0]], dtype=np.uint8)
+    (trusting,), _ = calibrate(scores, truth, shrink=0.0)
+    (wary,), _ = calibrate(scores, truth, shrink=20.0)
+    assert trusting == pytest.approx(0.1)
+    assert wary == pytest.approx(0.5 + (0.1 - 0.5) * 2 / 22, abs=1e-4)
+
+
+def test_a_tag_without_positives_keeps_one_half() -> None:
+    assert calibrate(np.array([[0.1], [0.9]]), np.zeros((2, 1), np.uint8), 1.0) == ((0.5,), (0,))
+
+
+def test_equal_scores_cannot_be_parted() -> None:
+    scores, truth = np.full((4, 1), 0.3), np.array([[1], [0], [1], [0]], dtype=np.uint8)
+    (found,), _ = calibrate(scores, truth, shrink=0.0)
+    assert 0.05 <= found <= 0.3
+
+
+def test_twenty_thousand_rows_are_no_trouble() -> None:
+    rng = np.random.default_rng(1)
+    truth = (rng.random((20_000, 2)) < 0.3).astype(np.uint8)
+    thresholds, _ = calibrate(rng.random((20_000, 2)), truth, 10.0)
+    assert all(0.05 <= t <= 0.95 for t in thresholds)
+
+
+def test_shapes_that_differ_are_refused() -> None:
+    with pytest.raises(ShoetaggerError, match="differ in shape"):
+        calibrate(np.zeros((2, 1)), np.zeros((3, 1)), 1.0)

@@ -1,0 +1,163 @@
+"""The loop learns, is repeatable, leaves frozen stages alone and stops on a loss that is no number."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from shoetagger import features
+from shoetagger import params as parameters
+from shoetagger.features import Cached, FeaturesError, Live, open_source, views_that_fit
+from shoetagger.images import Limits, Pictures, Transform
+from shoetagger.model import STAGES, TagModel, frozen_stages, prefix_digests
+from shoetagger.params import Augment, Train
+from shoetagger.train import Epoch, Examples, TrainError, fit, positive_weight, scores
+
+CPU = torch.device("cpu")
+PARAMS = parameters.load(Path(__file__).parents[1] / "params.yaml")
+RECIPE = replace(
+    PARAMS.train,
+    weights="none",
+    freeze="none",
+    epochs=3,
+    batch_size=8,
+    head_lr=0.01,
+    trunk_lr=0.001,
+    ema=0.0,
+    label_smoothing=0.0,
+)
+STILL = Augment(
+    min_scale=1.0, flip=0.0, rotate=0.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0,
+    erase=0.0, background=0.0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+    """Twenty-four squares: red ones and blue ones, and every third has a white bar."""
+    folder = tmp_path_factory.mktemp("squares")
+    for i in range(24):
+        square = Image.new("RGB", (32, 32), (200, 30, 30) if i % 2 else (30, 30, 200))
+        if i % 3 == 0:
+            square.paste((255, 255, 255), (0, 12, 32, 20))
+        square.save(folder / f"{i:02}.png")
+    limits = Limits(max_bytes=10**6, max_pixels=10**6)
+    return Pictures(sorted(folder.iterdir()), Transform(size=32), limits, augment=STILL, seed=1)
+
+
+TRUTH = np.array([[i % 2, 1 - i % 2, i % 3 == 0] for i in range(24)], dtype=np.uint8)
+IDS = [str(i) for i in range(24)]
+
+
+def new_model(tags: int = 3, seed: int = 0) -> TagModel:
+    torch.manual_seed(seed)
+    return TagModel("resnet18", tags, ("stem", "layer4"))
+
+
+def train(
+    pictures: Pictures, recipe: Train = RECIPE, truth: np.ndarray = TRUTH
+) -> tuple[TagModel, list[Epoch]]:
+    model, epochs = new_model(truth.shape[1]), list[Epoch]()
+    examples = Examples(np.arange(len(truth)), truth)
+    source = Live(model, pictures, recipe.freeze, CPU)
+    fit(model, source, examples, examples, recipe, device=CPU, on_epoch=epochs.append)
+    return model, epochs
+
+
+def test_a_model_learns_what_can_be_seen(pictures: Pictures) -> None:
+    recipe = replace(RECIPE, epochs=12)
+    model, epochs = train(pictures, recipe)
+    assert [epoch.number for epoch in epochs] == list(range(1, 13))
+    assert epochs[-1].train_loss < 0.5 * epochs[0].train_loss
+    found = scores(model, Live(model, pictures, "none", CPU), np.arange(24), "none", CPU)
+    assert ((found > 0.5) == TRUTH).mean() > 0.9
+
+
+def test_the_same_seed_gives_the_same_weights(pictures: Pictures) -> None:
+    (first, _), (second, _) = train(pictures), train(pictures)
+    for mine, theirs in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("freeze", ["stem", "layer3", "layer4"])
+def test_frozen_stages_stay_as_they_were_and_shareable(pictures: Pictures, freeze: str) -> None:
+    recipe = replace(RECIPE, freeze=freeze, weights="imagenet")  # type: ignore[arg-type]
+    before = prefix_digests(new_model(), pictures.transform)
+    after = prefix_digests(train(pictures, recipe)[0], pictures.transform)
+    frozen = frozen_stages(freeze)
+    assert [s for s in STAGES if before[s] == after[s]] == list(frozen)
+
+
+def test_averaged_weights_are_kept_when_asked_for(pictures: Pictures) -> None:
+    last, averaged = train(pictures)[0], train(pictures, replace(RECIPE, ema=0.9))[0]
+    assert not torch.equal(last.head.weight, averaged.head.weight)
+    assert torch.isfinite(averaged.head.weight).all()
+
+
+def test_a_loss_that_is_no_number_stops_with_the_parameters_to_lower(pictures: Pictures) -> None:
+    recipe = replace(RECIPE, head_lr=1e30, trunk_lr=1e30)
+    with pytest.raises(TrainError, match=r"loss became .* lower train\.head_lr"):
+        train(pictures, recipe)
+
+
+def test_one_picture_is_too_few(pictures: Pictures) -> None:
+    with pytest.raises(TrainError, match="at least 2"):
+        train(pictures, truth=TRUTH[:1])
+
+
+@pytest.mark.parametrize("count", [2, 9])  # 9 leaves a last batch of one, which batch norm refuses
+def test_a_group_of_one_tag_and_few_pictures_trains(pictures: Pictures, count: int) -> None:
+    model, _ = train(pictures, truth=TRUTH[:count, :1])
+    assert torch.isfinite(model.head.weight).all()
+
+
+def test_rare_positives_weigh_more_up_to_a_bound() -> None:
+    truth = np.zeros((100, 3), np.uint8)
+    truth[:1, 0] = truth[:20, 1] = truth[:80, 2] = 1
+    assert positive_weight(truth, 4.0).tolist() == pytest.approx([4.0, 2.0, 1.0])
+    assert positive_weight(truth, 1.0).tolist() == [1.0, 1.0, 1.0]
+
+
+def compute(pictures: Pictures, folder: Path, freeze: str, max_gb: float) -> features.Index:
+    return features.compute(
+        new_model(1).eval(), pictures, IDS, freeze=freeze, views=3, max_gb=max_gb, prefix="p",
+        directory=folder, device=CPU, on_batch=lambda done, total: None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("freeze", ["stem", "layer3", "layer4"])
+def test_cached_states_equal_live_ones(pictures: Pictures, tmp_path: Path, freeze: str) -> None:
+    assert compute(pictures, tmp_path, freeze, 1.0).views == 3
+    model, rows = new_model().eval(), np.array([5, 0, 7])
+    cached = open_source(tmp_path, model, pictures, IDS, freeze, CPU)
+    assert isinstance(cached, Cached)
+    rest = STAGES[len(frozen_stages(freeze)) :]
+    with torch.no_grad():
+        from_files = model.finish(model.run(cached.plain(rows), rest))
+        afresh = model.finish(model.run(Live(model, pictures, freeze, CPU).plain(rows), rest))
+    torch.testing.assert_close(from_files, afresh, atol=0.02, rtol=0.02)  # half floats
+
+
+def test_what_does_not_fit_is_computed_live(pictures: Pictures, tmp_path: Path) -> None:
+    assert compute(pictures, tmp_path, "layer3", max_gb=0.0).views == 0
+    assert isinstance(open_source(tmp_path, new_model(), pictures, IDS, "layer3", CPU), Live)
+    assert list(tmp_path.glob("*.npy")) == []
+
+
+def test_views_are_bounded_by_the_room_there_is() -> None:
+    assert views_that_fit(pictures=220, bytes_a_view=100_000, views=12, max_gb=2.0) == 12
+    assert views_that_fit(pictures=20_000, bytes_a_view=100_000, views=12, max_gb=10.0) == 4
+    assert views_that_fit(pictures=20_000, bytes_a_view=100_000, views=12, max_gb=2.0) == 0
+
+
+def test_features_of_other_pictures_are_refused(pictures: Pictures, tmp_path: Path) -> None:
+    compute(pictures, tmp_path, "stem", 1.0)
+    with pytest.raises(FeaturesError, match="dvc repro features"):
+        open_source(tmp_path, new_model(), pictures, IDS[::-1], "stem", CPU)
+    with pytest.raises(FeaturesError, match="dvc repro features"):
+        open_source(tmp_path, new_model(), pictures, IDS, "layer1", CPU)
