@@ -152,18 +152,21 @@ class Store:
             return []
         with self._database.reading() as connection:
             covered = queries.covered(connection, pins.values())
+            # Always bounded on both sides: so SQLite walks the index instead of sorting.
+            below = queries.last_seq(connection) + 1
+            if after is not None:
+                last = sa.select(images.c.seq).where(images.c.image_id == after[1])
+                below = connection.execute(last).scalar() or below
             query = (
                 sa.select(images.c.image_id, images.c.first_seen)
-                .where(images.c.seq > min(covered.values()), images.c.image_id >= lo)
+                .where(images.c.seq > min(covered.values()), images.c.seq < below)
+                .where(images.c.image_id >= lo)
                 .where(
                     sa.or_(*(queries.lacks(digest) for digest in pins.values())), queries.readable()
                 )
             )
             if hi is not None:
                 query = query.where(images.c.image_id < hi)
-            if after is not None:
-                last = sa.select(images.c.seq).where(images.c.image_id == after[1])
-                query = query.where(images.c.seq < last.scalar_subquery())
             found = connection.execute(query.order_by(images.c.seq.desc()).limit(limit)).all()
             image_ids = [row.image_id for row in found]
             locators = queries.locators_of(connection, image_ids, queries.TAGGED)
@@ -191,7 +194,7 @@ class Store:
                 sa.select(sa.func.count()).select_from(files).where(queries.NEW)
             )
             new_files = int(new.scalar_one())
-            top = connection.execute(sa.select(sa.func.max(images.c.seq))).scalar() or 0
+            top = queries.last_seq(connection)
             covered = queries.covered(connection, pins.values())
             for group, digest in pins.items():
                 query = sa.select(sa.func.count(), sa.func.min(images.c.seq)).where(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -82,7 +83,7 @@ def beyond(first_seen: datetime, key: str) -> sa.Tuple:
     return sa.tuple_(sa.literal(first_seen, UtcTime()), sa.literal(key))
 
 
-def count(connection: Connection, table: sa.Table, where: Any = None) -> int:
+def count(connection: Connection, table: sa.FromClause, where: Any = None) -> int:
     """The number of rows, of all or of those that meet a condition."""
     query = sa.select(sa.func.count()).select_from(table)
     return int(connection.execute(query if where is None else query.where(where)).scalar_one())
@@ -115,17 +116,32 @@ def file_rows(connection: Connection, file_ids: Collection[str]) -> dict[str, Fi
 
 def unsettled(connection: Connection, seen: Mapping[str, Arrival]) -> list[str]:
     """The file_ids of arrivals that the store does not know as they are."""
-    left = dict.fromkeys(seen)
-    for some in pages(seen):
+    tokens = {file_id: a.token for file_id, a in seen.items() if a.refused is None}
+    # All but the refused are known and unchanged, almost always: that costs one count.
+    unsure = seen if count_settled(connection, tokens) < len(tokens) else seen.keys() - tokens
+    left = dict.fromkeys(unsure)
+    for some in pages(unsure):
         query = sa.select(files.c.file_id, files.c.token, files.c.state).where(
             files.c.file_id.in_(some)
         )
-        for file_id, token, state in connection.execute(query).tuples():
+        for file_id, token, state in connection.execute(query):
             arrival = seen[file_id]
             refused_anew = arrival.refused is not None and state != "rejected"
             if token == arrival.token and state != "gone" and not refused_anew:
                 del left[file_id]
     return list(left)
+
+
+def count_settled(connection: Connection, tokens: Mapping[str, str]) -> int:
+    """How many of these files are known with these tokens; one parameter, whatever the number."""
+    pairs = sa.literal(json.dumps(tokens), sa.Text)
+    if connection.dialect.name == "sqlite":
+        rows = sa.func.json_each(pairs).table_valued("key", "value")
+    else:
+        rows = sa.func.json_each_text(sa.cast(pairs, sa.JSON)).table_valued("key", "value")
+    known = rows.join(files, files.c.file_id == rows.c.key)
+    settled = (files.c.token == rows.c.value) & ~GONE
+    return count(connection, known, settled)
 
 
 def note(
@@ -287,7 +303,7 @@ def write_predictions(
     days_of: dict[str, str] = {}
     for some in pages({prediction.image_id: None for prediction in said}):
         query = sa.select(images.c.image_id, images.c.day).where(images.c.image_id.in_(some))
-        days_of |= dict(connection.execute(query).tuples().all())
+        days_of |= dict(iter(connection.execute(query)))
     rows: list[dict[str, Any]] = []
     for digest, by_image in sorted(by_digest.items()):
         if digest not in known:
@@ -398,7 +414,7 @@ def locators_of(
         query = sa.select(files.c.image_id, files.c.locator).where(
             files.c.image_id.in_(some), which
         )
-        for image_id, locator in sorted(connection.execute(query).tuples()):
+        for image_id, locator in sorted(connection.execute(query)):
             found[image_id] = (*found.get(image_id, ()), locator)
     return found
 

@@ -69,7 +69,7 @@ files = Table(
     Column("first_seen", UtcTime, nullable=False),
     Column("last_seen", UtcTime, nullable=False),
     CheckConstraint("state IN ('new', 'tagged', 'rejected', 'gone')", name="files_state"),
-    Index("files_image_id", "image_id"),
+    Index("files_image_id", "image_id", "state"),
     _partial("files_new", "file_id", where="state = 'new'"),
     _partial("files_rejected", "first_seen", "file_id", where="state = 'rejected'"),
     _partial("files_gone", "file_id", where="state = 'gone'"),

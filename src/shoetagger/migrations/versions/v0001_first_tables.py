@@ -37,7 +37,7 @@ def upgrade() -> None:
         sa.CheckConstraint("state IN ('new', 'tagged', 'rejected', 'gone')", name="files_state"),
         sqlite_with_rowid=False,
     )
-    op.create_index("files_image_id", "files", ["image_id"])
+    op.create_index("files_image_id", "files", ["image_id", "state"])
     _partial_index("files_new", "files", ["file_id"], "state = 'new'")
     _partial_index("files_rejected", "files", ["first_seen", "file_id"], "state = 'rejected'")
     _partial_index("files_gone", "files", ["file_id"], "state = 'gone'")
