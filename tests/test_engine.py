@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bundles import TRANSFORM, write_bundle
 
 from shoetagger.engine import Engine
 from shoetagger.images import Transform
 from shoetagger.model import STAGES, load_bundle, load_model, normalise
 from shoetagger.thresholds import decide, names
-
-from bundles import TRANSFORM, write_bundle
 
 MIXES = {
     "all alike": [("layer4", 1), ("layer4", 1), ("layer4", 1)],

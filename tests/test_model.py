@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from bundles import TRANSFORM, random_model, write_bundle
 
 from shoetagger import model as models
 from shoetagger.images import Transform
 from shoetagger.model import ModelError, TagModel, load_bundle, load_model, prefix_digests
-
-from bundles import TRANSFORM, random_model, write_bundle
 
 
 def test_a_bundle_survives_saving_and_loading(tmp_path: Path) -> None:

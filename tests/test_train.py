@@ -1,4 +1,4 @@
-"""The loop learns, is repeatable, leaves frozen stages alone and stops on a loss that is no number."""
+"""The loop learns, repeats itself, leaves frozen stages alone and stops where a loss explodes."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_rare_positives_weigh_more_up_to_a_bound() -> None:
 def compute(pictures: Pictures, folder: Path, freeze: str, max_gb: float) -> features.Index:
     return features.compute(
         new_model(1).eval(), pictures, IDS, freeze=freeze, views=3, max_gb=max_gb, prefix="p",
-        directory=folder, device=CPU, on_batch=lambda done, total: None,
+        directory=folder, device=CPU, on_batch=lambda *_: None,
     )  # fmt: skip
 
 

@@ -91,6 +91,18 @@ def most_frequent_answer(decisions: np.ndarray, tags: Sequence[str]) -> dict[str
     return {"tags": chosen, "share": _rounded(times / len(decisions))}
 
 
+def flat_figures(document: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers of a metrics document under the names that MLflow shows."""
+    flat = {key: document[key] for key in ("macro_f1", "frequency_macro_f1")}
+    for part in ("validation", "crossval"):
+        section = document[part] or {"tags": {}}
+        for key in ("macro_f1", "micro_f1", "exact_match"):
+            flat[f"{part}_{key}"] = section.get(key)
+        for tag, report in section["tags"].items():
+            flat |= {f"{part}_{key}_{tag}": report[key] for key in ("f1", "average_precision")}
+    return {k: float(v) for k, v in flat.items() if isinstance(v, int | float)}
+
+
 def interval(
     statistic: Callable[[np.ndarray], float | None], draws: Sequence[np.ndarray]
 ) -> list[float] | None:

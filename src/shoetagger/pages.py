@@ -150,9 +150,9 @@ def fingerprint() -> str:
 def legend(tally: Tally, groups: Mapping[str, Group]) -> dict[str, list[Legend]]:
     """Return each group's tags in order, with their counts; shares are of the group's largest."""
     marks = _marks(groups)
-    found = {}
+    found: dict[str, list[Legend]] = {}
     for name, group in groups.items():
-        counted = tally.tags.get(name, {})
+        counted: Mapping[str, int] = tally.tags.get(name, {})
         most = max((counted.get(tag, 0) for tag in group.tags), default=0) or 1
         found[name] = [
             Legend(tag, marks[tag], counted.get(tag, 0), counted.get(tag, 0) / most)

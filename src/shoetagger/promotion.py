@@ -75,9 +75,11 @@ def register(settings: Settings, plan: pipeline.Plan, group: str) -> Challenger:
 
     Idempotent: the same bundle is the same version.
     """
+    from .evaluate import flat_figures
+    from .images import Limits
     from .model import load_bundle
-    from .stages.evaluate import flat_figures
 
+    options = pipeline.params_of(settings, plan)
     checkout = pipeline.checkout(settings, plan)
     made = pipeline.outputs(checkout, f"evaluate@{group}")
     directory = made["bundle.json"].parent
@@ -85,16 +87,18 @@ def register(settings: Settings, plan: pipeline.Plan, group: str) -> Challenger:
     registry = _registry(settings)
     version = registry.register(
         directory,
+        limits=Limits(options.images.max_bytes, options.images.max_pixels),
         tags={
             "git_commit": plan.commit,
             "data_revision": pipeline.data_revision(checkout),
             "overrides": " ".join(plan.overrides),
         },
         metrics=flat_figures(json.loads(made[f"{group}.json"].read_text())),
+        figures=made["figures"],
     )
     with Store(settings.store_url) as store:
         _remember(store, version, bundle.tags)
-    registry.set_alias(group, CHALLENGER, version)
+    registry.set_alias(group, CHALLENGER, version.number)
     return Challenger(group, version.digest, version.number)
 
 
@@ -238,7 +242,7 @@ def bundle_directory(settings: Settings, digest: str) -> Path:
     registry = _registry(settings)
     with Store(settings.store_url) as store:
         known = store.version_of(digest)
-    version = registry.by_digest(known.group, digest) if known else None
+    version = _version_of(registry, known.group, digest) if known else None
     if version is None:
         raise PromotionError(
             f"bundle {digest[:12]} is neither in {settings.bundles} nor in the registry at "
@@ -282,10 +286,14 @@ def _point(registry: Registry, group: str, digest: str | None) -> None:
     if digest is None:
         registry.drop_alias(group, CHAMPION)
         return
-    version = registry.by_digest(group, digest)
+    version = _version_of(registry, group, digest)
     if version is None:
         raise PromotionError(f"{group}: the registry has no version of bundle {digest[:12]}")
-    registry.set_alias(group, CHAMPION, version)
+    registry.set_alias(group, CHAMPION, version.number)
+
+
+def _version_of(registry: Registry, group: str, digest: str) -> Version | None:
+    return next((v for v in registry.versions(group) if v.digest == digest), None)
 
 
 def _accept_by_hand(settings: Settings, store: Store, registry: Registry, group: str) -> None:
@@ -293,7 +301,8 @@ def _accept_by_hand(settings: Settings, store: Store, registry: Registry, group:
 
     version = registry.by_alias(group, CHAMPION)
     live = store.live().get(group)
-    if (version and version.digest) == live:
+    named = version.digest if version else None
+    if named == live:
         return
     kind: MoveKind = "remove" if version is None else "manual"
     if version is not None:
@@ -301,7 +310,7 @@ def _accept_by_hand(settings: Settings, store: Store, registry: Registry, group:
         _remember(store, version, bundle.tags)
     move = store.begin_move(
         group,
-        version and version.digest,
+        named,
         kind=kind,
         by="mlflow",
         why=f"the alias {CHAMPION} was moved by hand in the registry",
@@ -333,9 +342,10 @@ def _judge(
     measurable = measurable_tags(truth, options.evaluate.min_positives)
     limits = Limits(options.images.max_bytes, options.images.max_pixels)
     found: dict[str, list[np.ndarray]] = {b.digest: [] for b in engine.bundles}
+    images = pipeline.data_folder(checkout) / "images"
     names = list(table["image_name"])
     for start in range(0, len(names), _BATCH):
-        files = [checkout / "data" / "images" / name for name in names[start : start + _BATCH]]
+        files = [images / name for name in names[start : start + _BATCH]]
         views = {
             t: np.stack(
                 [

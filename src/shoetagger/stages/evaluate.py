@@ -88,24 +88,12 @@ def main(
     plots_dir.mkdir(parents=True, exist_ok=True)
     with continue_run(settings, params, group, made.weights_sha256) as tracked:
         tracked.set_tags({"bundle_digest": made.digest})
-        tracked.log_metrics(flat_figures(document))
+        tracked.log_metrics(figures.flat_figures(document))
         tracked.log_dict("metrics.json", document)
         for name, figure in drawn.items():
             figure.savefig(plots_dir / name, dpi=80, metadata={"Software": None})
             tracked.log_figure(name, figure)
     typer.echo(f"{group}: macro F1 {document['macro_f1']} on {len(validation.truth)} pictures")
-
-
-def flat_figures(document: dict[str, Any]) -> dict[str, float]:
-    """Return the numbers of a metrics document under the names that MLflow shows."""
-    flat = {key: document[key] for key in ("macro_f1", "frequency_macro_f1")}
-    for part in ("validation", "crossval"):
-        section = document[part] or {"tags": {}}
-        for key in ("macro_f1", "micro_f1", "exact_match"):
-            flat[f"{part}_{key}"] = section.get(key)
-        for tag, report in section["tags"].items():
-            flat |= {f"{part}_{key}_{tag}": report[key] for key in ("f1", "average_precision")}
-    return {k: float(v) for k, v in flat.items() if isinstance(v, int | float)}
 
 
 def _read_crossval(path: Path, lesson: Lesson) -> pd.DataFrame:
@@ -192,7 +180,9 @@ def _write_tags(tags: dict[str, dict[str, Any]], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["tag", *columns])
-        rows.writerows([tag, *(report[c] for c in columns)] for tag, report in tags.items())
+        for tag, report in tags.items():  # what is not measurable has no bar, rather than one at 0
+            measured = (report[c] for c in columns)
+            rows.writerow([tag, *("" if v == figures.NOT_MEASURABLE else v for v in measured)])
 
 
 def _draw(lesson: Lesson, judged: Judged) -> dict[str, Figure]:

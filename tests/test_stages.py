@@ -1,0 +1,201 @@
+"""The stages of dvc.yaml declare what they run, and DVC runs again only what changed."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "shoetagger"
+STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+# They say where things are and tell MLflow what happened: no output of a stage depends on them.
+REPORTING = {"settings.py", "tracking.py", "stages/runs.py"}
+# What `train` draws with is for MLflow alone; what `evaluate` draws is an output.
+DRAWN_FOR_MLFLOW = {"train": {"plots.py"}}
+
+
+def modules_run_by(module: str) -> set[str]:
+    """Return the package's files that importing a module, and calling it, imports in turn."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        if name not in REPORTING:
+            waiting += _relative_imports(PACKAGE / name)
+    return found
+
+
+def _relative_imports(path: Path) -> Iterator[str]:
+    tree = ast.parse(path.read_text())
+    for node in _run_nodes(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            folder = path.parents[node.level - 1]
+            parts = node.module.split(".") if node.module else []
+            names = [parts] if parts else [[alias.name] for alias in node.names]
+            for each in names:
+                file = folder.joinpath(*each).with_suffix(".py")
+                if file.is_file():
+                    yield str(file.relative_to(PACKAGE))
+
+
+def _run_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Walk all nodes but those under `if TYPE_CHECKING`."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            continue
+        yield node
+        yield from _run_nodes(node)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_declares_the_modules_that_it_runs(stage: str) -> None:
+    spec = STAGES[stage].get("do", STAGES[stage])
+    declared = {
+        dep.removeprefix("src/shoetagger/") for dep in spec["deps"] if dep.startswith("src/")
+    }
+    run = modules_run_by(f"stages/{stage}.py") - REPORTING - DRAWN_FOR_MLFLOW.get(stage, set())
+    run -= {"stages/__init__.py", "__init__.py"}
+    assert declared == run
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_runs_the_module_of_its_name(stage: str) -> None:
+    spec = STAGES[stage].get("do", STAGES[stage])
+    assert f"python -m shoetagger.stages.{stage} " in spec["cmd"] + " "
+
+
+def test_every_parameter_a_stage_depends_on_exists() -> None:
+    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for spec in STAGES.values():
+        for key in spec.get("do", spec)["params"]:
+            for group in document["groups"] if "${key}" in key else [""]:
+                value = document
+                for part in key.replace("${key}", group).split("."):
+                    value = value[part]
+
+
+# --- with real DVC ----------------------------------------------------------------------------
+
+QUICK = {
+    "split": {"folds": 2, "validation": 0.3},
+    "images": {"size": 32},
+    "train": {"weights": "none", "freeze": "none", "epochs": 1},
+    "evaluate": {"bootstrap": 20, "min_positives": 1},
+}
+
+
+def run(folder: Path, *command: str) -> str:
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(folder / "src"),
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        command, cwd=folder, env=environment, text=True, capture_output=True, timeout=900
+    )
+    assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def repro(project: Path) -> set[str]:
+    """Run `dvc repro` and return the stages that ran."""
+    out = run(project, "dvc", "repro")
+    return {line.split("'")[1] for line in out.splitlines() if line.startswith("Running stage")}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of its own: two small groups, forty drawn shoes, a recipe of seconds."""
+    from shoetagger.sample import write_samples
+
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, folder)
+    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    document["groups"] = {
+        "color": {"tags": ["black", "white"]},
+        "style": {"tags": ["boot", "heel"]},
+    }
+    for section, values in QUICK.items():
+        document[section] |= values
+    (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    write_samples(folder / "data", count=40, seed=3)
+    _keep_columns(folder / "data" / "labels.csv", ["black", "white", "boot", "heel"])
+    run(folder, "git", "init", "-q")
+    run(folder, "dvc", "init", "-q")
+    run(folder, "dvc", "add", "-q", "data")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "A small project")
+    return folder
+
+
+def _keep_columns(sheet: Path, tags: list[str]) -> None:
+    with sheet.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    with sheet.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["image_name", *tags], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.mark.slow
+def test_repro_runs_once_and_then_only_what_changed(project: Path) -> None:
+    everything = {"split", "features"} | {
+        f"{stage}@{group}"
+        for stage in ("train", "crossval", "evaluate")
+        for group in ("color", "style")
+    }
+    assert repro(project) == everything
+    assert repro(project) == set()
+
+    metrics = json.loads((project / "metrics" / "color.json").read_text())
+    assert metrics["validation"]["pictures"] > 0
+    assert metrics["crossval"]["pictures"] > 0
+    bundle = json.loads((project / "models" / "color" / "bundle.json").read_text())
+    assert bundle["tags"] == ["black", "white"]
+    style = (project / "models" / "style" / "bundle.json").read_bytes()
+    assert "macro_f1" in run(project, "dvc", "metrics", "show")
+    run(project, "dvc", "plots", "show", "--out", str(project / "shown"))
+    assert (project / "shown" / "index.html").is_file()
+
+    # One cell of a colour: colour alone is learned again.
+    sheet = project / "data" / "labels.csv"
+    header, first, *rest = sheet.read_text(encoding="utf-8").splitlines()
+    name, black, *others = next(iter(csv.reader([first])))
+    changed = ",".join([f'"{name}"', "" if black == "1" else "1", *others])
+    sheet.write_text("\n".join([header, changed, *rest]) + "\n", encoding="utf-8")
+    run(project, "dvc", "add", "-q", "data")
+    assert repro(project) == {"split", "train@color", "crossval@color", "evaluate@color"}
+
+    # One parameter of one group: that group alone.
+    params = project / "params.yaml"
+    document = yaml.safe_load(params.read_text())
+    document["groups"]["color"]["train"] = {"epochs": 2}
+    params.write_text(yaml.safe_dump(document, sort_keys=False))
+    assert repro(project) == {"split", "train@color", "crossval@color", "evaluate@color"}
+    assert (project / "models" / "style" / "bundle.json").read_bytes() == style
+
+
+@pytest.mark.slow
+def test_a_stage_tells_a_user_in_one_line_what_is_wrong(project: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "shoetagger.stages.split", str(tmp_path / "none"), "out"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
