@@ -104,8 +104,8 @@ class Tracker:
         """
         if not _journals(self.outbox):
             return SyncReport(sent=0, waiting=0)
-        with _locked(self.outbox / ".lock", seconds=60.0) as locked:
-            if not locked:
+        with locked(self.outbox / ".lock", seconds=60.0) as alone:
+            if not alone:
                 raise TrackingError(f"another process has been sending {self.outbox} for a minute")
             sent, fault = 0, None
             try:
@@ -270,8 +270,8 @@ class Run:
             return
         # What waits comes first: it may hold the run that this one continues.
         lock = self._tracker.outbox / ".lock"
-        with _locked(lock, seconds=30.0 if patient else 0.0) as locked:
-            if locked:
+        with locked(lock, seconds=30.0 if patient else 0.0) as alone:
+            if alone:
                 for _ in self._tracker._send_waiting(self._connection):
                     pass
                 self._journal.send(self._connection)
@@ -302,6 +302,7 @@ def load_mlflow() -> None:
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         # Models name their requirements themselves: a uv.lock nearby is no concern of theirs.
         "MLFLOW_UV_AUTO_DETECT": "false",
     }.items():
@@ -339,8 +340,8 @@ def prepare(tracking_uri: str) -> None:
 
     path = Path(tracking_uri.removeprefix("sqlite:///"))
     try:
-        with _locked(path.with_name(f"{path.name}.lock"), seconds=120.0) as locked:
-            if not locked:
+        with locked(path.with_name(f"{path.name}.lock"), seconds=120.0) as alone:
+            if not alone:
                 raise TrackingError(f"another process has been migrating {path} for two minutes")
             # MLflow would spend minutes on a database that cannot be opened.
             sqlite3.connect(path).close()
@@ -403,7 +404,7 @@ class Connection:
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            with _quiet("mlflow", "urllib3"), _patience(self._seconds):
+            with _quiet("mlflow", "urllib3"), _environment(self._uri, self._seconds):
                 if self._client is None:
                     _knock(self._uri)
                     client = connect(self._uri)
@@ -415,22 +416,28 @@ class Connection:
 
 
 @contextmanager
-def _patience(seconds: int) -> Iterator[None]:
-    """Bound how long MLflow waits for a server within the block, unless the user has said so.
+def _environment(tracking_uri: str, seconds: int) -> Iterator[None]:
+    """Say within the block which MLflow is meant and how long to wait for a server.
 
-    MLflow reads these variables at each request; its own defaults wait for minutes.
+    MLflow reads these variables at each request. How long to wait the user may have said before;
+    MLflow's own default is minutes. The address a client knows, but not all that it calls.
     """
-    bounds = {
+    waits = {
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     }
-    ours = {name: value for name, value in bounds.items() if name not in os.environ}
+    ours = {name: value for name, value in waits.items() if name not in os.environ}
+    ours["MLFLOW_TRACKING_URI"] = tracking_uri
+    before = {name: os.environ.get(name) for name in ours}
     os.environ.update(ours)
     try:
         yield
     finally:
-        for name in ours:
-            os.environ.pop(name, None)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
@@ -731,7 +738,7 @@ def _lock_now(folder: Path) -> int:
 
 
 @contextmanager
-def _locked(path: Path, *, seconds: float) -> Iterator[bool]:
+def locked(path: Path, *, seconds: float) -> Iterator[bool]:
     """Hold a lock file within the block; gives False where another held it all the time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + seconds

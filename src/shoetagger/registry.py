@@ -1,0 +1,413 @@
+"""Registered models: their versions and aliases, and the bundles in them."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import io
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from .errors import ShoetaggerError
+from .tracking import Connection, locked, tagged_run
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+    from .images import Limits
+    from .model import Bundle
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+
+# What a registered model calls; with all that these import it travels with every version.
+_CORE = ("engine", "images")
+# Columns of a registered model's answer that are not scores.
+_COLUMNS = ("tags", "rejected")
+# Where a package is not called what it is imported as.
+_DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
+
+
+class RegistryError(ShoetaggerError):
+    """A version that is not there, or a bundle that is not what its version says."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a group's registered model."""
+
+    group: str
+    name: str
+    number: str
+    digest: str  # of its bundle
+    aliases: tuple[str, ...]
+    run_id: str | None  # MLflow's, of the run that trained it
+    tags: Mapping[str, str]
+
+
+class Registry:
+    """The registered models of all groups.
+
+    Every method but a cached `fetch` asks MLflow, and raises tracking.SilentError where it is not
+    there.
+    """
+
+    def __init__(self, tracking_uri: str, artifacts: Path) -> None:
+        """`artifacts` is where a database or local server keeps its models."""
+        self._artifacts, self._uri = artifacts, tracking_uri
+        self._mlflow = Connection(tracking_uri, artifacts, seconds=60)
+
+    def register(
+        self,
+        directory: Path,
+        *,
+        limits: Limits,
+        tags: Mapping[str, str],
+        metrics: Mapping[str, float],
+        figures: Path | None = None,
+    ) -> Version:
+        """Make the bundle in `directory` a version of its group's model; once for each digest.
+
+        The version belongs to the run that trained the weights (tag `weights_sha256`), or to a new
+        one that gets `tags`, `metrics` and the files in `figures`. The version itself gets `tags`
+        and `metrics`; `limits` bound the pictures that a served model accepts.
+        """
+        bundle = _checked(directory)
+        with (
+            self._mlflow.open() as (client, experiment),
+            locked(self._artifacts / ".register.lock", seconds=600.0) as alone,
+        ):
+            if not alone:
+                raise RegistryError("another process has been registering for ten minutes")
+            found = _first_of(client, bundle)
+            if found is not None:
+                return _version(found, _aliases(client, bundle.group))
+            run_id = _run_of(client, experiment, bundle, tags, figures)
+            about = {
+                **{key: str(value) for key, value in tags.items()},
+                "bundle_digest": bundle.digest,
+                "weights_sha256": bundle.weights_sha256,
+            }
+            model = client.create_logged_model(
+                experiment, model_name(bundle.group), run_id, tags=about
+            )
+            with TemporaryDirectory() as scratch:
+                target = Path(scratch) / "model"
+                _save(bundle, directory, limits, model, target)
+                client.log_model_artifacts(model.model_id, str(target))
+            client.finalize_logged_model(model.model_id, "READY")
+            _link(client, run_id, model.model_id, metrics)
+            _ensure_model(client, bundle.group)
+            mine = client.create_model_version(
+                model_name(bundle.group),
+                source=f"models:/{model.model_id}",
+                run_id=run_id,
+                tags=about,
+                model_id=model.model_id,
+            )
+            # The lock holds within one machine. Between two, the first version stays.
+            first = _first_of(client, bundle) or mine
+            if first.version != mine.version:
+                client.delete_model_version(mine.name, str(mine.version))
+            return _version(first, _aliases(client, bundle.group))
+
+    def versions(self, group: str) -> list[Version]:
+        """Return all versions of a group, in order of registration."""
+        with self._mlflow.open() as (client, _):
+            aliases = _aliases(client, group)
+            found = client.search_model_versions(f"name = '{model_name(group)}'")
+            ours = [v for v in found if "bundle_digest" in v.tags]
+            return [_version(v, aliases) for v in sorted(ours, key=lambda v: int(v.version))]
+
+    def by_alias(self, group: str, alias: str) -> Version | None:
+        """Return the version that an alias points to, or None."""
+        with self._mlflow.open() as (client, _):
+            number = _aliases(client, group).get(alias)
+        return None if number is None else self.by_number(group, number)
+
+    def by_number(self, group: str, number: str) -> Version | None:
+        """Return a version by its number, or None."""
+        from mlflow.exceptions import MlflowException
+
+        with self._mlflow.open() as (client, _):
+            try:
+                found = client.get_model_version(model_name(group), number)
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return None
+                raise
+            return _version(found, _aliases(client, group))
+
+    def set_alias(self, group: str, alias: str, number: str) -> None:
+        """Point an alias to a version, whatever it pointed to."""
+        with self._mlflow.open() as (client, _):
+            client.set_registered_model_alias(model_name(group), alias, number)
+
+    def drop_alias(self, group: str, alias: str) -> None:
+        """Remove an alias; one that is not there is no error."""
+        with self._mlflow.open() as (client, _):
+            if alias in _aliases(client, group):
+                client.delete_registered_model_alias(model_name(group), alias)
+
+    def fetch(self, version: Version, cache: Path) -> Path:
+        """Return a folder with the bundle of a version: `cache`/<digest>, filled where it is not.
+
+        What is cached and whole is used without asking MLflow. Raises RegistryError where the
+        registry gives another bundle than the version names.
+        """
+        target = cache / version.digest
+        if _holds(target, version.digest):
+            return target
+        beside = cache / f".{uuid.uuid4().hex}"
+        beside.mkdir(parents=True)
+        try:
+            with self._mlflow.open() as (client, _):
+                from mlflow.artifacts import download_artifacts
+
+                source = client.get_model_version_download_uri(version.name, version.number)
+                got = download_artifacts(
+                    f"{source}/artifacts/bundle", dst_path=str(beside), tracking_uri=self._uri
+                )
+            if not _holds(Path(got), version.digest):
+                raise RegistryError(
+                    f"version {version.number} of {version.name} is registered with bundle "
+                    f"{version.digest[:12]}, but its files are another or are damaged: register "
+                    "the model again and promote that version"
+                )
+            if target.exists() and not _holds(target, version.digest):
+                shutil.rmtree(target)
+            try:
+                Path(got).rename(target)
+            except OSError:
+                if not _holds(target, version.digest):  # another process was not the faster one
+                    raise
+        finally:
+            shutil.rmtree(beside)
+        return target
+
+
+def model_name(group: str) -> str:
+    """Return the name under which a group's model is registered."""
+    return f"shoetagger-{group}"
+
+
+def core_sources() -> dict[str, bytes]:
+    """Return the source files that a registered model needs of this package, by file name."""
+    package = Path(__file__).parent
+    sources = {"__init__.py": (package / "__init__.py").read_bytes()}
+    waiting = list(_CORE)
+    while waiting:
+        name = waiting.pop()
+        if f"{name}.py" not in sources:
+            source = (package / f"{name}.py").read_bytes()
+            sources[f"{name}.py"] = source
+            waiting += _imports(source, level=1)
+    return dict(sorted(sources.items()))
+
+
+def requirements() -> list[str]:
+    """Return what a registered model needs from the package index, pinned as it is here."""
+    imported = {name for source in core_sources().values() for name in _imports(source, level=0)}
+    names = {_DISTRIBUTIONS.get(name, name) for name in imported - sys.stdlib_module_names}
+    pinned = {name: importlib.metadata.version(name) for name in names | {"mlflow", "pandas"}}
+    # A local part such as +cpu is not on the index.
+    return [f"{name}=={version.partition('+')[0]}" for name, version in sorted(pinned.items())]
+
+
+def _imports(source: bytes, level: int) -> list[str]:
+    """Return the modules that a source imports when it runs: its package's, or (0) others."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import) and level == 0:
+            found += [alias.name.partition(".")[0] for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == level:
+            modules = [node.module] if node.module else [alias.name for alias in node.names]
+            found += [module.partition(".")[0] for module in modules]
+    return found
+
+
+def _checked(directory: Path) -> Bundle:
+    """Read a bundle that is about to be registered, and refuse one that cannot be served."""
+    from .model import WEIGHTS_FILE, file_sha256, load_bundle
+
+    bundle = load_bundle(directory)
+    weights = directory / WEIGHTS_FILE
+    if not weights.is_file() or file_sha256(weights) != bundle.weights_sha256:
+        raise RegistryError(
+            f"{weights} is not the file that the bundle beside it describes: run `dvc repro`"
+        )
+    taken = set(bundle.tags) & set(_COLUMNS)
+    if taken:
+        raise RegistryError(
+            f"group {bundle.group}: a tag called {taken.pop()!r} cannot be served, for that is a "
+            "column of every answer; rename it"
+        )
+    return bundle
+
+
+def _holds(directory: Path, digest: str) -> bool:
+    """Tell whether a folder holds the whole bundle of this digest."""
+    from .model import WEIGHTS_FILE, ModelError, file_sha256, load_bundle
+
+    try:
+        bundle = load_bundle(directory)
+        whole = file_sha256(directory / WEIGHTS_FILE) == bundle.weights_sha256
+    except (ModelError, FileNotFoundError):
+        return False
+    return whole and bundle.digest == digest
+
+
+def _aliases(client: MlflowClient, group: str) -> dict[str, str]:
+    """Return the aliases of a group's model, each with a version number."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        aliases = client.get_registered_model(model_name(group)).aliases
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return {}
+        raise
+    return {alias: str(number) for alias, number in aliases.items()}
+
+
+def _version(found: ModelVersion, aliases: Mapping[str, str]) -> Version:
+    number = str(found.version)
+    if "bundle_digest" not in found.tags:
+        raise RegistryError(
+            f"version {number} of {found.name} holds no bundle of this project: "
+            "point the alias to a version that training registered"
+        )
+    return Version(
+        group=found.name.removeprefix(model_name("")),
+        name=found.name,
+        number=number,
+        digest=found.tags["bundle_digest"],
+        aliases=tuple(sorted(alias for alias, to in aliases.items() if to == number)),
+        run_id=found.run_id or None,
+        tags=dict(found.tags),
+    )
+
+
+def _first_of(client: MlflowClient, bundle: Bundle) -> ModelVersion | None:
+    """Return the first version with this bundle, or None."""
+    where = f"name = '{model_name(bundle.group)}' and tags.bundle_digest = '{bundle.digest}'"
+    return min(client.search_model_versions(where), key=lambda v: int(v.version), default=None)
+
+
+def _run_of(
+    client: MlflowClient,
+    experiment: str,
+    bundle: Bundle,
+    tags: Mapping[str, str],
+    figures: Path | None,
+) -> str:
+    """Return the run that trained the weights, or a new one where MLflow never heard of it."""
+    found = tagged_run(client, experiment, "weights_sha256", bundle.weights_sha256)
+    if found is not None:
+        return found
+    about = {key: str(value) for key, value in tags.items()}
+    run = client.create_run(experiment, tags=about, run_name=f"register {bundle.group}")
+    run_id = str(run.info.run_id)
+    if figures is not None and figures.is_dir():
+        client.log_artifacts(run_id, str(figures), "plots")
+    client.set_terminated(run_id, "FINISHED")
+    # Last: a second attempt takes over a run only when it is whole.
+    client.set_tag(run_id, "weights_sha256", bundle.weights_sha256)
+    return run_id
+
+
+def _save(bundle: Bundle, directory: Path, limits: Limits, model: Any, target: Path) -> None:
+    """Write the folder of a pyfunc model: this package's script, its core and the bundle."""
+    import mlflow.pyfunc
+    import pandas as pd
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types.schema import Array, ColSpec, DataType, Schema, TensorSpec
+
+    from .model import BUNDLE_FILE, WEIGHTS_FILE
+
+    parts = target.with_name("parts")
+    for name, source in core_sources().items():
+        _write(parts / "code" / name, source)
+    script = parts / "pyfunc_model.py"  # a copy: MLflow writes down where it was
+    shutil.copyfile(Path(__file__).with_name(script.name), script)
+    (parts / "bundle").mkdir()
+    for name in (BUNDLE_FILE, WEIGHTS_FILE):
+        shutil.copyfile(directory / name, parts / "bundle" / name)
+    answer: list[ColSpec | TensorSpec] = [
+        ColSpec(Array(DataType.string), "tags"),
+        ColSpec(DataType.string, "rejected", required=False),
+        *(ColSpec(DataType.double, tag, required=False) for tag in bundle.tags),
+    ]
+    mlflow.pyfunc.save_model(
+        path=target,
+        python_model=script,
+        artifacts={part: str(parts / part) for part in ("bundle", "code")},
+        signature=ModelSignature(Schema([ColSpec(DataType.binary, "image")]), Schema(answer)),
+        input_example=pd.DataFrame({"image": [_example()]}),
+        pip_requirements=requirements(),
+        model_config={
+            "device": "auto",
+            "max_bytes": limits.max_bytes,
+            "max_pixels": limits.max_pixels,
+        },
+        mlflow_model=Model(
+            artifact_path=model.artifact_location,
+            run_id=model.source_run_id,
+            model_id=model.model_id,
+        ),
+    )
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def _example() -> bytes:
+    """Return a small PNG, as an example of what a registered model takes."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.new("RGB", (64, 48), "white")
+    ImageDraw.Draw(picture).polygon([(8, 14), (22, 14), (30, 26), (56, 32), (56, 38), (8, 38)])
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _link(client: MlflowClient, run_id: str, model_id: str, metrics: Mapping[str, float]) -> None:
+    """Show the model on its run's page, and the metrics on the model's."""
+    from mlflow.entities import LoggedModelOutput, Metric
+
+    client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+    now = int(time.time() * 1000)
+    points = []
+    for name, value in metrics.items():
+        # A number that the run has already keeps its place, or its chart would show it twice.
+        said = [m for m in client.get_metric_history(run_id, name) if m.value == value]
+        when, step = (said[-1].timestamp, said[-1].step) if said else (now, 0)
+        points.append(Metric(name, float(value), when, step, model_id, run_id=run_id))
+    if points:
+        client.log_batch(run_id, metrics=points)
+
+
+def _ensure_model(client: MlflowClient, group: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(
+            model_name(group), description=f"Tags pictures with the tags of group {group}."
+        )
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
