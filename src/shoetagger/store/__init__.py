@@ -473,15 +473,13 @@ class Store:
         self, *, day: str | None = None, limit: int | None = None
     ) -> Iterator[RejectedRow]:
         """Yield the rejected files, latest first; `day` (YYYY-MM-DD) is of their first_seen."""
-        query = sa.select(files).where(queries.REJECTED, *queries.on_day(files.c.first_seen, day))
+        after, before = queries.day_bounds(day)
+        query = sa.select(files).where(queries.REJECTED)
         query = query.order_by(files.c.first_seen.desc(), files.c.file_id.desc())
-        key = sa.tuple_(files.c.first_seen, files.c.file_id)
-        last: FileRow | None = None
         left = math.inf if limit is None else limit
         while left > 0:
-            page = query.limit(int(min(left, queries.PAGE)))
-            if last:
-                page = page.where(key < queries.beyond(last.first_seen, last.file_id))
+            between = queries.between(files.c.first_seen, files.c.file_id, after, before)
+            page = query.where(*between).limit(int(min(left, queries.PAGE)))
             with self._database.reading() as connection:
                 rows = [queries.file_row(row) for row in connection.execute(page)]
             for row in rows:
@@ -490,7 +488,7 @@ class Store:
                 )
             if len(rows) < queries.PAGE:
                 return
-            last, left = rows[-1], left - len(rows)
+            before, left = (rows[-1].first_seen, rows[-1].file_id), left - len(rows)
 
     def counts(self, groups: Sequence[str]) -> Counts:
         """Return the numbers of files by state, of pictures, and of pictures by group."""
@@ -564,23 +562,22 @@ class Store:
     def _image_pages(
         self, day: str | None, image_ids: Sequence[str] | None
     ) -> Iterator[Sequence[sa.Row[Any]]]:
-        query = (
-            sa.select(images)
-            .where(~images.c.replaced, *queries.on_day(images.c.first_seen, day))
-            .order_by(images.c.first_seen, images.c.image_id)
-        )
+        after, before = queries.day_bounds(day)
+        query = sa.select(images).where(~images.c.replaced)
+        query = query.order_by(images.c.first_seen, images.c.image_id)
+        key = images.c.first_seen, images.c.image_id
         if image_ids is not None:
+            query = query.where(*queries.between(*key, after, before))
             for some in queries.pages(image_ids):
                 with self._database.reading() as connection:
                     yield connection.execute(query.where(images.c.image_id.in_(some))).all()
             return
-        key = sa.tuple_(images.c.first_seen, images.c.image_id)
-        page = query
         while True:
+            page = query.where(*queries.between(*key, after, before)).limit(queries.PAGE)
             with self._database.reading() as connection:
-                rows = connection.execute(page.limit(queries.PAGE)).all()
+                rows = connection.execute(page).all()
             if rows:
                 yield rows
             if len(rows) < queries.PAGE:
                 return
-            page = query.where(key > queries.beyond(rows[-1].first_seen, rows[-1].image_id))
+            after = rows[-1].first_seen, rows[-1].image_id

@@ -67,20 +67,35 @@ def day_of(moment: datetime) -> str:
     return moment.astimezone(UTC).date().isoformat()
 
 
-def on_day(column: sa.ColumnElement[Any], day: str | None) -> list[sa.ColumnElement[bool]]:
-    """Conditions that put a time column into one day; none for None."""
+Place = tuple[datetime, str]  # first_seen and id of a row, by which pages are ordered
+
+
+def day_bounds(day: str | None) -> tuple[Place | None, Place | None]:
+    """The places just before the first and just after the last row of a day; None without one."""
     if day is None:
-        return []
+        return None, None
     try:
         begin = datetime.combine(date.fromisoformat(day), time(), UTC)
     except ValueError:
         raise StoreError(f"{day!r} is no day: write it as YYYY-MM-DD") from None
-    return [column >= begin, column < begin + timedelta(days=1)]
+    return (begin, ""), (begin + timedelta(days=1), "")
 
 
-def beyond(first_seen: datetime, key: str) -> sa.Tuple:
-    """The last row of a page, to be compared with (first_seen, key) of those that follow."""
-    return sa.tuple_(sa.literal(first_seen, UtcTime()), sa.literal(key))
+def between(
+    first_seen: sa.Column[Any], key: sa.Column[Any], after: Place | None, before: Place | None
+) -> list[sa.ColumnElement[bool]]:
+    """Conditions on rows that lie between two places.
+
+    One comparison a side, of the whole place: so each page begins in the index where the last one
+    ended, instead of walking there from the beginning of the day.
+    """
+    place = sa.tuple_(first_seen, key)
+    bounds: list[sa.ColumnElement[bool]] = []
+    if after:
+        bounds.append(place > sa.tuple_(sa.literal(after[0], UtcTime()), sa.literal(after[1])))
+    if before:
+        bounds.append(place < sa.tuple_(sa.literal(before[0], UtcTime()), sa.literal(before[1])))
+    return bounds
 
 
 def count(connection: Connection, table: sa.FromClause, where: Any = None) -> int:
