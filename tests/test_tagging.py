@@ -1,0 +1,300 @@
+"""A night tags what is new, rejects what is bad, tags again what a new model makes stale."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import write_bundle
+from PIL import Image
+
+from shoetagger import params as parameters
+from shoetagger import tagging
+from shoetagger.engine import Engine
+from shoetagger.inbox import locator_of
+from shoetagger.night import night
+from shoetagger.settings import Settings
+from shoetagger.store import Store
+from shoetagger.tagging import TaggingError, TaggingRun, shard_range
+
+ROOT = Path(__file__).parents[1]
+TAGS = parameters.load(ROOT / "params.yaml").groups
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """An installation with two live groups of three, its MLflow out of reach."""
+    home = tmp_path / "state"
+    found = Settings(
+        repo=ROOT,
+        home=home,
+        inbox=tmp_path / "inbox",
+        store_url=f"sqlite:///{home / 'store.db'}",
+        tracking_uri="http://127.0.0.1:9",
+        device="cpu",
+    )
+    home.mkdir()
+    found.inbox.mkdir()
+    with Store(found.store_url) as store:
+        store.migrate()
+    make_live(found, "color", head_seed=1)
+    make_live(found, "style", head_seed=2)
+    return found
+
+
+def make_live(settings: Settings, group: str, head_seed: int) -> str:
+    """Put a bundle into the cache and make it live, as a promotion does; returns its digest."""
+    beside = settings.home / "made"
+    bundle = write_bundle(beside, group, TAGS[group].tags, head_seed=head_seed)
+    target = settings.bundles / bundle.digest
+    target.parent.mkdir(exist_ok=True)
+    if not target.exists():
+        beside.rename(target)
+    with Store(settings.store_url) as store:
+        now = datetime.now(UTC)
+        number = str(len(store.versions(group)) + 1)
+        store.add_version(
+            digest=bundle.digest, group=group, tags=bundle.tags,
+            registry_name=f"shoetagger-{group}", version=number, now=now,
+        )  # fmt: skip
+        store.finish_move(
+            store.begin_move(group, bundle.digest, kind="promote", by="test", why="test")
+        )
+    shutil.rmtree(beside, ignore_errors=True)
+    return bundle.digest
+
+
+def put_pictures(settings: Settings, count: int, seed: int = 0) -> list[Path]:
+    rng = np.random.default_rng(seed)
+    paths = []
+    for i in range(count):
+        path = settings.inbox / f"shoe {seed}-{i}, 'new'.jpg"
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
+        paths.append(path)
+    return paths
+
+
+def predictions(settings: Settings) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return image id -> group -> current tags."""
+    with Store(settings.store_url) as store:
+        return {
+            row.image_id: {group: told.tags for group, told in row.groups.items()}
+            for row in store.current(list(TAGS))
+        }
+
+
+@contextmanager
+def counted_batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, set[str]]]]:
+    """Record (pictures, digests asked) of every call of the engine."""
+    calls: list[tuple[int, set[str]]] = []
+    original = Engine.answer
+
+    def counting(self, views, only=None):  # type: ignore[no-untyped-def]
+        calls.append((len(next(iter(views.values()))), set(only or ())))
+        return original(self, views, only)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "answer", counting)
+        yield calls
+
+
+def test_a_night_tags_what_arrived_and_a_second_one_does_nothing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_pictures(settings, 5)
+    summary = night(settings, "night")
+    assert summary.state == "done"
+    assert {k: summary.counts[k] for k in ("seen", "new", "tagged", "rejected")} == {
+        "seen": 5, "new": 5, "tagged": 5, "rejected": 0,
+    }  # fmt: skip
+    assert summary.left_out == ("detail",)
+    first = predictions(settings)
+    assert len(first) == 5
+    assert all(set(told) == {"color", "style"} and all(told.values()) for told in first.values())
+    with counted_batches(monkeypatch) as calls:
+        again = night(settings, "night")
+    assert calls == []
+    assert again.counts["new"] == again.counts["tagged"] == 0
+    assert predictions(settings) == first
+
+
+def test_a_bad_file_is_rejected_with_its_reason_and_stops_nothing(settings: Settings) -> None:
+    put_pictures(settings, 3)
+    old = datetime(2020, 1, 1, tzinfo=UTC).timestamp()
+    for name, data in {
+        "page.jpg": b"<html><script>alert(1)</script>",
+        "empty.png": b"",
+        "half.jpg": (settings.inbox / "shoe 0-0, 'new'.jpg").read_bytes()[:300],
+    }.items():
+        (settings.inbox / name).write_bytes(data)
+        os.utime(settings.inbox / name, (old, old))  # or it may still be arriving
+    (settings.inbox / "link.jpg").symlink_to("/etc/hostname")
+    os.mkfifo(settings.inbox / "pipe.jpg")
+    summary = night(settings, "night")
+    assert summary.state == "done"
+    assert summary.counts["tagged"] == 3
+    with Store(settings.store_url) as store:
+        reasons = {Path(row.locator).name: row.reason for row in store.rejected()}
+        assert store.counts(list(TAGS)).tagged == 3
+    assert set(reasons) == {"page.jpg", "empty.png", "half.jpg", "link.jpg", "pipe.jpg"}
+    assert all(reasons.values())
+
+
+def test_a_file_that_may_still_be_arriving_is_left_for_the_next_run(settings: Settings) -> None:
+    whole = put_pictures(settings, 1)[0].read_bytes()
+    late = settings.inbox / "late.jpg"
+    late.write_bytes(whole[: len(whole) // 2])
+    summary = night(settings, "night")
+    assert (summary.counts["tagged"], summary.counts["deferred"]) == (1, 1)
+    late.write_bytes(whole + b" ")  # the same picture, other bytes
+    assert night(settings, "night").counts["tagged"] == 1
+    assert len(predictions(settings)) == 2
+
+
+def test_a_picture_replaced_under_its_old_name_is_a_new_image(settings: Settings) -> None:
+    path = put_pictures(settings, 1)[0]
+    night(settings, "night")
+    before = predictions(settings)
+    Image.new("RGB", (60, 60), "red").save(path)
+    night(settings, "night")
+    after = predictions(settings)
+    assert len(after) == 1
+    assert set(after) != set(before)
+
+
+def test_the_same_bytes_twice_are_one_picture(settings: Settings) -> None:
+    path = put_pictures(settings, 1)[0]
+    shutil.copy(path, settings.inbox / "copy.png")
+    assert night(settings, "night").counts["tagged"] == 2  # files
+    assert len(predictions(settings)) == 1
+
+
+def test_a_new_champion_tags_its_own_group_again_and_no_other(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_pictures(settings, 4)
+    night(settings, "night")
+    before = predictions(settings)
+    digest = make_live(settings, "color", head_seed=7)
+    with Store(settings.store_url) as store:
+        assert store.counts(list(TAGS)).groups["color"].stale == 4
+    with counted_batches(monkeypatch) as calls:
+        summary = night(settings, "retag")
+    assert calls == [(4, {digest})]
+    assert (summary.counts["retagged"], summary.counts["tagged"]) == (4, 0)
+    after = predictions(settings)
+    assert {i: told["style"] for i, told in after.items()} == {
+        i: told["style"] for i, told in before.items()
+    }
+    with Store(settings.store_url) as store:
+        assert store.counts(list(TAGS)).groups["color"].stale == 0
+
+
+def test_arrivals_come_before_the_backlog_and_the_budget_ends_a_run(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_pictures(settings, 4)
+    night(settings, "night")
+    make_live(settings, "color", head_seed=7)
+    put_pictures(settings, 2, seed=1)
+    run = tagging.begin(settings, "night")
+    tagging.find_arrivals(settings, run)
+    spent = replace(run, started_at="2020-01-01T00:00:00+00:00")
+    assert tagging.tag_shard(settings, spent, 0, 1)["tagged"] == 0
+    order: list[str] = []
+    monkeypatch.setattr(
+        Store, "record",
+        lambda self, *, _record=Store.record, **k: (
+            order.append("arrivals" if k.get("tagged") else "backlog"), _record(self, **k),
+        )[1],
+    )  # fmt: skip
+    counts = tagging.tag_shard(settings, run, 0, 1)
+    assert (counts["tagged"], counts["retagged"]) == (2, 4)
+    assert order == ["arrivals", "backlog"]
+
+
+def test_shards_part_the_work_and_may_run_twice(settings: Settings) -> None:
+    put_pictures(settings, 12)
+    run = tagging.begin(settings, "night")
+    tagging.find_arrivals(settings, run)
+    parts = [tagging.tag_shard(settings, run, shard, 3) for shard in range(3)]
+    assert sum(part["tagged"] for part in parts) == 12
+    assert tagging.tag_shard(settings, run, 1, 3)["tagged"] == 0
+    summary = tagging.finish(settings, run, parts)
+    assert summary.counts["tagged"] == 12
+    assert "12 tagged" in str(summary)
+
+
+def test_shard_ranges_cover_everything_once() -> None:
+    for of in (1, 3, 7, 256):
+        edges = [shard_range(shard, of) for shard in range(of)]
+        assert edges[0][0] == ""
+        assert edges[-1][1] is None
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(edges))
+
+
+def test_a_run_pins_its_versions_first(settings: Settings) -> None:
+    put_pictures(settings, 2)
+    run = tagging.begin(settings, "night")
+    make_live(settings, "color", head_seed=7)
+    tagging.find_arrivals(settings, run)
+    tagging.tag_shard(settings, run, 0, 1)
+    with Store(settings.store_url) as store:
+        assert all(row.groups["color"].stale for row in store.current(["color"]))
+    assert TaggingRun.from_dict(run.as_dict()) == run
+
+
+def test_an_empty_inbox_is_a_quiet_night(settings: Settings) -> None:
+    assert night(settings, "night").counts["seen"] == 0
+
+
+def test_a_missing_inbox_and_a_missing_champion_say_what_to_do(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with pytest.raises(Exception, match="inbox"):
+        night(replace(settings, inbox=tmp_path / "nowhere"), "night")
+    with Store(settings.store_url) as store:
+        assert store.last_runs(1)[0].state == "failed"
+    empty = replace(settings, store_url=f"sqlite:///{tmp_path / 'empty.db'}")
+    with Store(empty.store_url) as store:
+        store.migrate()
+    with pytest.raises(TaggingError, match=r"no champion yet.*train first"):
+        night(empty, "night")
+
+
+def test_what_was_tagged_is_published(settings: Settings) -> None:
+    name = put_pictures(settings, 1)[0].name
+    night(settings, "night")
+    (sheet,) = settings.published.glob("csv/*.csv")
+    with sheet.open(newline="", encoding="utf-8-sig") as file:
+        (row,) = csv.DictReader(file)
+    assert name in row.values()
+    assert list(settings.published.glob("parquet/day=*/tags.parquet"))
+    assert name in next(settings.published.glob("pages/2*/001.html")).read_text().replace(
+        "&#39;", "'"
+    )
+
+
+def test_a_file_no_longer_there_is_no_work_until_it_is_back(settings: Settings) -> None:
+    path = put_pictures(settings, 1)[0]
+    run = tagging.begin(settings, "night")
+    tagging.find_arrivals(settings, run)
+    data = path.read_bytes()
+    path.unlink()
+    assert tagging.tag_shard(settings, run, 0, 1)["deferred"] == 1
+    with Store(settings.store_url) as store:
+        known = store.known(locator_of(path))
+        assert known is not None
+        assert known.state == "gone"
+    assert tagging.shards(settings, run) == []
+    path.write_bytes(data)
+    assert night(settings, "night").counts["tagged"] == 1
