@@ -513,7 +513,8 @@ def _owner(port: int) -> str:
     """Describe the process that listens on a port, as far as we may see it."""
     try:
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+            here = connection.laddr
+            if connection.status == psutil.CONN_LISTEN and here and here.port == port:
                 if connection.pid is None:
                     break
                 command = " ".join(psutil.Process(connection.pid).cmdline())
