@@ -273,14 +273,14 @@ def test_a_workbook_that_is_none_is_refused_in_a_line(data: Path) -> None:
 
 
 def test_missing_things_are_one_line_that_says_what_to_do(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(LabelsError, match=r"no label sheet: .*dvc pull"):
+    with pytest.raises(LabelsError, match=r"no label sheet: .*dvc pull data"):
         find_sheet(data)
-    with pytest.raises(LabelsError, match=r"no label sheet: .*dvc pull"):
+    with pytest.raises(LabelsError, match=r"no label sheet: .*dvc pull data"):
         find_sheet(tmp_path / "nowhere")
     (fault,) = faults(data / "labels.csv")
-    assert "is missing: run `dvc pull`" in fault
+    assert "is missing: run `dvc pull data`" in fault
     sheet = write_csv(data, "image_name,boot\na.jpg,1\n")
-    with pytest.raises(LabelsError, match=r"nowhere is missing: run `dvc pull`"):
+    with pytest.raises(LabelsError, match=r"nowhere is missing: run `dvc pull data`"):
         read_labels(sheet, data / "nowhere", ["boot"], unreadable=readable)
 
 

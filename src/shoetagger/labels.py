@@ -61,7 +61,7 @@ def find_sheet(data: Path) -> Path:
         raise LabelsError(
             [
                 f"no label sheet: neither labels.csv nor labels.xlsx is in {data}; "
-                "run `dvc pull`, or put your own there"
+                "run `dvc pull data`, or put your own there"
             ]
         )
     if len(found) == 2:
@@ -91,7 +91,7 @@ def read_labels(
         raise LabelsError(faults)
     if not images.is_dir():
         raise LabelsError(
-            [*faults, f"{images} is missing: run `dvc pull`, or put the pictures there"]
+            [*faults, f"{images} is missing: run `dvc pull data`, or put the pictures there"]
         )
 
     files = _Files(images)
@@ -148,7 +148,7 @@ def _read_rows(sheet: Path) -> list[list[object]]:
         return _read_csv(sheet)
     except FileNotFoundError:
         raise LabelsError(
-            [f"{sheet} is missing: run `dvc pull`, or put your own label sheet there"]
+            [f"{sheet} is missing: run `dvc pull data`, or put your own label sheet there"]
         ) from None
     except OSError as error:
         raise LabelsError([f"{sheet} can't be read: {error.strerror or error}"]) from None
