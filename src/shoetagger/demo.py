@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,8 +35,8 @@ SEED = 7
 # Random weights, small pictures, few epochs: enough to learn the sample's drawn shoes in minutes
 # without downloading anything. What real pictures need is in params.yaml.
 QUICK = (
-    "train.weights=none",
     "train.freeze=none",
+    "train.weights=none",
     "train.epochs=10",
     "train.batch_size=16",
     "train.trunk_lr=0.002",
@@ -72,7 +73,7 @@ def demo(settings: Settings, ports: Ports, say: Say) -> None:
         _refuse_another_inbox(settings)
         pull_data(settings)
     with steps("servers: Airflow and MLflow"):
-        ports = servers.up(settings, ports, lambda line: say(f"      {line.strip()}"))
+        ports = servers.up(settings, ports, lambda text: say(textwrap.indent(text, "      ")))
     airflow = Airflow(settings, ports)
     groups = parameters.load(settings.params_file).groups
     with steps(f"training: one small model a group ({', '.join(groups)})"):

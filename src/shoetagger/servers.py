@@ -262,7 +262,7 @@ def _migrate_mlflow(settings: Settings, ports: Ports, say: Say) -> None:
     database = own_mlflow(settings, ports)
     if database is None:
         return
-    say("  setting up MLflow's database")
+    say("setting up MLflow's database")
     settings.artifacts.mkdir(parents=True, exist_ok=True)
     from . import tracking
 
@@ -279,7 +279,7 @@ def _migrate_airflow(settings: Settings, ports: Ports, say: Say) -> None:
     database = airflow_home(settings) / "airflow.db"
     if stamp.exists() and database.exists():
         return
-    say("  setting up Airflow's database")
+    say("setting up Airflow's database")
     with _migrated_beside(database) as beside:
 
         def airflow(*arguments: str) -> str:
@@ -455,10 +455,10 @@ def _wait_until_healthy(settings: Settings, started: Started, say: Say) -> None:
                 f"{settings.home / 'logs'}"
             )
         if waited - reported >= 10:
-            say(f"  starting {', '.join(started.processes)} ... {waited:.0f} s")
+            say(f"starting {', '.join(started.processes)} ... {waited:.0f} s")
             reported = waited
         time.sleep(0.5)
-    say(f"  Airflow and MLflow answer after {time.time() - begun:.0f} s")
+    say(f"Airflow and MLflow answer after {time.time() - begun:.0f} s")
 
 
 def _healthy(started: Started, since: float | None) -> bool:
