@@ -161,7 +161,7 @@ def test_a_version_belongs_to_the_run_that_trained_its_weights(
     assert len(client.get_metric_history(str(version.run_id), "macro_f1")) == 1
     assert len(client.search_runs([client.get_run(str(run.run_id)).info.experiment_id])) == 1
     number = client.get_model_version(version.name, version.number)
-    model = client.get_logged_model(number.source.removeprefix("models:/"))
+    model = client.get_logged_model(str(number.source).removeprefix("models:/"))
     assert model.source_run_id == run.run_id
     assert [(m.key, m.value) for m in model.metrics or []] == [("macro_f1", 0.7)]
 
@@ -259,6 +259,18 @@ def test_processes_that_register_a_bundle_at_once_make_one_version(
         process.stdin.flush()
     assert [process.communicate()[0] for process in crowd] == ["1\n", "1\n"]
     assert len(registry.versions("color")) == 1
+
+
+def test_of_two_machines_that_register_a_bundle_at_once_the_first_wins(
+    registry: Registry, first: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock file holds on one machine only: the other has looked before it was there."""
+    one = register(registry, first)
+    look = registry_module._first_of
+    looks = iter([lambda *_: None])
+    monkeypatch.setattr(registry_module, "_first_of", lambda *of: next(looks, look)(*of))
+    assert register(registry, first) == one
+    assert [v.number for v in registry.versions("color")] == [one.number]
 
 
 # --- aliases --------------------------------------------------------------------------------
