@@ -13,13 +13,15 @@ from typing import Any
 
 from airflow.sdk import Asset, AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 
+from shoetagger import tasks
 from shoetagger.params import load
 from shoetagger.settings import Settings
 
-CRON = load(Settings.from_environment().params_file).tag.schedule
+TAG = load(Settings.from_environment().params_file).tag
+step: Any = task  # its types do not know that what one task gives goes into the next
 CHAMPIONS = Asset("shoetagger-champions", uri="shoetagger://champions")
-# Without a start date and with a slot missed before the DAG was first seen left alone.
-NIGHTLY = CronTriggerTimetable(CRON, timezone="UTC", run_immediately=timedelta(0))
+# A slot that was missed before this DAG was first seen is left alone.
+NIGHTLY = CronTriggerTimetable(TAG.schedule, timezone="UTC", run_immediately=timedelta(0))
 
 
 @dag(
@@ -30,52 +32,23 @@ NIGHTLY = CronTriggerTimetable(CRON, timezone="UTC", run_immediately=timedelta(0
     default_args={"retries": 2, "retry_delay": timedelta(seconds=20)},
 )
 def tag_new_images() -> None:
-    @task
-    def begin(dag_run: Any) -> dict[str, Any]:
-        from shoetagger import tasks
-
-        return tasks.begin(dag_run.run_type)
-
-    @task
-    def find_arrivals(run: dict[str, Any]) -> dict[str, int]:
-        from shoetagger import tasks
-
-        return tasks.find_arrivals(run)
-
-    @task
-    def shards(run: dict[str, Any]) -> list[dict[str, int]]:
-        from shoetagger import tasks
-
-        return tasks.shards(run)
-
-    @task(
-        pool="gpu", map_index_template="{{ task.op_kwargs['shard'] }} of {{ task.op_kwargs['of'] }}"
-    )
-    def tag_shard(run: dict[str, Any], shard: int, of: int) -> dict[str, int]:
-        from shoetagger import tasks
-
-        return tasks.tag_shard(run, shard, of)
-
-    @task(trigger_rule="all_done")
-    def publish() -> dict[str, int]:
-        from shoetagger import tasks
-
-        return tasks.publish_changes()
-
-    @task(trigger_rule="all_done", retries=0)
-    def finish(run: Any, found: Any, shards: Any, counted: Any, published: Any) -> dict[str, Any]:
-        from shoetagger import tasks
-
-        return tasks.finish(run, found, shards, counted or [], published)
-
-    run = begin()
-    found = find_arrivals(run)
-    parts = shards(run)
-    counted = tag_shard.partial(run=run).expand_kwargs(parts)
-    published = publish()
-    found >> parts
+    tag_shard = step(
+        pool="gpu",
+        map_index_template="{{ task.op_kwargs['shard'] + 1 }} of {{ task.op_kwargs['of'] }}",
+        # The budget ends a shard by itself; this ends one that hangs.
+        execution_timeout=timedelta(minutes=TAG.budget_minutes + 60),
+    )(tasks.tag_shard)
+    run = step(tasks.begin)()
+    found = step(tasks.find_arrivals)(run)
+    shards = step(tasks.shards)(run)
+    counted = tag_shard.partial(run=run).expand_kwargs(shards)
+    # A shard that failed or had nothing to do keeps nothing from being published; `finish` is the
+    # last task, so the run is what it says: failed, where a part of it did.
+    published = step(trigger_rule="all_done")(tasks.publish)()
+    finish = step(trigger_rule="all_done", retries=0)(tasks.finish)
+    finish(run, found, shards, counted, published)
+    found >> shards
     counted >> published
-    finish(run, found, parts, counted, published)
 
 
 tag_new_images()

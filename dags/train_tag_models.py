@@ -3,7 +3,7 @@
 One model for each group of tags, from one git commit of this project. DVC runs only what changed;
 the rest is restored from its cache. Every group registers its model as `challenger` and compares it
 with the live `champion` on the same validation pictures. What passes becomes champion, and wakes
-`tag_new_images`; what does not ends as *skipped*, with the reasons in its log.
+`tag_new_images`; what does not ends as *skipped*, with the reasons in the log of `promote`.
 
 **groups**: which groups to train; none chosen means all.
 **revision**: the commit to train from. Uncommitted changes are refused by name.
@@ -17,12 +17,15 @@ from typing import Any
 
 from airflow.sdk import Asset, Param, dag, task, task_group
 
+from shoetagger import tasks
 from shoetagger.params import load
 from shoetagger.settings import Settings
 
 GROUPS = list(load(Settings.from_environment().params_file).groups)
+OPTIONAL_LIST: dict[str, Any] = {"type": ["array", "null"], "items": {"type": "string"}}
+step: Any = task  # its types do not know that what one task gives goes into the next
 CHAMPIONS = Asset("shoetagger-champions", uri="shoetagger://champions")
-NAMED = "{{ task.op_kwargs['group'] }}"
+HOURS = {"execution_timeout": timedelta(hours=6)}
 
 
 @dag(
@@ -31,68 +34,32 @@ NAMED = "{{ task.op_kwargs['group'] }}"
     tags=["shoetagger"],
     default_args={"retries": 2, "retry_delay": timedelta(seconds=20)},
     params={
-        "groups": Param([], type="array", items={"type": "string"}, examples=GROUPS),
+        "groups": Param(GROUPS, examples=GROUPS, **OPTIONAL_LIST),
         "revision": Param("HEAD", type="string", minLength=1),
-        "overrides": Param([], type="array", items={"type": "string"}),
+        "overrides": Param([], **OPTIONAL_LIST),
     },
 )
 def train_tag_models() -> None:
-    @task(execution_timeout=timedelta(minutes=30))
-    def checkout(params: dict[str, Any]) -> dict[str, Any]:
-        from shoetagger import tasks
-
-        return tasks.checkout(params["revision"], params["overrides"])
-
-    @task
-    def groups(plan: dict[str, Any], params: dict[str, Any]) -> list[str]:
-        from shoetagger import tasks
-
-        return tasks.groups(plan, params["groups"])
-
-    @task(execution_timeout=timedelta(hours=2))
-    def run_stage(plan: dict[str, Any], stage: str) -> str:
-        from shoetagger import tasks
-
-        return tasks.run_stage(plan, stage)
-
-    @task(pool="gpu", execution_timeout=timedelta(hours=6), map_index_template=NAMED)
-    def run_group_stage(plan: dict[str, Any], stage: str, group: str) -> str:
-        from shoetagger import tasks
-
-        return tasks.run_stage(plan, f"{stage}@{group}")
-
-    @task(map_index_template=NAMED)
-    def register(plan: dict[str, Any], group: str) -> dict[str, str]:
-        from shoetagger import tasks
-
-        return tasks.register(plan, group)
-
-    @task(map_index_template=NAMED, execution_timeout=timedelta(hours=1))
-    def compare(plan: dict[str, Any], challenger: dict[str, str], group: str) -> dict[str, Any]:
-        from shoetagger import tasks
-
-        return tasks.compare(plan, challenger)
-
-    @task(map_index_template=NAMED, outlets=[CHAMPIONS])
-    def promote(plan: dict[str, Any], comparison: dict[str, Any], group: str, run_id: str) -> Any:
-        from shoetagger import tasks
-
-        return tasks.promote(plan, comparison, by=f"train_tag_models {run_id}")
-
-    @task_group
-    def model(plan: dict[str, Any], group: str) -> None:
-        train = run_group_stage.override(task_id="train")(plan, "train", group)
-        crossval = run_group_stage.override(task_id="crossval")(plan, "crossval", group)
-        evaluate = run_group_stage.override(task_id="evaluate")(plan, "evaluate", group)
-        challenger = register(plan, group)
-        [train, crossval] >> evaluate >> challenger
-        promote(plan, compare(plan, challenger, group), group)
-
-    plan = checkout()
+    run_stage = step(**HOURS)(tasks.run_stage)
+    plan = step(**HOURS)(tasks.checkout)()
     split = run_stage.override(task_id="split")(plan, "split")
     features = run_stage.override(task_id="features", pool="gpu")(plan, "features")
-    models = model.partial(plan=plan).expand(group=groups(plan))
-    split >> features >> models
+
+    @task_group
+    def model(plan: Any, group: str) -> None:
+        named: dict[str, Any] = {"map_index_template": "{{ task.op_kwargs['group'] }}"}
+        on_gpu = run_stage.override(pool="gpu", **named)
+        train = on_gpu.override(task_id="train")(plan, "train", group=group)
+        crossval = on_gpu.override(task_id="crossval")(plan, "crossval", group=group)
+        evaluate = on_gpu.override(task_id="evaluate")(plan, "evaluate", group=group)
+        challenger = step(**named)(tasks.register)(plan, group=group)
+        comparison = step(**HOURS, **named)(tasks.compare)(plan, group=group, challenger=challenger)
+        # An approval, where it is asked for, comes between these two.
+        promoted = step(outlets=[CHAMPIONS], **named)(tasks.promote)
+        promoted(plan, group=group, comparison=comparison)
+        [train, crossval] >> evaluate >> challenger
+
+    split >> features >> model.partial(plan=plan).expand(group=step(tasks.groups)(plan))
 
 
 train_tag_models()

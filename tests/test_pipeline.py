@@ -306,6 +306,13 @@ def test_groups_come_in_the_order_of_params_and_unknown_ones_are_refused(
         pipeline.groups_of(settings, plan, ["colour", "style"])
 
 
+def test_the_outputs_of_a_stage_are_named_by_dvc_yaml(settings: Settings) -> None:
+    found = pipeline.outputs(settings.repo, "train@style")
+    assert found == {"style.txt": settings.repo / "models" / "style.txt"}
+    with pytest.raises(PipelineError, match="no stage train@sizes"):
+        pipeline.outputs(settings.repo, "train@sizes")
+
+
 # --- checkout -----------------------------------------------------------------------------------
 
 
@@ -318,7 +325,7 @@ def test_a_checkout_holds_commit_data_and_overrides_and_leaves_the_workspace_alo
     before = git(settings.repo, *status)
     folder = pipeline.checkout(settings, plan)
     assert folder.parent == settings.checkouts
-    assert git(folder, "rev-parse", "HEAD") == plan.commit
+    assert git(folder, "describe", "--always", "--abbrev=40", "--dirty") == plan.commit
     assert params.load(folder / "params.yaml").train_of("color").epochs == 3
     assert (folder / "data" / "images" / "ä b.jpg").read_bytes() == b"picture"
     recorded = yaml.safe_load((settings.repo / "data.dvc").read_text())["outs"][0]["md5"]

@@ -171,8 +171,11 @@ def outputs(checkout: Path, stage: str) -> dict[str, Path]:
     from dvc.repo import Repo
 
     with Repo(str(checkout)) as repo:
-        found = repo.stage.load_one(name=stage)
-        return {Path(out.fs_path).name: Path(out.fs_path) for out in found.outs}
+        # Not by `repo.stage`, which looks for dvc.yaml in the working directory.
+        for found in repo.index.stages:
+            if found.cmd and found.name == stage:
+                return {Path(out.fs_path).name: Path(out.fs_path) for out in found.outs}
+    raise PipelineError(f"dvc.yaml of {checkout} has no stage {stage}")
 
 
 def data_revision(checkout: Path) -> str:
@@ -334,6 +337,9 @@ def _make_tree(settings: Settings, plan: Plan, tree: Path) -> None:
         (tree / "params.yaml").write_text(
             yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8"
         )
+    # What stages write there (dvc.lock, metrics) makes it no other commit than it is.
+    tracked = _git(tree, "ls-files", "-z")
+    _git(tree, "update-index", "--assume-unchanged", "-z", "--stdin", say=tracked)
     _configure_dvc(settings.repo, tree)
     environment = _environment(os.environ)
     if _dvc(tree, environment, "checkout", "data.dvc").code != 0:
@@ -513,11 +519,12 @@ def _stage_environment(settings: Settings, folder: Path) -> dict[str, str]:
     return environment
 
 
-def _git(folder: Path, *arguments: str) -> str:
+def _git(folder: Path, *arguments: str, say: str = "") -> str:
     done = subprocess.run(
         ["git", *arguments],
         cwd=folder,
         env=_environment(os.environ) | {"LC_ALL": "C.UTF-8", "GIT_TERMINAL_PROMPT": "0"},
+        input=say,
         capture_output=True,
         text=True,
         errors="surrogateescape",

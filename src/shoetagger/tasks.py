@@ -1,39 +1,37 @@
-"""What the tasks of the two DAGs call: places from the environment in, small dicts out.
+"""The tasks of the two DAGs: places from the environment in, small dicts out.
 
+A DAG file imports this while it is parsed, so whatever takes time to import waits for its task.
 The one module that knows Airflow's exceptions: a fault that trying again cannot mend fails its
-task at once, with the sentence that says what to do.
+task at once, with the sentence that says what to do. Docstrings are what the UI shows of a task.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import pipeline, promotion, publish, tagging
 from .errors import ShoetaggerError
-from .params import Params
-from .params import load as load_params
 from .settings import Settings
-from .tracking import SilentError
 
-_WORTH_ANOTHER_TRY = (pipeline.TryAgainError, SilentError)
-_KINDS: Mapping[str, tagging.Kind] = {"scheduled": "night", "asset_triggered": "retag"}
+if TYPE_CHECKING:
+    from .pipeline import Plan
+    from .tagging import Kind, TaggingRun
 
-
-def params_of_repo() -> Params:
-    """Return params.yaml as it is in the repo; reading it is quick enough for parsing a DAG."""
-    return load_params(Settings.from_environment().params_file)
+_KINDS: Mapping[str, Kind] = {"scheduled": "night", "asset_triggered": "retag"}
 
 
 @contextmanager
-def _final() -> Iterator[None]:
-    """Let errors that a retry cannot mend fail the task for good, as one sentence."""
+def _final() -> Iterator[Settings]:
+    """Give the places, and fail the task for good by errors that a retry cannot mend."""
     from airflow.sdk.exceptions import AirflowFailException
 
+    from .pipeline import TryAgainError
+    from .tracking import SilentError
+
     try:
-        yield
-    except _WORTH_ANOTHER_TRY:
+        yield Settings.from_environment()
+    except (TryAgainError, SilentError):
         raise
     except ShoetaggerError as error:
         raise AirflowFailException(str(error)) from error
@@ -42,121 +40,142 @@ def _final() -> Iterator[None]:
 # --- training -----------------------------------------------------------------------------------
 
 
-def checkout(revision: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """Resolve what to train from and check it out here."""
-    settings = Settings.from_environment()
-    with _final():
-        plan = pipeline.prepare(settings, revision, overrides)
+def checkout(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Resolve the revision to a commit and check it out, with its data and the overrides."""
+    from . import pipeline
+
+    with _final() as settings:
+        plan = pipeline.prepare(settings, params["revision"].strip(), params["overrides"] or [])
         pipeline.checkout(settings, plan)
         return plan.as_dict()
 
 
-def groups(plan: Mapping[str, Any], asked: Sequence[str]) -> list[str]:
-    """Return the groups to train."""
-    with _final():
-        settings = Settings.from_environment()
-        return pipeline.groups_of(settings, pipeline.Plan.from_dict(plan), asked)
+def groups(plan: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
+    """List the groups to train: those chosen, or all that the commit has."""
+    from . import pipeline
+
+    with _final() as settings:
+        return pipeline.groups_of(settings, _plan(plan), params["groups"] or [])
 
 
-def run_stage(plan: Mapping[str, Any], stage: str) -> str:
-    """Run one DVC stage of the plan on this worker; says whether it ran or was restored."""
-    with _final():
-        settings = Settings.from_environment()
-        return pipeline.run_stage(settings, pipeline.Plan.from_dict(plan), stage)
+def run_stage(plan: Mapping[str, Any], stage: str, group: str = "") -> str:
+    """Run a DVC stage, or restore its results where nothing that it rests on has changed."""
+    from . import pipeline
+
+    with _final() as settings:
+        name = f"{stage}@{group}" if group else stage
+        return pipeline.run_stage(settings, _plan(plan), name)
 
 
 def register(plan: Mapping[str, Any], group: str) -> dict[str, str]:
-    """Register the finished bundle of a group as its challenger."""
-    with _final():
-        settings = Settings.from_environment()
-        return promotion.register(settings, pipeline.Plan.from_dict(plan), group).as_dict()
+    """Register the group's finished model in MLflow, as its challenger."""
+    from . import promotion
+
+    with _final() as settings:
+        return promotion.register(settings, _plan(plan), group).as_dict()
 
 
-def compare(plan: Mapping[str, Any], challenger: Mapping[str, str]) -> dict[str, Any]:
-    """Judge a challenger against the champion of its group."""
-    with _final():
-        settings = Settings.from_environment()
-        return promotion.compare(
-            settings,
-            pipeline.Plan.from_dict(plan),
-            challenger["group"],
-            challenger["digest"],
-        ).as_dict()
+def compare(plan: Mapping[str, Any], group: str, challenger: Mapping[str, str]) -> dict[str, Any]:
+    """Judge the challenger and the live champion by the same validation pictures."""
+    from . import promotion
+
+    with _final() as settings:
+        return promotion.compare(settings, _plan(plan), group, challenger["digest"]).as_dict()
 
 
-def promote(plan: Mapping[str, Any], comparison: Mapping[str, Any], by: str) -> dict[str, str]:
-    """Make a challenger that passed the champion; one that did not ends its path as skipped."""
+def promote(
+    plan: Mapping[str, Any], group: str, comparison: Mapping[str, Any], dag_run: Any
+) -> dict[str, str]:
+    """Make the challenger champion if it passed the gate; end as skipped, with reasons, if not."""
     from airflow.sdk.exceptions import AirflowSkipException
+
+    from . import promotion
 
     judged = promotion.Comparison.from_dict(comparison)
     if not judged.passes:
-        raise AirflowSkipException("; ".join(judged.reasons))
-    with _final():
-        settings = Settings.from_environment()
-        promotion.promote(settings, pipeline.Plan.from_dict(plan), judged, by=by)
-        return {"group": judged.group, "version": judged.version}
+        raise AirflowSkipException(f"{group}: {'; '.join(judged.reasons)}")
+    by = f"{dag_run.triggering_user_name or 'airflow'} ({dag_run.dag_id} {dag_run.run_id})"
+    with _final() as settings:
+        promotion.promote(settings, _plan(plan), judged, by=by)
+        return {"group": group, "version": judged.version}
+
+
+def _plan(plain: Mapping[str, Any]) -> Plan:
+    from .pipeline import Plan
+
+    return Plan.from_dict(plain)
 
 
 # --- tagging ------------------------------------------------------------------------------------
 
 
-def begin(run_type: str) -> dict[str, Any]:
-    """Pin the live bundles and start a tagging run, of the kind that its DAG run is."""
-    with _final():
-        settings = Settings.from_environment()
-        return tagging.begin(settings, _KINDS.get(run_type, "manual")).as_dict()
+def begin(dag_run: Any) -> dict[str, Any]:
+    """Pin the live version of every group, and open the run in the store."""
+    from . import tagging
+
+    with _final() as settings:
+        return tagging.begin(settings, _KINDS.get(dag_run.run_type, "manual")).as_dict()
 
 
 def find_arrivals(run: Mapping[str, Any]) -> dict[str, int]:
-    """Bring the inbox's listing into the store."""
-    with _final():
-        settings = Settings.from_environment()
-        return tagging.find_arrivals(settings, tagging.TaggingRun.from_dict(run))
+    """Note in the store which files in the inbox are new, without opening any."""
+    from . import tagging
+
+    with _final() as settings:
+        return tagging.find_arrivals(settings, _run(run))
 
 
 def shards(run: Mapping[str, Any]) -> list[dict[str, int]]:
-    """Return the shards to tag, each with its number and how many there are."""
-    with _final():
-        settings = Settings.from_environment()
-        numbers = tagging.shards(settings, tagging.TaggingRun.from_dict(run))
+    """Divide the work at hand; nothing to do gives no shard."""
+    from . import tagging
+
+    with _final() as settings:
+        numbers = tagging.shards(settings, _run(run))
         return [{"shard": number, "of": len(numbers)} for number in numbers]
 
 
 def tag_shard(run: Mapping[str, Any], shard: int, of: int) -> dict[str, int]:
-    """Tag one shard."""
-    with _final():
-        settings = Settings.from_environment()
-        return tagging.tag_shard(settings, tagging.TaggingRun.from_dict(run), shard, of)
+    """Tag new pictures, then those that a pinned version has not seen, until the time is up."""
+    from . import tagging
+
+    with _final() as settings:
+        return tagging.tag_shard(settings, _run(run), shard, of)
 
 
-def publish_changes() -> dict[str, int]:
-    """Write what changed to the tables and pages."""
-    with _final():
-        return publish.publish_changes(Settings.from_environment())
+def publish() -> dict[str, int]:
+    """Write anew the tables and pages of the days whose tags changed."""
+    from .publish import publish_changes
+
+    with _final() as settings:
+        return publish_changes(settings)
 
 
 def finish(
     run: Mapping[str, Any] | None,
     found: Mapping[str, int] | None,
     shards: Sequence[Mapping[str, int]] | None,
-    counted: Iterable[Mapping[str, int]],
+    counted: Iterable[Mapping[str, int]] | None,
     published: Mapping[str, int] | None,
 ) -> dict[str, Any]:
-    """Close a run with what its parts counted; fails where one of them did, with all it has."""
+    """Close the run with what its parts counted; fail where one of them did, with all it has."""
     from airflow.sdk.exceptions import AirflowFailException
+
+    from . import tagging
 
     if run is None:
         raise AirflowFailException("the run did not begin: see the log of the task `begin`")
-    parts = [part for part in counted if part is not None]
-    lacking = len(shards or []) - len(parts)
+    parts = [part for part in counted or () if part is not None]
+    lacking = len(shards or ()) - len(parts)
     whole = found is not None and shards is not None and not lacking and published is not None
-    settings = Settings.from_environment()
-    summary = tagging.finish(
-        settings,
-        tagging.TaggingRun.from_dict(run),
-        [found or {}, *parts],
-        "done" if whole else "failed",
-    )
+    state = "done" if whole else "failed"
+    with _final() as settings:
+        summary = tagging.finish(settings, _run(run), [found or {}, *parts], state)
     if not whole:
         raise AirflowFailException(f"{summary}; see the logs of the tasks that failed")
     return summary.as_dict()
+
+
+def _run(plain: Mapping[str, Any]) -> TaggingRun:
+    from .tagging import TaggingRun
+
+    return TaggingRun.from_dict(plain)
