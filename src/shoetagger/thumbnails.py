@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from . import inbox
-from .decoding import DecodePool, RetryLater
+from .decoding import DecodePool
 from .images import Limits, Transform
 from .params import Params
 from .replacing import replacing
@@ -109,7 +109,9 @@ class Thumbnails(AbstractContextManager["Thumbnails"]):
     def _workers(self) -> DecodePool:
         if self._pool is None:
             images, tag = self._params.images, self._params.tag
-            read = functools.partial(_read, max_bytes=images.max_bytes, root=self._root)
+            read = functools.partial(
+                inbox.read_picture, max_bytes=images.max_bytes, root=self._root
+            )
             pool = DecodePool(
                 [transform(self._params.publish.thumbnail)],
                 Limits(images.max_bytes, images.max_pixels),
@@ -120,11 +122,3 @@ class Thumbnails(AbstractContextManager["Thumbnails"]):
             )
             self._pool = pool.__enter__()
         return self._pool
-
-
-def _read(locator: str, max_bytes: int, root: Path) -> inbox.Content:
-    """Read for a thumbnail: whatever the reason, a file that cannot be read leaves it missing."""
-    try:
-        return inbox.read(locator, max_bytes, root=root)
-    except inbox.ReadError as error:
-        raise RetryLater(str(error)) from None
