@@ -175,11 +175,9 @@ def _lines(
         if decoded.views is None:
             yield _Line(name, None, decoded.rejected or decoded.why or "unreadable", {}, {}, {})
             continue
-        told = {bundle: answers[bundle.digest][place] for bundle in engine.bundles}
-        scores = {
-            t: score for b, a in told.items() for t, score in zip(b.tags, a.scores, strict=True)
-        }
-        by_group = {bundle.group: answer for bundle, answer in told.items()}
+        told = [(bundle, answers[bundle.digest][place]) for bundle in engine.bundles]
+        scores = {t: score for b, a in told for t, score in zip(b.tags, a.scores, strict=True)}
+        by_group = {bundle.group: answer for bundle, answer in told}
         yield _Line(name, decoded.image_id, None, by_group, scores, versions)
         place += 1
 

@@ -1,0 +1,186 @@
+"""The command: what a newcomer sees, and what a script can rely on."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import write_bundle
+from PIL import Image
+from typer.testing import CliRunner
+
+from shoetagger import params as parameters
+from shoetagger.cli import app
+from shoetagger.errors import ShoetaggerError
+from shoetagger.settings import Settings
+from shoetagger.store import Store
+
+ROOT = Path(__file__).parents[1]
+GROUPS = parameters.load(ROOT / "params.yaml").groups
+NAME = "Stövlett 'brun', \"new\".jpg"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with two pictures, one of them in a subfolder, and a file that is none."""
+    folder = tmp_path / "pictures"
+    (folder / "more").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for path in (folder / NAME, folder / "more" / "b.png"):
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
+    (folder / "notes.jpg").write_text("no picture")
+    return folder
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """An installation with a champion for colour, its MLflow out of reach."""
+    monkeypatch.setenv("SHOETAGGER_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("SHOETAGGER_REPO", str(ROOT))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    settings = Settings.from_environment()
+    settings.inbox.mkdir(parents=True)
+    made = write_bundle(tmp_path / "made", "color", GROUPS["color"].tags)
+    settings.bundles.mkdir()
+    (tmp_path / "made").rename(settings.bundles / made.digest)
+    with Store(settings.store_url) as store:
+        store.migrate()
+        store.add_version(
+            digest=made.digest, group="color", tags=made.tags,
+            registry_name="shoetagger-color", version="3", now=datetime.now(UTC),
+        )  # fmt: skip
+        store.finish_move(
+            store.begin_move("color", made.digest, kind="promote", by="me", why="it is good")
+        )
+    return settings
+
+
+def call(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_help_names_every_command_in_a_sentence() -> None:
+    said = call("--help")
+    for command in ("tag", "night", "status", "export", "validate", "history", "rollback", "sync"):
+        assert command in said
+    assert "nothing is stored" in call("tag", "--help")
+
+
+def test_tag_prints_one_json_line_a_file(installed: Settings, pictures: Path) -> None:
+    lines = [
+        json.loads(line) for line in call("tag", str(pictures), "--format", "jsonl").splitlines()
+    ]
+    by_name = {Path(line["path"]).name: line for line in lines}
+    assert set(by_name) == {NAME, "b.png", "notes.jpg"}
+    assert set(by_name["notes.jpg"]) == {"path", "rejected"}
+    told = by_name[NAME]
+    assert told["path"] == str(pictures / NAME)
+    assert told["image_id"] == hashlib.sha256((pictures / NAME).read_bytes()).hexdigest()
+    assert set(told["scores"]) == set(GROUPS["color"].tags)
+    assert told["tags"]["color"]
+    assert told["versions"] == {"color": "3"}
+    with Store(installed.store_url) as store:
+        assert store.counts(["color"]).files == 0  # nothing is stored
+
+
+def test_tag_uses_the_bundles_named(pictures: Path, tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "mine", "material", ("suede", "canvas"))
+    out = call("tag", str(pictures / NAME), "--bundle", str(tmp_path / "mine"), "--format", "jsonl")
+    told = json.loads(out)
+    assert told["versions"] == {"material": bundle.digest[:12]}
+    assert set(told["scores"]) == {"suede", "canvas"}
+
+
+def test_tag_as_csv_and_as_a_table(installed: Settings, pictures: Path) -> None:
+    assert installed
+    rows = list(csv.DictReader(io.StringIO(call("tag", str(pictures), "--format", "csv"))))
+    assert [row["path"] for row in rows if row["rejected"]] == [str(pictures / "notes.jpg")]
+    assert all(row["color"] for row in rows if not row["rejected"])
+    table = call("tag", str(pictures))
+    assert f"{pictures / NAME}\n    color: " in table
+    assert "rejected: " in table
+
+
+def test_the_same_file_named_twice_is_two_lines(installed: Settings, pictures: Path) -> None:
+    assert installed
+    file = str(pictures / NAME)
+    assert len(call("tag", file, file, "--format", "jsonl").splitlines()) == 2
+
+
+def test_without_a_champion_it_says_what_to_do(pictures: Path) -> None:
+    with Store(Settings.from_environment().store_url) as store:
+        Settings.from_environment().home.mkdir(parents=True, exist_ok=True)
+        store.migrate()
+    with pytest.raises(ShoetaggerError, match=r"no champion yet.*--bundle models/color"):
+        call("tag", str(pictures))
+
+
+def test_night_status_history_and_export(
+    installed: Settings, pictures: Path, tmp_path: Path
+) -> None:
+    (pictures / NAME).rename(installed.inbox / NAME)
+    said = call("night")
+    assert "1 tagged" in said
+    assert "by color v3" in said
+    document = json.loads(call("status", "--json"))
+    assert document["files"]["tagged"] == 1
+    assert document["groups"]["color"]["version"] == "3"
+    assert document["groups"]["style"]["bundle"] is None
+    assert document["last_run"]["state"] == "done"
+    assert "no champion yet" in call("status")
+    assert "promote none -> version 3 (done) by me: it is good" in call("history", "color")
+    out = tmp_path / "tags.csv"
+    assert "1 pictures written" in call("export", str(out))
+    assert NAME in next(csv.DictReader(out.open(newline="", encoding="utf-8-sig"))).values()
+
+
+def test_an_unknown_group_is_refused_by_name(installed: Settings) -> None:
+    assert installed
+    with pytest.raises(ShoetaggerError, match=r"no group 'colour'.*color, style, detail"):
+        call("rollback", "colour", "--why", "a typo")
+
+
+def test_validate_reports_all_faults_at_once(tmp_path: Path) -> None:
+    images = tmp_path / "data" / "images"
+    images.mkdir(parents=True)
+    Image.new("RGB", (40, 40)).save(images / "a.jpg")
+    tags = [tag for group in GROUPS.values() for tag in group.tags]
+    sheet = tmp_path / "data" / "labels.csv"
+    sheet.write_text(
+        f"image_name,{','.join(tags)}\na.jpg,maybe{',' * 18}\nmissing.jpg,1{',' * 18}\n"
+    )
+    with pytest.raises(ShoetaggerError) as caught:
+        call("validate", str(tmp_path / "data"))
+    assert "'maybe'" in str(caught.value)
+    assert "missing.jpg" in str(caught.value)
+    sheet.write_text(f"image_name,{','.join(tags)}\na.jpg,1{',' * 18}\n")
+    assert "no faults" in call("validate", str(tmp_path / "data"))
+
+
+def test_a_fault_is_one_line_and_a_non_zero_exit(tmp_path: Path) -> None:
+    environment = os.environ | {"SHOETAGGER_HOME": str(tmp_path / "nothing")}
+    done = subprocess.run(
+        [sys.executable, "-m", "shoetagger.cli", "status"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "migrate" in done.stderr
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys, shoetagger.cli; print([m for m in ('torch', 'mlflow') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
