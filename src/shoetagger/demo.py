@@ -234,19 +234,25 @@ class Airflow:
         Raises DemoError that names the tasks that failed, with the ends of their logs.
         """
         begun, told = time.monotonic(), time.monotonic()
-        before: dict[tuple[str, int], tuple[str | None, int]] = {}
+        seen: dict[tuple[str, int], object] = {}
+        said: dict[tuple[str, int], object] = {}
         while True:
             state = self._ask("GET", f"/api/v2/dags/{dag}/dagRuns/{run}")["state"]
             tasks = self.tasks(dag, run)
             clock = _clock(time.monotonic() - begun)
             for task in tasks:
                 key, now = (task.task_id, task.map_index), (task.state, task.try_number)
-                if before.get(key) != now and (line := _event(task)):
+                # A task that has just begun may not have its name yet, and may soon be done.
+                fresh = task.state == "running" and seen.get(key) != now
+                seen[key] = now
+                if fresh or said.get(key) == now:
+                    continue
+                said[key] = now
+                if line := _event(task):
                     say(f"      {clock}  {line}")
                     told = time.monotonic()
                     if task.state in ("failed", "up_for_retry"):
                         say(f"             log: {self.log_file(dag, run, task)}")
-                before[key] = now
             if state == "success":
                 return tasks
             if state == "failed":
