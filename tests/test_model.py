@@ -103,5 +103,5 @@ def test_an_asked_for_gpu_that_is_not_there_is_an_error() -> None:
 
 def test_a_models_head_is_as_wide_as_the_stages_it_pools() -> None:
     model = TagModel("resnet18", 4, ("stem", "layer3", "layer4"))
-    assert model.head.in_features == 64 + 256 + 512
-    assert TagModel("resnet50", 4, ("layer1", "layer4")).head.in_features == 256 + 2048
+    assert model.head.in_features == 2 * (64 + 256 + 512)
+    assert TagModel("resnet50", 4, ("layer1", "layer4")).head.in_features == 2 * (256 + 2048)

@@ -27,6 +27,7 @@ STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 WEIGHTS_FILE = "weights.safetensors"
 BUNDLE_FILE = "bundle.json"
 _FORMAT = 1
+_LEAST_VARIANCE = 1e-6
 
 
 class ModelError(ShoetaggerError):
@@ -37,14 +38,14 @@ class State(NamedTuple):
     """What flows from stage to stage: the activation map and the pooled maps of earlier stages."""
 
     map: Tensor  # (B, channels, height, width)
-    pooled: Mapping[str, Tensor]  # stage -> (B, channels), for the stages that a head asks for
+    pooled: Mapping[str, Tensor]  # stage -> (B, 2 * channels), for stages that a head asks for
 
 
 class TagModel(nn.Module):
     """A ResNet trunk in five stages and a linear head with one logit a tag.
 
-    The head sees the spatial averages of the stages named in `pooled`, side by side: colours are
-    plain in early stages and gone in late ones, shapes the other way round.
+    The head sees the spatial means and standard deviations of the stages named in `pooled`, side by
+    side: colours are plain in early stages and gone in late ones, shapes the other way round.
     """
 
     def __init__(
@@ -60,8 +61,8 @@ class TagModel(nn.Module):
         )
         self.layer1, self.layer2 = resnet.layer1, resnet.layer2
         self.layer3, self.layer4 = resnet.layer3, resnet.layer4
-        width = sum(stage_channels(self, stage) for stage in pooled)
-        # Standardised inputs: the averages of early stages are an order smaller than late ones.
+        width = sum(2 * stage_channels(self, stage) for stage in pooled)
+        # Standardised inputs: those of early stages are an order smaller than those of late ones.
         self.norm = nn.BatchNorm1d(width, affine=False)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, tags)
@@ -78,15 +79,22 @@ class TagModel(nn.Module):
 
     def finish(self, state: State) -> Tensor:
         """Return the logits (B, tags) of the state after the last stage."""
-        pooled = torch.cat([state.pooled[stage].float() for stage in self.pooled], dim=1)
+        pooled = torch.cat([state.pooled[stage] for stage in self.pooled], dim=1)
         logits: Tensor = self.head(self.dropout(self.norm(pooled)))
         return logits
 
 
 def advance(stage: nn.Module, name: str, state: State, *, pool: bool) -> State:
-    """Run one stage of a trunk; `pool` keeps the spatial average of what it gives for a head."""
+    """Run one stage of a trunk; `pool` keeps what a head sees of it: channel means, deviations."""
     x = stage(state.map)
-    return State(x, {**state.pooled, name: x.mean(dim=(2, 3))} if pool else state.pooled)
+    return State(x, {**state.pooled, name: _pool(x)} if pool else state.pooled)
+
+
+def _pool(x: Tensor) -> Tensor:
+    """Return the spatial mean and standard deviation of each channel: (B, 2 * channels)."""
+    variance, mean = torch.var_mean(x.float(), dim=(2, 3), correction=0)
+    # The root has no slope at 0, where a channel is silent everywhere.
+    return torch.cat([mean, (variance + _LEAST_VARIANCE).sqrt()], dim=1)
 
 
 def stage_channels(model: TagModel, stage: str) -> int:

@@ -66,12 +66,13 @@ def fit(
     make_deterministic(recipe.seed)
     model.to(device).to(memory_format=torch.channels_last)
     frozen = frozen_stages(recipe.freeze)
+    start_from_frequencies(model, training.truth)
     optimizer, schedule = _optimizer(model, frozen, recipe, _steps(training, recipe))
     average = _Average(model, recipe.ema)
     weight = positive_weight(training.truth, recipe.positive_weight).to(device)
     shuffle = np.random.default_rng(recipe.seed)
     for number in range(1, recipe.epochs + 1):
-        _training_mode(model, frozen)
+        _training_mode(model, frozen, pretrained=recipe.weights != "none")
         losses = []
         for batch in _batches(shuffle.permutation(len(training.rows)), recipe.batch_size):
             state = source.augmented(training.rows[batch], number - 1)
@@ -120,6 +121,14 @@ def scores(
     return np.concatenate(found) if found else np.empty((0, model.head.out_features), np.float32)
 
 
+@torch.no_grad()
+def start_from_frequencies(model: TagModel, truth: np.ndarray) -> None:
+    """Let the head begin by answering each tag as often as it is true in `truth` (N, tags)."""
+    often = np.clip(truth.mean(axis=0), 1 / (len(truth) + 1), len(truth) / (len(truth) + 1))
+    model.head.weight.zero_()
+    model.head.bias.copy_(torch.from_numpy(np.log(often / (1 - often)).astype(np.float32)))
+
+
 def positive_weight(truth: np.ndarray, most: float) -> Tensor:
     """Return how much a positive of each tag weighs: the root of its rarity, at most `most`."""
     positives = np.clip(truth.sum(axis=0), 1, None)
@@ -155,10 +164,16 @@ def _optimizer(
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-def _training_mode(model: TagModel, frozen: tuple[str, ...]) -> None:
+def _training_mode(model: TagModel, frozen: tuple[str, ...], *, pretrained: bool) -> None:
     model.train()
     for stage in frozen:  # frozen layers keep their batch-norm statistics, to stay shareable
         getattr(model, stage).eval()
+    if pretrained:
+        # A few hundred pictures estimate batch statistics worse than ImageNet's million did.
+        for stage in STAGES:
+            for module in getattr(model, stage).modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
 
 
 def _batches(order: np.ndarray, size: int) -> Iterator[np.ndarray]:
