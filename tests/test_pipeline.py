@@ -217,7 +217,15 @@ def test_an_override_that_params_refuses_is_named(
     with pytest.raises(PipelineError) as caught:
         pipeline.prepare(settings, overrides=["train.epochs=5", override])
     assert said in str(caught.value)
-    assert repr(override) in str(caught.value)
+    assert override in str(caught.value)
+
+
+def test_overrides_may_be_valid_together_only(settings: Settings) -> None:
+    overrides = ["train.weights=none", "train.freeze=none"]
+    plan = pipeline.prepare(settings, overrides=overrides)
+    assert pipeline.params_of(settings, plan).train.freeze == "none"
+    with pytest.raises(PipelineError, match=r"train\.freeze"):
+        pipeline.prepare(settings, overrides=overrides[:1])
 
 
 def test_uncommitted_inputs_are_refused_by_name(settings: Settings) -> None:

@@ -100,16 +100,15 @@ def params_of(settings: Settings, plan: Plan) -> params.Params:
     text = _git(settings.repo, "show", f"{plan.commit}:params.yaml")
     try:
         document = yaml.safe_load(text)
-        found = params.parse(document)
+        params.parse(document)
     except (yaml.YAMLError, params.ParamsError) as error:
         raise PipelineError(f"params.yaml of commit {plan.commit[:12]}: {error}") from None
     for override in plan.overrides:
         document = override_params(document, override)
-        try:
-            found = params.parse(document)
-        except params.ParamsError as error:
-            raise PipelineError(f"override {override!r}: {error}") from None
-    return found
+    try:
+        return params.parse(document)  # with all of them, for one may be valid beside another only
+    except params.ParamsError as error:
+        raise PipelineError(f"with the overrides {', '.join(plan.overrides)}: {error}") from None
 
 
 def groups_of(settings: Settings, plan: Plan, asked: Sequence[str] = ()) -> list[str]:
