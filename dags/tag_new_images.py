@@ -35,6 +35,7 @@ def tag_new_images() -> None:
     tag_shard = step(
         pool="gpu",
         map_index_template="{{ task.op_kwargs['shard'] + 1 }} of {{ task.op_kwargs['of'] }}",
+        doc_md=tasks.tag_shard.__doc__,  # which Airflow takes from tasks that are not mapped
         # The budget ends a shard by itself; this ends one that hangs.
         execution_timeout=timedelta(minutes=TAG.budget_minutes + 60),
     )(tasks.tag_shard)
