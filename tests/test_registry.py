@@ -47,7 +47,7 @@ from shoetagger.tracking import SilentError, Tracker
 
 COLORS = ("black", "brown", "white")
 LIMITS = Limits(max_bytes=100_000, max_pixels=1_000_000)
-SOURCE = {"data_revision": "0123abcd", "git_commit": "c0ffee"}
+SOURCE = {"data_revision": "0123abcd", "git_commit": "c0ffee", "overrides": ""}
 
 
 @pytest.fixture(scope="module")
