@@ -37,7 +37,7 @@ USER = "admin"
 POOL = "gpu"
 MARK = "SHOETAGGER_SERVERS_OF"
 NAME = "SHOETAGGER_SERVER"
-START_SECONDS = 240.0
+START_SECONDS = 600.0
 # First those that start work, then those that they report to.
 STOP_ORDER = (("scheduler", "dag-processor"), ("api-server", "mlflow"))
 
