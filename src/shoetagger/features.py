@@ -67,9 +67,10 @@ def compute(
 ) -> Index:
     """Write the states after the stage `freeze` of all views of all pictures, as half floats.
 
-    Writes `map.npy` and one `pooled_<stage>.npy` for each stage the head pools, all of shape
-    (views + 1, N, ...), the plain view last, and `index.json`. Nothing but the index where nothing
-    is frozen or nothing fits `max_gb`. `on_batch` hears how many pictures of how many are done.
+    Writes `map.npy` (unless the whole trunk is frozen) and one `pooled_<stage>.npy` for each stage
+    that the head pools, all of shape (views + 1, N, ...), the plain view last, and `index.json`.
+    Nothing but the index where nothing is frozen or nothing fits `max_gb`. `on_batch` hears how
+    many pictures of how many are done.
     """
     directory.mkdir(parents=True, exist_ok=True)
     stages = frozen_stages(freeze)
@@ -88,7 +89,7 @@ def compute(
         for row in range(len(pictures)):  # all views of one picture: it is decoded once for them
             drawn = [pictures.view(row, number) for number in range(fitting)]
             state = live.state([*drawn, pictures.plain(row)])
-            for name, array in _arrays(state).items():
+            for name, array in _arrays(state, stages).items():
                 files[name][:, row] = array
             on_batch(row + 1, len(pictures))
         for file in files.values():
@@ -102,11 +103,13 @@ def _shapes(
     model: TagModel, stages: Sequence[str], pictures: Pictures
 ) -> dict[str, tuple[int, ...]]:
     state = Live(model, pictures, stages[-1], torch.device("cpu")).plain(np.arange(1))
-    return {name: array.shape[1:] for name, array in _arrays(state).items()}
+    return {name: array.shape[1:] for name, array in _arrays(state, stages).items()}
 
 
-def _arrays(state: State) -> dict[str, np.ndarray]:
-    tensors = {"map": state.map} | {f"pooled_{k}": v for k, v in state.pooled.items()}
+def _arrays(state: State, stages: Sequence[str]) -> dict[str, np.ndarray]:
+    tensors = {f"pooled_{k}": v for k, v in state.pooled.items()}
+    if stages[-1] != STAGES[-1]:  # after the last stage, the head alone is left to run
+        tensors["map"] = state.map
     return {name: tensor.half().cpu().numpy() for name, tensor in tensors.items()}
 
 
@@ -165,7 +168,8 @@ class Cached:
             for name, file in self._files.items()
         }
         pooled = {k.removeprefix("pooled_"): t for k, t in tensors.items() if k != "map"}
-        return State(tensors["map"], {s: pooled[s] for s in STAGES if s in pooled})
+        nothing = torch.empty(len(rows), 0, device=self._device)
+        return State(tensors.get("map", nothing), {s: pooled[s] for s in STAGES if s in pooled})
 
 
 def open_source(
