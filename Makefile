@@ -11,6 +11,8 @@ export UV_PYTHON_DOWNLOADS := never
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
+# Threads that wait must not spin on cores that others need (see airflow_environment).
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help setup demo up down status login test test-fast lint audit
 
