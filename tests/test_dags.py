@@ -20,6 +20,9 @@ from shoetagger.store import Store
 
 ROOT = Path(__file__).parents[1]
 
+# The first of the real runs sets up and trains for all that follow.
+pytestmark = pytest.mark.timeout(1800)
+
 # A recipe that takes seconds, and learns nothing.
 TINY = [
     "train.weights=none",
