@@ -15,9 +15,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
+from PIL import Image
 
 from shoetagger import params
-from shoetagger.sample import write_samples
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -92,7 +92,7 @@ def newcomer(tmp_path: Path) -> Newcomer:
     git("clone", "--quiet", str(ROOT), str(clone), cwd=tmp_path)
     link_environment(clone / ".venv")
     use_small_recipe(clone)
-    write_samples(home / "shoes", count=24)
+    own_data(clone, home / "shoes")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SHOETAGGER_")}
     binaries = Path(sys.executable).parent
     environment |= {
@@ -119,6 +119,17 @@ def use_small_recipe(clone: Path) -> None:
         document[section] |= values
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     git("commit", "--quiet", "--all", "--message", "A small recipe", cwd=clone)
+
+
+def own_data(clone: Path, folder: Path) -> None:
+    """Make what a team brings along: two pictures and a label sheet with the clone's tags."""
+    (folder / "images").mkdir(parents=True)
+    tags = params.load(clone / "params.yaml").tags
+    rows = [",".join(["image_name", *tags])]
+    for colour in ("black", "red"):
+        Image.new("RGB", (64, 48), colour).save(folder / "images" / f"a {colour} shoe.jpg")
+        rows.append(",".join([f"a {colour} shoe.jpg", *("1" if t == colour else "" for t in tags)]))
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 def git(*arguments: str, cwd: Path = ROOT) -> str:
