@@ -118,6 +118,24 @@ def test_the_same_file_named_twice_is_two_lines(installed: Settings, pictures: P
     assert len(call("tag", file, file, "--format", "jsonl").splitlines()) == 2
 
 
+def test_folders_are_found_by_any_path_and_links_by_name(
+    installed: Settings, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert installed
+    (pictures / "more" / "link.jpg").symlink_to(pictures / NAME)
+    monkeypatch.chdir(pictures / "more")
+    assert len(call("tag", "..", "--format", "jsonl").splitlines()) == 4
+    (line,) = call("tag", "link.jpg", "--format", "jsonl").splitlines()
+    assert json.loads(line)["tags"]["color"]
+
+
+def test_two_bundles_of_one_group_are_refused(pictures: Path, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "a")
+    write_bundle(tmp_path / "b", head_seed=2)
+    with pytest.raises(ShoetaggerError, match="two bundles of group color"):
+        call("tag", str(pictures), "--bundle", str(tmp_path / "a"), "--bundle", str(tmp_path / "b"))
+
+
 def test_without_a_champion_it_says_what_to_do(pictures: Path) -> None:
     with Store(Settings.from_environment().store_url) as store:
         Settings.from_environment().home.mkdir(parents=True, exist_ok=True)
@@ -140,6 +158,9 @@ def test_night_status_history_and_export(
     assert document["last_run"]["state"] == "done"
     assert "no champion yet" in call("status")
     assert "promote none -> version 3 (done) by me: it is good" in call("history", "color")
+    (installed.inbox / "bad.jpg").write_text("no picture")
+    call("night")
+    assert "1 files wait" in call("retry")
     out = tmp_path / "tags.csv"
     assert "1 pictures written" in call("export", str(out))
     assert NAME in next(csv.DictReader(out.open(newline="", encoding="utf-8-sig"))).values()

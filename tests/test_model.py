@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,29 @@ def test_imagenet_weights_that_cannot_be_had_say_what_to_do(
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
     with pytest.raises(ModelError, match=r"TORCH_HOME.*train\.weights=none"):
         models.build("resnet18", 3, "imagenet", ("layer4",), 0.0)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut off", "no weights", "code"])
+def test_a_damaged_weights_file_says_what_to_do_and_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    class Planted:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    cached = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    cached.parent.mkdir(parents=True)
+    if damage == "code":
+        cached.write_bytes(pickle.dumps(Planted()))
+    elif damage == "cut off":
+        torch.save({"conv1.weight": torch.zeros(1000)}, cached)
+        cached.write_bytes(cached.read_bytes()[:500])
+    else:
+        cached.write_bytes(b"" if damage == "empty" else b"<html>not found</html>")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(ModelError, match="remove the damaged"):
+        models.build("resnet18", 3, "imagenet", ("layer4",), 0.0)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_an_asked_for_gpu_that_is_not_there_is_an_error() -> None:

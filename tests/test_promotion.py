@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +19,24 @@ import yaml
 from bundles import write_bundle
 from PIL import Image
 
+from shoetagger import params as parameters
 from shoetagger import pipeline, promotion
 from shoetagger.engine import Engine
 from shoetagger.images import tagging_view
-from shoetagger.model import Bundle
+from shoetagger.model import Bundle, file_sha256
 from shoetagger.pipeline import Plan
 from shoetagger.promotion import CHALLENGER, CHAMPION, Comparison, PromotionError
-from shoetagger.registry import Registry
+from shoetagger.registry import Registry, Version
 from shoetagger.settings import Settings
-from shoetagger.split import write_split
+from shoetagger.split import side, write_split
 from shoetagger.store import MoveConflict, Store
 from shoetagger.thresholds import decide
 from shoetagger.tracking import prepare
 
 ROOT = Path(__file__).parents[1]
 TAGS = ("black", "white")
+
+pytestmark = pytest.mark.slow  # a real registry, and a checkout for every test
 
 
 def run(folder: Path, *command: str) -> None:
@@ -102,6 +107,8 @@ def trained(settings: Settings, plan: Plan) -> Callable[[int], Bundle]:
         made["color.json"].write_text(json.dumps(figures))
         made["figures"].mkdir(parents=True, exist_ok=True)
         (made["figures"] / "sheet.png").write_bytes(b"")
+        made["tags.csv"].parent.mkdir(parents=True, exist_ok=True)
+        made["tags.csv"].write_text("tag,f1\n")
         return bundle
 
     return train
@@ -123,13 +130,20 @@ def label_as_said_by(settings: Settings, plan: Plan, seed: int) -> Bundle:
     )
     table = pd.DataFrame(decide(scores, bundle.thresholds), columns=list(TAGS))
     table.insert(0, "image_name", [f.name for f in files])
-    table.insert(1, "image_id", [f.name for f in files])
+    table.insert(1, "image_id", [held_out_id(settings, f.name) for f in files])
     table.insert(2, "side", "validation")
     table.insert(3, "fold", 0)
     folder = pipeline.outputs(checkout, "split")["split"]
     folder.mkdir(exist_ok=True)
     write_split(table, folder / "color.csv")
     return bundle
+
+
+def held_out_id(settings: Settings, name: str) -> str:
+    """Return an image id that the hash puts on the validation side."""
+    split = parameters.load(settings.params_file).split
+    ids = (f"{name} {i}" for i in itertools.count())
+    return next(found for found in ids if side(found, split) == "validation")
 
 
 def live(settings: Settings) -> str | None:
@@ -272,6 +286,96 @@ def test_an_alias_moved_by_hand_is_accepted_and_written_down(
         moves = store.history("color")
     assert live(settings) == second.digest
     assert [move.kind for move in moves] == ["promote", "manual"]
+
+
+def test_a_version_taken_back_is_not_promoted_again_by_the_next_training(
+    settings: Settings, plan: Plan, trained: Callable[[int], Bundle]
+) -> None:
+    promoted(settings, plan, trained(1))
+    second = trained(2)
+    promoted(settings, plan, second)
+    promotion.rollback(settings, "color", to=None, by="me", why="worse on sandals")
+    again = promotion.compare(settings, plan, "color", second.digest)
+    assert not again.passes
+    assert "taken back" in again.reasons[0]
+    assert "worse on sandals" in again.reasons[0]
+
+
+def test_a_champion_of_another_split_is_not_compared(
+    settings: Settings, plan: Plan, trained: Callable[[int], Bundle]
+) -> None:
+    promoted(settings, plan, trained(1))
+    other = pipeline.prepare(settings, overrides=["split.validation=0.4"])
+    digest = trained(2).digest
+    promotion.register(settings, plan, "color")
+    comparison = promotion.compare(settings, other, "color", digest)
+    assert not comparison.passes
+    assert "another split.seed or split.validation" in comparison.reasons[0]
+
+
+@pytest.mark.parametrize("moment", ["before the alias is read", "between row and alias"])
+def test_a_night_that_starts_amid_a_promotion_takes_no_alias_for_one_moved_by_hand(
+    settings: Settings,
+    plan: Plan,
+    trained: Callable[[int], Bundle],
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+) -> None:
+    promoted(settings, plan, trained(1))
+    second = trained(2)
+    comparison = passed(settings, plan, second)
+    read = Registry.by_alias
+
+    def reading_late(self: Registry, group: str, alias: str) -> Version | None:
+        found = read(self, group, alias)
+        monkeypatch.undo()
+        if moment == "before the alias is read":
+            promotion.promote(settings, plan, comparison, by="test")
+            return found
+        with Store(settings.store_url) as store:
+            store.begin_move("color", second.digest, kind="promote", by="test", why="")
+        return promotion._version_of(self, "color", second.digest)
+
+    monkeypatch.setattr(Registry, "by_alias", reading_late)
+    with Store(settings.store_url) as store:
+        promotion.reconcile(settings, store, ["color"])
+        assert "manual" not in [move.kind for move in store.history("color")]
+        promotion.reconcile(settings, store, ["color"])
+    assert live(settings) == champion(settings) == second.digest
+
+
+def test_an_empty_registry_is_no_reason_to_forget_the_champions(
+    settings: Settings, plan: Plan, trained: Callable[[int], Bundle], tmp_path: Path
+) -> None:
+    bundle = trained(1)
+    promoted(settings, plan, bundle)
+    other = replace(settings, tracking_uri=f"sqlite:///{tmp_path / 'other.db'}")
+    prepare(other.tracking_uri)
+    with Store(settings.store_url) as store:
+        promotion.reconcile(other, store, ["color"])
+    assert live(settings) == bundle.digest
+
+
+def test_an_alias_taken_away_by_hand_removes_the_group(
+    settings: Settings, plan: Plan, trained: Callable[[int], Bundle]
+) -> None:
+    promoted(settings, plan, trained(1))
+    Registry(settings.tracking_uri, settings.artifacts).drop_alias("color", CHAMPION)
+    with Store(settings.store_url) as store:
+        promotion.reconcile(settings, store, ["color"])
+        assert [move.kind for move in store.history("color")] == ["promote", "remove"]
+    assert live(settings) is None
+
+
+def test_a_damaged_cache_is_fetched_again(
+    settings: Settings, plan: Plan, trained: Callable[[int], Bundle]
+) -> None:
+    bundle = trained(1)
+    promoted(settings, plan, bundle)
+    weights = promotion.bundle_directory(settings, bundle.digest) / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    promotion.bundle_directory(settings, bundle.digest)
+    assert file_sha256(weights) == bundle.weights_sha256
 
 
 def test_a_bundle_that_is_nowhere_says_what_to_do(settings: Settings) -> None:

@@ -3,9 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 
 from shoetagger.errors import ShoetaggerError
-from shoetagger.settings import Settings, find_repo
+from shoetagger.settings import Settings, find_repo, sqlite_url
 
 
 @pytest.fixture
@@ -83,3 +84,23 @@ def test_a_repo_named_in_the_environment_comes_first_and_must_be_one(
     (other / "params.yaml").touch()
     assert Settings.from_environment({"SHOETAGGER_REPO": str(other)}).repo == other
     assert repo != other
+
+
+def test_a_relative_database_is_the_same_for_every_process(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repo)
+    given = {"SHOETAGGER_STORE_URL": "sqlite:///mine.db", "MLFLOW_TRACKING_URI": "http://there"}
+    settings = Settings.from_environment(given)
+    assert settings.store_url == f"sqlite:///{repo}/mine.db"
+    assert settings.tracking_uri == "http://there"
+
+
+def test_signs_in_a_path_do_not_change_where_a_database_lies(tmp_path: Path) -> None:
+    folder = tmp_path / "100%25 a?b"
+    folder.mkdir()
+    engine = sqlalchemy.create_engine(sqlite_url(folder / "x.db"))
+    with engine.connect():
+        pass
+    engine.dispose()
+    assert (folder / "x.db").exists()

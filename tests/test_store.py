@@ -168,7 +168,7 @@ def current(store: Store, *groups: str, **narrowed: object) -> dict[str, Current
 def test_a_store_without_tables_says_what_to_run(empty_url: str, tmp_path: Path) -> None:
     with Store(empty_url) as store:
         for use in (store.live, lambda: store.note_arrivals([arrival("a")], NIGHT)):
-            with pytest.raises(StoreError, match="has not been migrated: run `make setup`"):
+            with pytest.raises(StoreError, match="has not been migrated: run `shoetagger migrate`"):
                 use()
         assert list(tmp_path.iterdir()) == []  # asking makes no file
         store.migrate()

@@ -20,7 +20,7 @@ from PIL import Image
 from shoetagger import params as parameters
 from shoetagger import tagging
 from shoetagger.engine import Engine
-from shoetagger.inbox import locator_of
+from shoetagger.inbox import InboxError, locator_of
 from shoetagger.night import night
 from shoetagger.settings import Settings
 from shoetagger.store import Store
@@ -199,6 +199,20 @@ def test_a_new_champion_tags_its_own_group_again_and_no_other(
         assert store.counts(list(TAGS)).groups["color"].stale == 0
 
 
+def test_a_picture_whose_file_went_is_no_backlog_unless_it_has_a_second_copy(
+    settings: Settings,
+) -> None:
+    first, second = put_pictures(settings, 2)
+    shutil.copy(first, settings.inbox / "zz copy.jpg")
+    night(settings, "night")
+    make_live(settings, "color", head_seed=7)
+    first.unlink()
+    second.unlink()
+    counts = [night(settings, "night").counts for _ in range(3)]
+    assert sum(c["retagged"] for c in counts) == 1
+    assert counts[-1]["deferred"] == 0
+
+
 def test_arrivals_come_before_the_backlog_and_the_budget_ends_a_run(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,7 +274,7 @@ def test_an_empty_inbox_is_a_quiet_night(settings: Settings) -> None:
 def test_a_missing_inbox_and_a_missing_champion_say_what_to_do(
     settings: Settings, tmp_path: Path
 ) -> None:
-    with pytest.raises(Exception, match="inbox"):
+    with pytest.raises(InboxError):
         night(replace(settings, inbox=tmp_path / "nowhere"), "night")
     with Store(settings.store_url) as store:
         assert store.last_runs(1)[0].state == "failed"

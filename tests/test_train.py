@@ -125,7 +125,8 @@ def test_rare_positives_weigh_more_up_to_a_bound() -> None:
 
 def compute(pictures: Pictures, folder: Path, freeze: str, max_gb: float) -> features.Index:
     return features.compute(
-        new_model(1).eval(), pictures, IDS, freeze=freeze, views=3, max_gb=max_gb, prefix="p",
+        new_model(1).eval(), pictures, IDS, freeze=freeze, views=3, max_gb=max_gb,
+        prefix=prefix_digests(new_model(), pictures.transform)[freeze],
         directory=folder, device=CPU, on_batch=lambda *_: None,
     )  # fmt: skip
 
@@ -153,6 +154,12 @@ def test_views_are_bounded_by_the_room_there_is() -> None:
     assert views_that_fit(pictures=220, bytes_a_view=100_000, views=12, max_gb=2.0) == 12
     assert views_that_fit(pictures=20_000, bytes_a_view=100_000, views=12, max_gb=10.0) == 4
     assert views_that_fit(pictures=20_000, bytes_a_view=100_000, views=12, max_gb=2.0) == 0
+
+
+def test_features_of_another_trunk_are_refused(pictures: Pictures, tmp_path: Path) -> None:
+    compute(pictures, tmp_path, "stem", 1.0)
+    with pytest.raises(FeaturesError, match="another trunk"):
+        open_source(tmp_path, new_model(seed=5), pictures, IDS, "stem", CPU)
 
 
 def test_features_of_other_pictures_are_refused(pictures: Pictures, tmp_path: Path) -> None:

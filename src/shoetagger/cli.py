@@ -22,7 +22,7 @@ from .settings import Settings
 if TYPE_CHECKING:  # each command imports what it needs: `--help` must not wait for torch
     from .decoding import Decoded
     from .engine import Answer, Engine
-    from .store import Store
+    from .store import RunRow, Store
 
 app = typer.Typer(
     help="Tag pictures of shoes with many small models, and keep the models in step.",
@@ -51,6 +51,9 @@ def main() -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         app()
+    except BrokenPipeError:  # who reads has seen enough
+        sys.stderr.close()
+        sys.exit(0)
     except ShoetaggerError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
@@ -80,11 +83,17 @@ def tag(
     options = parameters.load(settings.params_file)
     directories, versions = (bundle, {}) if bundle else _champions(settings, options)
     engine = Engine(directories, settings.device)
+    groups = [b.group for b in engine.bundles]
+    if twice := {group for group in groups if groups.count(group) > 1}:
+        raise ShoetaggerError(
+            f"two bundles of group {', '.join(sorted(twice))} were named: name one a group"
+        )
     numbers = {b.group: versions.get(b.digest, b.digest[:12]) for b in engine.bundles}
     logging.getLogger("shoetagger").setLevel(logging.WARNING)
     files = list(_files(paths))
     out = _Output(format, sys.stdout, list(numbers))
-    with decode_pool(options, engine, root=None) as pool, _bar(len(files)) as bar:
+    # What a person names may be a link, wherever it leads.
+    with decode_pool(options, engine, root=Path("/")) as pool, _bar(len(files)) as bar:
         # The same file named twice is two lines: results come in the order given.
         names = iter(files)
         decoded = pool.run(locator for _, locator in files)
@@ -135,7 +144,7 @@ def _files(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
             yield str(path), locator_of(path)
             continue
         found = sorted(arrival.locator for arrival in scan(path))
-        absolute = path.absolute()
+        absolute = path_of(locator_of(path))
         for locator in found:
             yield str(path / path_of(locator).relative_to(absolute)), locator
 
@@ -195,20 +204,20 @@ class _Output:
             self._rows.writerow(["path", "image_id", *groups, "rejected"])
 
     def write(self, line: _Line) -> None:
+        from .tables import defused, printable
+
         if self._format is Format.JSONL:
             print(json.dumps(line.as_dict()), file=self._stream)
         elif self._format is Format.CSV:
-            from .tables import defused
-
             tags = [" ".join(line.answers[g].tags) if line.answers else "" for g in self._groups]
             self._rows.writerow(
                 map(defused, [line.path, line.image_id or "", *tags, line.rejected or ""])
             )
         elif line.rejected is not None:
-            print(f"{line.path}\n    rejected: {line.rejected}", file=self._stream)
+            print(f"{printable(line.path)}\n    rejected: {line.rejected}", file=self._stream)
         else:
             groups = [f"{g}: {' '.join(a.tags)}" for g, a in line.answers.items()]
-            print(f"{line.path}\n    {' | '.join(groups)}", file=self._stream)
+            print(f"{printable(line.path)}\n    {' | '.join(groups)}", file=self._stream)
 
     def close(self) -> None:
         self._stream.flush()
@@ -240,9 +249,9 @@ def status(
     settings = Settings.from_environment()
     groups = list(parameters.load(settings.params_file).groups)
     with _store(settings) as store:
-        live, counts, runs = store.live(), store.counts(groups), store.last_runs(1)
+        live, counts = store.live(), store.counts(groups)
+        runs = {"last_night": store.last_runs(1, "night"), "last_run": store.last_runs(1)}
         versions = {v.digest: v.version for v in store.versions()}
-    last = runs[0] if runs else None
     document = {
         "groups": {
             group: {
@@ -260,19 +269,22 @@ def status(
             "gone": counts.gone,
         },
         "pictures": counts.images,
-        "last_run": last
-        and {
-            "kind": last.kind,
-            "state": last.state,
-            "started_at": last.started_at.isoformat(),
-            "ended_at": last.ended_at and last.ended_at.isoformat(),
-            "counts": dict(last.counts),
-        },
+        **{name: _run(found[0]) if found else None for name, found in runs.items()},
     }
     if as_json:
         typer.echo(json.dumps(document, indent=1))
     else:
         _print_status(document)
+
+
+def _run(row: RunRow) -> dict[str, Any]:
+    return {
+        "kind": row.kind,
+        "state": row.state,
+        "started_at": row.started_at.isoformat(),
+        "ended_at": row.ended_at and row.ended_at.isoformat(),
+        "counts": dict(row.counts),
+    }
 
 
 def _print_status(document: dict[str, Any]) -> None:
@@ -284,14 +296,13 @@ def _print_status(document: dict[str, Any]) -> None:
         )
     files = ", ".join(f"{number} {name}" for name, number in document["files"].items())
     typer.echo(f"{'files':<12} {files}")
-    last = document["last_run"]
-    if last:
-        counts = ", ".join(f"{number} {name}" for name, number in last["counts"].items())
-        typer.echo(
-            f"{'last run':<12} {last['kind']} {last['state']}, {last['started_at']}: {counts}"
-        )
-    else:
-        typer.echo(f"{'last run':<12} none yet")
+    for name in ("last_night", "last_run"):
+        last, words = document[name], name.replace("_", " ")
+        if last is None:
+            typer.echo(f"{words:<12} none yet")
+            continue
+        counts = ", ".join(f"{number} {what}" for what, number in last["counts"].items())
+        typer.echo(f"{words:<12} {last['kind']} {last['state']}, {last['started_at']}: {counts}")
 
 
 @app.command()
@@ -368,12 +379,29 @@ def rollback(
     ] = None,
 ) -> None:
     """Make an earlier version live again: its predictions count at once, no model runs."""
-    from . import promotion
+    from . import promotion, publish
+    from .tracking import user
 
     settings = Settings.from_environment()
     parameters.load(settings.params_file).group(group)
-    version = promotion.rollback(settings, group, to=to, by=promotion.user(), why=why)
+    version = promotion.rollback(settings, group, to=to, by=user(), why=why)
     typer.echo(f"{group}: version {version} is live")
+    counts = publish.publish_changes(settings)
+    typer.echo(f"{counts['days']} days published again")
+
+
+@app.command()
+def retry(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Rejected files of the inbox; else all of them.")
+    ] = None,
+) -> None:
+    """Let the next night look again at rejected files, changed or not."""
+    from .inbox import locator_of
+
+    with _store(Settings.from_environment()) as store:
+        waiting = store.retry_rejected([locator_of(file) for file in files] if files else None)
+    typer.echo(f"{waiting} files wait for the next night")
 
 
 @app.command()

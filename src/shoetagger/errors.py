@@ -1,5 +1,9 @@
-"""The one base class of the errors that a user can cause and can mend."""
+"""The base classes of the errors that a user can cause and can mend."""
 
 
 class ShoetaggerError(Exception):
     """What went wrong, where, and what to do next, in words for the person at the keyboard."""
+
+
+class PassingError(ShoetaggerError):
+    """A fault that may pass by itself, such as a database that restarts: worth another try."""

@@ -17,7 +17,7 @@ import torch
 
 from .errors import ShoetaggerError
 from .images import Pictures
-from .model import STAGES, State, TagModel, frozen_stages, normalise
+from .model import STAGES, State, TagModel, frozen_stages, normalise, prefix_digests
 
 INDEX_FILE = "index.json"
 
@@ -182,6 +182,11 @@ def open_source(
 ) -> Source:
     """Return the cached states of the pictures, or live ones where nothing was cached."""
     index = read_index(directory)
+    if index.views and index.prefix != prefix_digests(model, pictures.transform)[freeze]:
+        raise FeaturesError(
+            f"{directory} was computed with another trunk (train.arch, its weights, or "
+            "images.size): run `dvc repro features`"
+        )
     if index.freeze != freeze or index.image_ids != tuple(image_ids):
         raise FeaturesError(
             f"{directory} was computed for other pictures or another train.freeze: run "

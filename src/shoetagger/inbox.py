@@ -21,7 +21,7 @@ from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from .decoding import RetryLater
-from .errors import ShoetaggerError
+from .errors import PassingError, ShoetaggerError
 from .images import Rejected
 
 _SCHEME = "file://"
@@ -44,7 +44,7 @@ _PLACE_IS_ILL = frozenset(
 GONE = "no longer there"
 
 
-class InboxError(ShoetaggerError):
+class InboxError(PassingError):
     """The inbox as a whole cannot be listed, or a locator is none."""
 
 

@@ -6,12 +6,12 @@ import dataclasses
 import hashlib
 import json
 import os
+import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -131,13 +131,17 @@ def _imagenet(arch: str) -> Mapping[str, Tensor]:
     weights = torchvision.models.get_model_weights(arch)["IMAGENET1K_V1"]
     try:
         # Pinned to V1: `DEFAULT` moves with torchvision's releases, and a digest would with it.
-        state: Mapping[str, Tensor] = weights.get_state_dict(progress=False)
+        state: Mapping[str, Tensor] = weights.get_state_dict(
+            progress=False, check_hash=True, weights_only=True
+        )
         return state
-    except (URLError, OSError) as error:
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        damaged = f"remove the damaged {cache} and" if cache.exists() else "connect this machine or"
         raise ModelError(
-            f"the ImageNet weights of {arch} cannot be had ({error}): connect this machine once, "
-            f"or copy the file to {cache} (TORCH_HOME moves that folder), or train without them: "
+            f"the ImageNet weights of {arch} cannot be had ({reason}): {damaged} copy the file "
+            f"there ({cache}; TORCH_HOME moves that folder), or train without them: "
             "train.weights=none with train.freeze=none"
         ) from None
 
@@ -267,8 +271,8 @@ def _parse_bundle(document: Any) -> Bundle:
     pooled = tuple(document["pooled"])
     if not tags or not len(tags) == len(set(tags)) == len(thresholds) == len(support):
         raise ValueError("tags, thresholds and support must be lists of one length")
-    if not all(0.0 <= t <= 1.0 for t in thresholds):
-        raise ValueError("thresholds must lie in 0..1")
+    if not all(0.0 < t <= 1.0 for t in thresholds):
+        raise ValueError("thresholds must lie above 0 and up to 1")
     if set(document["prefixes"]) != set(STAGES) or not pooled or not set(pooled) <= set(STAGES):
         raise ValueError(f"stages must be among {', '.join(STAGES)}")
     if not torchvision.models.list_models(include=document["arch"]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -172,55 +172,108 @@ def parse(document: object) -> Params:
     return params
 
 
+# `split` writes a file of this name beside those of the groups.
+_RESERVED_GROUPS = frozenset({"images"})
+# Columns of the tables that a group's tags stand beside.
+_RESERVED_TAGS = frozenset({"image_name", "image_id", "side", "fold", "tags", "rejected"})
+
+
 def _check_groups(params: Params) -> None:
     if not params.groups:
         raise ParamsError("groups: name at least one group of tags")
     owner: dict[str, str] = {}
     for name, group in params.groups.items():
-        if not name.isidentifier():
+        if not name.isidentifier() or name in _RESERVED_GROUPS:
             raise ParamsError(
-                f"groups.{name}: a group's name is made of letters, digits and underscores, "
-                "for it becomes part of stage, file and model names"
+                f"groups.{name}: a group's name is made of letters, digits and underscores, and "
+                "is not `images`, for it becomes part of stage, file and model names"
             )
         if not group.tags:
             raise ParamsError(f"groups.{name}.tags: name at least one tag")
         for tag in group.tags:
-            if tag in owner:
-                raise ParamsError(f"groups.{name}.tags: {tag!r} is also a tag of {owner[tag]}")
-            owner[tag] = name
+            if tag != tag.strip() or not tag or tag in _RESERVED_TAGS:
+                raise ParamsError(
+                    f"groups.{name}.tags: {tag!r} cannot be a tag: no spaces around it, and none "
+                    f"of {', '.join(sorted(_RESERVED_TAGS))}"
+                )
+            if tag.casefold() in owner:
+                raise ParamsError(
+                    f"groups.{name}.tags: {tag!r} is also a tag of {owner[tag.casefold()]}"
+                )
+            owner[tag.casefold()] = name
         for key in SHARED_BY_GROUPS:
             if key in group.train:
                 raise ParamsError(
                     f"groups.{name}.train.{key}: all groups share one trunk; set train.{key}"
                 )
-        params.train_of(name)
+        if group.train:
+            _check_train(params.train_of(name), f"groups.{name}.train")
 
 
 def _check_ranges(params: Params) -> None:
-    split, images, train, tag = params.split, params.images, params.train, params.tag
+    split, images, tag, publish = params.split, params.images, params.tag, params.publish
+    evaluate = params.evaluate
+    _check_train(params.train, "train")
     rules = [
         ("split.validation", 0 < split.validation < 1, "must lie between 0 and 1"),
         ("split.folds", split.folds == 0 or split.folds >= 2, "must be 0 (none) or at least 2"),
         ("images.size", 32 <= images.size <= 1024, "must lie in 32..1024"),
+        ("images.max_bytes", images.max_bytes >= 1, "must be at least 1"),
+        ("images.max_pixels", images.max_pixels >= 1, "must be at least 1"),
         ("images.augment.min_scale", 0 < images.augment.min_scale <= 1, "must lie in (0, 1]"),
-        ("features.views", params.features.views >= 1, "must be at least 1"),
-        ("train.pooled", len(train.pooled) >= 1, "must name at least one stage"),
-        ("train.epochs", train.epochs >= 1, "must be at least 1"),
-        ("train.batch_size", train.batch_size >= 1, "must be at least 1"),
-        ("train.ema", 0 <= train.ema < 1, "must lie in [0, 1)"),
-        ("train.dropout", 0 <= train.dropout < 1, "must lie in [0, 1)"),
-        ("train.label_smoothing", 0 <= train.label_smoothing < 1, "must lie in [0, 1)"),
-        (
-            "train.freeze",
-            train.weights == "imagenet" or train.freeze == "none",
-            "freezing layers of a network with random weights (train.weights: none) would keep "
-            "them random: set train.freeze to none, or train.weights to imagenet",
+        ("images.augment.rotate", 0 <= images.augment.rotate <= 180, "must lie in 0..180"),
+        *(
+            (f"images.augment.{key}", 0 <= getattr(images.augment, key) <= 1, "must lie in 0..1")
+            for key in (
+                "flip", "brightness", "contrast", "saturation", "hue", "erase", "background",
+            )
         ),
+        ("features.views", params.features.views >= 1, "must be at least 1"),
+        ("features.max_gb", params.features.max_gb >= 0, "must be at least 0"),
+        ("evaluate.min_positives", evaluate.min_positives >= 1, "must be at least 1"),
+        ("evaluate.shrink", evaluate.shrink >= 0, "must be at least 0"),
+        ("evaluate.bootstrap", evaluate.bootstrap >= 0, "must be at least 0"),
+        ("promote.margin", params.promote.margin >= 0, "must be at least 0"),
+        ("tag.schedule", len(tag.schedule.split()) == 5, "must be a cron line of five fields"),
         ("tag.shards", 1 <= tag.shards <= 256, "must lie in 1..256"),
         ("tag.batch_size", tag.batch_size >= 1, "must be at least 1"),
+        ("tag.budget_minutes", tag.budget_minutes > 0, "must be above 0"),
         ("tag.decode_workers", tag.decode_workers >= 1, "must be at least 1"),
-        ("publish.page_size", params.publish.page_size >= 1, "must be at least 1"),
-    ]
+        ("tag.decode_seconds", tag.decode_seconds > 0, "must be above 0"),
+        ("tag.decode_memory_mb", tag.decode_memory_mb >= 100, "must be at least 100"),
+        ("tag.settle_seconds", tag.settle_seconds >= 0, "must be at least 0"),
+        ("publish.page_size", publish.page_size >= 1, "must be at least 1"),
+        ("publish.max_pages", publish.max_pages >= 1, "must be at least 1"),
+        ("publish.thumbnail", 16 <= publish.thumbnail <= 1024, "must lie in 16..1024"),
+    ]  # fmt: skip
+    _hold(rules)
+
+
+def _check_train(train: Train, key: str) -> None:
+    _hold(
+        [
+            (f"{key}.pooled", len(train.pooled) >= 1, "must name at least one stage"),
+            (f"{key}.epochs", train.epochs >= 1, "must be at least 1"),
+            (f"{key}.batch_size", train.batch_size >= 2, "must be at least 2, for batch norm"),
+            (f"{key}.head_lr", train.head_lr > 0, "must be above 0"),
+            (f"{key}.trunk_lr", train.trunk_lr >= 0, "must be at least 0"),
+            (f"{key}.weight_decay", train.weight_decay >= 0, "must be at least 0"),
+            (f"{key}.ema", 0 <= train.ema < 1, "must lie in [0, 1)"),
+            (f"{key}.dropout", 0 <= train.dropout < 1, "must lie in [0, 1)"),
+            (f"{key}.label_smoothing", 0 <= train.label_smoothing < 1, "must lie in [0, 1)"),
+            (f"{key}.positive_weight", train.positive_weight >= 1, "must be at least 1"),
+            (
+                f"{key}.freeze",
+                train.weights == "imagenet" or train.freeze == "none",
+                "freezing layers of a network with random weights (train.weights: none) would "
+                "keep them random: set train.freeze to none, or train.weights to imagenet",
+            ),
+        ]
+    )
+
+
+def _hold(rules: Iterable[tuple[str, bool, str]]) -> None:
+    """Raise ParamsError for the first rule that does not hold; no comparison holds for NaN."""
     for key, holds, rule in rules:
         if not holds:
             raise ParamsError(f"{key}: {rule}")

@@ -29,7 +29,7 @@ from typing import Any, Literal
 import yaml
 
 from . import params
-from .errors import ShoetaggerError
+from .errors import PassingError, ShoetaggerError
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class PipelineError(ShoetaggerError):
     """A run cannot be prepared, or a command of it failed; doing it again fails again."""
 
 
-class TryAgainError(PipelineError):
+class TryAgainError(PipelineError, PassingError):
     """What failed may pass by itself: DVC is busy, a remote is away, a stage was killed."""
 
 
@@ -281,6 +281,22 @@ def checkout(settings: Settings, plan: Plan) -> Path:
     with contextlib.suppress(FileNotFoundError):  # pruned by another worker at this moment
         os.utime(folder)  # in use: the last to be pruned
     return folder
+
+
+@contextlib.contextmanager
+def using(settings: Settings, plan: Plan, stage: str) -> Iterator[Path]:
+    """Hold the plan's checkout, safe from pruning, with the outputs of a stage in it.
+
+    Where this worker's checkout lacks them, the stage is run, which mostly means restored.
+    """
+    while True:
+        folder = checkout(settings, plan)
+        if not all(path.exists() for path in outputs(folder, stage).values()):
+            run_stage(settings, plan, stage)
+        with _lock(folder, fcntl.LOCK_SH):
+            if folder.is_dir():  # not pruned between the lines above
+                yield folder
+                return
 
 
 def prune(settings: Settings, keep: int = KEPT_CHECKOUTS) -> list[str]:

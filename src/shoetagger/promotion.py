@@ -7,29 +7,26 @@ and is written down as such.
 
 from __future__ import annotations
 
-import getpass
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from . import params, pipeline
 from .errors import ShoetaggerError
+from .registry import CHALLENGER, CHAMPION, Registry, RegistryError, Version, holds
 from .settings import Settings
-from .store import Store
+from .store import Move, MoveConflict, Store
 from .store.rows import MoveKind
-
-if TYPE_CHECKING:  # mlflow takes seconds to import, and pinning cached bundles needs none of it
-    from .registry import Registry, Version
+from .tracking import TrackingError
 
 logger = logging.getLogger(__name__)
 
-CHAMPION, CHALLENGER = "champion", "challenger"
 _BATCH = 64
 
 
@@ -77,26 +74,27 @@ def register(settings: Settings, plan: pipeline.Plan, group: str) -> Challenger:
     """
     from .evaluate import flat_figures
     from .images import Limits
-    from .model import load_bundle
+    from .model import BUNDLE_FILE, load_bundle
 
     options = pipeline.params_of(settings, plan)
-    checkout = pipeline.checkout(settings, plan)
-    made = pipeline.outputs(checkout, f"evaluate@{group}")
-    directory = made["bundle.json"].parent
-    bundle = load_bundle(directory)
+    stage = f"evaluate@{group}"
     registry = _registry(settings)
-    version = registry.register(
-        directory,
-        limits=Limits(options.images.max_bytes, options.images.max_pixels),
-        tags={
-            "git_commit": plan.commit,
-            "data_revision": pipeline.data_revision(checkout),
-            "overrides": " ".join(plan.overrides),
-        },
-        metrics=flat_figures(json.loads(made[f"{group}.json"].read_text())),
-        figures=made["figures"],
-    )
-    with Store(settings.store_url) as store:
+    with pipeline.using(settings, plan, stage) as checkout, Store(settings.store_url) as store:
+        made = pipeline.outputs(checkout, stage)
+        directory = made[BUNDLE_FILE].parent
+        bundle = load_bundle(directory)
+        version = registry.register(
+            directory,
+            limits=Limits(options.images.max_bytes, options.images.max_pixels),
+            tags={
+                "git_commit": plan.commit,
+                "data_revision": pipeline.data_revision(checkout),
+                "overrides": " ".join(plan.overrides),
+                "validation_side": _validation_side(options),
+            },
+            metrics=flat_figures(json.loads(made[f"{group}.json"].read_text())),
+            figures=made["figures"],
+        )
         _remember(store, version, bundle.tags)
     registry.set_alias(group, CHALLENGER, version.number)
     return Challenger(group, version.digest, version.number)
@@ -105,11 +103,14 @@ def register(settings: Settings, plan: pipeline.Plan, group: str) -> Challenger:
 def compare(settings: Settings, plan: pipeline.Plan, group: str, digest: str) -> Comparison:
     """Judge a challenger and the live champion by today's validation pictures, and gate it.
 
-    No version ever trained on the validation side. Without a champion the challenger passes.
+    Judged are pictures whose hash puts them on the validation side: neither version trained on
+    them, as long as both were split by one seed and share, which is checked. Without a champion
+    the challenger passes.
     """
     with Store(settings.store_url) as store:
         champion = store.live().get(group)
         versions = {v.digest: v.version or "?" for v in store.versions(group)}
+        moves = store.history(group)
 
     def verdict(passes: bool, *reasons: str, **figures: float) -> Comparison:
         return Comparison(
@@ -127,10 +128,24 @@ def compare(settings: Settings, plan: pipeline.Plan, group: str, digest: str) ->
         return verdict(True, "the first version of its group")
     if champion == digest:
         return verdict(False, f"version {versions[digest]} is the champion already")
+    if (taken_back := _taken_back(moves, digest)) is not None:
+        return verdict(
+            False,
+            f"version {versions[digest]} was taken back on {taken_back.created_at:%Y-%m-%d} by "
+            f"{taken_back.by} ({taken_back.why}): whoever finds it right now moves the alias by "
+            "hand",
+        )
     options = pipeline.params_of(settings, plan)
+    if _split_otherwise(settings, group, champion, options):
+        return verdict(
+            False,
+            f"version {versions[champion]} was trained with another split.seed or "
+            "split.validation, so on some of today's validation pictures: its figures on them "
+            "mean nothing; move the alias by hand, or restore the split",
+        )
     directories = [bundle_directory(settings, d) for d in (digest, champion)]
-    checkout = pipeline.checkout(settings, plan)
-    judged = _judge(settings, options, checkout, group, directories)
+    with pipeline.using(settings, plan, "split") as checkout:
+        judged = _judge(settings, options, checkout, group, directories)
     if judged is None:
         return verdict(
             False,
@@ -144,6 +159,26 @@ def compare(settings: Settings, plan: pipeline.Plan, group: str, digest: str) ->
     if mine >= theirs - margin:
         return verdict(True, f"{words}: not worse by more than {margin}", **figures)
     return verdict(False, f"{words}: worse by more than {margin} (promote.margin)", **figures)
+
+
+def _taken_back(moves: Sequence[Move], digest: str) -> Move | None:
+    """Return the move by which a person took a bundle back, if that was the last word on it."""
+    done = [m for m in moves if m.state == "done" and digest in (m.from_digest, m.to_digest)]
+    last = done[-1] if done else None
+    if last is None or last.from_digest != digest or last.kind not in ("rollback", "manual"):
+        return None
+    return last
+
+
+def _validation_side(options: params.Params) -> str:
+    """Return what decides which pictures are for validation, as a version's tag."""
+    return f"seed {options.split.seed}, share {options.split.validation}"
+
+
+def _split_otherwise(settings: Settings, group: str, champion: str, options: params.Params) -> bool:
+    version = _version_of(_registry(settings), group, champion)
+    side = version.tags.get("validation_side") if version else None
+    return side is not None and side != _validation_side(options)
 
 
 def promote(
@@ -220,24 +255,22 @@ def rollback(settings: Settings, group: str, *, to: str | None, by: str, why: st
 def reconcile(settings: Settings, store: Store, groups: Sequence[str]) -> None:
     """Complete moves that were left pending, and write down aliases that were moved by hand.
 
-    With MLflow down nothing is changed, and a warning says so.
+    A group whose registry is away, or says what cannot be, is left with what the store calls live,
+    and a warning says so.
     """
-    from .registry import RegistryError
-    from .tracking import TrackingError
-
-    try:
-        registry = _registry(settings)
-        for group in groups:
+    for group in groups:
+        try:
+            registry = _registry(settings)
             _complete_pending(store, registry, group)
             _accept_by_hand(settings, store, registry, group)
-    except (RegistryError, TrackingError) as error:
-        logger.warning("going on with what the store calls live: %s", error)
+        except (RegistryError, TrackingError) as error:
+            logger.warning("%s: going on with what the store calls live: %s", group, error)
 
 
 def bundle_directory(settings: Settings, digest: str) -> Path:
-    """Return the local folder of a bundle, fetched from the registry where it is not cached."""
+    """Return the local folder of a bundle, fetched from the registry where it is not whole here."""
     cached = settings.bundles / digest
-    if (cached / "bundle.json").is_file():
+    if holds(cached, digest):
         return cached
     registry = _registry(settings)
     with Store(settings.store_url) as store:
@@ -251,14 +284,7 @@ def bundle_directory(settings: Settings, digest: str) -> Path:
     return registry.fetch(version, settings.bundles)
 
 
-def user() -> str:
-    """Return who is at the keyboard, for the ledger."""
-    return getpass.getuser()
-
-
 def _registry(settings: Settings) -> Registry:
-    from .registry import Registry
-
     return Registry(settings.tracking_uri, settings.artifacts)
 
 
@@ -275,10 +301,15 @@ def _remember(store: Store, version: Version, tags: Sequence[str]) -> None:
 
 def _complete_pending(store: Store, registry: Registry, group: str) -> None:
     for move in store.pending_moves():
-        if move.group == group:
-            _point(registry, group, move.to_digest)
-            store.finish_move(move.id)
-            logger.warning("%s: completed the pending %s to %s", group, move.kind, move.to_digest)
+        if move.group != group:
+            continue
+        if move.to_digest and _version_of(registry, group, move.to_digest) is None:
+            store.cancel_move(move.id)
+            logger.warning("%s: gave up move %d: its version left the registry", group, move.id)
+            continue
+        _point(registry, group, move.to_digest)
+        store.finish_move(move.id)
+        logger.warning("%s: completed the pending %s to %s", group, move.kind, move.to_digest)
 
 
 def _point(registry: Registry, group: str, digest: str | None) -> None:
@@ -297,25 +328,33 @@ def _version_of(registry: Registry, group: str, digest: str) -> Version | None:
 
 
 def _accept_by_hand(settings: Settings, store: Store, registry: Registry, group: str) -> None:
+    """Let the store follow an alias that no move of the ledger explains."""
     from .model import load_bundle
 
+    before = store.live().get(group)
     version = registry.by_alias(group, CHAMPION)
-    live = store.live().get(group)
     named = version.digest if version else None
-    if named == live:
+    if named == before:
         return
-    kind: MoveKind = "remove" if version is None else "manual"
     if version is not None:
         bundle = load_bundle(registry.fetch(version, settings.bundles))
         _remember(store, version, bundle.tags)
-    move = store.begin_move(
-        group,
-        named,
-        kind=kind,
-        by="mlflow",
-        why=f"the alias {CHAMPION} was moved by hand in the registry",
-        expect_from=live,
-    )
+    elif before is not None and _version_of(registry, group, before) is None:
+        logger.warning(
+            "%s: the registry at %s does not know the live version; is it the right one? "
+            "Going on with what the store calls live",
+            group,
+            settings.tracking_uri,
+        )
+        return
+    kind: MoveKind = "remove" if version is None else "manual"
+    why = f"the alias {CHAMPION} was moved by hand in the registry"
+    if any(move.group == group for move in store.pending_moves()):
+        return  # a promotion is under way, and its alias is not one moved by hand
+    try:
+        move = store.begin_move(group, named, kind=kind, by="mlflow", why=why, expect_from=before)
+    except MoveConflict:
+        return  # a promotion came in between: what it leaves is the next run's to see
     store.finish_move(move)
     logger.warning("%s: the alias was moved by hand, and that is accepted: %s", group, kind)
 
@@ -331,11 +370,13 @@ def _judge(
     from .engine import Engine
     from .evaluate import macro_f1, measurable_tags
     from .images import Limits, open_picture, tagging_view
-    from .split import read_split
+    from .split import read_split, side
     from .thresholds import decide
 
     table = read_split(pipeline.outputs(checkout, "split")["split"] / f"{group}.csv")
-    table = table[table["side"] == "validation"]
+    # By hash, not by the table: a positive that moved to this side today was trained on before.
+    held = table["image_id"].map(lambda image_id: side(image_id, options.split)) == "validation"
+    table = table[held & (table["side"] == "validation")]
     engine = Engine(directories, settings.device)
     tags = [t for t in engine.bundles[0].tags if all(t in b.tags for b in engine.bundles)]
     truth = table[tags].to_numpy(dtype=np.uint8)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from . import params as parameters
-from .errors import ShoetaggerError
+from .errors import PassingError
 from .pages import (
     Day,
     LiveGroup,
@@ -60,7 +60,7 @@ DAYS_PICTURED = 30
 Progress = Callable[[str, int, int], None]
 
 
-class PublishError(ShoetaggerError):
+class PublishError(PassingError):
     """A table or a page cannot be written, or an export was asked for that there is not."""
 
 

@@ -163,7 +163,7 @@ class Registry:
         registry gives another bundle than the version names.
         """
         target = cache / version.digest
-        if _holds(target, version.digest):
+        if holds(target, version.digest):
             return target
         beside = cache / f".{uuid.uuid4().hex}"
         beside.mkdir(parents=True)
@@ -175,18 +175,18 @@ class Registry:
                 got = download_artifacts(
                     f"{source}/artifacts/bundle", dst_path=str(beside), tracking_uri=self._uri
                 )
-            if not _holds(Path(got), version.digest):
+            if not holds(Path(got), version.digest):
                 raise RegistryError(
                     f"version {version.number} of {version.name} is registered with bundle "
                     f"{version.digest[:12]}, but its files are another or are damaged: register "
                     "the model again and promote that version"
                 )
-            if target.exists() and not _holds(target, version.digest):
+            if target.exists() and not holds(target, version.digest):
                 shutil.rmtree(target)
             try:
                 Path(got).rename(target)
             except OSError:
-                if not _holds(target, version.digest):  # another process was not the faster one
+                if not holds(target, version.digest):  # another process was not the faster one
                     raise
         finally:
             shutil.rmtree(beside)
@@ -256,8 +256,8 @@ def _checked(directory: Path) -> Bundle:
     return bundle
 
 
-def _holds(directory: Path, digest: str) -> bool:
-    """Tell whether a folder holds the whole bundle of this digest."""
+def holds(directory: Path, digest: str) -> bool:
+    """Tell whether a folder holds the whole bundle of this digest, undamaged."""
     from .model import WEIGHTS_FILE, ModelError, file_sha256, load_bundle
 
     try:

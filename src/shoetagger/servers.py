@@ -30,7 +30,7 @@ import httpx
 import psutil
 
 from .errors import ShoetaggerError
-from .settings import Settings
+from .settings import Settings, sqlite_url
 
 HOST = "127.0.0.1"
 USER = "admin"
@@ -137,7 +137,7 @@ def own_mlflow(settings: Settings, ports: Ports) -> str | None:
     if uri.scheme not in ("http", "https"):
         return settings.tracking_uri
     if uri.hostname in (HOST, "localhost") and uri.port == ports.mlflow:
-        return f"sqlite:///{settings.home / 'mlflow' / 'mlflow.db'}"
+        return settings.mlflow_database
     return None
 
 
@@ -165,7 +165,7 @@ def airflow_environment(settings: Settings, ports: Ports) -> dict[str, str]:
         "AIRFLOW__API__HOST": HOST,
         "AIRFLOW__API__PORT": str(ports.airflow),
         "AIRFLOW__API__WORKERS": "1",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": sqlite_url(home / "airflow.db"),
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(task_logs(settings)),
         "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "10",
         "MLFLOW_TRACKING_URI": tracking,

@@ -35,15 +35,20 @@ class Settings:
             repo=repo,
             home=home,
             inbox=Path(environ.get("SHOETAGGER_INBOX") or home / "inbox").absolute(),
-            store_url=environ.get("SHOETAGGER_STORE_URL") or f"sqlite:///{home / 'store.db'}",
-            tracking_uri=environ.get("MLFLOW_TRACKING_URI")
-            or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
+            store_url=_absolute(environ.get("SHOETAGGER_STORE_URL"))
+            or sqlite_url(home / "store.db"),
+            tracking_uri=_absolute(environ.get("MLFLOW_TRACKING_URI")) or _mlflow_database(home),
             device=device,
         )
 
     @property
     def params_file(self) -> Path:
         return self.repo / "params.yaml"
+
+    @property
+    def mlflow_database(self) -> str:
+        """URL of the embedded database that MLflow keeps runs and versions in."""
+        return _mlflow_database(self.home)
 
     @property
     def artifacts(self) -> Path:
@@ -69,6 +74,23 @@ class Settings:
     def published(self) -> Path:
         """Parquet, CSV and pages that others read."""
         return self.home / "published"
+
+
+def _mlflow_database(home: Path) -> str:
+    return sqlite_url(home / "mlflow" / "mlflow.db")
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the URL of a SQLite file; `%` and `?` in its path would mean something else."""
+    return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
+
+
+def _absolute(url: str | None) -> str:
+    """Return a URL whose SQLite file, if it is one, every process finds alike."""
+    scheme, relative, path = (url or "").partition("sqlite:///")
+    if scheme or not relative or not path or path.startswith((":", "/", "file:")):
+        return url or ""
+    return f"sqlite:///{Path(path).absolute()}"
 
 
 def find_repo(named: str | None) -> Path:

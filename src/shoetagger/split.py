@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +58,7 @@ def split_group(
 
 def write_split(table: pd.DataFrame, path: Path) -> None:
     """Write a split table as CSV."""
-    table.to_csv(path, index=False, lineterminator="\n")
+    table.to_csv(path, index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
 
 
 def read_split(path: Path) -> pd.DataFrame:

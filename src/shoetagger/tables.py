@@ -63,7 +63,12 @@ def shown_name(locator: str, inbox: Path) -> str:
     path = unquote_to_bytes(urlsplit(locator).path)
     root = bytes(inbox).rstrip(b"/") + b"/"
     name = path[len(root) :] if path.startswith(root) else path.rsplit(b"/", 1)[-1]
-    return "".join(_visible(letter) for letter in name.decode("utf-8", "backslashreplace"))
+    return printable(name.decode("utf-8", "backslashreplace"))
+
+
+def printable(text: str) -> str:
+    """Return a text as one line, with what a terminal or a page would obey as escapes."""
+    return "".join(_visible(letter) for letter in text)
 
 
 # Left-to-right and right-to-left overrides, embeddings, isolates and marks.

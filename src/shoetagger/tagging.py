@@ -26,7 +26,7 @@ from .decoding import Decoded, DecodePool
 from .errors import ShoetaggerError
 from .images import Limits
 from .settings import Settings
-from .store import Backlog, FileRow, Prediction, RejectedFile, Store, Tagged
+from .store import Backlog, FileRow, Prediction, RejectedFile, Store, Tagged, file_id_of
 
 if TYPE_CHECKING:  # torch takes seconds to import, and only shards need it
     from .engine import Engine
@@ -214,6 +214,8 @@ class _Shard:
 
         def locators() -> Iterator[str]:
             for row in self._pages(self._backlog):
+                if not row.locators:  # lost between two looks: no work any more
+                    continue
                 rows.setdefault(row.locators[0], []).append(row)
                 yield row.locators[0]
 
@@ -252,7 +254,8 @@ class _Shard:
             for groups, pictures in wanting.items()
             for prediction in self._predict(pictures, [self.run.pins[g] for g in groups])
         ]
-        self.store.record(predictions=predictions, run_id=self.run.run_id, now=_now())
+        gone = [file_id_of(d.locator) for _, d in batch if _is_gone(d)]
+        self.store.record(predictions=predictions, gone=gone, run_id=self.run.run_id, now=_now())
         self._count(retagged=len(good), deferred=len(batch) - len(good))
 
     def _predict(self, decoded: Sequence[Decoded], digests: Iterable[str]) -> list[Prediction]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .errors import ShoetaggerError
+from .errors import PassingError, ShoetaggerError
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -26,12 +26,9 @@ def _final() -> Iterator[Settings]:
     """Give the places, and fail the task for good by errors that a retry cannot mend."""
     from airflow.sdk.exceptions import AirflowFailException
 
-    from .pipeline import TryAgainError
-    from .tracking import SilentError
-
     try:
         yield Settings.from_environment()
-    except (TryAgainError, SilentError):
+    except PassingError:
         raise
     except ShoetaggerError as error:
         raise AirflowFailException(str(error)) from error

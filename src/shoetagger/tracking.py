@@ -30,7 +30,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from .errors import ShoetaggerError
+from .errors import PassingError, ShoetaggerError
 from .replacing import replacing
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class TrackingError(ShoetaggerError):
     """MLflow, or the outbox that stands in for it, cannot be used."""
 
 
-class SilentError(TrackingError):
+class SilentError(TrackingError, PassingError):
     """MLflow does not answer, or not as MLflow would: it may later."""
 
 
@@ -503,7 +503,7 @@ class _Journal:
             beside = outbox / f".{name}"
             beside.mkdir(parents=True)
             journal = cls(beside, _lock_now(beside))
-            journal.append(start=dict(start), host=socket.gethostname(), user=_user())
+            journal.append(start=dict(start), host=socket.gethostname(), user=user())
             # Only now can others see it: locked, and with its first line.
             beside.rename(outbox / name)
         except OSError as error:
@@ -711,7 +711,8 @@ def _plain(name: str) -> str:
     return "".join(c if c.isalnum() or c in "_-. :/" else " " for c in name)
 
 
-def _user() -> str:
+def user() -> str:
+    """Return who is at work here, for runs and the ledger."""
     try:
         return getuser()
     except (KeyError, OSError):  # a user id without a name, as containers have

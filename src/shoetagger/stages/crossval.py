@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -39,9 +40,11 @@ def main(
         for fold in range(folds):
             found.append(_score_fold(lesson, fold, on_epoch))
     out.parent.mkdir(parents=True, exist_ok=True)
-    columns = ["image_id", "fold", *lesson.tags]
+    columns = ["image_name", "fold", *lesson.tags]
     table = pd.concat(found) if found else pd.DataFrame(columns=columns)
-    table.sort_index().to_csv(out, index=False, lineterminator="\n", float_format="%.6f")
+    table.sort_index().to_csv(
+        out, index=False, lineterminator="\n", float_format="%.6f", quoting=csv.QUOTE_NONNUMERIC
+    )
     typer.echo(f"{group}: {len(table)} pictures scored out of {folds} folds")
 
 
@@ -61,7 +64,7 @@ def _score_fold(lesson: Lesson, fold: int, on_epoch: Callable[[Epoch], None]) ->
         on_epoch=on_epoch,
     )
     rows = np.flatnonzero(held_out.to_numpy())
-    table = lesson.table.loc[held_out, ["image_id", "fold"]]
+    table = lesson.table.loc[held_out, ["image_name", "fold"]].copy()
     table[list(lesson.tags)] = scores(model, source, rows, recipe.freeze, lesson.device)
     return table
 

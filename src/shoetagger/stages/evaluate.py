@@ -98,10 +98,10 @@ def main(
 
 def _read_crossval(path: Path, lesson: Lesson) -> pd.DataFrame:
     """Return the out-of-fold scores beside the truth: columns fold, tags, then true_<tag>."""
-    table = pd.read_csv(path, dtype={"image_id": str})
-    known = lesson.table.drop_duplicates("image_id").set_index("image_id")
+    table = pd.read_csv(path, dtype={"image_name": str}, keep_default_na=False)
+    known = lesson.table.set_index("image_name").loc[table["image_name"]]
     for tag in lesson.tags:
-        table[f"true_{tag}"] = known[tag].reindex(table["image_id"]).to_numpy()
+        table[f"true_{tag}"] = known[tag].to_numpy()
     return table
 
 

@@ -18,9 +18,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError, NoSuchModuleError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InvalidRequestError,
+    NoSuchModuleError,
+    OperationalError,
+)
 
-from .rows import StoreError
+from .rows import StoreAwayError, StoreError
 
 # The revision of `migrations` that this code is written for.
 REVISION = "0001"
@@ -28,7 +34,7 @@ REVISION = "0001"
 BUSY_SECONDS = 60.0
 _WRITER_LOCK = 0x5403_7A66  # an advisory lock of PostgreSQL, the same for all stores
 
-_HOW_TO_MIGRATE = "run `make setup` or `shoetagger migrate`"
+_HOW_TO_MIGRATE = "run `shoetagger migrate`"
 
 
 class Database:
@@ -97,7 +103,7 @@ class Database:
                 return
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() > give_up:
-                    raise StoreError(f"store {self.name}: {error}") from None
+                    raise StoreAwayError(f"store {self.name}: {error}") from None
                 time.sleep(0.05)
             finally:
                 connection.close()
@@ -128,7 +134,9 @@ class Database:
         except (DBAPIError, sqlite3.Error, OSError) as error:
             cause = error.orig if isinstance(error, DBAPIError) else error
             first_lines = " ".join(str(cause).split("\n")[:2]).strip()
-            raise StoreError(f"store {self.name}: {first_lines}{_advice(first_lines)}") from error
+            away = isinstance(error, OperationalError | sqlite3.OperationalError | OSError)
+            kind = StoreAwayError if away else StoreError
+            raise kind(f"store {self.name}: {first_lines}{_advice(first_lines)}") from error
 
 
 def _engine(url: str) -> Engine:

@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from shoetagger.errors import ShoetaggerError
+from shoetagger.errors import PassingError, ShoetaggerError
 
 MoveKind = Literal["promote", "rollback", "manual", "remove"]
 
 
 class StoreError(ShoetaggerError):
     """The store cannot do what was asked; the message says what to do."""
+
+
+class StoreAwayError(StoreError, PassingError):
+    """The database does not answer, or not in time: trying again may help."""
 
 
 class MoveConflict(StoreError):  # noqa: N818 - what happened, in the words of the ledger
