@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -46,6 +47,8 @@ class ExportFormat(StrEnum):
 
 def main() -> None:
     """Run the command; what a user can mend is one line on stderr and exit code 1."""
+    # Before torch is imported: its threads should sleep while they wait, not spin.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     for chatty in ("alembic", "mlflow", "httpx", "matplotlib"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
