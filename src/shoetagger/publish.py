@@ -74,7 +74,7 @@ def publish_changes(
     """Bring the tables and pages in `settings.published` up to date with the store.
 
     Rewrites the days whose rows changed since they were last published, the list of rejected files
-    and the index; every day if asked, or where groups, params.publish or the look of the pages
+    and the index; every day if asked, or where groups, page sizes or the look of the pages
     changed. A day counts as published when all its files are in their places. Two of these wait
     for each other.
 
