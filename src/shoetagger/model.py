@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -17,11 +16,12 @@ import numpy as np
 import torch
 import torchvision
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .errors import ShoetaggerError
 from .images import Transform
+from .replacing import replacing
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 WEIGHTS_FILE = "weights.safetensors"
@@ -222,23 +222,15 @@ def save_weights(model: TagModel, path: Path, pretrained: str | None) -> str:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file(tensors, beside, metadata={"pretrained": pretrained or ""})
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write(save(tensors, metadata={"pretrained": pretrained or ""}))
     return file_sha256(path)
 
 
 def save_bundle(bundle: Bundle, path: Path) -> None:
     """Write bundle.json, beside and renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(json.dumps(bundle.as_dict(), indent=1, sort_keys=True) + "\n")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write(json.dumps(bundle.as_dict(), indent=1, sort_keys=True).encode() + b"\n")
 
 
 def load_bundle(directory: Path) -> Bundle:

@@ -16,14 +16,14 @@ from ..model import pick_device
 from ..settings import Settings
 from ..train import Epoch, fit, scores
 from .command import progress, run
-from .inputs import Lesson, open_lesson
+from .inputs import Features, Group, Images, Lesson, SplitTable, open_lesson
 
 
 def main(
-    group: Annotated[str, typer.Argument(help="group of tags, as in params.yaml")],
-    split: Annotated[Path, typer.Option(help="the group's table")],
-    images: Annotated[Path, typer.Option(help="folder of the pictures")],
-    features: Annotated[Path, typer.Option(help="folder of the stage features")],
+    group: Group,
+    split: SplitTable,
+    images: Images,
+    features: Features,
     out: Annotated[Path, typer.Option(help="CSV file of the scores to write")],
 ) -> None:
     """Score every training picture by a model that has not seen its fold."""

@@ -31,7 +31,7 @@ from ..settings import Settings
 from ..thresholds import UNCALIBRATED, calibrate, decide, names
 from ..train import scores
 from .command import run
-from .inputs import Lesson, open_lesson
+from .inputs import Features, Group, Images, Lesson, SplitTable, open_lesson
 from .runs import continue_run
 
 
@@ -56,10 +56,10 @@ class Judged:
 
 
 def main(
-    group: Annotated[str, typer.Argument(help="group of tags, as in params.yaml")],
-    split: Annotated[Path, typer.Option(help="the group's table")],
-    images: Annotated[Path, typer.Option(help="folder of the pictures")],
-    features: Annotated[Path, typer.Option(help="folder of the stage features")],
+    group: Group,
+    split: SplitTable,
+    images: Images,
+    features: Features,
     weights: Annotated[Path, typer.Option(help="weights that the stage train wrote")],
     crossval: Annotated[Path, typer.Option(help="scores that the stage crossval wrote")],
     bundle: Annotated[Path, typer.Option(help="bundle.json to write")],

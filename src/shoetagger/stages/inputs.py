@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import torch
+import typer
 
 from ..features import Source, open_source
 from ..images import Limits, Pictures, Transform
@@ -15,6 +17,12 @@ from ..model import TagModel, build
 from ..params import Params
 from ..split import read_split
 from ..train import Examples
+
+# Arguments that the stages of a group have in common.
+Group = Annotated[str, typer.Argument(help="group of tags, as in params.yaml")]
+SplitTable = Annotated[Path, typer.Option("--split", help="the group's table")]
+Images = Annotated[Path, typer.Option("--images", help="folder of the pictures")]
+Features = Annotated[Path, typer.Option("--features", help="folder of the stage features")]
 
 
 @dataclass(frozen=True)

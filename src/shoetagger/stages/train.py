@@ -13,15 +13,15 @@ from ..model import pick_device, save_weights
 from ..settings import Settings
 from ..train import Epoch, fit
 from .command import progress, run
-from .inputs import open_lesson
+from .inputs import Features, Group, Images, SplitTable, open_lesson
 from .runs import start_run
 
 
 def main(
-    group: Annotated[str, typer.Argument(help="group of tags, as in params.yaml")],
-    split: Annotated[Path, typer.Option(help="the group's table")],
-    images: Annotated[Path, typer.Option(help="folder of the pictures")],
-    features: Annotated[Path, typer.Option(help="folder of the stage features")],
+    group: Group,
+    split: SplitTable,
+    images: Images,
+    features: Features,
     weights: Annotated[Path, typer.Option(help="safetensors file to write")],
     history: Annotated[Path, typer.Option(help="CSV file of the losses to write")],
 ) -> None:
