@@ -42,6 +42,7 @@ HOURS = {"execution_timeout": timedelta(hours=6)}
 def train_tag_models() -> None:
     run_stage = step(**HOURS)(tasks.run_stage)
     plan = step(**HOURS)(tasks.checkout)()
+    groups = step(tasks.groups)(plan)
     split = run_stage.override(task_id="split")(plan, "split")
     features = run_stage.override(task_id="features", pool="gpu")(plan, "features")
 
@@ -59,7 +60,7 @@ def train_tag_models() -> None:
         promoted(plan, group=group, comparison=comparison)
         [train, crossval] >> evaluate >> challenger
 
-    split >> features >> model.partial(plan=plan).expand(group=step(tasks.groups)(plan))
+    groups >> split >> features >> model.partial(plan=plan).expand(group=groups)
 
 
 train_tag_models()

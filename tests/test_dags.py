@@ -125,7 +125,8 @@ def test_both_dags_are_read_quickly_and_import_nothing_heavy(read: Any) -> None:
 def test_training_goes_from_commit_to_champion_group_by_group(read: Any) -> None:
     tasks = read["dags"]["train_tag_models"]["tasks"]
     assert tasks["checkout"]["after"] == []
-    assert tasks["split"]["after"] == ["checkout"]
+    assert tasks["groups"]["after"] == ["checkout"]
+    assert tasks["split"]["after"] == ["checkout", "groups"]
     assert tasks["features"]["after"] == ["checkout", "split"]
     for name in ("train", "crossval"):
         assert tasks[f"model.{name}"]["after"] == ["checkout", "features", "groups"]
@@ -353,4 +354,5 @@ def test_an_unknown_group_fails_in_one_line(shop: Shop) -> None:
     ran = shop.run("train_tag_models", {"groups": ["colour"], "overrides": TINY})
     assert ran.state == "failed"
     assert ran.states("groups") == {-1: "failed"}
+    assert ran.states("split") == {-1: "upstream_failed"}
     assert "the groups are color, style, detail" in ran.line("no group 'colour'")
