@@ -247,8 +247,9 @@ def variables_read(path: Path) -> Iterator[str]:
             if re.fullmatch(r"SHOETAGGER_[A-Z_]+", node.value):
                 yield node.value
         elif isinstance(node, ast.Call) and "environ" in ast.unparse(node):
-            named = [a.value for a in node.args if isinstance(a, ast.Constant)]
-            yield from (n for n in named if isinstance(n, str) and re.fullmatch(r"[A-Z_]{5,}", n))
+            texts = [a.value for a in node.args if isinstance(a, ast.Constant)]
+            if texts and isinstance(texts[0], str) and re.fullmatch(r"[A-Z_]{5,}", texts[0]):
+                yield texts[0]
 
 
 def sources() -> list[Path]:
