@@ -1,0 +1,122 @@
+"""The whole job on real servers, as `make demo` does it, from a fresh clone of the last commit."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from shoetagger import demo, inbox, servers
+from shoetagger.servers import Ports
+from shoetagger.settings import Settings
+from shoetagger.store import Store
+
+REPO = Path(__file__).parents[1]
+GROUPS = ("color", "style", "detail")
+BETTER_THAN_FREQUENCY = 0.15
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Iterator[Settings]:
+    clone = tmp_path / "a clone"
+    subprocess.run(["git", "clone", "--quiet", str(REPO), str(clone)], check=True)
+    settings = Settings.from_environment({"SHOETAGGER_REPO": str(clone)})
+    yield settings
+    servers.down(settings, lambda _: None)
+
+
+@pytest.fixture
+def ports() -> Ports:
+    with socket.socket() as one, socket.socket() as other:
+        one.bind((servers.HOST, 0))
+        other.bind((servers.HOST, 0))
+        return Ports(one.getsockname()[1], other.getsockname()[1])
+
+
+def tags_in_store(settings: Settings) -> dict[str, dict[str, tuple[str, ...]]]:
+    """File name -> group -> current tags."""
+    store = Store(settings.store_url)
+    found = {
+        inbox.path_of(locator).name: {group: said.tags for group, said in row.groups.items()}
+        for row in store.current(GROUPS)
+        for locator in row.locators
+    }
+    store.close()
+    return found
+
+
+def versions_in_store(settings: Settings) -> list[tuple[str, str | None]]:
+    store = Store(settings.store_url)
+    found = [(version.group, version.version) for version in store.versions()]
+    store.close()
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_from_a_fresh_clone_to_tagged_pictures_and_again(settings: Settings, ports: Ports) -> None:
+    lines: list[str] = []
+    demo.demo(settings, ports, lines.append)
+    output = "\n".join(lines)
+
+    # The models have learned something that the tags' frequencies alone do not say.
+    (checkout,) = (path for path in settings.checkouts.iterdir() if path.is_dir())
+    for group in GROUPS:
+        metrics = json.loads((checkout / "metrics" / f"{group}.json").read_text())
+        gained = metrics["macro_f1"] - metrics["frequency_macro_f1"]
+        assert gained >= BETTER_THAN_FREQUENCY, (group, metrics)
+
+    # Every picture has tags of every group; every broken file its reason.
+    tags = tags_in_store(settings)
+    arrived = {path.name for path in settings.inbox.iterdir()}
+    store = Store(settings.store_url)
+    reasons = {inbox.path_of(row.locator).name: row.reason for row in store.rejected()}
+    store.close()
+    assert len(tags) == demo.ARRIVALS
+    assert all(set(said) == set(GROUPS) for said in tags.values())
+    assert all(said[group] for said in tags.values() for group in GROUPS)
+    assert tags.keys() | reasons.keys() == arrived
+    assert not tags.keys() & reasons.keys()
+    assert len(reasons) == 3
+    assert all(reasons.values())
+    assert sorted(versions_in_store(settings)) == sorted((group, "1") for group in GROUPS)
+
+    # It says so, with addresses, and publishes it.
+    for expected in (
+        f"{demo.ARRIVALS} pictures tagged by color v1, detail v1, style v1",
+        "3 files rejected",
+        ports.airflow_url,
+        ports.mlflow_url,
+    ):
+        assert expected in output
+    assert servers.credentials(settings)[1] not in output
+    pages = "".join(page.read_text() for page in (settings.published / "pages").rglob("*.html"))
+    assert "sneaker" in pages
+
+    # Nothing listens but on the loopback interface.
+    processes = [process for _, process in servers.marked_processes(settings)]
+    listening = {
+        (connection.laddr.ip, connection.laddr.port)
+        for process in processes
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr
+    }
+    assert listening == {(servers.HOST, ports.airflow), (servers.HOST, ports.mlflow)}
+
+    # Again: nothing is trained, registered or tagged a second time.
+    demo.demo(settings, ports, lines.append)
+    assert tags_in_store(settings) == tags
+    assert len(versions_in_store(settings)) == len(GROUPS)
+    status = ["git", "-C", str(settings.repo), "status", "--porcelain"]
+    assert subprocess.run(status, capture_output=True, check=True).stdout == b""
+
+    servers.down(settings)
+    assert not servers.marked_processes(settings)
+    for _, port in listening:
+        with socket.socket() as probe:
+            assert probe.connect_ex((servers.HOST, port)) != 0
