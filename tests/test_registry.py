@@ -391,7 +391,8 @@ def test_a_version_holds_no_pickle_and_no_path_of_this_machine(
 
 def test_a_version_takes_along_just_the_core_that_it_needs() -> None:
     modules = {name.removesuffix(".py") for name in registry_module.core_sources()}
-    assert modules == {"__init__", "engine", "errors", "images", "model", "thresholds"}
+    core = {"__init__", "engine", "errors", "images", "model", "replacing", "thresholds"}
+    assert modules == core
 
 
 def test_a_version_names_what_it_needs_from_the_index() -> None:
