@@ -7,14 +7,18 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from shoetagger.tracking import sync
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "shoetagger"
@@ -199,3 +203,102 @@ def test_a_stage_tells_a_user_in_one_line_what_is_wrong(project: Path, tmp_path:
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def lesson(project: Path, tmp_path: Path) -> Path:
+    """A folder in which a group can be trained, for longer than anybody waits."""
+    folder = tmp_path / "lesson"
+    folder.mkdir()
+    (folder / "data").symlink_to(project / "data")
+    document = yaml.safe_load((project / "params.yaml").read_text())
+    document["train"]["epochs"] = 100_000
+    (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    (folder / "dvc.yaml").write_text("stages: {}\n")
+    (folder / "src").symlink_to(project / "src")
+    run(folder, sys.executable, "-m", "shoetagger.stages.split", "data", "split")
+    listing = ["split/images.csv", "data/images", "features"]
+    run(folder, sys.executable, "-m", "shoetagger.stages.features", *listing)
+    return folder
+
+
+TRAIN = [
+    sys.executable, "-m", "shoetagger.stages.train", "color",
+    "--split", "split/color.csv", "--images", "data/images", "--features", "features",
+    "--weights", "models/color/weights.safetensors", "--history", "history.csv",
+]  # fmt: skip
+
+
+def places(lesson: Path, home: Path) -> dict[str, str]:
+    return os.environ | {
+        "PYTHONPATH": str(lesson / "src"),
+        "SHOETAGGER_HOME": str(home),
+        "SHOETAGGER_REPO": str(lesson),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_training_as_killed_and_leaves_no_half_written_file(
+    lesson: Path, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    home = tmp_path / "state"
+    with subprocess.Popen(
+        TRAIN, cwd=lesson, env=places(lesson, home), stderr=subprocess.PIPE, text=True
+    ) as training:
+        give_up = time.monotonic() + 300
+        while not _losses(home) and training.poll() is None and time.monotonic() < give_up:
+            time.sleep(0.2)
+        training.send_signal(signal.SIGINT)
+        said = training.communicate(timeout=120)[1]
+    assert training.returncode not in (0, -signal.SIGKILL), said
+    assert not (lesson / "models").exists()
+    assert not (lesson / "history.csv").exists()
+
+    sync(f"sqlite:///{home}/mlflow/mlflow.db", home / "outbox", home / "mlflow" / "artifacts")
+    client = MlflowClient(f"sqlite:///{home}/mlflow/mlflow.db")
+    experiment = client.get_experiment_by_name("shoetagger")
+    assert experiment is not None
+    (told,) = client.search_runs([experiment.experiment_id])
+    assert told.info.status == "KILLED"
+    assert "train_loss" in told.data.metrics
+
+
+def _losses(home: Path) -> list[str]:
+    """Return what a training has told of its losses so far, sent to MLflow or not."""
+    journals = home.glob("outbox/*/journal.jsonl")
+    return [line for path in journals for line in path.read_text().splitlines() if "loss" in line]
+
+
+@pytest.mark.slow
+def test_training_goes_on_while_mlflow_is_down_and_sync_sends_its_run_later(
+    lesson: Path, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    document = yaml.safe_load((lesson / "params.yaml").read_text())
+    document["train"]["epochs"] = 2
+    (lesson / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    home = tmp_path / "state"
+    environment = places(lesson, home) | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        TRAIN, cwd=lesson, env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    warnings = [line for line in done.stderr.splitlines() if "MLflow" in line]
+    assert len(warnings) == 1, done.stderr
+    assert (lesson / "models" / "color" / "weights.safetensors").exists()
+
+    database = f"sqlite:///{tmp_path}/later.db"
+    for sent in (1, 0):
+        report = sync(database, home / "outbox", home / "mlflow" / "artifacts")
+        assert (report.sent, report.waiting) == (sent, 0)
+    client = MlflowClient(database)
+    experiment = client.get_experiment_by_name("shoetagger")
+    assert experiment is not None
+    (told,) = client.search_runs([experiment.experiment_id])
+    assert told.info.status == "FINISHED"
+    history = client.get_metric_history(told.info.run_id, "train_loss")
+    assert [metric.step for metric in history] == [1, 2]
