@@ -92,7 +92,6 @@ def tag(
             f"two bundles of group {', '.join(sorted(twice))} were named: name one a group"
         )
     numbers = {b.group: versions.get(b.digest, b.digest[:12]) for b in engine.bundles}
-    logging.getLogger("shoetagger").setLevel(logging.WARNING)
     files = list(_files(paths))
     out = _Output(format, sys.stdout, list(numbers))
     # What a person names may be a link, wherever it leads.
