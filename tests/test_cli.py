@@ -129,6 +129,15 @@ def test_folders_are_found_by_any_path_and_links_by_name(
     assert json.loads(line)["tags"]["color"]
 
 
+def test_a_broken_file_is_judged_as_it_is_now(installed: Settings, pictures: Path) -> None:
+    assert installed
+    whole = (pictures / NAME).read_bytes()
+    (pictures / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    told = json.loads(call("tag", str(pictures / "cut.jpg"), "--format", "jsonl"))
+    assert "truncated" in told["rejected"]
+    assert "arriving" not in told["rejected"]
+
+
 def test_two_bundles_of_one_group_are_refused(pictures: Path, tmp_path: Path) -> None:
     write_bundle(tmp_path / "a")
     write_bundle(tmp_path / "b", head_seed=2)

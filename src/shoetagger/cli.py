@@ -80,7 +80,7 @@ def tag(
 ) -> None:
     """Tag pictures with the champions, or with the bundles named; nothing is stored."""
     from .engine import Engine
-    from .tagging import decode_pool
+    from .tagging import batched, decode_pool
 
     settings = Settings.from_environment()
     options = parameters.load(settings.params_file)
@@ -94,12 +94,13 @@ def tag(
     numbers = {b.group: versions.get(b.digest, b.digest[:12]) for b in engine.bundles}
     files = list(_files(paths))
     out = _Output(format, sys.stdout, list(numbers))
-    # What a person names may be a link, wherever it leads.
-    with decode_pool(options, engine, root=Path("/")) as pool, _bar(len(files)) as bar:
+    # What a person names may be a link, wherever it leads, and is judged as it is now.
+    pool = decode_pool(options, engine.transforms, Path("/"), settle_seconds=0.0)
+    with pool, _bar(len(files)) as bar:
         # The same file named twice is two lines: results come in the order given.
         names = iter(files)
         decoded = pool.run(locator for _, locator in files)
-        for batch in _batches(decoded, options.tag.batch_size):
+        for batch in batched(decoded, options.tag.batch_size):
             for line in _lines(engine, batch, [next(names)[0] for _ in batch], numbers):
                 out.write(line)
             bar.update(len(batch))
@@ -225,17 +226,6 @@ class _Output:
         self._stream.flush()
 
 
-def _batches(items: Iterable[Decoded], size: int) -> Iterator[list[Decoded]]:
-    batch: list[Decoded] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
 def _bar(total: int) -> tqdm[Any]:
     return tqdm(total=total, desc="tagging", unit=" files", disable=None, dynamic_ncols=True)
 
@@ -342,7 +332,7 @@ def validate(
     settings = Settings.from_environment()
     options = parameters.load(settings.params_file)
     folder = data or settings.repo / "data"
-    limits = Limits(options.images.max_bytes, options.images.max_pixels)
+    limits = Limits.of(options.images)
     labels = read_labels(
         find_sheet(folder),
         folder / "images",

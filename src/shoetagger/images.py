@@ -35,7 +35,7 @@ from .errors import ShoetaggerError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .params import Augment
+    from .params import Augment, Images
 
     Square = NDArray[np.uint8]  # (S, S, 3)
 
@@ -62,6 +62,11 @@ class Limits:
 
     max_bytes: int
     max_pixels: int
+
+    @classmethod
+    def of(cls, images: Images) -> Limits:
+        """Return the limits that params.yaml sets."""
+        return cls(images.max_bytes, images.max_pixels)
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def register(settings: Settings, plan: pipeline.Plan, group: str) -> Challenger:
         bundle = load_bundle(directory)
         version = registry.register(
             directory,
-            limits=Limits(options.images.max_bytes, options.images.max_pixels),
+            limits=Limits.of(options.images),
             tags={
                 "git_commit": plan.commit,
                 "data_revision": pipeline.data_revision(checkout),
@@ -381,7 +381,7 @@ def _judge(
     tags = [t for t in engine.bundles[0].tags if all(t in b.tags for b in engine.bundles)]
     truth = table[tags].to_numpy(dtype=np.uint8)
     measurable = measurable_tags(truth, options.evaluate.min_positives)
-    limits = Limits(options.images.max_bytes, options.images.max_pixels)
+    limits = Limits.of(options.images)
     found: dict[str, list[np.ndarray]] = {b.digest: [] for b in engine.bundles}
     images = pipeline.data_folder(checkout) / "images"
     names = list(table["image_name"])

@@ -24,7 +24,7 @@ import numpy as np
 from . import inbox, params
 from .decoding import Decoded, DecodePool
 from .errors import ShoetaggerError
-from .images import Limits
+from .images import Limits, Transform
 from .settings import Settings
 from .store import Backlog, FileRow, Prediction, RejectedFile, Store, Tagged, file_id_of
 
@@ -106,7 +106,7 @@ def find_arrivals(settings: Settings, run: TaggingRun) -> dict[str, int]:
     """Stream the inbox's listing into the store; returns the numbers of files seen and new."""
     seen = new = 0
     with Store(settings.store_url) as store:
-        for batch in _batched(inbox.scan(settings.inbox), _NOTED_AT_ONCE):
+        for batch in batched(inbox.scan(settings.inbox), _NOTED_AT_ONCE):
             new += store.note_arrivals(batch, _now())
             seen += len(batch)
     logger.info("run %s: %d files in %s, %d new", run.run_id, seen, settings.inbox, new)
@@ -147,7 +147,14 @@ def tag_shard(
     deadline = _deadline(run, options.tag.budget_minutes)
     with ExitStack() as stack:
         store = stack.enter_context(Store(settings.store_url))
-        pool = stack.enter_context(decode_pool(options, engine, settings.inbox))
+        pool = stack.enter_context(
+            decode_pool(
+                options,
+                engine.transforms,
+                settings.inbox,
+                settle_seconds=options.tag.settle_seconds,
+            )
+        )
         worker = _Shard(
             store=store,
             pool=pool,
@@ -165,17 +172,19 @@ def tag_shard(
     return counts
 
 
-def decode_pool(options: params.Params, engine: Engine, root: Path | None) -> DecodePool:
-    """Return the decoding processes for an engine's transforms; `root` bounds symbolic links."""
-    limits = Limits(options.images.max_bytes, options.images.max_pixels)
+def decode_pool(
+    options: params.Params, transforms: Sequence[Transform], root: Path, *, settle_seconds: float
+) -> DecodePool:
+    """Return the decoding processes as params.yaml bounds them; `root` bounds symbolic links."""
+    limits = Limits.of(options.images)
     return DecodePool(
-        engine.transforms,
+        transforms,
         limits,
         read=partial(inbox.read_picture, max_bytes=limits.max_bytes, root=root),
         workers=options.tag.decode_workers,
         seconds=options.tag.decode_seconds,
         memory_mb=options.tag.decode_memory_mb,
-        settle_seconds=options.tag.settle_seconds if root else 0.0,
+        settle_seconds=settle_seconds,
         ahead=2 * options.tag.batch_size,
     )
 
@@ -205,7 +214,7 @@ class _Shard:
                 rows[row.locator] = row
                 yield row.locator
 
-        for decoded in _batched(self.pool.run(locators()), self.batch):
+        for decoded in batched(self.pool.run(locators()), self.batch):
             self._settle([(rows.pop(d.locator), d) for d in decoded])
 
     def tag_backlog(self) -> None:
@@ -219,7 +228,7 @@ class _Shard:
                 rows.setdefault(row.locators[0], []).append(row)
                 yield row.locators[0]
 
-        for decoded in _batched(self.pool.run(locators()), self.batch):
+        for decoded in batched(self.pool.run(locators()), self.batch):
             self._retag([(rows[d.locator].pop(0), d) for d in decoded])
 
     def _settle(self, batch: Sequence[tuple[FileRow, Decoded]]) -> None:
@@ -357,7 +366,8 @@ def _deadline(run: TaggingRun, minutes: float) -> float:
     return (datetime.fromisoformat(run.started_at) + timedelta(minutes=minutes)).timestamp()
 
 
-def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield the items in lists of `size`, the last one maybe shorter."""
     iterator = iter(items)
     while batch := list(itertools.islice(iterator, size)):
         yield batch

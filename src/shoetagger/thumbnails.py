@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,11 +10,11 @@ from types import TracebackType
 import numpy as np
 from PIL import Image
 
-from . import inbox
 from .decoding import DecodePool
-from .images import Limits, Transform
+from .images import Transform
 from .params import Params
 from .replacing import replacing
+from .tagging import decode_pool
 
 # image ids -> where the bytes of each have been seen
 Sources = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
@@ -108,17 +107,7 @@ class Thumbnails(AbstractContextManager["Thumbnails"]):
 
     def _workers(self) -> DecodePool:
         if self._pool is None:
-            images, tag = self._params.images, self._params.tag
-            read = functools.partial(
-                inbox.read_picture, max_bytes=images.max_bytes, root=self._root
-            )
-            pool = DecodePool(
-                [transform(self._params.publish.thumbnail)],
-                Limits(images.max_bytes, images.max_pixels),
-                read=read,
-                workers=tag.decode_workers,
-                seconds=tag.decode_seconds,
-                memory_mb=tag.decode_memory_mb,
-            )
+            thumbnail = transform(self._params.publish.thumbnail)
+            pool = decode_pool(self._params, [thumbnail], self._root, settle_seconds=0.0)
             self._pool = pool.__enter__()
         return self._pool

@@ -84,7 +84,7 @@ def open_pictures(params: Params, table: pd.DataFrame, images: Path) -> Pictures
     return Pictures(
         paths=[images / name for name in table["image_name"]],
         transform=Transform(size=params.images.size),
-        limits=Limits(params.images.max_bytes, params.images.max_pixels),
+        limits=Limits.of(params.images),
         augment=params.images.augment,
         seed=params.train.seed,
     )

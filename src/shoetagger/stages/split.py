@@ -20,7 +20,7 @@ def main(
 ) -> None:
     """Check the label sheet, then write images.csv and <group>.csv with side and fold."""
     params = parameters.load(Path("params.yaml"))
-    limits = Limits(params.images.max_bytes, params.images.max_pixels)
+    limits = Limits.of(params.images)
 
     images = data / "images"
     labels = read_labels(
