@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from shoetagger.servers import Ports
 
 # Settings of the person who runs the tests must not reach them.
 for _name in list(os.environ):
@@ -26,6 +31,17 @@ def _state_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keep state out of the repo: in a folder of the test, unless a wider fixture names one."""
     if "SHOETAGGER_HOME" not in os.environ:
         monkeypatch.setenv("SHOETAGGER_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def ports() -> Ports:
+    """Two ports of this machine that nothing listens on."""
+    from shoetagger import servers
+
+    with socket.socket() as one, socket.socket() as other:
+        one.bind((servers.HOST, 0))
+        other.bind((servers.HOST, 0))
+        return servers.Ports(one.getsockname()[1], other.getsockname()[1])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

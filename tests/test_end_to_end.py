@@ -30,14 +30,6 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
     servers.down(settings, lambda _: None)
 
 
-@pytest.fixture
-def ports() -> Ports:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind((servers.HOST, 0))
-        other.bind((servers.HOST, 0))
-        return Ports(one.getsockname()[1], other.getsockname()[1])
-
-
 def tags_in_store(settings: Settings) -> dict[str, dict[str, tuple[str, ...]]]:
     """File name -> group -> current tags."""
     store = Store(settings.store_url)

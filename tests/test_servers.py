@@ -58,14 +58,6 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
     servers.down(settings, lambda _: None)
 
 
-@pytest.fixture
-def ports() -> Ports:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind((servers.HOST, 0))
-        other.bind((servers.HOST, 0))
-        return Ports(one.getsockname()[1], other.getsockname()[1])
-
-
 def listening(processes: list[psutil.Process]) -> set[tuple[str, int]]:
     return {
         (connection.laddr.ip, connection.laddr.port)
