@@ -7,8 +7,9 @@ import json
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -342,6 +343,36 @@ def validate(
     for warning in labels.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"{len(labels.names)} labelled pictures, {len(labels.tags)} tags: no faults")
+
+
+@app.command()
+def audit(
+    out: Annotated[Path, typer.Argument(help="Folder to write to.")] = Path("audit"),
+) -> None:
+    """List the cells of the label sheet to look at again, as a table and a page of pictures."""
+    from . import audit as auditing
+    from . import pages
+    from .replacing import replacing
+    from .tables import csv_line
+
+    settings = Settings.from_environment()
+    options, repo = parameters.load(settings.params_file), settings.repo
+    images = repo / "data" / "images"
+    found = auditing.findings(options, repo / "split", repo / "crossval", images)
+    thumbnails = auditing.thumbnails(found, images, options)
+    columns = [field.name for field in fields(auditing.Finding)]
+    lines = [columns, *(["" if v is None else str(v) for v in astuple(f)] for f in found)]
+    out.mkdir(parents=True, exist_ok=True)
+    for name, content in {
+        "audit.csv": b"".join(map(csv_line, lines)),
+        "audit.html": pages.audit_page(found, thumbnails).encode(),
+        "style.css": pages.style(options.groups).encode(),
+    }.items():
+        with replacing(out / name) as file:
+            file.write(content)
+    kinds = Counter(finding.kind for finding in found)
+    typer.echo(", ".join(f"{kind} {count}" for kind, count in kinds.items()) or "no findings")
+    typer.echo(f"written to {out / 'audit.html'} and audit.csv beside it")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from urllib.parse import quote
 
 import jinja2
 
+from .audit import Finding
 from .params import Group
 from .tables import Row, Tally
 
@@ -52,6 +54,15 @@ class Refusal:
     file: str
     reason: str
     first_seen: datetime
+
+
+@dataclass(frozen=True)
+class AuditSection:
+    """Findings of one kind, or of one tag, under a title."""
+
+    title: str
+    says: str
+    findings: list[Finding]
 
 
 @dataclass(frozen=True)
@@ -132,6 +143,32 @@ def index_page(
 def rejected_page(shown: Sequence[Refusal], total: int) -> str:
     """Return the page of rejected files; `total` counts those that are not shown, too."""
     return _template("rejected.html").render(refusals=shown, total=total)
+
+
+_AUDIT_SECTIONS = {
+    "exclusive": ("Contradictions", "Tags that cannot be true of one picture."),
+    "untagged": ("Without a tag of a group", "Was the row forgotten, or is a tag missing?"),
+    "copy": ("Copies", "Nearly the same picture twice; a copy flatters figures across the split."),
+}
+
+
+def audit_page(findings: Sequence[Finding], thumbnails: Mapping[str, bytes]) -> str:
+    """Return the contact sheet of an audit; `thumbnails` are JPEG bytes by image name."""
+    by_title: dict[str, AuditSection] = {}
+    for finding in findings:
+        title, says = _AUDIT_SECTIONS.get(
+            finding.kind,
+            (f"{finding.group}: {finding.tag}", "Scores out of fold contradict the sheet here."),
+        )
+        section = by_title.setdefault(title, AuditSection(title, says, []))
+        section.findings.append(finding)
+    pictures = {
+        name: f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+        for name, jpeg in thumbnails.items()
+    }
+    return _template("audit.html").render(
+        sections=list(by_title.values()), total=len(findings), pictures=pictures
+    )
 
 
 def page_name(number: int) -> str:

@@ -92,6 +92,13 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Audit:
+    per_tag: int
+    exclusive: tuple[tuple[str, ...], ...]
+    copy_correlation: float
+
+
+@dataclass(frozen=True)
 class Promote:
     margin: float
 
@@ -123,6 +130,7 @@ class Params:
     features: Features
     train: Train
     evaluate: Evaluate
+    audit: Audit
     promote: Promote
     tag: Tag
     publish: Publish
@@ -172,8 +180,8 @@ def parse(document: object) -> Params:
     return params
 
 
-# `split` writes a file of this name beside those of the groups.
-_RESERVED_GROUPS = frozenset({"images"})
+# `split` and `summary` write files of these names beside those of the groups.
+_RESERVED_GROUPS = frozenset({"images", "overall"})
 # Columns of the tables that a group's tags stand beside.
 _RESERVED_TAGS = frozenset({"image_name", "image_id", "side", "fold", "tags", "rejected"})
 
@@ -186,7 +194,7 @@ def _check_groups(params: Params) -> None:
         if not name.isidentifier() or name in _RESERVED_GROUPS:
             raise ParamsError(
                 f"groups.{name}: a group's name is made of letters, digits and underscores, and "
-                "is not `images`, for it becomes part of stage, file and model names"
+                "is neither `images` nor `overall`: it becomes part of stage, file and model names"
             )
         if not group.tags:
             raise ParamsError(f"groups.{name}.tags: name at least one tag")
@@ -233,6 +241,8 @@ def _check_ranges(params: Params) -> None:
         ("evaluate.min_positives", evaluate.min_positives >= 1, "must be at least 1"),
         ("evaluate.shrink", evaluate.shrink >= 0, "must be at least 0"),
         ("evaluate.bootstrap", evaluate.bootstrap >= 0, "must be at least 0"),
+        ("audit.per_tag", params.audit.per_tag >= 1, "must be at least 1"),
+        ("audit.copy_correlation", 0 < params.audit.copy_correlation <= 1, "must lie in (0, 1]"),
         ("promote.margin", params.promote.margin >= 0, "must be at least 0"),
         ("tag.schedule", len(tag.schedule.split()) == 5, "must be a cron line of five fields"),
         ("tag.shards", 1 <= tag.shards <= 256, "must lie in 1..256"),
