@@ -160,7 +160,7 @@ def _keep_columns(sheet: Path, tags: list[str]) -> None:
 
 @pytest.mark.slow
 def test_repro_runs_once_and_then_only_what_changed(project: Path) -> None:
-    everything = {"split", "features"} | {
+    everything = {"split", "features", "summary"} | {
         f"{stage}@{group}"
         for stage in ("train", "crossval", "evaluate")
         for group in ("color", "style")
@@ -171,6 +171,9 @@ def test_repro_runs_once_and_then_only_what_changed(project: Path) -> None:
     metrics = json.loads((project / "metrics" / "color.json").read_text())
     assert metrics["validation"]["pictures"] > 0
     assert metrics["crossval"]["pictures"] > 0
+    together = json.loads((project / "metrics" / "overall.json").read_text())["crossval"]
+    assert together["pictures"] == metrics["crossval"]["pictures"]
+    assert set(together["tags"]) == {"black", "white", "boot", "heel"}
     bundle = json.loads((project / "models" / "color" / "bundle.json").read_text())
     assert bundle["tags"] == ["black", "white"]
     style = (project / "models" / "style" / "bundle.json").read_bytes()
@@ -185,14 +188,18 @@ def test_repro_runs_once_and_then_only_what_changed(project: Path) -> None:
     changed = ",".join([f'"{name}"', "" if black == "1" else "1", *others])
     sheet.write_text("\n".join([header, changed, *rest]) + "\n", encoding="utf-8")
     run(project, "dvc", "add", "-q", "data")
-    assert repro(project) == {"split", "train@color", "crossval@color", "evaluate@color"}
+    assert repro(project) == {
+        "split", "train@color", "crossval@color", "evaluate@color", "summary",
+    }  # fmt: skip
 
     # One parameter of one group: that group alone.
     params = project / "params.yaml"
     document = yaml.safe_load(params.read_text())
     document["groups"]["color"]["train"] = {"epochs": 2}
     params.write_text(yaml.safe_dump(document, sort_keys=False))
-    assert repro(project) == {"split", "train@color", "crossval@color", "evaluate@color"}
+    assert repro(project) == {
+        "split", "train@color", "crossval@color", "evaluate@color", "summary",
+    }  # fmt: skip
     assert (project / "models" / "style" / "bundle.json").read_bytes() == style
 
 

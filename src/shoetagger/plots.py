@@ -43,7 +43,9 @@ def learning_curves(epochs: Sequence[Epoch]) -> Figure:
     return figure
 
 
-def precision_recall(truth: np.ndarray, scores: np.ndarray, tags: Sequence[str]) -> Figure:
+def precision_recall(
+    truth: np.ndarray, scores: np.ndarray, tags: Sequence[str], title: str
+) -> Figure:
     """Draw a precision-recall curve for each tag that has positives; inputs are (N, tags)."""
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.add_subplot()
@@ -53,13 +55,13 @@ def precision_recall(truth: np.ndarray, scores: np.ndarray, tags: Sequence[str])
             area = average_precision_score(truth[:, i], scores[:, i])
             label = f"{tag} {area:.2f} ({int(truth[:, i].sum())})"
             axes.step(recall, precision, where="post", label=label)
-    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.set(title=title, xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend(title="tag, average precision (positives)", fontsize="small")
     return figure
 
 
-def reliability(truth: np.ndarray, scores: np.ndarray) -> Figure:
+def reliability(truth: np.ndarray, scores: np.ndarray, title: str) -> Figure:
     """Draw how often a tag is true against the score it was given, over all tags of a group."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot()
@@ -67,13 +69,13 @@ def reliability(truth: np.ndarray, scores: np.ndarray) -> Figure:
     if truth.size:
         often, score = calibration_curve(truth.ravel(), scores.ravel(), n_bins=10)
         axes.plot(score, often, marker="o", label="this model")
-    axes.set(xlabel="score", ylabel="share that is true", xlim=(0, 1), ylim=(0, 1))
+    axes.set(title=title, xlabel="score", ylabel="share that is true", xlim=(0, 1), ylim=(0, 1))
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
 
 
-def confusions(truth: np.ndarray, decisions: np.ndarray, tags: Sequence[str]) -> Figure:
+def confusions(truth: np.ndarray, decisions: np.ndarray, tags: Sequence[str], title: str) -> Figure:
     """Draw which tag was wrongly said (column) where another was missed (row), as counts."""
     missed = ((truth == 1) & (decisions == 0)).astype(np.int64)
     wrong = ((truth == 0) & (decisions == 1)).astype(np.int64)
@@ -84,7 +86,7 @@ def confusions(truth: np.ndarray, decisions: np.ndarray, tags: Sequence[str]) ->
     places = range(len(tags))
     axes.set_xticks(places, tags, rotation=45, ha="right")
     axes.set_yticks(places, tags)
-    axes.set(xlabel="wrongly said", ylabel="missed")
+    axes.set(title=title, xlabel="wrongly said", ylabel="missed")
     for row in places:
         for column in places:
             if counts[row, column]:

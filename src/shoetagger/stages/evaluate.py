@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,7 +45,11 @@ class Judged:
     decisions: np.ndarray
 
     def report(self, tags: tuple[str, ...], rule: Evaluate, seed: int) -> dict[str, Any]:
-        return figures.report(
+        """Return the figures, and beside them what the same scores give with thresholds of 0.5."""
+        measurable = figures.measurable_tags(self.truth, rule.min_positives)
+        halves = decide(self.scores, (UNCALIBRATED,) * len(tags))
+        at_half = figures.macro_f1(self.truth, halves, measurable)
+        report = figures.report(
             self.truth,
             self.scores,
             self.decisions,
@@ -53,6 +58,20 @@ class Judged:
             bootstrap=rule.bootstrap,
             seed=seed,
         )
+        return report | {"macro_f1_at_half": at_half if at_half is None else round(at_half, 4)}
+
+    def table(self, names: Sequence[str], part: str, tags: tuple[str, ...]) -> pd.DataFrame:
+        """Return a row a picture: image_name, part, then true, score and said of each tag."""
+        columns = {
+            f"{what} {tag}": values[:, i]
+            for what, values in (
+                ("true", self.truth),
+                ("score", self.scores),
+                ("said", self.decisions),
+            )
+            for i, tag in enumerate(tags)
+        }
+        return pd.DataFrame({"image_name": list(names), "part": part, **columns})
 
 
 def main(
@@ -63,6 +82,7 @@ def main(
     weights: Annotated[Path, typer.Option(help="weights that the stage train wrote")],
     crossval: Annotated[Path, typer.Option(help="scores that the stage crossval wrote")],
     bundle: Annotated[Path, typer.Option(help="bundle.json to write")],
+    judged: Annotated[Path, typer.Option(help="CSV file of every answer to write")],
     metrics: Annotated[Path, typer.Option(help="JSON file of the figures to write")],
     tags_plot: Annotated[Path, typer.Option(help="CSV file of the figures a tag to write")],
     plots_dir: Annotated[Path, typer.Option("--plots", help="folder of the plots to write")],
@@ -79,12 +99,14 @@ def main(
     save_bundle(made, bundle)
 
     validation = _judge_validation(lesson, model, made)
-    document = _document(lesson, made, validation, _judge_out_of_fold(lesson, out_of_fold))
+    judged_out_of_fold = _judge_out_of_fold(lesson, out_of_fold)
+    _write_judged(lesson, validation, judged_out_of_fold, list(out_of_fold["image_name"]), judged)
+    document = _document(lesson, made, validation, judged_out_of_fold)
     metrics.parent.mkdir(parents=True, exist_ok=True)
     metrics.write_text(json.dumps(document, indent=1) + "\n")
     _write_tags(document["validation"]["tags"], tags_plot)
 
-    drawn = _draw(lesson, validation)
+    drawn = _draw(lesson, validation, judged_out_of_fold)
     plots_dir.mkdir(parents=True, exist_ok=True)
     with continue_run(settings, params, group, made.weights_sha256) as tracked:
         tracked.set_tags({"bundle_digest": made.digest})
@@ -153,6 +175,23 @@ def _judge_out_of_fold(lesson: Lesson, table: pd.DataFrame) -> Judged | None:
     return Judged(truth, found, decisions)
 
 
+def _write_judged(
+    lesson: Lesson,
+    validation: Judged,
+    out_of_fold: Judged | None,
+    out_of_fold_names: Sequence[str],
+    path: Path,
+) -> None:
+    pictures = lesson.table.loc[lesson.validation, "image_name"]
+    tables = [validation.table(list(pictures), "validation", lesson.tags)]
+    if out_of_fold is not None:
+        tables.append(out_of_fold.table(out_of_fold_names, "crossval", lesson.tags))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.concat(tables).to_csv(
+        path, index=False, lineterminator="\n", float_format="%.6f", quoting=csv.QUOTE_NONNUMERIC
+    )
+
+
 def _document(
     lesson: Lesson, bundle: Bundle, validation: Judged, out_of_fold: Judged | None
 ) -> dict[str, Any]:
@@ -185,7 +224,7 @@ def _write_tags(tags: dict[str, dict[str, Any]], path: Path) -> None:
             rows.writerow([tag, *("" if v == figures.NOT_MEASURABLE else v for v in measured)])
 
 
-def _draw(lesson: Lesson, judged: Judged) -> dict[str, Figure]:
+def _draw(lesson: Lesson, judged: Judged, out_of_fold: Judged | None) -> dict[str, Figure]:
     tags = lesson.tags
     rows = lesson.examples(lesson.validation).rows
     shown = [
@@ -200,12 +239,15 @@ def _draw(lesson: Lesson, judged: Judged) -> dict[str, Figure]:
         )
     ]
     worst = [shown[i] for i in plots.worst_first(judged.truth, judged.scores)]
+    # Four times as many pictures as the validation side has: curves of rare tags need them.
+    many, where = (judged, "validation") if out_of_fold is None else (out_of_fold, "out of fold")
+    title = f"{lesson.group}, {len(many.truth)} pictures, {where}"
     return {
         "validation_sheet.png": plots.contact_sheet(shown, f"{lesson.group}: validation pictures"),
         "worst_mistakes.png": plots.contact_sheet(worst, f"{lesson.group}: worst first"),
-        "precision_recall.png": plots.precision_recall(judged.truth, judged.scores, tags),
-        "reliability.png": plots.reliability(judged.truth, judged.scores),
-        "confusions.png": plots.confusions(judged.truth, judged.decisions, tags),
+        "precision_recall.png": plots.precision_recall(many.truth, many.scores, tags, title),
+        "reliability.png": plots.reliability(many.truth, many.scores, title),
+        "confusions.png": plots.confusions(many.truth, many.decisions, tags, title),
     }
 
 
