@@ -1,0 +1,133 @@
+"""Cross-validate one recipe of recipes.yaml on the labelled pictures, over several seeds of folds.
+
+    python experiments/crossvalidate.py probe 11,12,13 --out experiments/results/probe.json
+
+A fold that was scored once is read again from experiments/cache: what was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+import yaml
+from judging import Scored, figures
+from trainers import CACHE, Recipe, Task, score
+
+from shoetagger import params as parameters
+from shoetagger.images import Limits, image_id, unreadable
+from shoetagger.labels import find_sheet, read_labels
+from shoetagger.model import pick_device
+from shoetagger.settings import Settings
+from shoetagger.split import fold
+from shoetagger.stages.command import progress, run
+from shoetagger.stages.runs import facts
+from shoetagger.tracking import Tracker
+
+_FOLDS = 5
+
+
+def main(
+    name: Annotated[str, typer.Argument(help="a recipe of recipes.yaml")],
+    seeds: Annotated[str, typer.Argument(help="seeds of the folds: 11,12,13")],
+    out: Annotated[Path, typer.Option(help="JSON file of the figures to write")],
+    folds: Annotated[int, typer.Option(help="how many of the five folds to judge")] = _FOLDS,
+) -> None:
+    """Score the labelled pictures out of fold; write the figures, and log them to MLflow."""
+    plain = yaml.safe_load(Path("params.yaml").read_text())
+    params, recipe = parameters.parse(plain), _recipe(name)
+    task = _task(parameters.parse(_changed(plain, recipe)), recipe)
+    numbers = [int(seed) for seed in seeds.split(",")]
+    with progress(len(numbers) * folds, name) as bar:
+        found = [_cross_validate(task, seed, folds, bar.update) for seed in numbers]
+    # The article decides at 0.5, and single folds have no others to calibrate on.
+    calibrated = recipe.kind != "article" and folds == _FOLDS
+    groups = {group: spec.tags for group, spec in params.groups.items()}
+    shrink = params.evaluate.shrink if calibrated else None
+    document = {
+        "recipe": name,
+        **dataclasses.asdict(recipe),
+        "seeds": numbers,
+        "folds": folds,
+        **figures(task.truth, groups, found, shrink),
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(document, indent=1) + "\n")
+    _log(name, document)
+    typer.echo(f"{name}: macro F1 {document['macro_f1']} {document['macro_f1_interval']}")
+
+
+def _recipe(name: str) -> Recipe:
+    recipes = yaml.safe_load(Path("experiments/recipes.yaml").read_text())["recipes"]
+    if name not in recipes:
+        raise parameters.ParamsError(f"no recipe {name!r}: there are {', '.join(recipes)}")
+    return Recipe(**recipes[name])
+
+
+def _changed(plain: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    changed = copy.deepcopy(plain)
+    if recipe.groups == "one":
+        tags = [tag for group in changed["groups"].values() for tag in group["tags"]]
+        changed["groups"] = {"all_tags": {"tags": tags}}
+    for key, value in recipe.params.items():
+        *parents, last = key.split(".")
+        section = changed
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[last] = value
+    return changed
+
+
+def _task(params: parameters.Params, recipe: Recipe) -> Task:
+    data, limits = Path("data"), Limits.of(params.images)
+    images = data / "images"
+    labels = read_labels(
+        find_sheet(data), images, params.tags, unreadable=lambda path: unreadable(path, limits)
+    )
+    paths = tuple(images / name for name in labels.names)
+    ids = tuple(image_id(path.read_bytes()) for path in paths)
+    columns = [labels.tags.index(tag) for tag in params.tags]
+    truth = labels.matrix[:, columns].astype(np.uint8)
+    device = pick_device(Settings.from_environment().device)
+    return Task(paths, ids, truth, params, recipe, device)
+
+
+def _cross_validate(task: Task, seed: int, folds: int, done: Callable[[], Any]) -> Scored:
+    split = parameters.Split(seed=seed, validation=0.0, folds=_FOLDS)
+    of = np.array([fold(i, split) for i in task.ids])
+    found = np.full((2, *task.truth.shape), np.nan)
+    for number in range(folds):
+        held, learned = np.flatnonzero(of == number), np.flatnonzero(of != number)
+        # By the hash of the bytes, which is as good as a draw: a small set is part of a larger one.
+        learned = learned[np.argsort([task.ids[row] for row in learned])][: task.recipe.pictures]
+        file = CACHE / "scores" / task.key / f"{seed}-{number}.npy"
+        if not file.exists():
+            made = score(task, learned, held)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            np.save(file, made)
+        found[:, held] = np.load(file)
+        done()
+    return Scored(of, found[0], found[1])
+
+
+def _log(name: str, document: dict[str, Any]) -> None:
+    settings = Settings.from_environment()
+    tracker = Tracker(settings.tracking_uri, settings.outbox, settings.artifacts)
+    described = {k: document[k] for k in ("kind", "groups", "pictures", "seeds", "folds")}
+    told = {k: v for k, v in document.items() if isinstance(v, float)}
+    told |= {f"macro_f1_{g}": f["macro_f1"] for g, f in document["groups_f1"].items()}
+    told |= {f"f1_{tag}": f1 for tag, f1 in document["tags"].items()}
+    given = described | document["params"] | document["options"]
+    with tracker.start(f"experiment {name}", tags=facts("experiment"), params=given) as tracked:
+        tracked.log_metrics(told)
+        tracked.log_dict("figures.json", document)
+
+
+if __name__ == "__main__":
+    run(main)

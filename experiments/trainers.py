@@ -1,0 +1,201 @@
+"""What learns from some labelled pictures and scores others: this project, a probe, the article."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import article
+import numpy as np
+import probe
+import torch
+
+from shoetagger import params as parameters
+from shoetagger.features import Cached, Live, Source, compute, read_index
+from shoetagger.images import Limits, Pictures, Transform, open_picture
+from shoetagger.model import STAGES, State, build, prefix_digests
+from shoetagger.train import Examples, fit, scores
+
+CACHE = Path("experiments/cache")
+_LONGEST = 512  # pixels of pictures held in memory for networks that crop for themselves
+_OTHER_GROUND = parameters.Augment(
+    min_scale=1.0, flip=0.0, rotate=0.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0,
+    erase=0.0, background=1.0,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One row of recipes.yaml: `kind` names the trainer, the rest what is special about it."""
+
+    kind: str
+    groups: str = "each"
+    pictures: int | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Task:
+    """The labelled pictures and the parameters that a recipe is run with.
+
+    `truth` (N, tags) has the tags of params' groups, one group after the other.
+    """
+
+    paths: tuple[Path, ...]
+    ids: tuple[str, ...]
+    truth: np.ndarray
+    params: parameters.Params
+    recipe: Recipe
+    device: torch.device
+
+    @property
+    def key(self) -> str:
+        """Name all that the scores depend on."""
+        recipe, params = self.recipe, self.params
+        learned: object = params.train.seed
+        if recipe.kind != "article":
+            groups = [(spec.tags, params.train_of(name)) for name, spec in params.groups.items()]
+            learned = (groups, params.images, params.features.views)
+        told = (recipe.kind, recipe.groups, recipe.pictures, sorted(recipe.options.items()))
+        return _digest(told, learned, self.ids, self.truth.tolist())
+
+    def pictures(self, augment: parameters.Augment) -> Pictures:
+        transform = Transform(size=self.params.images.size)
+        return Pictures(
+            self.paths,
+            transform,
+            Limits.of(self.params.images),
+            augment=augment,
+            seed=self.params.train.seed,
+        )
+
+
+def score(task: Task, learned: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Learn from some rows and score others as they are and on other grounds: (2, held, tags)."""
+    found = np.full((2, len(held), task.truth.shape[1]), np.nan)
+    start = 0
+    for group, spec in task.params.groups.items():
+        columns = slice(start, start + len(spec.tags))
+        truth = task.truth[learned, columns]
+        found[:, :, columns] = TRAINERS[task.recipe.kind](task, group, learned, truth, held)
+        start += len(spec.tags)
+    return found
+
+
+def _project(
+    task: Task, group: str, learned: np.ndarray, truth: np.ndarray, held: np.ndarray
+) -> np.ndarray:
+    """Train as the stages `features` and `train` do."""
+    recipe = task.params.train_of(group)
+    source = _states(task, recipe.freeze, task.params.images.augment, task.params.features.views)
+    torch.manual_seed(recipe.seed)
+    model, _ = build(recipe.arch, truth.shape[1], recipe.weights, recipe.pooled, recipe.dropout)
+    fit(
+        model,
+        source,
+        Examples(learned, truth),
+        None,
+        recipe,
+        device=task.device,
+        on_epoch=_silent,
+    )
+    composites = _Composites(_states(task, recipe.freeze, _OTHER_GROUND, 1))
+    return np.stack(
+        [scores(model, seen, held, recipe.freeze, task.device) for seen in (source, composites)]
+    )
+
+
+def _probe(
+    task: Task, _: str, learned: np.ndarray, truth: np.ndarray, held: np.ndarray
+) -> np.ndarray:
+    """Fit a logistic regression a tag on the last stage's means."""
+    source = _states(task, "layer4", task.params.images.augment, task.params.features.views)
+    composites = _Composites(_states(task, "layer4", _OTHER_GROUND, 1))
+    x, strength = _means(source, learned), float(task.recipe.options["strength"])
+    return np.stack(
+        [
+            probe.train_and_score(x, truth, _means(s, held), strength=strength)
+            for s in (source, composites)
+        ]
+    )
+
+
+def _article(
+    task: Task, _: str, learned: np.ndarray, truth: np.ndarray, held: np.ndarray
+) -> np.ndarray:
+    """Train the article's network; it is not asked about other grounds."""
+    limits = Limits.of(task.params.images)
+    opened = [open_picture(p.read_bytes(), limits, longest=_LONGEST) for p in task.paths]
+    found = article.train_and_score(
+        [opened[row] for row in learned],
+        truth,
+        [opened[row] for row in held],
+        seed=task.params.train.seed,
+        options=task.recipe.options,
+        device=task.device,
+    )
+    return np.stack([found, np.full_like(found, np.nan)])
+
+
+TRAINERS: Mapping[str, Callable[[Task, str, np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
+    "project": _project,
+    "probe": _probe,
+    "article": _article,
+}
+
+
+def _states(task: Task, freeze: str, augment: parameters.Augment, views: int) -> Source:
+    """Return the states after the frozen stages, computed once for all recipes that share them."""
+    recipe, pictures = task.params.train, task.pictures(augment)
+    torch.manual_seed(recipe.seed)
+    model, _ = build(recipe.arch, 1, recipe.weights, STAGES, dropout=0.0)
+    if freeze == "none":
+        return Live(model, pictures, freeze, task.device)
+    images = dataclasses.replace(task.params.images, augment=augment)
+    digest = _digest(freeze, views, recipe.arch, recipe.weights, recipe.seed, images, task.ids)
+    folder = CACHE / "states" / digest
+    if not (folder / "index.json").exists():
+        compute(
+            model.eval(),
+            pictures,
+            task.ids,
+            freeze=freeze,
+            views=views,
+            max_gb=16.0,
+            prefix=prefix_digests(model, pictures.transform)[freeze],
+            directory=folder,
+            device=task.device,
+            on_batch=_silent,
+        )
+    return Cached(folder, read_index(folder), task.device)
+
+
+def _silent(*_: object) -> None:
+    """Say nothing: the progress bar counts folds."""
+
+
+class _Composites:
+    """Shows the only view of a source, a shoe on another ground, as the plain one."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def augmented(self, rows: np.ndarray, epoch: int) -> State:
+        return self._source.augmented(rows, epoch)
+
+    def plain(self, rows: np.ndarray) -> State:
+        return self._source.augmented(rows, 0)
+
+
+def _means(source: Source, rows: np.ndarray) -> np.ndarray:
+    pooled = source.plain(rows).pooled["layer4"].cpu().numpy()
+    return pooled[:, : pooled.shape[1] // 2]  # means, then deviations
+
+
+def _digest(*facts: object) -> str:
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
