@@ -165,6 +165,47 @@ def current(store: Store, *groups: str, **narrowed: object) -> dict[str, Current
 # --- migrations
 
 
+def test_an_older_store_with_rows_in_it_is_brought_up_to_date(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, Store(empty_url) as old:
+        patch.setattr(database, "REVISION", "0001")
+        old.migrate()
+    engine = sa.create_engine(empty_url)
+    first = sa.MetaData()
+    with engine.begin() as connection:
+        first.reflect(connection)
+        values = {
+            "versions": {"digest": RED, "group_name": "color", "tags": ["red", "blue"],
+                         "registered_at": NIGHT},
+            "images": {"image_id": image("a"), "width": 4, "height": 3, "first_seen": NIGHT,
+                       "day": "2026-11-01", "seq": 1, "replaced": False},
+            "predictions": {"bundle_digest": RED, "image_id": image("a"), "scores": [0.75, 0.25],
+                            "tags": ["red"], "run_id": "r", "created_at": NIGHT},
+            "files": {"file_id": file_id("a"), "locator": locator_of("/inbox/a"), "token": "1-1-1",
+                      "image_id": image("a"), "state": "tagged", "first_seen": NIGHT,
+                      "last_seen": NIGHT},
+            "ledger": {"group_name": "color", "to_digest": RED, "kind": "promote",
+                       "state": "done", "by": "me", "why": "so", "created_at": NIGHT,
+                       "done_at": NIGHT},
+            "runs": {"run_id": "r", "kind": "night", "started_at": NIGHT, "state": "done",
+                     "pins": {"color": RED}, "counts": {"tagged": 1}},
+        }  # fmt: skip
+        for name, row in values.items():
+            connection.execute(sa.insert(first.tables[name]), row)
+    engine.dispose()
+    with Store(empty_url) as store:
+        with pytest.raises(StoreError, match=r"older version \(0001.*shoetagger migrate"):
+            store.live()
+        store.migrate()
+        assert store.live() == {"color": RED}
+        assert current(store, "color")[image("a")].groups["color"].tags == ("red",)
+        (run,) = store.last_runs(9)
+        assert (run.counts, run.rates, run.alarms) == ({"tagged": 1}, None, ())
+        store.forget(image("a"), LATER)
+        assert current(store) == {}
+
+
 def test_a_store_without_tables_says_what_to_run(empty_url: str, tmp_path: Path) -> None:
     with Store(empty_url) as store:
         for use in (store.live, lambda: store.note_arrivals([arrival("a")], NIGHT)):
@@ -186,7 +227,7 @@ def test_an_older_store_says_what_to_run_and_a_newer_one_is_refused(
             connection.execute(sa.text(f"UPDATE alembic_version SET version_num = '{revision}'"))
 
     monkeypatch.setattr(database, "REVISION", "9998")
-    with Store(url) as store, pytest.raises(StoreError, match=r"older version \(0001, .*9998\)"):
+    with Store(url) as store, pytest.raises(StoreError, match=r"older version \(0002, .*9998\)"):
         store.live()
     monkeypatch.undo()
     pretend("9999")
@@ -257,12 +298,12 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 
 def test_only_what_is_unknown_or_changed_is_new(store: Store, url: str) -> None:
     batch = [arrival(f"{n}.jpg") for n in range(2500)]
-    assert store.note_arrivals(batch, NIGHT) == 2500
+    assert store.note_arrivals(batch, NIGHT).new == 2500
     before = rows_of(url)
-    assert store.note_arrivals(batch, LATER) == 0
+    assert store.note_arrivals(batch, LATER).new == 0
     assert rows_of(url) == before
-    assert store.note_arrivals([*batch[:10], arrival("10.jpg", "2-2-2")], LATER) == 1
-    assert store.note_arrivals([], LATER) == 0
+    assert store.note_arrivals([*batch[:10], arrival("10.jpg", "2-2-2")], LATER).new == 1
+    assert store.note_arrivals([], LATER).new == 0
     row = store.known(locator_of("/inbox/10.jpg"))
     assert row == FileRow(
         file_id("10.jpg"), locator_of("/inbox/10.jpg"), "2-2-2", "new", None, None, NIGHT, LATER
@@ -285,13 +326,13 @@ def test_new_files_come_in_pages_and_shards(store: Store) -> None:
 
 def test_a_refused_arrival_is_rejected_at_once(store: Store) -> None:
     link = arrival("link.jpg", refused="a symbolic link out of the inbox")
-    assert store.note_arrivals([link], NIGHT) == 1
-    assert store.note_arrivals([link], LATER) == 0
+    assert store.note_arrivals([link], NIGHT).new == 1
+    assert store.note_arrivals([link], LATER).new == 0
     assert store.new_files("", None, 10) == []
     assert [row.reason for row in store.rejected()] == [link.refused]
     assert store.changed_days() == [("2026-11-01", 1)]
     # Becomes a file: no longer rejected, and the page that listed it is to be written again.
-    assert store.note_arrivals([arrival("link.jpg", "2-2-2")], LATER) == 1
+    assert store.note_arrivals([arrival("link.jpg", "2-2-2")], LATER).new == 1
     assert [row.locator for row in store.new_files("", None, 10)] == [link.locator]
     assert list(store.rejected()) == []
     assert store.changed_days() == [("2026-11-01", 2)]
@@ -472,7 +513,7 @@ def test_a_file_that_is_gone_is_no_work_until_it_is_back(store: Store) -> None:
     assert store.count_work(pins) == Work(0, {"color": 0})
     assert store.backlog(pins, "", None, 9) == []
     assert set(current(store)) == {image("a.jpg")}  # its tags are still known
-    assert store.note_arrivals([arrival("a.jpg"), arrival("new.jpg")], LATER) == 2
+    assert store.note_arrivals([arrival("a.jpg"), arrival("new.jpg")], LATER).new == 2
     assert store.count_work(pins) == Work(1, {"color": 1})  # the known one need not be read anew
     assert [row.locators for row in store.backlog(pins, "", None, 9)] == [
         (locator_of("/inbox/a.jpg"),)
@@ -814,6 +855,69 @@ def test_runs_are_kept_latest_first(store: Store) -> None:
         store.finish_run("nobody", "done", {}, LATER)
 
 
+def test_what_past_runs_saw_of_each_tag_is_there_to_compare_with(store: Store) -> None:
+    for day in range(4):
+        run = store.start_run("night", {"color": RED}, NIGHT + timedelta(days=day))
+        rates = {"red": (day, 9)} if day != 1 else None  # a night without new pictures
+        store.finish_run(run, "done", {}, LATER, rates=rates, alarms=["odd"] if day == 3 else [])
+    assert store.past_rates(30, run) == [{"red": (2, 9)}, {"red": (0, 9)}]
+    assert store.past_rates(1, run) == [{"red": (2, 9)}]
+    assert [told.alarms for told in store.last_runs(2)] == [("odd",), ()]
+    assert [told.rates for told in store.last_runs(3)] == [{"red": (3, 9)}, {"red": (2, 9)}, None]
+
+
+# --- forgetting
+
+
+def test_forgetting_a_picture_erases_all_that_was_derived_from_it(store: Store, url: str) -> None:
+    add_bundles(store)
+    make_live(store, "color", RED)
+    tag(store, "a.jpg", "b.jpg")
+    store.correct(image("a.jpg"), "color", ["blue"], by="me", why="so", now=NIGHT)
+    published = dict(store.changed_days())
+    for day, revision in published.items():
+        store.mark_published(day, revision)
+    store.forget(image("a.jpg"), LATER)
+    left = rows_of(url)
+    for name in ("images", "predictions", "corrections"):
+        assert image("a.jpg") not in repr(left[name])
+        assert name == "corrections" or image("b.jpg") in repr(left[name])
+    assert set(current(store)) == {image("b.jpg")}
+    assert [day for day, _ in store.changed_days()] == ["2026-11-01"]
+    (row,) = store.rejected()
+    assert (row.locator, row.reason[:9]) == (locator_of("/inbox/a.jpg"), "forgotten")
+    store.forget(image("a.jpg"), LATER)  # again: nothing but the day is touched
+    assert rows_of(url) | {"days": left["days"]} == left
+    with pytest.raises(StoreError, match="no picture ffff"):
+        store.forget("f" * 64, LATER)
+
+
+def test_a_forgotten_picture_is_tagged_again_only_when_asked_by_name(store: Store) -> None:
+    add_bundles(store)
+    make_live(store, "color", RED)
+    tag(store, "a.jpg", "gone.jpg")
+    store.record(gone=[file_id("gone.jpg")], run_id="run", now=NIGHT)
+    for name in ("a.jpg", "gone.jpg"):
+        store.forget(image(name), NIGHT)
+    assert store.retry_rejected() == 0
+    assert store.known(locator_of("/inbox/gone.jpg")) is None
+    # The same bytes under another name, or back under their own, are refused all the same.
+    store.note_arrivals([arrival("copy.jpg"), arrival("gone.jpg")], LATER)
+    store.record(
+        tagged=[tagged("copy.jpg", "a.jpg"), tagged("gone.jpg")],
+        predictions=[red("a.jpg"), red("gone.jpg")],
+        run_id="run",
+        now=LATER,
+    )
+    assert current(store) == {}
+    assert {row.reason[:9] for row in store.rejected()} == {"forgotten"}
+    assert store.retry_rejected([locator_of("/inbox/copy.jpg")]) == 1
+    store.record(
+        tagged=[tagged("copy.jpg", "a.jpg")], predictions=[red("a.jpg")], run_id="run", now=LATER
+    )
+    assert set(current(store)) == {image("a.jpg")}
+
+
 def test_counts_of_an_empty_store_are_zero(store: Store) -> None:
     counts = store.counts(["color"])
     assert (counts.files, counts.images, counts.waiting) == (0, 0, 0)
@@ -904,7 +1008,7 @@ def test_a_writer_waits_for_its_turn(url: str, store: Store) -> None:
     holder.execute("BEGIN IMMEDIATE")
     code = (
         "import sys; sys.path.insert(0, sys.argv[2]); import test_store as t\n"
-        "print(t.Store(sys.argv[1]).note_arrivals([t.arrival('a')], t.NIGHT))"
+        "print(t.Store(sys.argv[1]).note_arrivals([t.arrival('a')], t.NIGHT).new)"
     )
     here = str(Path(__file__).parent)
     writer = subprocess.Popen([sys.executable, "-c", code, url, here], stdout=subprocess.PIPE)

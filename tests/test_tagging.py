@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from bundles import write_bundle
 from PIL import Image
+from webhook import webhook
 
 from shoetagger import params as parameters
 from shoetagger import tagging
@@ -246,6 +247,79 @@ def test_shards_part_the_work_and_may_run_twice(settings: Settings) -> None:
     summary = tagging.finish(settings, run, parts)
     assert summary.counts["tagged"] == 12
     assert "12 tagged" in str(summary)
+
+
+def put_broken_files(settings: Settings, count: int) -> None:
+    for number in range(count):
+        path = settings.inbox / f"broken {number}.jpg"
+        path.write_bytes(b"<html>no picture</html>" + bytes([number]))
+        os.utime(path, (1e9, 1e9))
+
+
+def test_a_night_that_rejects_too_much_publishes_and_calls_somebody(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    put_pictures(settings, 5)
+    put_broken_files(settings, 25)
+    with webhook() as (url, received):
+        summary = night(replace(settings, notify_url=url), "night")
+    (reason,) = summary.alarms
+    assert reason.startswith("25 of 30 files were rejected")
+    assert summary.state == "done"
+    assert len(next(settings.published.glob("csv/*.csv")).read_text().splitlines()) == 6
+    (told,) = received
+    assert (told["alarms"], told["state"]) == ([reason], "done")
+    with Store(settings.store_url) as store:
+        assert store.last_runs(1)[0].alarms == (reason,)
+    lines = [record.getMessage() for record in caplog.records]
+    (line,) = [line for line in lines if line.startswith("event=night ")]
+    assert " seen=30 new=30 tagged=5 rejected=25 retagged=0 deferred=0 seconds=" in line
+    rejected = [line for line in lines if line.startswith("event=rejected ")]
+    assert len(rejected) == 25
+    assert all(" picture=" in line and " reason=" in line for line in rejected)
+    assert night(settings, "night").alarms == ()  # what is known is not judged again
+
+
+def test_a_night_whose_tags_are_not_as_usual_raises_an_alarm(settings: Settings) -> None:
+    usual = dict.fromkeys(TAGS["color"].tags, (50, 100))
+    with Store(settings.store_url) as store:
+        for _ in range(10):
+            run = store.start_run("night", {}, datetime.now(UTC))
+            store.finish_run(run, "done", {}, datetime.now(UTC), rates=usual)
+    put_pictures(settings, 30)  # noise: the models say the same of all
+    summary = night(settings, "night")
+    assert summary.state == "done"
+    assert {alarm.split(":")[0] for alarm in summary.alarms} == {f"tag {tag}" for tag in usual}
+    with Store(settings.store_url) as store:
+        (told,) = store.last_runs(1)
+    assert told.rates is not None
+    assert set(told.rates) == {*TAGS["color"].tags, *TAGS["style"].tags}
+    assert {pictures for _, pictures in told.rates.values()} == {30}
+
+
+def test_the_last_task_of_an_odd_night_fails_and_says_why(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from shoetagger import tasks
+
+    put_broken_files(settings, 25)
+    run = tagging.begin(settings, "night")
+    found = tagging.find_arrivals(settings, run)
+    parts = [tagging.tag_shard(settings, run, 0, 1)]
+    with webhook() as (url, received):
+        for name, value in {
+            "REPO": ROOT, "HOME": settings.home, "INBOX": settings.inbox, "NOTIFY_URL": url,
+        }.items():  # fmt: skip
+            monkeypatch.setenv(f"SHOETAGGER_{name}", str(value))
+        with pytest.raises(AirflowFailException, match=r"published, but look: 25 of 25 files"):
+            tasks.finish(run.as_dict(), found, [{}], parts, {"days": 0})
+        with pytest.raises(AirflowFailException, match="the run did not begin"):
+            tasks.finish(None, None, None, None, None)
+    assert [told["state"] for told in received] == ["done", "failed"]
 
 
 def test_shard_ranges_cover_everything_once() -> None:

@@ -121,6 +121,8 @@ def night() -> None:
 
         summary = run_night(settings, "manual", progress)
     typer.echo(str(summary))
+    if summary.alarms:
+        raise ShoetaggerError(f"published, but look: {'; '.join(summary.alarms)}")
 
 
 def _champions(settings: Settings, options: parameters.Params) -> tuple[list[Path], dict[str, str]]:
@@ -277,6 +279,7 @@ def _run(row: RunRow) -> dict[str, Any]:
         "started_at": row.started_at.isoformat(),
         "ended_at": row.ended_at and row.ended_at.isoformat(),
         "counts": dict(row.counts),
+        "alarms": list(row.alarms),
     }
 
 
@@ -296,6 +299,8 @@ def _print_status(document: dict[str, Any]) -> None:
             continue
         counts = ", ".join(f"{number} {what}" for what, number in last["counts"].items())
         typer.echo(f"{words:<12} {last['kind']} {last['state']}, {last['started_at']}: {counts}")
+        for alarm in last["alarms"]:
+            typer.echo(f"{'':<12} look: {alarm}")
 
 
 @app.command()

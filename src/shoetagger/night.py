@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from . import publish, tagging
+from typing import Any
+
+from . import alarms, publish, tagging
 from .settings import Settings
 
 
 def night(
     settings: Settings, kind: tagging.Kind, progress: tagging.Progress | None = None
 ) -> tagging.Summary:
-    """Pin, find what arrived, tag it, publish; returns what was done, in the store as well."""
-    run = tagging.begin(settings, kind)
-    counted = []
+    """Pin, find what arrived, tag it, publish; returns what was done, in the store as well.
+
+    A run that is not as usual is done all the same: the summary's `alarms` say what is odd.
+    """
+    with alarms.told(settings.notify_url, f"a {kind} run cannot begin"):
+        run = tagging.begin(settings, kind)
+    counted: list[dict[str, Any]] = []
     state = "failed"
     try:
         counted.append(tagging.find_arrivals(settings, run))

@@ -104,6 +104,16 @@ class Promote:
 
 
 @dataclass(frozen=True)
+class Drift:
+    """When the rate of a tag is out of its usual range."""
+
+    nights: int
+    min_nights: int
+    deviations: float
+    least: float
+
+
+@dataclass(frozen=True)
 class Tag:
     schedule: str
     shards: int
@@ -113,6 +123,9 @@ class Tag:
     decode_seconds: float
     decode_memory_mb: int
     settle_seconds: float
+    judge_from: int
+    max_rejected: float
+    drift: Drift
 
 
 @dataclass(frozen=True)
@@ -252,6 +265,12 @@ def _check_ranges(params: Params) -> None:
         ("tag.decode_seconds", tag.decode_seconds > 0, "must be above 0"),
         ("tag.decode_memory_mb", tag.decode_memory_mb >= 100, "must be at least 100"),
         ("tag.settle_seconds", tag.settle_seconds >= 0, "must be at least 0"),
+        ("tag.judge_from", tag.judge_from >= 1, "must be at least 1"),
+        ("tag.max_rejected", 0 <= tag.max_rejected <= 1, "must lie in 0..1"),
+        ("tag.drift.nights", tag.drift.nights >= 1, "must be at least 1"),
+        ("tag.drift.min_nights", tag.drift.min_nights >= 1, "must be at least 1"),
+        ("tag.drift.deviations", tag.drift.deviations > 0, "must be above 0"),
+        ("tag.drift.least", 0 <= tag.drift.least <= 1, "must lie in 0..1"),
         ("publish.page_size", publish.page_size >= 1, "must be at least 1"),
         ("publish.max_pages", publish.max_pages >= 1, "must be at least 1"),
         ("publish.thumbnail", 16 <= publish.thumbnail <= 1024, "must lie in 16..1024"),

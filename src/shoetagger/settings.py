@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from .errors import ShoetaggerError
 
@@ -20,6 +21,7 @@ class Settings:
     store_url: str
     tracking_uri: str
     device: str
+    notify_url: str | None = field(default=None, repr=False)  # may hold a secret
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -39,6 +41,7 @@ class Settings:
             or sqlite_url(home / "store.db"),
             tracking_uri=_absolute(environ.get("MLFLOW_TRACKING_URI")) or _mlflow_database(home),
             device=device,
+            notify_url=_webhook(environ.get("SHOETAGGER_NOTIFY_URL")),
         )
 
     @property
@@ -74,6 +77,22 @@ class Settings:
     def published(self) -> Path:
         """Parquet, CSV and pages that others read."""
         return self.home / "published"
+
+
+def _webhook(url: str | None) -> str | None:
+    """Return the address to call, checked; the message does not show it, for it may be secret."""
+    if not url:
+        return None
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or not url.isprintable() or " " in url:
+        raise ShoetaggerError(
+            "SHOETAGGER_NOTIFY_URL is no web address: it looks like https://host/path"
+        )
+    return url
 
 
 def _mlflow_database(home: Path) -> str:

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from . import inbox, params
+from . import alarms, inbox, params
 from .decoding import Decoded, DecodePool
 from .errors import ShoetaggerError
+from .events import event
 from .images import Limits, Transform
 from .settings import Settings
 from .store import Backlog, FileRow, Prediction, RejectedFile, Store, Tagged, file_id_of
@@ -91,7 +92,7 @@ def begin(settings: Settings, kind: Kind) -> TaggingRun:
                 "train_tag_models (or `make demo`), then tag"
             )
         for group in left_out:
-            logger.warning("group %s has no champion: its tags are left out", group)
+            logger.warning(event("left_out", group=group, reason="it has no champion yet"))
         versions = {}
         for group, digest in pins.items():
             promotion.bundle_directory(settings, digest)
@@ -103,14 +104,18 @@ def begin(settings: Settings, kind: Kind) -> TaggingRun:
 
 
 def find_arrivals(settings: Settings, run: TaggingRun) -> dict[str, int]:
-    """Stream the inbox's listing into the store; returns the numbers of files seen and new."""
-    seen = new = 0
+    """Stream the inbox's listing into the store; returns the numbers of files seen and new.
+
+    And of the new ones those rejected because they must not even be opened.
+    """
+    seen = new = refused = 0
     with Store(settings.store_url) as store:
         for batch in batched(inbox.scan(settings.inbox), _NOTED_AT_ONCE):
-            new += store.note_arrivals(batch, _now())
-            seen += len(batch)
-    logger.info("run %s: %d files in %s, %d new", run.run_id, seen, settings.inbox, new)
-    return {"seen": seen, "new": new}
+            noted = store.note_arrivals(batch, _now())
+            seen, new, refused = seen + len(batch), new + noted.new, refused + noted.refused
+    found = {"seen": seen, "new": new, "rejected": refused}
+    logger.info(event("listed", run=run.run_id, inbox=settings.inbox, **found))
+    return found
 
 
 def shards(settings: Settings, run: TaggingRun) -> list[int]:
@@ -132,11 +137,12 @@ def shard_range(shard: int, of: int) -> tuple[str, str | None]:
 
 def tag_shard(
     settings: Settings, run: TaggingRun, shard: int, of: int, progress: Progress | None = None
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Tag what lies in a shard, arrivals first, then the backlog, until the budget is spent.
 
-    Returns the numbers of pictures tagged, rejected, tagged again and left for later. A batch is
-    computed first and written in one short transaction: killed anywhere, nothing is half-written.
+    Returns the numbers of pictures tagged, rejected, tagged again and left for later, and as
+    `positives` how many of those tagged got each tag. A batch is computed first and written in one
+    short transaction: killed anywhere, nothing is half-written.
     """
     from . import promotion
     from .engine import Engine
@@ -168,8 +174,8 @@ def tag_shard(
         worker.tag_arrivals()
         worker.tag_backlog()
     counts = dict(worker.counts)
-    logger.info("run %s: shard %d of %d: %s", run.run_id, shard, of, counts)
-    return counts
+    logger.info(event("shard", run=run.run_id, shard=shard, of=of, **counts))
+    return counts | {"positives": dict(worker.positives)}
 
 
 def decode_pool(
@@ -204,6 +210,7 @@ class _Shard:
 
     def __post_init__(self) -> None:
         self.counts: Counter[str] = Counter(tagged=0, rejected=0, retagged=0, deferred=0)
+        self.positives = Counter({tag: 0 for b in self.engine.bundles for tag in b.tags})
 
     def tag_arrivals(self) -> None:
         """Decode, score and settle every file that waits."""
@@ -235,21 +242,25 @@ class _Shard:
         good = [(row, d) for row, d in batch if d.views is not None]
         bad = [(row, d) for row, d in batch if d.rejected is not None]
         later = [(row, d) for row, d in batch if d.retry]
+        predictions = self._predict([d for _, d in good], self.run.pins.values())
         self.store.record(
             tagged=[_tagged(row, d) for row, d in good],
             rejected=[
                 RejectedFile(row.file_id, d.token or row.token, d.rejected or "", d.image_id)
                 for row, d in bad
             ],
-            predictions=self._predict([d for _, d in good], self.run.pins.values()),
+            predictions=predictions,
             gone=[row.file_id for row, d in later if _is_gone(d)],
             run_id=self.run.run_id,
             now=_now(),
         )
         for row, d in bad:
-            logger.info("rejected %s: %s", row.locator, d.rejected)
+            said = event("rejected", picture=d.image_id, file=row.locator, reason=d.rejected)
+            logger.warning(said)
         for row, d in later:
-            logger.info("left for the next run %s: %s", row.locator, d.why)
+            said = event("deferred", picture=d.image_id, file=row.locator, reason=d.why)
+            logger.info(said)
+        self.positives.update(tag for said in predictions for tag in said.tags)
         self._count(tagged=len(good), rejected=len(bad), deferred=len(later))
 
     def _retag(self, batch: Sequence[tuple[Backlog, Decoded]]) -> None:
@@ -318,6 +329,7 @@ class Summary:
     versions: Mapping[str, str]
     left_out: tuple[str, ...]
     seconds: float
+    alarms: tuple[str, ...] = ()  # why a person should look at it
 
     def __str__(self) -> str:
         counts = ", ".join(f"{number} {name}" for name, number in self.counts.items())
@@ -326,24 +338,46 @@ class Summary:
         return f"{self.kind} {self.state}: {counts}; {self.seconds:.0f} s; by {versions}{without}"
 
     def as_dict(self) -> dict[str, Any]:
-        return {"summary": str(self), "state": self.state, "counts": dict(self.counts)}
+        return {
+            "summary": str(self),
+            "state": self.state,
+            "counts": dict(self.counts),
+            "alarms": list(self.alarms),
+        }
 
 
 def finish(
-    settings: Settings, run: TaggingRun, counted: Iterable[Mapping[str, int]], state: str = "done"
+    settings: Settings, run: TaggingRun, counted: Iterable[Mapping[str, Any]], state: str = "done"
 ) -> Summary:
-    """Close the run in the store with the sum of what its parts counted, and say it in one line."""
+    """Close the run in the store with the sum of what its parts counted, and say it in one line.
+
+    What is not as usual, by `alarms.judge`, is in the summary and goes to the webhook, and so does
+    a run that failed.
+    """
     counts: Counter[str] = Counter(seen=0, new=0, tagged=0, rejected=0, retagged=0, deferred=0)
+    positives: Counter[str] = Counter()
     for part in counted:
-        counts.update(part)
+        rest = dict(part)
+        positives.update(rest.pop("positives", {}))
+        counts.update(rest)
+    rates = {tag: (has, counts["tagged"]) for tag, has in positives.items() if counts["tagged"]}
+    options = params.load(settings.params_file).tag
     now = _now()
-    with Store(settings.store_url) as store:
-        store.finish_run(run.run_id, state, counts, now)
-    seconds = (now - datetime.fromisoformat(run.started_at)).total_seconds()
+    what = f"{run.kind} run {run.run_id} cannot be closed"
+    with alarms.told(settings.notify_url, what), Store(settings.store_url) as store:
+        past = store.past_rates(options.drift.nights, run.run_id)
+        reasons = alarms.judge(counts, rates, past, options)
+        store.finish_run(run.run_id, state, counts, now, rates=rates, alarms=reasons)
+    seconds = round((now - datetime.fromisoformat(run.started_at)).total_seconds(), 1)
     summary = Summary(
-        run.run_id, run.kind, state, counts, run.versions, run.left_out, round(seconds, 1)
+        run.run_id, run.kind, state, counts, run.versions, run.left_out, seconds, tuple(reasons)
     )
-    logger.info("%s", summary)
+    said = event(run.kind, run=run.run_id, state=state, **counts, seconds=seconds)
+    logger.info(said)
+    for reason in reasons:
+        logger.error(event("alarm", run=run.run_id, reason=reason))
+    if reasons or state != "done":
+        alarms.notify(settings.notify_url, {"run_id": run.run_id, **summary.as_dict()})
     return summary
 
 

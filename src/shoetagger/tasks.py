@@ -131,7 +131,7 @@ def shards(run: Mapping[str, Any]) -> list[dict[str, int]]:
         return [{"shard": number, "of": len(numbers)} for number in numbers]
 
 
-def tag_shard(run: Mapping[str, Any], shard: int, of: int) -> dict[str, int]:
+def tag_shard(run: Mapping[str, Any], shard: int, of: int) -> dict[str, Any]:
     """Tag new pictures, then those that a pinned version has not seen, until the time is up."""
     from . import tagging
 
@@ -151,16 +151,19 @@ def finish(
     run: Mapping[str, Any] | None,
     found: Mapping[str, int] | None,
     shards: Sequence[Mapping[str, int]] | None,
-    counted: Iterable[Mapping[str, int]] | None,
+    counted: Iterable[Mapping[str, Any]] | None,
     published: Mapping[str, int] | None,
 ) -> dict[str, Any]:
-    """Close the run with what its parts counted; fail where one of them did, with all it has."""
+    """Close the run with what its parts counted; fail where one of them did, or it is odd."""
     from airflow.sdk.exceptions import AirflowFailException
 
-    from . import tagging
+    from . import alarms, tagging
 
     if run is None:
-        raise AirflowFailException("the run did not begin: see the log of the task `begin`")
+        reason = "the run did not begin: see the log of the task `begin`"
+        with _final() as settings:
+            alarms.notify(settings.notify_url, {"state": "failed", "alarms": [reason]})
+        raise AirflowFailException(reason)
     parts = [part for part in counted or () if part is not None]
     lacking = len(shards or ()) - len(parts)
     whole = found is not None and shards is not None and not lacking and published is not None
@@ -169,6 +172,8 @@ def finish(
         summary = tagging.finish(settings, _run(run), [found or {}, *parts], state)
     if not whole:
         raise AirflowFailException(f"{summary}; see the logs of the tasks that failed")
+    if summary.alarms:
+        raise AirflowFailException(f"{summary}; published, but look: {'; '.join(summary.alarms)}")
     return summary.as_dict()
 
 

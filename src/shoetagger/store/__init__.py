@@ -28,6 +28,7 @@ from .rows import (
     Move,
     MoveConflict,
     MoveKind,
+    Noted,
     Prediction,
     RejectedFile,
     RejectedRow,
@@ -61,6 +62,7 @@ __all__ = [
     "GroupTags",
     "Move",
     "MoveConflict",
+    "Noted",
     "Prediction",
     "RejectedFile",
     "RejectedRow",
@@ -103,7 +105,7 @@ class Store:
 
     # --- finding work
 
-    def note_arrivals(self, arrivals: Sequence[Arrival], now: datetime) -> int:
+    def note_arrivals(self, arrivals: Sequence[Arrival], now: datetime) -> Noted:
         """Note one batch of what a scan saw; return how many were unknown, changed or back.
 
         An unknown or changed file becomes `new`, or `rejected` where it was refused; one that was
@@ -112,11 +114,12 @@ class Store:
         seen = {file_id_of(arrival.locator): arrival for arrival in arrivals}
         with self._database.reading() as connection:
             if not queries.unsettled(connection, seen):
-                return 0
+                return Noted(0, 0)
         with self._database.writing() as connection:
             unsettled = queries.unsettled(connection, seen)
             queries.note(connection, seen, unsettled, now)
-        return len(unsettled)
+        refused = sum(seen[file_id].refused is not None for file_id in unsettled)
+        return Noted(len(unsettled), refused)
 
     def new_files(
         self, lo: str, hi: str | None, limit: int, after: str | None = None
@@ -240,8 +243,11 @@ class Store:
             queries.bump(connection, touched)
 
     def retry_rejected(self, locators: Sequence[str] | None = None) -> int:
-        """Make rejected files (all, or those named) wait for tagging again; return how many."""
-        which: list[Any] = [sa.true()]
+        """Make rejected files (all, or those named) wait for tagging again; return how many.
+
+        Pictures that were forgotten only where they are named: that takes the forgetting back.
+        """
+        which: list[Any] = [queries.not_forgotten()]
         if locators is not None:
             ids = [file_id_of(locator) for locator in locators]
             which = [files.c.file_id.in_(some) for some in queries.pages(ids)]
@@ -252,10 +258,24 @@ class Store:
                 condition = queries.REJECTED & condition
                 times = sa.select(files.c.first_seen).where(condition).distinct()
                 touched |= {queries.day_of(seen) for seen in connection.execute(times).scalars()}
+                if locators is not None:
+                    queries.remember(connection, condition)
                 update = sa.update(files).where(condition).values(state="new", reason=None)
                 retried += connection.execute(update).rowcount
             queries.bump(connection, touched)
         return retried
+
+    def forget(self, image_id: str, now: datetime) -> None:
+        """Erase what is derived from a picture; its bytes are refused until retried by name.
+
+        Predictions, corrections and the picture's row go; files that hold it are rejected; its
+        days count as changed. Raises StoreError for a picture nobody knows.
+        """
+        with self._database.writing() as connection:
+            if not queries.forget(connection, image_id, now):
+                raise StoreError(
+                    f"no picture {image_id} in the store: `shoetagger export` lists the image ids"
+                )
 
     def correct(
         self,
@@ -542,12 +562,21 @@ class Store:
         return run_id
 
     def finish_run(
-        self, run_id: str, state: str, counts: Mapping[str, object], now: datetime
+        self,
+        run_id: str,
+        state: str,
+        counts: Mapping[str, object],
+        now: datetime,
+        *,
+        rates: Mapping[str, tuple[int, int]] | None = None,
+        alarms: Sequence[str] = (),
     ) -> None:
-        """Write down how a run ended and what it did; the last word counts."""
+        """Write down how a run ended, what it did and what was odd; the last word counts."""
+        values: dict[str, Any] = {"state": state, "counts": dict(counts), "ended_at": now}
+        values |= {"rates": dict(rates) if rates else None, "alarms": list(alarms)}
         update = sa.update(runs).where(runs.c.run_id == run_id)
         with self._database.writing() as connection:
-            done = connection.execute(update.values(state=state, counts=dict(counts), ended_at=now))
+            done = connection.execute(update.values(values))
             if not done.rowcount:
                 raise StoreError(f"no run {run_id} in the store: begin it with start_run")
 
@@ -557,7 +586,23 @@ class Store:
         if kind is not None:
             query = query.where(runs.c.kind == kind)
         with self._database.reading() as connection:
-            return [RunRow(**row._mapping) for row in connection.execute(query)]
+            return [queries.run_row(row) for row in connection.execute(query)]
+
+    def past_rates(self, limit: int, before: str) -> list[Mapping[str, tuple[int, int]]]:
+        """Return the rates of the latest runs that tagged something new, up to the run `before`.
+
+        Latest first; the run itself is left out.
+        """
+        started = sa.select(runs.c.started_at).where(runs.c.run_id == before).scalar_subquery()
+        query = (
+            sa.select(runs)
+            .where(runs.c.rates.is_not(None), runs.c.run_id != before)
+            .where(runs.c.started_at <= started)
+            .order_by(runs.c.started_at.desc(), runs.c.run_id)
+            .limit(limit)
+        )
+        with self._database.reading() as connection:
+            return [queries.run_row(row).rates or {} for row in connection.execute(query)]
 
     def _image_pages(
         self, day: str | None, image_ids: Sequence[str] | None

@@ -29,7 +29,7 @@ from sqlalchemy.exc import (
 from .rows import StoreAwayError, StoreError
 
 # The revision of `migrations` that this code is written for.
-REVISION = "0001"
+REVISION = "0002"
 
 BUSY_SECONDS = 60.0
 _WRITER_LOCK = 0x5403_7A66  # an advisory lock of PostgreSQL, the same for all stores
@@ -170,6 +170,7 @@ def _engine(url: str) -> Engine:
 def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:
     connection.isolation_level = None  # transactions begin where `_begin_sqlite` says, not before
     connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("PRAGMA secure_delete=ON")  # what is forgotten is not left in free pages
     connection.execute("PRAGMA cache_size=-32768")  # KiB
 
 

@@ -21,6 +21,7 @@ from .rows import (
     Move,
     Prediction,
     RejectedFile,
+    RunRow,
     StoreError,
     Tagged,
     chain_of,
@@ -31,6 +32,7 @@ from .tables import (
     coverage,
     days,
     files,
+    forgotten,
     images,
     ledger,
     predictions,
@@ -49,6 +51,8 @@ TAGGED = files.c.state == sa.literal_column("'tagged'")
 REJECTED = files.c.state == sa.literal_column("'rejected'")
 GONE = files.c.state == sa.literal_column("'gone'")
 NOT_REJECTED = files.c.state != sa.literal_column("'rejected'")
+
+FORGOTTEN = "forgotten: what was known of it is erased; `shoetagger retry` with its name asks anew"
 
 NOTHING_SAID = GroupTags((), {}, None, None, stale=False, corrected=False)
 
@@ -124,6 +128,12 @@ def file_rows(connection: Connection, file_ids: Collection[str]) -> dict[str, Fi
         rows = connection.execute(sa.select(files).where(files.c.file_id.in_(some)))
         found |= {row.file_id: file_row(row) for row in rows}
     return found
+
+
+def run_row(row: sa.Row[Any]) -> RunRow:
+    plain = dict(row._mapping)
+    rates = {tag: (has, of) for tag, (has, of) in plain.pop("rates").items()} if row.rates else None
+    return RunRow(**plain | {"rates": rates, "alarms": tuple(row.alarms or ())})
 
 
 # --- arrivals
@@ -221,8 +231,11 @@ def settle(
 ) -> set[str]:
     """Settle the files that still wait as of the token they were read with; return the days."""
     asked: dict[str, Tagged | RejectedFile] = {}
+    unwanted = forgotten_of(connection, [file.image_id for file in tagged])
     for settled in (tagged, rejected):
         for file in settled:
+            if file.image_id in unwanted:
+                file = RejectedFile(file.file_id, file.token, FORGOTTEN, file.image_id)
             asked.setdefault(file.file_id, file)
     known = file_rows(connection, asked)
     updates: list[dict[str, Any]] = []
@@ -349,6 +362,54 @@ def lose(connection: Connection, file_ids: Sequence[str]) -> None:
         connection.execute(which.where(TAGGED).values(state="gone"))
         # Nobody knows what its last bytes were: whatever comes back under the name is new.
         connection.execute(which.where(NEW).values(state="gone", token=""))
+
+
+# --- forgetting
+
+
+def forgotten_of(connection: Connection, image_ids: Collection[str]) -> set[str]:
+    """Those of the pictures that a person wanted forgotten."""
+    found: set[str] = set()
+    for some in pages(image_ids):
+        query = sa.select(forgotten.c.image_id).where(forgotten.c.image_id.in_(some))
+        found |= set(connection.execute(query).scalars())
+    return found
+
+
+def forget(connection: Connection, image_id: str, now: datetime) -> bool:
+    """Erase what is derived from a picture and refuse its bytes from now on; False: unknown."""
+    seen = sa.select(images.c.day).where(images.c.image_id == image_id)
+    touched = set(connection.execute(seen).scalars())
+    of_it = files.c.image_id == image_id
+    holders = sa.select(files.c.first_seen).where(of_it)
+    touched |= {day_of(moment) for moment in connection.execute(holders).scalars()}
+    if not touched:
+        return bool(forgotten_of(connection, [image_id]))
+    if not forgotten_of(connection, [image_id]):
+        row = {"image_id": image_id, "forgotten_at": now}
+        connection.execute(sa.insert(forgotten), row)
+    for digest in connection.execute(sa.select(versions.c.digest)).scalars().all():
+        said = (predictions.c.bundle_digest == digest) & (predictions.c.image_id == image_id)
+        connection.execute(sa.delete(predictions).where(said))
+    connection.execute(sa.delete(corrections).where(corrections.c.image_id == image_id))
+    connection.execute(sa.delete(images).where(images.c.image_id == image_id))
+    # What came under the name since is another picture; what went may come back, as an arrival.
+    connection.execute(sa.update(files).where(of_it, NEW).values(image_id=None))
+    connection.execute(sa.delete(files).where(of_it, GONE))
+    connection.execute(sa.update(files).where(of_it).values(state="rejected", reason=FORGOTTEN))
+    bump(connection, touched)
+    return True
+
+
+def remember(connection: Connection, which: sa.ColumnElement[bool]) -> None:
+    """Let the bytes of rejected files be tagged again, though they were forgotten."""
+    asked = sa.select(files.c.image_id).where(which, files.c.image_id.is_not(None))
+    connection.execute(sa.delete(forgotten).where(forgotten.c.image_id.in_(asked)))
+
+
+def not_forgotten() -> sa.ColumnElement[bool]:
+    """The file does not hold bytes that were forgotten."""
+    return ~sa.exists().where(forgotten.c.image_id == files.c.image_id)
 
 
 def check_scores(prediction: Prediction, version: BundleVersion) -> None:

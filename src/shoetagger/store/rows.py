@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from shoetagger.errors import PassingError, ShoetaggerError
 
@@ -187,7 +187,11 @@ class Counts:
 
 @dataclass(frozen=True)
 class RunRow:
-    """One run of the tagging job: `pins` is group -> digest, `counts` what it did."""
+    """One run of the tagging job: `pins` is group -> digest, `counts` what it did.
+
+    `rates` is tag -> (new pictures that got it, new pictures), None where there were none; `alarms`
+    is why a person should look at it.
+    """
 
     run_id: str
     kind: str
@@ -196,6 +200,15 @@ class RunRow:
     state: str
     pins: Mapping[str, str]
     counts: Mapping[str, object]
+    rates: Mapping[str, tuple[int, int]] | None = None
+    alarms: tuple[str, ...] = ()
+
+
+class Noted(NamedTuple):
+    """Of a batch of arrivals: how many were unknown, changed or back, and those refused of them."""
+
+    new: int
+    refused: int
 
 
 def chain_of(moves: Iterable[Move]) -> list[str]:

@@ -185,7 +185,18 @@ runs = Table(
     Column("state", Text, nullable=False),
     Column("pins", JSON, nullable=False),
     Column("counts", JSON, nullable=False),
+    Column("rates", JSON(none_as_null=True)),
+    Column("alarms", JSON(none_as_null=True)),
     Index("runs_started_at", "started_at"),
+    sqlite_with_rowid=False,
+)
+
+# Pictures that a person wanted erased: their bytes are refused, whatever the file's name.
+forgotten = Table(
+    "forgotten",
+    metadata,
+    Column("image_id", _DIGEST, primary_key=True),
+    Column("forgotten_at", UtcTime, nullable=False),
     sqlite_with_rowid=False,
 )
 
