@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,23 @@ def ports() -> Ports:
         one.bind((servers.HOST, 0))
         other.bind((servers.HOST, 0))
         return servers.Ports(one.getsockname()[1], other.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[tuple[str, str]]:
+    """URL of a server, and the name of a migrated database there to copy."""
+    import postgres
+    import sqlalchemy as sa
+
+    from shoetagger.store import Store
+
+    folder = postgres.binaries()
+    if folder is None:
+        pytest.skip("no PostgreSQL binaries on this machine (apt-get install postgresql)")
+    with postgres.server(folder) as url, postgres.database(url) as template:
+        with Store(template) as store:
+            store.migrate()
+        yield url, sa.make_url(template).database or ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -43,18 +43,6 @@ DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
 RED, BLUE, TEAL, BOOT = "1" * 64, "2" * 64, "3" * 64, "4" * 64
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[tuple[str, str]]:
-    """URL of a server, and the name of a migrated database there to copy."""
-    folder = postgres.binaries()
-    if folder is None:
-        pytest.skip("no PostgreSQL binaries on this machine (apt-get install postgresql)")
-    with postgres.server(folder) as url, postgres.database(url) as template:
-        with Store(template) as store:
-            store.migrate()
-        yield url, sa.make_url(template).database or ""
-
-
 @pytest.fixture(params=DATABASES)
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A database without tables."""

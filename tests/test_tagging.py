@@ -12,13 +12,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import pytest
-from bundles import write_bundle
+from installation import ROOT, TAGS, install, make_live, predictions, put_pictures
 from PIL import Image
 from webhook import webhook
 
-from shoetagger import params as parameters
 from shoetagger import tagging
 from shoetagger.engine import Engine
 from shoetagger.inbox import InboxError, locator_of
@@ -27,70 +25,10 @@ from shoetagger.settings import Settings
 from shoetagger.store import Store
 from shoetagger.tagging import TaggingError, TaggingRun, shard_range
 
-ROOT = Path(__file__).parents[1]
-TAGS = parameters.load(ROOT / "params.yaml").groups
-
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """An installation with two live groups of three, its MLflow out of reach."""
-    home = tmp_path / "state"
-    found = Settings(
-        repo=ROOT,
-        home=home,
-        inbox=tmp_path / "inbox",
-        store_url=f"sqlite:///{home / 'store.db'}",
-        tracking_uri="http://127.0.0.1:9",
-        device="cpu",
-    )
-    home.mkdir()
-    found.inbox.mkdir()
-    with Store(found.store_url) as store:
-        store.migrate()
-    make_live(found, "color", head_seed=1)
-    make_live(found, "style", head_seed=2)
-    return found
-
-
-def make_live(settings: Settings, group: str, head_seed: int) -> str:
-    """Put a bundle into the cache and make it live, as a promotion does; returns its digest."""
-    beside = settings.home / "made"
-    bundle = write_bundle(beside, group, TAGS[group].tags, head_seed=head_seed)
-    target = settings.bundles / bundle.digest
-    target.parent.mkdir(exist_ok=True)
-    if not target.exists():
-        beside.rename(target)
-    with Store(settings.store_url) as store:
-        now = datetime.now(UTC)
-        number = str(len(store.versions(group)) + 1)
-        store.add_version(
-            digest=bundle.digest, group=group, tags=bundle.tags,
-            registry_name=f"shoetagger-{group}", version=number, now=now,
-        )  # fmt: skip
-        store.finish_move(
-            store.begin_move(group, bundle.digest, kind="promote", by="test", why="test")
-        )
-    shutil.rmtree(beside, ignore_errors=True)
-    return bundle.digest
-
-
-def put_pictures(settings: Settings, count: int, seed: int = 0) -> list[Path]:
-    rng = np.random.default_rng(seed)
-    paths = []
-    for i in range(count):
-        path = settings.inbox / f"shoe {seed}-{i}, 'new'.jpg"
-        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
-        paths.append(path)
-    return paths
-
-
-def predictions(settings: Settings) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Return image id -> group -> current tags."""
-    with Store(settings.store_url) as store:
-        return {
-            row.image_id: {group: told.tags for group, told in row.groups.items()}
-            for row in store.current(list(TAGS))
-        }
+    return install(tmp_path)
 
 
 @contextmanager

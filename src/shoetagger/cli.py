@@ -433,6 +433,53 @@ def retry(
 
 
 @app.command()
+def forget(
+    image_id: Annotated[str, typer.Argument(help="The picture's id, as `export` tells it.")],
+) -> None:
+    """Erase what was derived from a picture: tags, corrections, thumbnail, rows of tables.
+
+    Its bytes are not tagged again, whatever the name, until `retry` names a file that holds them.
+    The file in the inbox, exports made by hand and backups are yours to remove.
+    """
+    from .publish import forget as erase
+
+    counts = erase(Settings.from_environment(), image_id)
+    typer.echo(f"{image_id} is forgotten; {counts['days']} days published again")
+
+
+@app.command()
+def backup(out: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
+    """Write the store and MLflow's runs, versions and models to one file, while they are in use."""
+    from .backup import backup as write
+
+    settings = Settings.from_environment()
+    manifest = write(settings, out)
+    if manifest["artifacts"] is None:
+        typer.echo(f"MLflow at {settings.tracking_uri} is left out: back it up there", err=True)
+    typer.echo(f"{len(manifest['sha256'])} files, {out.stat().st_size:,} bytes written to {out}")
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="What backup wrote.")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put it in the place of what is there.")
+    ] = False,
+) -> None:
+    """Put a backup's store and registry in place, and publish all days anew; servers are down."""
+    from . import publish
+    from .backup import restore as put_back
+    from .servers import marked_processes
+
+    settings = Settings.from_environment()
+    if marked_processes(settings):
+        raise ShoetaggerError("the servers are running: `make down`, then restore")
+    manifest = put_back(settings, file, replace=replace)
+    counts = publish.publish_changes(settings, every_day=True)
+    typer.echo(f"restored as of {manifest['made_at']}; {counts['days']} days published again")
+
+
+@app.command()
 def sync() -> None:
     """Send MLflow what waits in the outbox."""
     from .tracking import sync as send

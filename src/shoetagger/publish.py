@@ -99,6 +99,21 @@ def publish_changes(
         ) from error
 
 
+def forget(settings: Settings, image_id: str) -> dict[str, int]:
+    """Erase a picture from the store and from all that is published; returns as publish_changes.
+
+    Its tags, corrections, thumbnail and rows go, and its bytes are refused from now on, until
+    `Store.retry_rejected` is given a file that holds them. Raises StoreError for an unknown one.
+    """
+    with Store(settings.store_url) as store:
+        store.forget(image_id, datetime.now(UTC))
+    published = settings.published
+    published.mkdir(parents=True, exist_ok=True)
+    with _alone(published):  # whoever publishes now may still make it
+        place(published / "pages" / "thumbs", image_id).unlink(missing_ok=True)
+    return publish_changes(settings)
+
+
 def export(
     store: Store, groups: Mapping[str, Group], fmt: str, out: Path | BinaryIO, *, inbox: Path
 ) -> int:

@@ -99,6 +99,14 @@ class Store:
         """
         self._database.migrate()
 
+    def is_used(self) -> bool:
+        """Return whether there are any files or versions in it; a store without tables is not."""
+        if not self._database.is_migrated():
+            return False
+        with self._database.reading() as connection:
+            counted = (queries.count(connection, table) for table in (files, versions))
+            return any(counted)
+
     def close(self) -> None:
         """Let go of the connections; a later call opens new ones."""
         self._database.close()

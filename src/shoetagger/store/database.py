@@ -84,6 +84,13 @@ class Database:
                 config.attributes["connection"] = connection
                 command.upgrade(config, REVISION)
 
+    def is_migrated(self) -> bool:
+        """Whether there are tables, of whatever version; asking makes no file."""
+        if self.is_sqlite and not Path(self._engine.url.database or "").exists():
+            return False
+        with self._told_clearly(missing_is_new=True), self._engine.connect() as connection:
+            return _revision(connection) is not None
+
     def close(self) -> None:
         self._engine.dispose()
 

@@ -1,0 +1,79 @@
+"""A small installation that can tag: what a test of the night begins with."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from bundles import write_bundle
+from PIL import Image
+
+from shoetagger import params as parameters
+from shoetagger.settings import Settings
+from shoetagger.store import Store
+
+ROOT = Path(__file__).parents[1]
+TAGS = parameters.load(ROOT / "params.yaml").groups
+
+
+def install(folder: Path, store_url: str | None = None) -> Settings:
+    """Set up an installation with two live groups of three, its MLflow out of reach."""
+    home = folder / "state"
+    found = Settings(
+        repo=ROOT,
+        home=home,
+        inbox=folder / "inbox",
+        store_url=store_url or f"sqlite:///{home / 'store.db'}",
+        tracking_uri="http://127.0.0.1:9",
+        device="cpu",
+    )
+    home.mkdir()
+    found.inbox.mkdir()
+    with Store(found.store_url) as store:
+        store.migrate()
+    make_live(found, "color", head_seed=1)
+    make_live(found, "style", head_seed=2)
+    return found
+
+
+def make_live(settings: Settings, group: str, head_seed: int) -> str:
+    """Put a bundle into the cache and make it live, as a promotion does; returns its digest."""
+    beside = settings.home / "made"
+    bundle = write_bundle(beside, group, TAGS[group].tags, head_seed=head_seed)
+    target = settings.bundles / bundle.digest
+    target.parent.mkdir(exist_ok=True)
+    if not target.exists():
+        beside.rename(target)
+    with Store(settings.store_url) as store:
+        now = datetime.now(UTC)
+        number = str(len(store.versions(group)) + 1)
+        store.add_version(
+            digest=bundle.digest, group=group, tags=bundle.tags,
+            registry_name=f"shoetagger-{group}", version=number, now=now,
+        )  # fmt: skip
+        store.finish_move(
+            store.begin_move(group, bundle.digest, kind="promote", by="test", why="test")
+        )
+    shutil.rmtree(beside, ignore_errors=True)
+    return bundle.digest
+
+
+def put_pictures(settings: Settings, count: int, seed: int = 0) -> list[Path]:
+    rng = np.random.default_rng(seed)
+    paths = []
+    for i in range(count):
+        path = settings.inbox / f"shoe {seed}-{i}, 'new'.jpg"
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
+        paths.append(path)
+    return paths
+
+
+def predictions(settings: Settings) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return image id -> group -> current tags."""
+    with Store(settings.store_url) as store:
+        return {
+            row.image_id: {group: told.tags for group, told in row.groups.items()}
+            for row in store.current(list(TAGS))
+        }
