@@ -428,6 +428,11 @@ def test_old_checkouts_go_but_not_those_in_use(settings: Settings) -> None:
         "in use",
     }
     assert pipeline.prune(settings, keep=2) == ["in use"]
+    most = params.load(settings.params_file).keep.checkouts
+    for number in range(most):
+        (settings.checkouts / str(number)).mkdir()
+    assert len(pipeline.prune(settings)) == 2  # as params.yaml says
+    assert sum(p.is_dir() for p in settings.checkouts.iterdir()) == most
 
 
 # --- stages -------------------------------------------------------------------------------------

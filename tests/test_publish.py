@@ -27,7 +27,7 @@ from shoetagger.publish import PublishError, export, publish_changes
 from shoetagger.settings import Settings
 from shoetagger.store import Prediction, RejectedFile, Store, Tagged
 from shoetagger.tables import Cell, Row
-from shoetagger.thumbnails import keep
+from shoetagger.thumbnails import keep, place
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 
@@ -431,6 +431,27 @@ def test_pages_hold_so_many_pictures_and_a_smaller_day_loses_its_last_pages(work
     assert works.publish(page_size=1, max_pages=2)["pages"] == 2
     assert "first 2 of 5 pictures" in works.page(DAY, "001.html").root.all("p", "note")[0].text
     assert pq.read_table(works.settings.published / "parquet").num_rows == 5
+
+
+def test_only_the_latest_days_have_pages_and_older_ones_keep_their_tables(works: Works) -> None:
+    days = [NOW + timedelta(days=n) for n in range(3)]
+    pictures = {}
+    for n, day in enumerate(days):
+        works.arrive(f"{n}.png", shade=n)
+        works.tag(now=day)
+        data = (works.settings.inbox / f"{n}.png").read_bytes()
+        pictures[n] = place(works.settings.published / "pages" / "thumbs", images.image_id(data))
+        wanted = replace(works.params, keep=replace(works.params.keep, page_days=2))
+        publish_changes(works.settings, wanted)
+    pages_of = {p.parent.name for p in works.settings.published.glob("pages/2*/*.html")}
+    assert pages_of == {day.date().isoformat() for day in days[1:]}
+    assert [pictures[n].exists() for n in range(3)] == [False, True, True]
+    assert pq.read_table(works.settings.published / "parquet").num_rows == 3
+    assert len(list(works.settings.published.glob("csv/*.csv"))) == 3
+    linked = {a.attributes["href"] for a in works.page("index.html").root.all("a", "day")}
+    assert linked == {f"{day}/001.html" for day in pages_of}
+    publish_changes(works.settings, works.params)  # more days asked for: they are made again
+    assert works.page(DAY, "001.html").root.all("figure")
 
 
 def test_a_day_without_pictures_any_more_vanishes(works: Works) -> None:

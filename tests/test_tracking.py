@@ -314,6 +314,23 @@ def test_what_waited_is_sent_once_with_the_times_at_which_it_happened(
     assert journals(tracker) == []
 
 
+def test_an_outbox_over_its_size_gives_up_its_oldest_runs_but_none_at_work(
+    tracker: Tracker, nobody_there: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    down = Tracker(nobody_there, tracker.outbox, tracker.artifacts)
+    for _ in range(3):
+        train(down)
+    oldest, second, third = journals(tracker)
+    assert tracking.trim(tracker.outbox, 1000.0) == []
+    size = sum(path.stat().st_size for path in oldest.rglob("*") if path.is_file())
+    with down.start("at work", tags={}, params={}):
+        at_work = journals(tracker)[-1]
+        assert tracking.trim(tracker.outbox, 2.5 * size / 1e6) == [oldest.name]
+        assert "keep.outbox_mb" in caplog.text
+        assert tracking.trim(tracker.outbox, 0.0) == [second.name, third.name]
+        assert journals(tracker) == [at_work]
+
+
 def test_a_sync_that_reaches_nobody_says_so_and_loses_nothing(
     tracker: Tracker, nobody_there: str
 ) -> None:

@@ -483,10 +483,13 @@ def restore(
 def sync() -> None:
     """Send MLflow what waits in the outbox."""
     from .tracking import sync as send
+    from .tracking import trim
 
     settings = Settings.from_environment()
     report = send(settings.tracking_uri, settings.outbox, settings.artifacts)
-    typer.echo(f"{report.sent} runs sent, {report.waiting} waiting in {settings.outbox}")
+    given_up = trim(settings.outbox, parameters.load(settings.params_file).keep.outbox_mb)
+    waiting = report.waiting - len(given_up)
+    typer.echo(f"{report.sent} runs sent, {waiting} waiting in {settings.outbox}")
 
 
 @app.command()

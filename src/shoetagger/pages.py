@@ -28,11 +28,15 @@ AROUND = 3
 
 @dataclass(frozen=True)
 class Day:
-    """An arrival day, as the index lists it; `thumbnails` are the ids of its first pictures."""
+    """An arrival day, as the index lists it; `thumbnails` are the ids of its first pictures.
+
+    One that is not `paged` has tables only.
+    """
 
     day: str
     tally: Tally
     thumbnails: tuple[str, ...] = ()
+    paged: bool = True
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,13 @@ class Publish:
 
 
 @dataclass(frozen=True)
+class Keep:
+    checkouts: int
+    page_days: int
+    outbox_mb: float
+
+
+@dataclass(frozen=True)
 class Params:
     groups: Mapping[str, Group]
     split: Split
@@ -147,6 +154,7 @@ class Params:
     promote: Promote
     tag: Tag
     publish: Publish
+    keep: Keep
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -273,6 +281,9 @@ def _check_ranges(params: Params) -> None:
         ("tag.drift.least", 0 <= tag.drift.least <= 1, "must lie in 0..1"),
         ("publish.page_size", publish.page_size >= 1, "must be at least 1"),
         ("publish.max_pages", publish.max_pages >= 1, "must be at least 1"),
+        ("keep.checkouts", params.keep.checkouts >= 1, "must be at least 1"),
+        ("keep.page_days", params.keep.page_days >= 1, "must be at least 1"),
+        ("keep.outbox_mb", params.keep.outbox_mb >= 0, "must be at least 0"),
         ("publish.thumbnail", 16 <= publish.thumbnail <= 1024, "must lie in 16..1024"),
     ]  # fmt: skip
     _hold(rules)

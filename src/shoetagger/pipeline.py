@@ -36,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 INPUTS = ("params.yaml", "dvc.yaml", "data.dvc", "src", ".dvcignore")
 NEEDED = ("params.yaml", "dvc.yaml", "data.dvc")
-KEPT_CHECKOUTS = 5
 LAST_LINES = 20  # of a failed command's output, for the error
 
 Outcome = Literal["ran", "restored", "unchanged"]
@@ -299,11 +298,14 @@ def using(settings: Settings, plan: Plan, stage: str) -> Iterator[Path]:
                 return
 
 
-def prune(settings: Settings, keep: int = KEPT_CHECKOUTS) -> list[str]:
+def prune(settings: Settings, keep: int | None = None) -> list[str]:
     """Remove all checkouts but the `keep` used last; return the names of those removed.
 
-    One that a stage is running in stays. A run whose checkout went makes it again.
+    Left out, `keep` is `keep.checkouts` of params.yaml. One that a stage is running in stays. A
+    run whose checkout went makes it again.
     """
+    if keep is None:
+        keep = params.load(settings.params_file).keep.checkouts
     used = {
         folder: folder.stat().st_mtime
         for folder in settings.checkouts.glob("[!.]*")

@@ -161,6 +161,7 @@ class _Publication:
         self._staging = staging
         self._progress = progress
         self._thumbs = self._published / "pages" / "thumbs"
+        self._paged: set[str] = set()
         self._counts = dict.fromkeys(("days", "pictures", "pages", "without_thumbnail"), 0)
 
     def run(self, every_day: bool) -> dict[str, int]:
@@ -170,11 +171,14 @@ class _Publication:
         # Revisions are read before rows: a row that changes meanwhile leaves its day changed.
         changed = dict(self._store.changed_days())
         days = changed if same and not every_day else self._all_days() | changed
+        latest = sorted({*self._published_days(), *days}, reverse=True)
+        self._paged = set(latest[: self._params.keep.page_days])
         with Thumbnails(self._thumbs, self._inbox, self._params, self._sources) as thumbnails:
             for day, revision in sorted(days.items()):
                 self._publish_day(day, thumbnails)
                 if revision is not None:
                     self._store.mark_published(day, revision)
+        self._remove_old_pages()
         rejected = self._publish_rejected()
         self._publish_index(rejected)
         with replacing(format_file) as file:
@@ -221,6 +225,8 @@ class _Publication:
         self._counts["pages"] += pages
 
     def _stage_pages(self, day: str, parquet: Path, tally: Tally, thumbnails: Thumbnails) -> int:
+        if day not in self._paged:
+            return 0
         size, most = self._params.publish.page_size, self._params.publish.max_pages
         pages = min(-(-tally.pictures // size), most)
         chunks = islice(read_parquet(parquet, self._groups, size), pages)
@@ -250,6 +256,17 @@ class _Publication:
         if not pages and folder.is_dir():
             folder.rmdir()
 
+    def _remove_old_pages(self) -> None:
+        """Take pages and thumbnails from the days that are too old to have them."""
+        for day in self._published_days():
+            if day in self._paged or not (self._published / "pages" / day).is_dir():
+                continue
+            self._remove_pages_after(day, 0)
+            parquet = self._published / "parquet" / f"day={day}" / "tags.parquet"
+            for chunk in read_parquet(parquet, self._groups, self._params.publish.page_size):
+                for row in chunk:
+                    place(self._thumbs, row.image_id).unlink(missing_ok=True)
+
     def _publish_rejected(self) -> int:
         total = 0
         shown: list[Refusal] = []
@@ -274,7 +291,7 @@ class _Publication:
             total.merge(tally)
             first = tally.first if len(days) < DAYS_PICTURED else ()
             kept = tuple(i for i in first if place(self._thumbs, i).exists())
-            days.append(Day(day, tally, kept))
+            days.append(Day(day, tally, kept, paged=day in self._paged))
         page = index_page(
             days,
             [self._live(name, total) for name in self._groups],
@@ -328,6 +345,7 @@ def _look(params: Params, inbox: Path) -> str:
         "groups": {name: group.tags for name, group in params.groups.items()},
         "page_size": params.publish.page_size,
         "max_pages": params.publish.max_pages,
+        "page_days": params.keep.page_days,
         "inbox": os.fsencode(inbox).hex(),
     }
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()

@@ -39,9 +39,11 @@ def _final() -> Iterator[Settings]:
 
 def checkout(params: Mapping[str, Any]) -> dict[str, Any]:
     """Resolve the revision to a commit and check it out, with its data and the overrides."""
-    from . import pipeline
+    from . import pipeline, tracking
+    from .params import load
 
     with _final() as settings:
+        tracking.trim(settings.outbox, load(settings.params_file).keep.outbox_mb)
         plan = pipeline.prepare(settings, params["revision"].strip(), params["overrides"] or [])
         pipeline.checkout(settings, plan)
         return plan.as_dict()

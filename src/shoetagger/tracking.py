@@ -132,6 +132,32 @@ class Tracker:
                 journal.close()
 
 
+def trim(outbox: Path, most_mb: float) -> list[str]:
+    """Drop the oldest journals that wait, until the outbox takes `most_mb`; return their names.
+
+    What is being written or sent stays. A run that is dropped will not be seen in MLflow; its model
+    and metrics are where its stages left them.
+    """
+    sizes = {
+        folder: sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        for folder in _journals(outbox)
+    }
+    over = sum(sizes.values()) - most_mb * 1e6
+    dropped = []
+    for folder, size in sizes.items():
+        if over <= 0:
+            break
+        journal = _Journal.take(folder)
+        if journal is None:
+            continue
+        shutil.rmtree(folder)
+        journal.close()
+        over -= size
+        dropped.append(folder.name)
+        _log.warning("the outbox is over keep.outbox_mb: run %s is given up", folder.name)
+    return dropped
+
+
 def sync(tracking_uri: str, outbox: Path, artifacts: Path) -> SyncReport:
     """Tell MLflow all that waits in the outbox; see `Tracker.sync`."""
     return Tracker(tracking_uri, outbox, artifacts).sync()
