@@ -14,7 +14,7 @@ export DO_NOT_TRACK := 1
 # Threads that wait must not spin on cores that others need (see airflow_environment).
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo up down status login test test-fast lint audit
+.PHONY: help setup demo up down status login test test-fast lint bench audit
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ lint: $(STAMP) ## ruff and mypy
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+
+bench: $(STAMP) ## compare the speed with what people do today (PICTURES=folder)
+	@$(PYTHON) -m benchmarks $(if $(PICTURES),--pictures "$(PICTURES)")
 
 audit: $(STAMP) ## look the locked versions up in the list of known vulnerabilities
 	@$(VENV)/bin/uv tool run --python $(PYTHON) pip-audit --disable-pip --require-hashes -r requirements.lock

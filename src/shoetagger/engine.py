@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .images import Transform
 from .model import (
@@ -46,11 +47,13 @@ class Engine:
     """Scores pictures with any mix of bundles.
 
     Stages of equal prefix digest are kept and run once, whatever the number of bundles that
-    have them.
+    have them. Trunks are computed in bfloat16 where the processor does that natively, heads in
+    float32: scores differ from those of the plain models by some hundredths at most.
     """
 
     def __init__(self, directories: Sequence[Path], device: str = "auto") -> None:
         self.device = pick_device(device)
+        self.dtype = pick_dtype(self.device)
         self.bundles = tuple(load_bundle(directory) for directory in directories)
         self._stages: dict[str, nn.Module] = {}
         members = [self._load(d, b) for d, b in zip(directories, self.bundles, strict=True)]
@@ -59,10 +62,15 @@ class Engine:
         self.transforms = tuple(dict.fromkeys(b.transform for b in self.bundles))
 
     def _load(self, directory: Path, bundle: Bundle) -> _Member:
-        model = load_model(directory, bundle).to(self.device).to(memory_format=torch.channels_last)
+        model = load_model(directory, bundle)
         for name in STAGES:
-            stage = self._stages.setdefault(bundle.prefixes[name], getattr(model, name))
-            setattr(model, name, stage)
+            digest = bundle.prefixes[name]
+            if digest not in self._stages:
+                stage = for_inference(getattr(model, name)).to(self.device, self.dtype)
+                self._stages[digest] = stage.to(memory_format=torch.channels_last)
+            setattr(model, name, self._stages[digest])
+        for own in (model.norm, model.head):
+            own.to(self.device)
         return _Member(bundle, model)
 
     @torch.inference_mode()
@@ -80,9 +88,8 @@ class Engine:
             members = [m for m in asked if m.bundle.transform == transform]
             if not members:
                 continue
-            batch = torch.from_numpy(pictures).to(self.device)
-            with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
-                self._descend(members, STAGES, State(normalise(batch, transform), {}), scores)
+            batch = normalise(torch.from_numpy(pictures).to(self.device), transform)
+            self._descend(members, STAGES, State(batch.to(self.dtype), {}), scores)
         return scores
 
     def _descend(
@@ -124,3 +131,25 @@ def _sigmoid(model: TagModel, state: State) -> np.ndarray:
     logits: Tensor = model.finish(state)
     scores: np.ndarray = torch.sigmoid(logits.float()).cpu().numpy()
     return scores
+
+
+def pick_dtype(device: torch.device) -> torch.dtype:
+    """Return what trunks are computed in: bfloat16 where the device multiplies it natively."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = torch.cpu.get_capabilities()
+        native = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return torch.bfloat16 if native else torch.float32
+
+
+def for_inference(stage: nn.Module) -> nn.Module:
+    """Fold each batch normalisation of a stage into the convolution before it, in place."""
+    for block in list(stage.modules()):
+        children = list(block.named_children())
+        convolutions = [(name, m) for name, m in children if isinstance(m, nn.Conv2d)]
+        norms = [(name, m) for name, m in children if isinstance(m, nn.BatchNorm2d)]
+        for (name, convolution), (after, norm) in zip(convolutions, norms, strict=True):
+            setattr(block, name, fuse_conv_bn_eval(convolution, norm))
+            setattr(block, after, nn.Identity())
+    return stage

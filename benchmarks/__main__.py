@@ -1,0 +1,52 @@
+"""Compare the ways to tag: `python -m benchmarks --pictures FOLDER` (or `make bench`)."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from shoetagger import sample
+
+from . import machine, report, variants
+
+REPO = Path(__file__).parents[1]
+
+
+def bench(
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder of pictures; without it, shoes are drawn.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Times that every variant runs.")] = 3,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = REPO / "docs",
+) -> None:
+    """Measure all variants over the same pictures and write BENCHMARKS.md, .json and a plot."""
+    with tempfile.TemporaryDirectory(prefix="shoetagger-drawn-") as drawn:
+        if pictures is None:
+            typer.echo("no --pictures: drawing some")
+            sample.write_arrivals(Path(drawn), count=256, seed=1)
+        paths = [path for path in (pictures or Path(drawn)).iterdir() if path.is_file()]
+        peaks = [measured_peaks()]
+        outcomes = variants.run(REPO, paths, rounds=rounds, say=typer.echo)
+        peaks.append(measured_peaks())
+    results = report.Results(
+        machine=machine.description(),
+        pictures=f"{len(paths)} {'pictures of a folder' if pictures else 'drawn shoes'}",
+        rounds=rounds,
+        fp32=max(fp32 for fp32, _ in peaks),
+        bf16=max(bf16 for _, bf16 in peaks),
+        outcomes=outcomes,
+    )
+    report.write(results, out)
+    typer.echo(f"written: {out / 'BENCHMARKS.md'}, benchmarks.json and benchmarks.png beside it")
+
+
+def measured_peaks() -> tuple[float, float]:
+    return machine.matrix_gigaflops(torch.float32), machine.matrix_gigaflops(torch.bfloat16)
+
+
+if __name__ == "__main__":
+    typer.run(bench)

@@ -1,0 +1,81 @@
+"""Models to measure with: real sizes, and as much in common as `train.freeze` would leave."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from shoetagger.images import Transform
+from shoetagger.model import (
+    BUNDLE_FILE,
+    STAGES,
+    WEIGHTS_FILE,
+    Bundle,
+    TagModel,
+    build,
+    frozen_stages,
+    prefix_digests,
+    save_bundle,
+    save_weights,
+)
+
+ARCH = "resnet18"
+TAGS = (7, 7, 5)  # of the article's three groups; more groups repeat them
+
+
+def group_names(groups: int) -> list[str]:
+    return [f"group{number:02d}" for number in range(1, groups + 1)]
+
+
+def make_bundles(
+    folder: Path, groups: int, freeze: str, pooled: tuple[str, ...], transform: Transform
+) -> list[Path]:
+    """Write a bundle for each of `groups` below `folder`, and return their folders.
+
+    The trunk is ImageNet's where it is at hand, else random. What `freeze` leaves free gets a
+    little noise of its own in each group: no two groups share a digest there.
+    """
+    torch.manual_seed(0)
+    trunk = _trunk()
+    folders = []
+    for number, group in enumerate(group_names(groups)):
+        torch.manual_seed(number)
+        model = TagModel(ARCH, TAGS[number % len(TAGS)], pooled)
+        model.load_state_dict(trunk, strict=False)
+        for stage in set(STAGES) - set(frozen_stages(freeze)):
+            for weights in getattr(model, stage).parameters():
+                weights.data += 0.01 * weights.std() * torch.randn_like(weights)
+        folders.append(_write(folder / group, group, model, transform))
+    return folders
+
+
+def _trunk() -> dict[str, Tensor]:
+    weights = "imagenet" if imagenet_at_hand() else "none"
+    model, _ = build(ARCH, 1, weights, ("layer4",), 0.0)
+    return {k: v for k, v in model.state_dict().items() if not k.startswith(("head", "norm"))}
+
+
+def imagenet_at_hand() -> bool:
+    """Tell whether torch's cache has the weights: nothing is downloaded for a measurement."""
+    return any((Path(torch.hub.get_dir()) / "checkpoints").glob(f"{ARCH}-*.pth"))
+
+
+def _write(folder: Path, group: str, model: TagModel, transform: Transform) -> Path:
+    tags = tuple(f"{group}_{number}" for number in range(model.head.out_features))
+    digest = save_weights(model.eval(), folder / WEIGHTS_FILE, None)
+    bundle = Bundle(
+        group=group,
+        tags=tags,
+        arch=ARCH,
+        pooled=model.pooled,
+        transform=transform,
+        thresholds=(0.5,) * len(tags),
+        support=(10,) * len(tags),
+        prefixes=prefix_digests(model, transform),
+        pretrained=None,
+        weights_sha256=digest,
+    )
+    save_bundle(bundle, folder / BUNDLE_FILE)
+    return folder

@@ -1,0 +1,65 @@
+"""This project over the same pictures: the code that the nightly DAG's shard runs, as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+from shoetagger import tagging
+from shoetagger.engine import Engine
+from shoetagger.model import load_bundle
+from shoetagger.settings import Settings, sqlite_url
+from shoetagger.store import Store
+from shoetagger.tagging import TaggingRun
+
+from .clock import Clock
+
+
+def installation(repo: Path, home: Path, inbox: Path, bundles: Sequence[Path]) -> Settings:
+    """Make a home with an empty store that knows the bundles, and needs no MLflow."""
+    settings = Settings(
+        repo=repo,
+        home=home,
+        inbox=inbox,
+        store_url=sqlite_url(home / "store.db"),
+        tracking_uri="http://127.0.0.1:9",
+        device="cpu",
+    )
+    settings.bundles.mkdir(parents=True)
+    with Store(settings.store_url) as store:
+        store.migrate()
+        for folder in bundles:
+            bundle = load_bundle(folder)
+            (settings.bundles / bundle.digest).symlink_to(folder)
+            store.add_version(
+                digest=bundle.digest,
+                group=bundle.group,
+                tags=bundle.tags,
+                registry_name=None,
+                version=None,
+                now=datetime.now(UTC),
+            )
+    return settings
+
+
+def start_run(settings: Settings) -> TaggingRun:
+    """Open a tagging run with every bundle that the store knows."""
+    with Store(settings.store_url) as store:
+        pins = {version.group: version.digest for version in store.versions()}
+        now = datetime.now(UTC)
+        run_id = store.start_run("manual", pins, now)
+    return TaggingRun(run_id, "manual", now.isoformat(), pins, {}, ())
+
+
+def tag_inbox(settings: Settings, run: TaggingRun, clock: Clock) -> None:
+    """(d), (e), (f) Find what is in the inbox and tag it; which one, the bundles decide."""
+    with ExitStack() as stack:
+        stack.enter_context(clock.of_method(Engine, "__init__", "start"))
+        stack.enter_context(clock.of_method(Engine, "answer", "model"))
+        stack.enter_context(clock.of_method(Store, "record", "write"))
+        tagging.find_arrivals(settings, run)
+        counts = tagging.tag_shard(settings, run, 0, 1)
+    if counts["deferred"]:
+        raise RuntimeError(f"a measurement must tag every picture, but {counts}")

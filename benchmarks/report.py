@@ -1,0 +1,162 @@
+"""The comparison as a page, as JSON and as a plot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from matplotlib.figure import Figure
+
+from .trial import Outcome
+from .variants import GROUPS, VARIANTS, Variant
+
+BASELINE = "b"
+HALF = ("d", "e", "f")  # computed in bfloat16 where the processor does that natively
+TEN_MILLION = 10_000_000
+BACKGROUND = Path(__file__).with_name("background.md")
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that one run of the benchmark measured; peaks in gigaflops a second."""
+
+    machine: str
+    pictures: str
+    rounds: int
+    fp32: float
+    bf16: float
+    outcomes: dict[str, list[Outcome]]
+
+    def of(self, name: str, figure: Callable[[Outcome], float]) -> float:
+        """Return the median of a figure over the rounds."""
+        return median(figure(outcome) for outcome in self.outcomes[name])
+
+    def rate(self, name: str) -> float:
+        return self.of(name, lambda o: o.pictures / o.wall_s)
+
+    def ratio(self, name: str, to: str = BASELINE) -> float:
+        """Return how much quicker a variant is, as the median of the ratios within the rounds."""
+        pairs = zip(self.outcomes[name], self.outcomes[to], strict=True)
+        return median((o.pictures / o.wall_s) / (b.pictures / b.wall_s) for o, b in pairs)
+
+    def ceiling(self, name: str) -> float:
+        """Return the pictures a second at which multiply-adds alone would take all the time."""
+        peak = max(self.fp32, self.bf16) if name[0] in HALF else self.fp32
+        return peak / self.outcomes[name][0].gigaflops
+
+
+def write(results: Results, folder: Path) -> None:
+    """Write BENCHMARKS.md, benchmarks.json and benchmarks.png into `folder`."""
+    measured = [variant for variant in VARIANTS if variant.name in results.outcomes]
+    folder.mkdir(parents=True, exist_ok=True)
+    objects = [_as_object(results, variant) for variant in measured]
+    (folder / "benchmarks.json").write_text(json.dumps(objects, indent=1) + "\n")
+    (folder / "BENCHMARKS.md").write_text(_page(results, measured), encoding="utf-8")
+    _plot(results, [v for v in measured if v.groups == GROUPS[0]]).savefig(
+        folder / "benchmarks.png", dpi=110
+    )
+
+
+def _as_object(results: Results, variant: Variant) -> dict[str, object]:
+    name = variant.name
+    return {
+        "name": name,
+        "title": variant.title,
+        "groups": variant.groups,
+        "pictures_per_second": round(results.rate(name), 2),
+        "ratio": round(results.ratio(name), 2),
+        "decode_s": round(results.of(name, lambda o: 1000 * o.decode_s / o.pictures), 2),
+        "model_s": round(results.of(name, lambda o: 1000 * o.model_s / o.pictures), 2),
+        "write_s": round(results.of(name, lambda o: 1000 * o.write_s / o.pictures), 2),
+        "peak_mb": round(results.of(name, lambda o: o.peak_mb)),
+    }
+
+
+def _page(results: Results, measured: Sequence[Variant]) -> str:
+    three = [variant for variant in measured if variant.groups == GROUPS[0]]
+    parts = [
+        "# Benchmarks",
+        f"Written by `make bench`: {results.machine}; {results.pictures}, JPEG on disk to rows in "
+        f"the store; medians of {results.rounds} alternating rounds. A matrix product reaches "
+        f"{results.fp32:.0f} gigaflops a second in float32 and {results.bf16:.0f} in bfloat16 "
+        "here.",
+        "![Pictures a second of each variant](benchmarks.png)",
+        "## Three groups",
+        _table(_THREE_HEADS, [_three_row(results, v) for v in three]),
+        "Seconds are for 1,000 pictures. Decoding is CPU time where other processes do it, which "
+        "overlaps with the rest; model and write are wall time. Start-up (loading the models) is "
+        "apart from the rate. The ceiling is the rate at which the multiply-adds alone would take "
+        "all the time at the matrix product's peak, and the share is how much of it is reached, "
+        "decoding and writing included. Memory is the peak of all processes together.",
+        "## More groups",
+        _table(_MORE_HEADS, _more_rows(results, measured)),
+        "Cost is the time a picture, as a multiple of the same variant with 3 groups. The last "
+        "column is how much less a picture costs than with as many separate models (d).",
+    ]
+    return "\n\n".join([*parts, BACKGROUND.read_text(encoding="utf-8")])
+
+
+_THREE_HEADS = (
+    "variant", "pictures a second", "ratio to (b)", "decode s", "model s", "write s",
+    "start-up s", "peak MB", "ceiling", "share", "10 million pictures",
+)  # fmt: skip
+
+
+def _three_row(results: Results, variant: Variant) -> list[str]:
+    name, figures = variant.name, _as_object(results, variant)
+    rate, ceiling = results.rate(name), results.ceiling(name)
+    return [
+        f"({name}) {variant.title}",
+        f"{rate:.1f}",
+        f"{figures['ratio']:.2f}",
+        *(f"{figures[part]:.1f}" for part in ("decode_s", "model_s", "write_s")),
+        f"{results.of(name, lambda o: o.start_s):.1f}",
+        f"{figures['peak_mb']}",
+        f"{ceiling:.0f}",
+        f"{rate / ceiling:.0%}",
+        f"{TEN_MILLION / rate / 3600:.1f} h",
+    ]
+
+
+_MORE_HEADS = ("variant", "groups", "pictures a second", "cost", "less than separate models")
+
+
+def _more_rows(results: Results, measured: Sequence[Variant]) -> list[list[str]]:
+    rows = []
+    for variant in sorted(measured, key=lambda v: (v.letter, v.groups)):
+        alone = f"d{variant.name[1:]}"
+        if variant.letter not in HALF or not {variant.letter, alone} <= set(results.outcomes):
+            continue
+        rows.append(
+            [
+                f"({variant.letter}) {variant.title}",
+                str(variant.groups),
+                f"{results.rate(variant.name):.1f}",
+                f"{1 / results.ratio(variant.name, variant.letter):.2f}",
+                f"{results.ratio(variant.name, alone):.2f}",
+            ]
+        )
+    return rows
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _plot(results: Results, measured: Sequence[Variant]) -> Figure:
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    labels = [f"({v.name}) {v.title}" for v in measured]
+    rates = [results.rate(v.name) for v in measured]
+    bars = axes.barh(
+        labels, rates, color=["#8c959f" if v.letter < "d" else "#1a7f37" for v in measured]
+    )
+    axes.bar_label(bars, [f" {results.ratio(v.name):.1f} x (b)" for v in measured])
+    axes.invert_yaxis()
+    axes.set(xlabel="pictures a second, three groups", xlim=(0, 1.18 * max(rates)))
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure

@@ -1,0 +1,114 @@
+"""What is compared, and how often: one run over all of it, in rounds that alternate."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shoetagger import params
+from shoetagger.images import Transform
+
+from . import trial
+from .bundles import make_bundles
+from .trial import Outcome, Plan
+
+GROUPS = (3, 10, 30)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to tag, with so many groups; `pictures` make a trial of some ten seconds."""
+
+    letter: str
+    title: str
+    kind: trial.Kind
+    freeze: str
+    pictures: int
+    groups: int = 3
+
+    @property
+    def name(self) -> str:
+        return self.letter if self.groups == 3 else f"{self.letter}{self.groups}"
+
+
+VARIANTS = (
+    Variant("a", "the article's two nested loops", "nested_loops", "none", 60),
+    Variant("b", "the article's single loop", "single_loop", "none", 80),
+    Variant("c", "a DataLoader, batches, three models", "data_loader", "none", 192),
+    Variant("d", "this project, nothing frozen", "project", "none", 256),
+    Variant("e", "this project, frozen through layer3", "project", "layer3", 512),
+    Variant("f", "this project, whole trunk frozen", "project", "layer4", 768),
+    Variant("d", "this project, nothing frozen", "project", "none", 96, 10),
+    Variant("e", "this project, frozen through layer3", "project", "layer3", 256, 10),
+    Variant("f", "this project, whole trunk frozen", "project", "layer4", 768, 10),
+    Variant("d", "this project, nothing frozen", "project", "none", 32, 30),
+    Variant("e", "this project, frozen through layer3", "project", "layer3", 128, 30),
+    Variant("f", "this project, whole trunk frozen", "project", "layer4", 768, 30),
+)
+
+
+def run(
+    repo: Path,
+    pictures: Sequence[Path],
+    *,
+    rounds: int,
+    variants: Sequence[Variant] = VARIANTS,
+    most: int | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, list[Outcome]]:
+    """Return for each variant's name its outcomes, one a round.
+
+    Every variant sees the first so many of one random order of the pictures, `most` at most.
+    Within a round all variants run once, each in a process of its own.
+    """
+    options = params.load(repo / "params.yaml")
+    transform = Transform(size=options.images.size)
+    order = sorted(pictures)
+    random.Random(0).shuffle(order)
+    outcomes: dict[str, list[Outcome]] = {variant.name: [] for variant in variants}
+    with tempfile.TemporaryDirectory(prefix="shoetagger-bench-") as temporary:
+        root = Path(temporary)
+        folders = {
+            v.name: (
+                _sample(root / "pictures", order[: min(v.pictures, most or v.pictures)]),
+                _bundles(root / "bundles", v, options.train.pooled, transform),
+            )
+            for v in variants
+        }
+        for number in range(1, rounds + 1):
+            for variant in variants:
+                home = root / f"{variant.name}-{number}"
+                home.mkdir()
+                sample, bundles = folders[variant.name]
+                plan = Plan(
+                    variant.kind, str(repo), str(sample), tuple(map(str, bundles)), str(home)
+                )
+                outcome = trial.run(plan)
+                outcomes[variant.name].append(outcome)
+                shutil.rmtree(home)
+                rate = outcome.pictures / outcome.wall_s
+                say(f"round {number} of {rounds}: {variant.name:4} {rate:7.1f} pictures a second")
+    return outcomes
+
+
+def _sample(parent: Path, pictures: Sequence[Path]) -> Path:
+    """Copy pictures into a folder that holds nothing else; the same sample is copied once."""
+    folder = parent / str(len(pictures))
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        for number, picture in enumerate(pictures):
+            shutil.copyfile(picture, folder / f"{number:05d}{picture.suffix}")
+    return folder
+
+
+def _bundles(
+    parent: Path, variant: Variant, pooled: tuple[str, ...], transform: Transform
+) -> list[Path]:
+    folder = parent / f"{variant.freeze}-{variant.groups}"
+    if folder.exists():
+        return sorted(folder.iterdir())
+    return make_bundles(folder, variant.groups, variant.freeze, pooled, transform)
