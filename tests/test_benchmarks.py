@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from benchmarks import report, variants
+from benchmarks import finding, report, variants
 from benchmarks.bundles import make_bundles
 
 from shoetagger import sample
@@ -55,3 +55,9 @@ def test_bundles_share_just_what_is_frozen(
     prefixes = [load_bundle(folder).prefixes for folder in folders]
     alike = [stage for stage in STAGES if len({p[stage] for p in prefixes}) == 1]
     assert alike == list(STAGES[:shared])
+
+
+def test_finding_work_finds_just_what_is_new_among_many_known(tmp_path: Path) -> None:
+    finding.make_known(tmp_path, known=1200)
+    told = finding.measure(tmp_path)  # raises where it is not just that
+    assert set(told) == {"wall", "cpu", "peak_mb"}

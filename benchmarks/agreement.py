@@ -1,0 +1,91 @@
+"""How many pictures get other tags by the shortcuts taken: reduced decoding, and bfloat16.
+
+`python -m benchmarks.agreement FOLDER --bundle models/color --bundle models/style ...`
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+
+from shoetagger import engine, params
+from shoetagger.engine import Engine
+from shoetagger.images import Limits, Transform, open_picture, tagging_view
+from shoetagger.tagging import batched
+from shoetagger.thresholds import decide
+
+REPO = Path(__file__).parents[1]
+Scores = dict[str, np.ndarray]  # bundle digest -> (N, tags)
+
+
+def main(
+    pictures: Annotated[Path, typer.Argument(help="Folder of pictures.")],
+    bundle: Annotated[list[Path], typer.Option(help="Folders such as models/color.")],
+) -> None:
+    """Print which pictures get other tags than with full decoding, and than in float32."""
+    paths = sorted(path for path in pictures.iterdir() if path.is_file())
+    as_it_is = Engine(bundle, "cpu")
+    exact = _in_float32(bundle)
+    reduced: Scores = {}
+    full: Scores = {}
+    plain: Scores = {}
+    for batch in batched(paths, 64):
+        small = _views(batch, as_it_is.transforms, reduce=True)
+        large = _views(batch, as_it_is.transforms, reduce=False)
+        _append(reduced, as_it_is.score(small))
+        _append(full, as_it_is.score(large))
+        _append(plain, exact.score(small))
+    _tell("reduced against full decoding", paths, as_it_is, reduced, full)
+    _tell(f"{as_it_is.dtype} against torch.float32", paths, as_it_is, reduced, plain)
+
+
+def _in_float32(folders: list[Path]) -> Engine:
+    chosen = engine.pick_dtype
+    engine.pick_dtype = lambda _: torch.float32
+    try:
+        return Engine(folders, "cpu")
+    finally:
+        engine.pick_dtype = chosen
+
+
+def _views(
+    paths: list[Path], transforms: tuple[Transform, ...], *, reduce: bool
+) -> dict[Transform, np.ndarray]:
+    limits = Limits.of(params.load(REPO / "params.yaml").images)
+    views = {}
+    for transform in transforms:
+        longest = transform.size if reduce else None
+        opened = [open_picture(path.read_bytes(), limits, longest=longest) for path in paths]
+        views[transform] = np.stack([tagging_view(picture, transform) for picture in opened])
+    return views
+
+
+def _append(scores: Scores, more: Scores) -> None:
+    for digest, rows in more.items():
+        scores[digest] = np.concatenate([scores[digest], rows]) if digest in scores else rows
+
+
+def _tell(what: str, paths: list[Path], asked: Engine, one: Scores, other: Scores) -> None:
+    differs = np.zeros(len(paths), dtype=bool)
+    tags = 0
+    worst = 0.0
+    for bundle in asked.bundles:
+        a, b = one[bundle.digest], other[bundle.digest]
+        decided = [decide(scores, bundle.thresholds) for scores in (a, b)]
+        changed = decided[0] != decided[1]
+        differs |= changed.any(axis=1)
+        tags += int(changed.sum())
+        worst = max(worst, float(np.abs(a - b).max()))
+    names = ", ".join(path.name for path, other in zip(paths, differs, strict=True) if other)
+    print(
+        f"{what}: {differs.sum()} of {len(paths)} pictures get other tags ({tags} tags); "
+        f"scores differ by {worst:.4f} at most: {names}"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)
