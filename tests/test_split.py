@@ -180,6 +180,14 @@ def test_five_pictures_are_refused_in_a_sentence() -> None:
         split_group(labelled({"c": [1, 0, 0, 0, 0]}), ids, "c", SPLIT)
 
 
+def test_twenty_thousand_pictures_are_no_trouble() -> None:
+    ids, rng = image_ids(20_000), np.random.default_rng(0)
+    tags = {f"tag{i}": (rng.random(20_000) < 0.1).astype(int) for i in range(7)}
+    table, report = split_group(labelled(tags), ids, list(tags), SPLIT)
+    assert len(table) == 20_000
+    assert report == []
+
+
 def test_a_table_survives_its_file_with_any_name(tmp_path: Path) -> None:
     names = ["NA", "null", "007", 'a "b", c.jpg', " ä.jpg"]
     ids = ["1" * 64, "0" * 63 + "1", "1e" + "5" * 62, *image_ids(2)]

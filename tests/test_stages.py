@@ -212,6 +212,46 @@ def test_a_stage_tells_a_user_in_one_line_what_is_wrong(project: Path, tmp_path:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
+def test_a_group_of_one_tag_and_pictures_of_30_pixels_train(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    from shoetagger.stages import crossval, evaluate, features, split, summary, train
+
+    document = yaml.safe_load((project / "params.yaml").read_text())
+    document["groups"] = {"height": {"tags": ["boot"]}}
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(yaml.safe_dump(document))
+    images = Path("data/images")
+    images.mkdir(parents=True)
+    names = sorted(path.name for path in (project / "data" / "images").iterdir())[:12]
+    for name in names:
+        with Image.open(project / "data" / "images" / name) as picture:
+            picture.resize((30, 30)).save(images / name)
+    rows = [f'"{name}",{int(i % 3 == 0) or ""}' for i, name in enumerate(names)]
+    Path("data/labels.csv").write_text("\n".join(["image_name,boot", *rows]) + "\n")
+
+    split.main(Path("data"), Path("split"))
+    listing, states, table = Path("split/images.csv"), Path("features"), Path("split/height.csv")
+    features.main(listing, images, states)
+    weights, scores = Path("models/height/weights.safetensors"), Path("crossval/height.csv")
+    train.main("height", table, images, states, weights, Path("history.csv"))
+    crossval.main("height", table, images, states, scores)
+    bundle, metrics = Path("models/height/bundle.json"), Path("metrics/height.json")
+    judged, drawn = Path("judged/height.csv"), Path("plots")
+    evaluate.main(
+        "height", table, images, states, weights, scores, bundle, judged, metrics,
+        Path("tags.csv"), drawn,
+    )  # fmt: skip
+    summary.main(Path("judged"), Path("metrics/overall.json"))
+    assert json.loads(bundle.read_text())["tags"] == ["boot"]
+    assert {path.name for path in drawn.iterdir()} >= {"reliability.png", "worst_mistakes.png"}
+    together = json.loads(Path("metrics/overall.json").read_text())
+    assert together["crossval"]["pictures"] + together["validation"]["pictures"] == 12
+
+
 @pytest.fixture
 def lesson(project: Path, tmp_path: Path) -> Path:
     """A folder in which a group can be trained, for longer than anybody waits."""

@@ -18,6 +18,10 @@ def test_tags_that_pass_are_answered_and_else_the_best_one() -> None:
     assert names(decide(scores[2:], (0.3, 0.5, 0.5)), ("a", "b", "c")) == [("a",)]
 
 
+def test_a_group_of_one_tag_may_say_no() -> None:
+    assert decide(np.array([[0.4], [0.6]]), (0.5,)).tolist() == [[0], [1]]
+
+
 def test_a_score_that_equals_its_threshold_passes() -> None:
     assert decide(np.array([[0.5, 0.9]]), (0.5, 0.5)).tolist() == [[1, 1]]
 
