@@ -77,7 +77,7 @@ def fit(
         for batch in _batches(shuffle.permutation(len(training.rows)), recipe.batch_size):
             state = source.augmented(training.rows[batch], number - 1)
             truth = _target(training.truth[batch], device)
-            with _autocast(device):
+            with _half_precision(device):
                 logits = model.finish(model.run(state, STAGES[len(frozen) :]))
             loss = _loss(logits.float(), truth, weight, recipe.label_smoothing)
             if not torch.isfinite(loss):
@@ -115,7 +115,7 @@ def scores(
     rest = STAGES[len(frozen_stages(freeze)) :]
     found = []
     for batch in _batches(np.arange(len(rows)), _EVALUATION_BATCH):
-        with _autocast(device):
+        with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
             logits = model.finish(model.run(source.plain(rows[batch]), rest))
         found.append(torch.sigmoid(logits.float()).cpu().numpy())
     return np.concatenate(found) if found else np.empty((0, model.head.out_features), np.float32)
@@ -189,8 +189,10 @@ def _target(truth: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(truth.astype(np.float32)).to(device)
 
 
-def _autocast(device: torch.device) -> torch.autocast:
-    return torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda")
+def _half_precision(device: torch.device) -> torch.autocast:
+    """Train in bfloat16 on a GPU, and on a CPU that multiplies it natively, in half the time."""
+    native = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=native)
 
 
 def _loss(logits: Tensor, truth: Tensor, weight: Tensor, smoothing: float) -> Tensor:
