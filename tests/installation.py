@@ -11,6 +11,7 @@ from bundles import write_bundle
 from PIL import Image
 
 from shoetagger import params as parameters
+from shoetagger.images import Transform
 from shoetagger.settings import Settings
 from shoetagger.store import Store
 
@@ -38,10 +39,12 @@ def install(folder: Path, store_url: str | None = None) -> Settings:
     return found
 
 
-def make_live(settings: Settings, group: str, head_seed: int) -> str:
+def make_live(settings: Settings, group: str, head_seed: int, size: int = 32) -> str:
     """Put a bundle into the cache and make it live, as a promotion does; returns its digest."""
     beside = settings.home / "made"
-    bundle = write_bundle(beside, group, TAGS[group].tags, head_seed=head_seed)
+    bundle = write_bundle(
+        beside, group, TAGS[group].tags, head_seed=head_seed, transform=Transform(size=size)
+    )
     target = settings.bundles / bundle.digest
     target.parent.mkdir(exist_ok=True)
     if not target.exists():

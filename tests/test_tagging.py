@@ -17,8 +17,9 @@ from installation import ROOT, TAGS, install, make_live, predictions, put_pictur
 from PIL import Image
 from webhook import webhook
 
-from shoetagger import tagging
+from shoetagger import publish, tagging, thumbnails
 from shoetagger.engine import Engine
+from shoetagger.images import Transform, image_id
 from shoetagger.inbox import InboxError, locator_of
 from shoetagger.night import night
 from shoetagger.settings import Settings
@@ -136,6 +137,45 @@ def test_a_new_champion_tags_its_own_group_again_and_no_other(
     }
     with Store(settings.store_url) as store:
         assert store.counts(list(TAGS)).groups["color"].stale == 0
+
+
+def test_the_shard_keeps_thumbnails_so_that_publishing_decodes_nothing_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_live(settings, "detail", head_seed=3, size=160)
+    ids = [image_id(path.read_bytes()) for path in put_pictures(settings, 3)]
+
+    def decode_again(_: thumbnails.Thumbnails) -> None:
+        raise AssertionError("a picture is decoded a second time")
+
+    monkeypatch.setattr(thumbnails.Thumbnails, "_workers", decode_again)
+    night(settings, "night")
+    folder = thumbnails.folder_in(settings.published)
+    for identity in ids:
+        with Image.open(thumbnails.place(folder, identity)) as thumbnail:
+            assert thumbnail.size == (160, 160)
+
+
+def test_no_thumbnail_is_kept_of_what_a_person_wanted_forgotten(settings: Settings) -> None:
+    make_live(settings, "detail", head_seed=3, size=160)
+    (path,) = put_pictures(settings, 1)
+    night(settings, "night")
+    identity = image_id(path.read_bytes())
+    publish.forget(settings, identity)
+    shutil.copy(path, settings.inbox / "the same again.jpg")
+    assert night(settings, "night").counts["new"] == 1
+    place = thumbnails.place(thumbnails.folder_in(settings.published), identity)
+    assert not place.exists()
+
+
+def test_tags_do_not_hang_on_the_size_of_thumbnails(settings: Settings) -> None:
+    put_pictures(settings, 1)
+    run = tagging.begin(settings, "night")
+    tagging.find_arrivals(settings, run)
+    kept: list[str] = []
+    aside = tagging.Aside(Transform(size=64), lambda i, *_: kept.append(i), kept.remove)
+    assert tagging.tag_shard(settings, run, 0, 1, aside=aside)["tagged"] == 1
+    assert not kept, "its view would need larger decoding than the models' own of 32 pixels"
 
 
 def test_a_picture_whose_file_went_is_no_backlog_unless_it_has_a_second_copy(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import alarms, publish, tagging
+from . import alarms, publish, tagging, thumbnails
 from .settings import Settings
 
 
@@ -22,7 +22,8 @@ def night(
     try:
         counted.append(tagging.find_arrivals(settings, run))
         if tagging.shards(settings, run):
-            counted.append(tagging.tag_shard(settings, run, 0, 1, progress))
+            aside = thumbnails.of_shard(settings)
+            counted.append(tagging.tag_shard(settings, run, 0, 1, progress, aside))
         publish.publish_changes(settings)
         state = "done"
     finally:

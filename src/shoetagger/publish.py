@@ -46,7 +46,7 @@ from .tables import (
     shown_name,
     timestamp,
 )
-from .thumbnails import Thumbnails, place
+from .thumbnails import Thumbnails, folder_in, place
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def forget(settings: Settings, image_id: str) -> dict[str, int]:
     published = settings.published
     published.mkdir(parents=True, exist_ok=True)
     with _alone(published):  # whoever publishes now may still make it
-        place(published / "pages" / "thumbs", image_id).unlink(missing_ok=True)
+        place(folder_in(published), image_id).unlink(missing_ok=True)
     return publish_changes(settings)
 
 
@@ -160,7 +160,7 @@ class _Publication:
         self._store = store
         self._staging = staging
         self._progress = progress
-        self._thumbs = self._published / "pages" / "thumbs"
+        self._thumbs = folder_in(self._published)
         self._paged: set[str] = set()
         self._counts = dict.fromkeys(("days", "pictures", "pages", "without_thumbnail"), 0)
 

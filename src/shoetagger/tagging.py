@@ -12,6 +12,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -109,8 +110,12 @@ def find_arrivals(settings: Settings, run: TaggingRun) -> dict[str, int]:
     And of the new ones those rejected because they must not even be opened.
     """
     seen = new = refused = 0
-    with Store(settings.store_url) as store:
-        for batch in batched(inbox.scan(settings.inbox), _NOTED_AT_ONCE):
+    batches = batched(inbox.scan(settings.inbox), _NOTED_AT_ONCE)
+    # While the database looks a batch up, the next one is listed.
+    with Store(settings.store_url) as store, ThreadPoolExecutor(max_workers=1) as lister:
+        coming = lister.submit(next, batches, None)
+        while batch := coming.result():
+            coming = lister.submit(next, batches, None)
             noted = store.note_arrivals(batch, _now())
             seen, new, refused = seen + len(batch), new + noted.new, refused + noted.refused
     found = {"seen": seen, "new": new, "rejected": refused}
@@ -135,14 +140,29 @@ def shard_range(shard: int, of: int) -> tuple[str, str | None]:
     return edges[0] if shard else "", edges[1] if shard + 1 < of else None
 
 
+@dataclass(frozen=True)
+class Aside:
+    """Another view of new pictures, for somebody who would have to decode them again."""
+
+    transform: Transform
+    take: Callable[[str, np.ndarray, tuple[int, int]], None]  # image id, (S, S, 3) uint8, size
+    drop: Callable[[str], None]  # image id of a picture that was forgotten meanwhile
+
+
 def tag_shard(
-    settings: Settings, run: TaggingRun, shard: int, of: int, progress: Progress | None = None
+    settings: Settings,
+    run: TaggingRun,
+    shard: int,
+    of: int,
+    progress: Progress | None = None,
+    aside: Aside | None = None,
 ) -> dict[str, Any]:
     """Tag what lies in a shard, arrivals first, then the backlog, until the budget is spent.
 
     Returns the numbers of pictures tagged, rejected, tagged again and left for later, and as
     `positives` how many of those tagged got each tag. A batch is computed first and written in one
-    short transaction: killed anywhere, nothing is half-written.
+    short transaction: killed anywhere, nothing is half-written. `aside` is then given its view of
+    every picture just tagged.
     """
     from . import promotion
     from .engine import Engine
@@ -151,12 +171,14 @@ def tag_shard(
     directories = [promotion.bundle_directory(settings, digest) for digest in run.pins.values()]
     engine = Engine(directories, settings.device)
     deadline = _deadline(run, options.tag.budget_minutes)
+    if aside and aside.transform.size > max(transform.size for transform in engine.transforms):
+        aside = None  # for its sake pictures would be decoded larger, and tags could change
     with ExitStack() as stack:
         store = stack.enter_context(Store(settings.store_url))
         pool = stack.enter_context(
             decode_pool(
                 options,
-                engine.transforms,
+                [*engine.transforms, *([aside.transform] if aside else [])],
                 settings.inbox,
                 settle_seconds=options.tag.settle_seconds,
             )
@@ -170,6 +192,7 @@ def tag_shard(
             batch=options.tag.batch_size,
             deadline=deadline,
             progress=progress or (lambda _: None),
+            aside=aside,
         )
         worker.tag_arrivals()
         worker.tag_backlog()
@@ -207,6 +230,7 @@ class _Shard:
     batch: int
     deadline: float
     progress: Progress
+    aside: Aside | None
 
     def __post_init__(self) -> None:
         self.counts: Counter[str] = Counter(tagged=0, rejected=0, retagged=0, deferred=0)
@@ -260,8 +284,20 @@ class _Shard:
         for row, d in later:
             said = event("deferred", picture=d.image_id, file=row.locator, reason=d.why)
             logger.info(said)
+        if self.aside:
+            self._set_aside([d for _, d in good], self.aside)
         self.positives.update(tag for said in predictions for tag in said.tags)
         self._count(tagged=len(good), rejected=len(bad), deferred=len(later))
+
+    def _set_aside(self, decoded: Sequence[Decoded], aside: Aside) -> None:
+        image_ids = [_image_id(d) for d in decoded]
+        unwanted = self.store.forgotten(image_ids)
+        for d in decoded:
+            if d.views and d.size and d.image_id not in unwanted:
+                aside.take(_image_id(d), d.views[-1], d.size)
+        # Whoever forgets one after this look finds it and takes it away.
+        for image_id in self.store.forgotten(image_ids) - unwanted:
+            aside.drop(image_id)
 
     def _retag(self, batch: Sequence[tuple[Backlog, Decoded]]) -> None:
         # A file replaced since is an arrival, and the next scan's business.
@@ -310,11 +346,14 @@ class _Shard:
 
 
 def stack_views(engine: Engine, decoded: Sequence[Decoded]) -> dict[Any, np.ndarray]:
-    """Return for each of the engine's transforms the batch (B, S, S, 3) of decoded pictures."""
+    """Return for each of the engine's transforms the batch (B, S, S, 3) of decoded pictures.
+
+    Their views come in the order of the engine's transforms; what comes after is not its own.
+    """
     columns = zip(*(d.views or () for d in decoded), strict=True)
     return {
         transform: np.stack(views)
-        for transform, views in zip(engine.transforms, columns, strict=True)
+        for transform, views in zip(engine.transforms, columns, strict=False)
     }
 
 

@@ -135,10 +135,11 @@ def shards(run: Mapping[str, Any]) -> list[dict[str, int]]:
 
 def tag_shard(run: Mapping[str, Any], shard: int, of: int) -> dict[str, Any]:
     """Tag new pictures, then those that a pinned version has not seen, until the time is up."""
-    from . import tagging
+    from . import tagging, thumbnails
 
     with _final() as settings:
-        return tagging.tag_shard(settings, _run(run), shard, of)
+        aside = thumbnails.of_shard(settings)
+        return tagging.tag_shard(settings, _run(run), shard, of, aside=aside)
 
 
 def publish() -> dict[str, int]:

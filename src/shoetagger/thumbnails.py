@@ -10,11 +10,13 @@ from types import TracebackType
 import numpy as np
 from PIL import Image
 
+from . import params as parameters
 from .decoding import DecodePool
 from .images import Transform
 from .params import Params
 from .replacing import replacing
-from .tagging import decode_pool
+from .settings import Settings
+from .tagging import Aside, decode_pool
 
 # image ids -> where the bytes of each have been seen
 Sources = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
@@ -23,6 +25,11 @@ Sources = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
 def transform(pixels: int) -> Transform:
     """Return the view that a thumbnail is: the whole picture on a white square of `pixels`."""
     return Transform(size=pixels)
+
+
+def folder_in(published: Path) -> Path:
+    """Return where the thumbnails lie in the folder that others read."""
+    return published / "pages" / "thumbs"
 
 
 def place(folder: Path, image_id: str) -> Path:
@@ -36,6 +43,24 @@ def keep(folder: Path, image_id: str, view: np.ndarray, size: tuple[int, int]) -
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         Image.fromarray(_without_seams(view, size)).save(file, "JPEG", quality=82, optimize=True)
+
+
+def of_shard(settings: Settings) -> Aside:
+    """Return what lets a shard keep thumbnails of what it tags, as many as a day's pages show."""
+    params = parameters.load(settings.params_file)
+    folder = folder_in(settings.published)
+    left = params.publish.page_size * params.publish.max_pages
+
+    def take(image_id: str, view: np.ndarray, size: tuple[int, int]) -> None:
+        nonlocal left
+        if left > 0 and not place(folder, image_id).exists():
+            keep(folder, image_id, view, size)
+            left -= 1
+
+    def drop(image_id: str) -> None:
+        place(folder, image_id).unlink(missing_ok=True)
+
+    return Aside(transform(params.publish.thumbnail), take, drop)
 
 
 # A studio's background varies less than this (of 255) along the edge of a picture.

@@ -273,6 +273,11 @@ class Store:
             queries.bump(connection, touched)
         return retried
 
+    def forgotten(self, image_ids: Sequence[str]) -> set[str]:
+        """Return those of the pictures that a person wanted forgotten."""
+        with self._database.reading() as connection:
+            return queries.forgotten_of(connection, image_ids)
+
     def forget(self, image_id: str, now: datetime) -> None:
         """Erase what is derived from a picture; its bytes are refused until retried by name.
 

@@ -1,0 +1,102 @@
+"""What freezing saves while training: `python -m benchmarks.training --pictures FOLDER`.
+
+Trains three groups as the stages `features` and `train` do, with made-up labels, once with nothing
+frozen and once with layer3 frozen, in turns, and prints how long each took.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+
+from shoetagger import features, params, sample
+from shoetagger.images import Limits, Pictures, Transform
+from shoetagger.model import build, prefix_digests
+from shoetagger.params import Params
+from shoetagger.train import Examples, fit
+
+from .bundles import TAGS, imagenet_at_hand
+
+REPO = Path(__file__).parents[1]
+CPU = torch.device("cpu")
+
+
+def main(
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder of pictures; without it, shoes are drawn.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="Pictures to train with.")] = 64,
+    epochs: Annotated[int, typer.Option(help="Epochs a group.")] = 12,
+    rounds: Annotated[int, typer.Option(help="Times that both ways run.")] = 3,
+) -> None:
+    """Print seconds for three groups, and the median ratio of both ways."""
+    options = params.load(REPO / "params.yaml")
+    weights = "imagenet" if imagenet_at_hand() else "none"
+    options = replace(options, train=replace(options.train, epochs=epochs, weights=weights))
+    with tempfile.TemporaryDirectory(prefix="shoetagger-training-") as temporary:
+        if pictures is None:
+            sample.write_arrivals(Path(temporary) / "drawn", count=count, seed=1)
+        paths = sorted((pictures or Path(temporary) / "drawn").iterdir())[:count]
+        ratios = []
+        for number in range(1, rounds + 1):
+            whole = seconds(options, paths, "none", Path(temporary) / f"none-{number}")
+            frozen = seconds(options, paths, "layer3", Path(temporary) / f"layer3-{number}")
+            ratios.append(whole / frozen)
+            print(f"round {number}: nothing frozen {whole:.1f} s, layer3 frozen {frozen:.1f} s")
+    print(f"{len(paths)} pictures, {epochs} epochs: {median(ratios):.2f} times as fast")
+
+
+def seconds(options: Params, paths: Sequence[Path], freeze: str, folder: Path) -> float:
+    """Return how long the features and the training of three groups take."""
+    recipe = replace(options.train, freeze=freeze)
+    pictures = Pictures(
+        paths,
+        Transform(size=options.images.size),
+        Limits.of(options.images),
+        augment=options.images.augment,
+        seed=recipe.seed,
+    )
+    names, rows = [path.name for path in paths], np.arange(len(paths))
+    rng = np.random.default_rng(0)
+    started = time.perf_counter()
+    model, _ = build(recipe.arch, 1, recipe.weights, recipe.pooled, 0.0)
+    prefix = prefix_digests(model.eval(), pictures.transform)[freeze] if freeze != "none" else None
+    features.compute(
+        model,
+        pictures,
+        names,
+        freeze=freeze,
+        views=options.features.views,
+        max_gb=options.features.max_gb,
+        prefix=prefix,
+        directory=folder,
+        device=CPU,
+        on_batch=lambda *_: None,
+    )
+    for tags in TAGS:
+        model, _ = build(recipe.arch, tags, recipe.weights, recipe.pooled, recipe.dropout)
+        source = features.open_source(folder, model, pictures, names, freeze, CPU)
+        truth = rng.random((len(paths), tags)) < 0.3
+        fit(
+            model,
+            source,
+            Examples(rows, truth.astype(np.int64)),
+            None,
+            recipe,
+            device=CPU,
+            on_epoch=lambda _: None,
+        )
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    typer.run(main)
