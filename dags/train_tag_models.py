@@ -1,9 +1,9 @@
 """### Train the tag models
 
-One model for each group of tags, from one git commit of this project. DVC runs only what changed;
-the rest is restored from its cache. Every group registers its model as `challenger` and compares it
-with the live `champion` on the same validation pictures. What passes becomes champion, and wakes
-`tag_new_images`; what does not ends as *skipped*, with the reasons in the log of `promote`.
+One model for each group of tags, from one git commit of this project. DVC runs only what changed.
+Every group registers its model as `challenger` and compares it with the live `champion` on the same
+pictures. What passes, and is approved where `promote.approval` asks for it, becomes champion and
+wakes `tag_new_images`; what does not ends as *skipped*, with the reasons in the log of `approve`.
 
 **groups**: which groups to train; none chosen means all.
 **revision**: the commit to train from. Uncommitted changes are refused by name.
@@ -18,6 +18,7 @@ from typing import Any
 from airflow.sdk import Asset, Param, dag, task, task_group
 
 from shoetagger import tasks
+from shoetagger.operators import Approve, ReportLink
 from shoetagger.params import load
 from shoetagger.settings import Settings
 
@@ -54,10 +55,12 @@ def train_tag_models() -> None:
         crossval = on_gpu.override(task_id="crossval")(plan, "crossval", group=group)
         evaluate = on_gpu.override(task_id="evaluate")(plan, "evaluate", group=group)
         challenger = step(**named)(tasks.register)(plan, group=group)
-        comparison = step(**HOURS, **named)(tasks.compare)(plan, group=group, challenger=challenger)
-        # An approval, where it is asked for, comes between these two.
-        promoted = step(outlets=[CHAMPIONS], **named)(tasks.promote)
-        promoted(plan, group=group, comparison=comparison)
+        compare = step(pool="gpu", **HOURS, **named)(tasks.compare)
+        comparison = compare(plan, group=group, challenger=challenger)
+        comparison.operator.operator_extra_links = (ReportLink(),)
+        decision = Approve(task_id="approve", comparison=comparison).output
+        promote = step(outlets=[CHAMPIONS], **named)(tasks.promote)
+        promote(group=group, comparison=comparison, decision=decision)
         [train, crossval] >> evaluate >> challenger
 
     groups >> split >> features >> model.partial(plan=plan).expand(group=groups)

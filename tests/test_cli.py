@@ -167,12 +167,40 @@ def test_night_status_history_and_export(
     assert document["last_run"]["state"] == "done"
     assert "no champion yet" in call("status")
     assert "promote none -> version 3 (done) by me: it is good" in call("history", "color")
+    assert "color        version 3        1 of 1 pictures tagged (100%), 0 stale" in call("status")
     (installed.inbox / "bad.jpg").write_text("no picture")
     call("night")
     assert "1 files wait" in call("retry")
     out = tmp_path / "tags.csv"
     assert "1 pictures written" in call("export", str(out))
     assert NAME in next(csv.DictReader(out.open(newline="", encoding="utf-8-sig"))).values()
+
+
+def test_history_tells_which_version_tagged_a_picture_on_a_day(
+    installed: Settings, pictures: Path
+) -> None:
+    (pictures / NAME).rename(installed.inbox / NAME)
+    call("night")
+    with Store(installed.store_url) as store:
+        (row,) = store.current(["color"])
+        tags = " ".join(row.groups["color"].tags)
+        store.correct(row.image_id, "color", ["black"], by="me", why="x", now=datetime.now(UTC))
+    for picture in (NAME, str(installed.inbox / NAME), row.image_id, row.image_id[:8]):
+        told = call("history", "--picture", picture)
+        assert told.startswith(row.image_id)
+        assert "color        version 3        corrected by a person: black" in told
+    with Store(installed.store_url) as store:
+        store.correct(row.image_id, "color", None, by="me", why="x", now=datetime.now(UTC))
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    told = call("history", "--picture", NAME, "--on", today)
+    assert f"color        version 3        live: {tags}" in told
+    early = call("history", "--picture", NAME, "--on", "2026-05-03")
+    assert "as of 2026-05-04 00:00 UTC\nno version had tagged it by then" in early
+    assert "no version had" in call("history", "style", "--picture", NAME)
+    with pytest.raises(ShoetaggerError, match=r"no picture 'other.jpg' was tagged: name a file"):
+        call("history", "--picture", "other.jpg")
+    with pytest.raises(ShoetaggerError, match="name one with --picture"):
+        call("history", "--on", today)
 
 
 def test_an_unknown_group_is_refused_by_name(installed: Settings) -> None:

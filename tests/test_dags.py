@@ -1,4 +1,4 @@
-"""The two DAGs: their wiring as Airflow reads it, and real runs on a real Airflow database."""
+"""The DAGs: their wiring as Airflow reads it, and real runs on a real Airflow database."""
 
 from __future__ import annotations
 
@@ -114,9 +114,9 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return read_dags(ROOT / "dags", tmp_path_factory.mktemp("airflow"))
 
 
-def test_both_dags_are_read_quickly_and_import_nothing_heavy(read: Any) -> None:
+def test_the_dags_are_read_quickly_and_import_nothing_heavy(read: Any) -> None:
     assert read["errors"] == {}
-    assert set(read["dags"]) == {"train_tag_models", "tag_new_images"}
+    assert set(read["dags"]) == {"train_tag_models", "tag_new_images", "roll_back_tag_model"}
     heavy = {"torch", "torchvision", "mlflow", "dvc", "pandas", "numpy", "PIL", "sklearn"}
     assert heavy.isdisjoint(read["imported"])
     assert read["seconds"] < 2, "0.1 s on a machine that does nothing else"
@@ -130,13 +130,15 @@ def test_training_goes_from_commit_to_champion_group_by_group(read: Any) -> None
     assert tasks["features"]["after"] == ["checkout", "split"]
     for name in ("train", "crossval"):
         assert tasks[f"model.{name}"]["after"] == ["checkout", "features", "groups"]
-    order = ["evaluate", "register", "compare", "promote"]
+    order = ["evaluate", "register", "compare", "approve", "promote"]
     assert {"model.train", "model.crossval"} <= set(tasks["model.evaluate"]["after"])
     for before, after in itertools.pairwise(order):
         assert f"model.{before}" in tasks[f"model.{after}"]["after"]
     assert tasks["model.promote"]["outlets"] == ["shoetagger-champions"]
+    assert "model.compare" in tasks["model.promote"]["after"]
     in_pool = {name for name, task in tasks.items() if task["pool"] == servers.POOL}
-    assert in_pool == {"features", "model.train", "model.crossval", "model.evaluate"}
+    models = {f"model.{name}" for name in ("train", "crossval", "evaluate", "compare")}
+    assert in_pool == {"features", *models}
     assert all(task["named"] for name, task in tasks.items() if name.startswith("model."))
 
 
@@ -163,6 +165,14 @@ def test_the_form_offers_groups_revision_and_overrides(read: Any) -> None:
     assert dag["schema"]["overrides"]["items"] == {"type": "string"}
 
 
+def test_rolling_back_asks_for_group_version_and_reason_and_publishes(read: Any) -> None:
+    dag = read["dags"]["roll_back_tag_model"]
+    assert dag["schema"]["group"]["enum"] == list(params.load(ROOT / "params.yaml").groups)
+    assert dag["params"]["version"] is None, "the one before"
+    assert dag["schema"]["why"]["minLength"] == 1
+    assert dag["tasks"]["publish"]["after"] == ["roll_back"]
+
+
 def test_dags_and_tasks_say_what_they_do(read: Any) -> None:
     for dag in read["dags"].values():
         assert dag["doc"].startswith("### ")
@@ -175,13 +185,13 @@ def test_a_broken_params_file_is_an_import_error_that_names_the_key(tmp_path: Pa
     (tmp_path / "params.yaml").write_text(text.replace("  shards:", "  shard:"))
     read = read_dags(ROOT / "dags", tmp_path / "airflow", SHOETAGGER_REPO=str(tmp_path))
     assert read["dags"] == {}
-    assert len(read["errors"]) == 2
+    assert len(read["errors"]) == 3
     assert all("unknown key tag.shard" in error for error in read["errors"].values())
 
 
-@pytest.mark.parametrize("name", ["train_tag_models", "tag_new_images"])
+@pytest.mark.parametrize("name", ["train_tag_models", "tag_new_images", "roll_back_tag_model"])
 def test_a_dag_file_only_wires(name: str) -> None:
-    assert len((ROOT / "dags" / f"{name}.py").read_text().splitlines()) <= 66
+    assert len((ROOT / "dags" / f"{name}.py").read_text().splitlines()) <= 70
 
 
 # --- real runs ----------------------------------------------------------------------------------

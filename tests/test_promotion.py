@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
@@ -24,11 +25,12 @@ from shoetagger import pipeline, promotion
 from shoetagger.engine import Engine
 from shoetagger.images import tagging_view
 from shoetagger.model import Bundle, file_sha256
+from shoetagger.night import night
 from shoetagger.pipeline import Plan
 from shoetagger.promotion import CHALLENGER, CHAMPION, Comparison, PromotionError
 from shoetagger.registry import Registry, Version
 from shoetagger.settings import Settings
-from shoetagger.split import side, write_split
+from shoetagger.split import read_split, side, write_split
 from shoetagger.store import MoveConflict, Store
 from shoetagger.thresholds import decide
 from shoetagger.tracking import prepare
@@ -58,7 +60,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (repo / "data" / "labels.csv").write_text("image_name,black,white\n")
     document = yaml.safe_load((ROOT / "params.yaml").read_text())
     document["groups"] = {"color": {"tags": list(TAGS)}}
-    document["evaluate"]["min_positives"] = 3
+    document["promote"]["min_positives"] = 3
+    document["promote"]["bootstrap"] = 50
     (repo / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     shutil.copy(ROOT / "dvc.yaml", repo)
     for command in (
@@ -98,6 +101,8 @@ def trained(settings: Settings, plan: Plan) -> Callable[[int], Bundle]:
     """Return what leaves in the checkout what the stages leave there, for a seed."""
     checkout = pipeline.checkout(settings, plan)
     made = pipeline.outputs(checkout, "evaluate@color")
+    crossval = pipeline.outputs(checkout, "crossval@color")["color.csv"]
+    split = pipeline.outputs(checkout, "split")["split"]
 
     def train(seed: int) -> Bundle:
         directory = made["bundle.json"].parent
@@ -109,6 +114,10 @@ def trained(settings: Settings, plan: Plan) -> Callable[[int], Bundle]:
         (made["figures"] / "sheet.png").write_bytes(b"")
         made["tags.csv"].parent.mkdir(parents=True, exist_ok=True)
         made["tags.csv"].write_text("tag,f1\n")
+        for file in (made["color.csv"], crossval):
+            file.parent.mkdir(exist_ok=True)
+            file.write_text("image_name,fold,black,white\n")
+        split.mkdir(exist_ok=True)
         return bundle
 
     return train
@@ -162,12 +171,25 @@ def passed(settings: Settings, plan: Plan, bundle: Bundle) -> Comparison:
     assert challenger.digest == bundle.digest
     before = live(settings)
     return Comparison(
-        "color", bundle.digest, challenger.version, before, None, True, ("for the test",), {}
+        group="color",
+        challenger=bundle.digest,
+        version=challenger.version,
+        champion=before,
+        champion_version=None,
+        passes=True,
+        reasons=("for the test",),
+        asks=None,
+        hours=1.0,
+        figures={},
+        data_revision=pipeline.data_revision(pipeline.checkout(settings, plan)),
+        mlflow_run="the run",
+        text="",
+        report=None,
     )
 
 
 def promoted(settings: Settings, plan: Plan, bundle: Bundle) -> None:
-    promotion.promote(settings, plan, passed(settings, plan, bundle), by="test")
+    promotion.promote(settings, passed(settings, plan, bundle), None, by="test")
 
 
 def test_the_first_version_is_promoted_without_comparison(
@@ -184,14 +206,15 @@ def test_the_first_version_is_promoted_without_comparison(
     assert comparison.passes
     assert comparison.champion is None
     assert Comparison.from_dict(json.loads(json.dumps(comparison.as_dict()))) == comparison
-    promotion.promote(settings, plan, comparison, by="someone", why="because")
+    promotion.promote(settings, comparison, None, by="someone")
     assert live(settings) == champion(settings) == bundle.digest
     with Store(settings.store_url) as store:
         (move,) = store.history("color")
-    assert (move.by, move.why, move.state) == ("someone", "because", "done")
+    assert (move.by, move.why, move.state) == ("someone", "the first version of its group", "done")
+    assert move.mlflow_run == named.run_id
     assert move.data_revision == pipeline.data_revision(pipeline.checkout(settings, plan))
     # A task that is tried again finds its work done.
-    promotion.promote(settings, plan, comparison, by="someone")
+    promotion.promote(settings, comparison, None, by="someone")
     with Store(settings.store_url) as store:
         assert len(store.history("color")) == 1
 
@@ -208,7 +231,7 @@ def test_a_worse_challenger_is_stopped_and_a_better_one_passes(
     assert better.passes
     assert better.figures["challenger_macro_f1"] == 1.0
     assert better.figures["champion_macro_f1"] < 0.9
-    promotion.promote(settings, plan, better, by="test")
+    promotion.promote(settings, better, None, by="test")
 
     trained(1)
     promotion.register(settings, plan, "color")
@@ -216,8 +239,109 @@ def test_a_worse_challenger_is_stopped_and_a_better_one_passes(
     assert not worse.passes
     assert "worse by more than" in worse.reasons[0]
     with pytest.raises(PromotionError, match="did not pass the gate"):
-        promotion.promote(settings, plan, worse, by="test")
+        promotion.promote(settings, worse, None, by="test")
     assert live(settings) == champion(settings) == good.digest
+
+
+def scored_out_of_fold(settings: Settings, plan: Plan, *, right: bool) -> None:
+    """Leave a split with one white picture to validate with, and out-of-fold scores of the rest."""
+    checkout = pipeline.checkout(settings, plan)
+    path = pipeline.outputs(checkout, "split")["split"] / "color.csv"
+    table = read_split(path)
+    table["side"] = ["validation"] * 12 + ["train"] * 12
+    table["white"] = ([1] + [0] * 11) + [1] * 6 + [0] * 6
+    write_split(table, path)
+    learned = table[table["side"] == "train"]
+    scores = learned[["image_name", "fold", *TAGS]].copy()
+    said = scores[list(TAGS)] if right else 1 - scores[list(TAGS)]
+    scores[list(TAGS)] = said * 0.9 + 0.05
+    scores.to_csv(pipeline.outputs(checkout, "crossval@color")["color.csv"], index=False)
+
+
+def test_the_report_tells_of_validation_rare_tags_and_arrivals(
+    settings: Settings,
+    plan: Plan,
+    trained: Callable[[int], Bundle],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = replace(settings, inbox=tmp_path / "inbox")
+    settings.inbox.mkdir()
+    for path in (settings.repo / "data" / "images").iterdir():
+        shutil.copy(path, settings.inbox)
+    (settings.inbox / "00.png").write_bytes((settings.inbox / "01.png").read_bytes())
+    trained(2)
+    label_as_said_by(settings, plan, seed=2)
+    champion = trained(1)
+    scored_out_of_fold(settings, plan, right=False)
+    promoted(settings, plan, champion)
+    night(settings, "night")
+    (settings.inbox / "02.png").write_bytes(b"replaced since")
+
+    trained(2)
+    challenger = label_as_said_by(settings, plan, seed=2)
+    scored_out_of_fold(settings, plan, right=True)
+    version = promotion.register(settings, plan, "color").version
+    asked: list[str] = []
+    answer = Engine.answer
+    monkeypatch.setattr(
+        Engine, "answer",
+        lambda self, *a: (asked.extend(b.digest for b in self.bundles), answer(self, *a))[1],
+    )  # fmt: skip
+    comparison = promotion.compare(settings, plan, "color", challenger.digest)
+    assert set(asked) == {challenger.digest}, "the store knows what the champion says"
+
+    registry = Registry(settings.tracking_uri, settings.artifacts)
+    named = registry.by_alias("color", CHALLENGER)
+    assert named is not None
+    assert named.number == version
+    told = json.loads(registry.read_file(named, "comparison.json") or b"")
+    assert told["title"] == "color: version 2 against version 1"
+    assert told["validation"]["pictures"] == 12
+    figures = {row["tag"]: row["figures"] for row in told["validation"]["tags"]}
+    assert figures["white"] is None, "one picture measures nothing"
+    assert figures["black"]["challenger"] == 1.0
+    (white,) = told["out_of_fold"]["tags"]
+    assert (white["tag"], white["positives"]) == ("white", 6)
+    # Below 1: a picture without any tag is given the best one.
+    assert white["figures"]["challenger"] > 0.8
+    assert white["figures"]["champion"] == 0.0
+
+    arrivals = told["arrivals"]
+    with Store(settings.store_url) as store:
+        before = {r.image_id: set(r.groups["color"].tags) for r in store.current(["color"])}
+    assert (arrivals["pictures"], arrivals["unread"]) == (22, 1)
+    assert len(before) == 23
+    after = said_by(settings, challenger)
+    pairs = [(before[i], after[i]) for i in before if i in after]
+    assert arrivals["changed"] == sum(a != b for a, b in pairs) > 0
+    for tag, (gained, lost) in arrivals["tags"].items():
+        assert gained == sum(tag in b - a for a, b in pairs)
+        assert lost == sum(tag in a - b for a, b in pairs)
+    assert comparison.figures["tags_change"] == round(arrivals["share"], 4)
+
+    page = (registry.read_file(named, "comparison.html") or b"").decode()
+    assert "not measurable" in page
+    assert "Rare tags, out of fold on 12 training pictures" in page
+    assert "data:image/png;base64," in page
+    sheet = registry.read_file(named, "changes.png")
+    assert sheet is not None
+    assert Image.open(io.BytesIO(sheet)).width > 300
+    assert f"{arrivals['changed']} of 22 sampled arrivals change" in comparison.text
+    assert "| white | 1 | not measurable |" in comparison.text
+
+
+def said_by(settings: Settings, bundle: Bundle) -> dict[str, set[str]]:
+    """Return image id -> tags that a bundle gives what can be read of the inbox."""
+    engine = Engine([promotion.bundle_directory(settings, bundle.digest)], "cpu")
+    found = {}
+    for path in sorted(settings.inbox.iterdir()):
+        if path.read_bytes().startswith(b"\x89PNG"):
+            picture = Image.open(path).convert("RGB")
+            views = {t: tagging_view(picture, t)[None] for t in engine.transforms}
+            (answer,) = engine.answer(views)[bundle.digest]
+            found[file_sha256(path)] = set(answer.tags)
+    return found
 
 
 def test_the_champion_itself_is_no_challenger(
@@ -238,7 +362,7 @@ def test_a_promotion_is_refused_when_the_champion_moved_meanwhile(
     second = trained(2)
     promoted(settings, plan, second)
     with pytest.raises(MoveConflict, match="moved meanwhile"):
-        promotion.promote(settings, plan, comparison, by="test")
+        promotion.promote(settings, comparison, None, by="test")
     assert live(settings) == champion(settings) == second.digest
 
 
@@ -330,7 +454,7 @@ def test_a_night_that_starts_amid_a_promotion_takes_no_alias_for_one_moved_by_ha
         found = read(self, group, alias)
         monkeypatch.undo()
         if moment == "before the alias is read":
-            promotion.promote(settings, plan, comparison, by="test")
+            promotion.promote(settings, comparison, None, by="test")
             return found
         with Store(settings.store_url) as store:
             store.begin_move("color", second.digest, kind="promote", by="test", why="")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
@@ -218,7 +218,9 @@ def keys_of(kind: Any, key: str) -> Iterator[str]:
     if dataclasses.is_dataclass(kind):
         for name, hint in get_type_hints(kind).items():
             yield from keys_of(hint, f"{key}.{name}" if key else name)
-    elif get_origin(kind) not in (None, tuple) and dataclasses.is_dataclass(get_args(kind)[-1]):
+    elif get_origin(kind) not in (None, tuple, Union) and dataclasses.is_dataclass(
+        get_args(kind)[-1]
+    ):
         yield from keys_of(get_args(kind)[-1], f"{key}.<name>")
     else:
         yield key

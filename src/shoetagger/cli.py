@@ -6,10 +6,12 @@ import csv
 import json
 import logging
 import os
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass, fields
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -24,7 +26,7 @@ from .settings import Settings
 if TYPE_CHECKING:  # each command imports what it needs: `--help` must not wait for torch
     from .decoding import Decoded
     from .engine import Answer, Engine
-    from .store import RunRow, Store
+    from .store import Move, RunRow, Store
 
 app = typer.Typer(
     help="Tag pictures of shoes with many small models, and keep the models in step.",
@@ -286,9 +288,11 @@ def _run(row: RunRow) -> dict[str, Any]:
 def _print_status(document: dict[str, Any]) -> None:
     for group, told in document["groups"].items():
         version = f"version {told['version']}" if told["bundle"] else "no champion yet"
+        pictures = sum(told[state] for state in ("tagged", "stale", "untagged"))
+        share = f" ({told['tagged'] / pictures:.0%})" if pictures else ""
         typer.echo(
-            f"{group:<12} {version:<16} {told['tagged']} pictures tagged, {told['stale']} stale, "
-            f"{told['untagged']} untagged"
+            f"{group:<12} {version:<16} {told['tagged']} of {pictures} pictures tagged{share}, "
+            f"{told['stale']} stale, {told['untagged']} untagged"
         )
     files = ", ".join(f"{number} {name}" for name, number in document["files"].items())
     typer.echo(f"{'files':<12} {files}")
@@ -305,24 +309,79 @@ def _print_status(document: dict[str, Any]) -> None:
 
 @app.command()
 def history(
-    group: Annotated[str | None, typer.Argument(help="Only this group.")] = None,
+    group: Annotated[str | None, typer.Argument(help="Only this group, removed ones too.")] = None,
+    picture: Annotated[
+        str | None,
+        typer.Option(help="Which versions tagged this one: a file of the inbox, or an image id."),
+    ] = None,
+    on: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="As of the end of this day, in UTC; else now."),
+    ] = None,
 ) -> None:
-    """Show every move of a live version: what, when, by whom and why."""
+    """Show every move of a live version: what, when, by whom and why; or who tagged a picture."""
     settings = Settings.from_environment()
-    if group is not None:
-        parameters.load(settings.params_file).group(group)
     with _store(settings) as store:
         versions = {v.digest: f"version {v.version}" for v in store.versions()}
         moves = store.history(group)
+        if group is not None and not moves:
+            parameters.load(settings.params_file).group(group)
+        if picture is not None:
+            _print_tagged(store, _image_id(settings, store, picture), group, on)
+            return
+    if on is not None:
+        raise ShoetaggerError("--on asks about a picture: name one with --picture")
     for move in moves:
-        source = versions.get(move.from_digest or "", "none")
-        target = versions.get(move.to_digest or "", "none")
-        typer.echo(
-            f"{move.created_at:%Y-%m-%d %H:%M} UTC  {move.group}: {move.kind} {source} -> {target} "
-            f"({move.state}) by {move.by}: {move.why}"
-        )
+        _print_move(move, versions)
     if not moves:
         typer.echo("no version was ever live")
+
+
+def _print_move(move: Move, versions: Mapping[str, str]) -> None:
+    source = versions.get(move.from_digest or "", "none")
+    target = versions.get(move.to_digest or "", "none")
+    typer.echo(
+        f"{move.created_at:%Y-%m-%d %H:%M} UTC  {move.group}: {move.kind} {source} -> {target} "
+        f"({move.state}) by {move.by}: {move.why}"
+    )
+    origin = [("data", move.data_revision), ("MLflow run", move.mlflow_run)]
+    if told := ", ".join(f"{what} {value}" for what, value in origin if value):
+        typer.echo(f"    {told}")
+
+
+def _image_id(settings: Settings, store: Store, picture: str) -> str:
+    """Return the id of a picture named by the beginning of its id, or by its file."""
+    from .inbox import locator_of
+
+    if re.fullmatch(r"[0-9a-f]{8,64}", picture):
+        found = store.image_ids(picture, 2)
+        if len(found) == 2:
+            raise ShoetaggerError(f"more than one picture begins with {picture}: write more of it")
+        if found:
+            return found[0]
+    for path in (settings.inbox / picture, Path(picture)):
+        known = store.known(locator_of(path))
+        if known is not None and known.image_id is not None:
+            return known.image_id
+    raise ShoetaggerError(
+        f"no picture {picture!r} was tagged: name a file as it lies in {settings.inbox}, or the "
+        "first 8 or more characters of an image id"
+    )
+
+
+def _print_tagged(store: Store, image_id: str, group: str | None, on: datetime | None) -> None:
+    when = datetime.now(UTC)
+    if on is not None:
+        when = min(when, on.replace(tzinfo=UTC) + timedelta(days=1))
+    typer.echo(f"{image_id} as of {when:%Y-%m-%d %H:%M} UTC")
+    found = store.prediction_at(image_id, when)
+    for name, told in found.items():
+        if group in (None, name):
+            version = f"version {told.version}" if told.version else "no version"
+            state = "corrected by a person" if told.corrected else "stale" if told.stale else "live"
+            typer.echo(f"{name:<12} {version:<16} {state}: {' '.join(told.tags)}")
+    if group not in found if group else not found:
+        typer.echo("no version had tagged it by then")
 
 
 @app.command()

@@ -19,6 +19,9 @@ from .tables import Row, Tally
 
 TEMPLATES = Path(__file__).parent / "templates"
 
+# Not of the published pages; see `report`.
+REPORT = "comparison.html"
+
 # Colours of the groups in style.css; a seventh group takes the first one again.
 COLOURS = 6
 
@@ -82,7 +85,7 @@ class Legend:
 def style(groups: Mapping[str, Group]) -> str:
     """Return the one style sheet; it knows how many tags the pages filter by."""
     count = sum(len(group.tags) for group in groups.values())
-    return _template("style.css").render(tags=range(count))
+    return template("style.css").render(tags=range(count))
 
 
 def day_page(
@@ -103,7 +106,7 @@ def day_page(
     """
     tally = Tally()
     tally.add(rows, groups)
-    return _template("day.html").render(
+    return template("day.html").render(
         day=day,
         date=date.fromisoformat(day),
         rows=rows,
@@ -132,7 +135,7 @@ def index_page(
     now: datetime,
 ) -> str:
     """Return the first page: live versions, tags in all, and the days, latest first."""
-    return _template("index.html").render(
+    return template("index.html").render(
         days=days,
         live=live,
         groups=groups,
@@ -146,7 +149,7 @@ def index_page(
 
 def rejected_page(shown: Sequence[Refusal], total: int) -> str:
     """Return the page of rejected files; `total` counts those that are not shown, too."""
-    return _template("rejected.html").render(refusals=shown, total=total)
+    return template("rejected.html").render(refusals=shown, total=total)
 
 
 _AUDIT_SECTIONS = {
@@ -170,7 +173,7 @@ def audit_page(findings: Sequence[Finding], thumbnails: Mapping[str, bytes]) -> 
         name: f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
         for name, jpeg in thumbnails.items()
     }
-    return _template("audit.html").render(
+    return template("audit.html").render(
         sections=list(by_title.values()), total=len(findings), pictures=pictures
     )
 
@@ -183,7 +186,7 @@ def page_name(number: int) -> str:
 def fingerprint() -> str:
     """Return a digest of the templates: pages made by others are to be made again."""
     digest = hashlib.sha256()
-    for path in sorted(TEMPLATES.iterdir()):
+    for path in sorted(path for path in TEMPLATES.iterdir() if path.name != REPORT):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
@@ -270,5 +273,6 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _template(name: str) -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """Return a template of this package; what it shows is escaped."""
     return _environment().get_template(name)

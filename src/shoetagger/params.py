@@ -99,8 +99,30 @@ class Audit:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """What a challenger has to hold against the champion."""
+
+    macro_f1_margin: float
+    tag_f1_margin: float
+    tag_min_positives: int
+    min_support: int
+
+
+@dataclass(frozen=True)
+class WhenTagsChange:
+    """Ask a person where more than this share of the sampled arrivals gets other tags."""
+
+    when_tags_change_over: float
+
+
+@dataclass(frozen=True)
 class Promote:
-    margin: float
+    min_positives: int
+    bootstrap: int
+    sample: int
+    rule: Rule
+    approval: Literal["never", "always"] | WhenTagsChange
+    approval_hours: float
 
 
 @dataclass(frozen=True)
@@ -264,7 +286,7 @@ def _check_ranges(params: Params) -> None:
         ("evaluate.bootstrap", evaluate.bootstrap >= 0, "must be at least 0"),
         ("audit.per_tag", params.audit.per_tag >= 1, "must be at least 1"),
         ("audit.copy_correlation", 0 < params.audit.copy_correlation <= 1, "must lie in (0, 1]"),
-        ("promote.margin", params.promote.margin >= 0, "must be at least 0"),
+        *_promote_rules(params.promote),
         ("tag.schedule", len(tag.schedule.split()) == 5, "must be a cron line of five fields"),
         ("tag.shards", 1 <= tag.shards <= 256, "must lie in 1..256"),
         ("tag.batch_size", tag.batch_size >= 1, "must be at least 1"),
@@ -287,6 +309,22 @@ def _check_ranges(params: Params) -> None:
         ("publish.thumbnail", 16 <= publish.thumbnail <= 1024, "must lie in 16..1024"),
     ]  # fmt: skip
     _hold(rules)
+
+
+def _promote_rules(promote: Promote) -> list[tuple[str, bool, str]]:
+    rule, approval = promote.rule, promote.approval
+    share = approval.when_tags_change_over if isinstance(approval, WhenTagsChange) else 0.0
+    return [
+        ("promote.min_positives", promote.min_positives >= 1, "must be at least 1"),
+        ("promote.bootstrap", promote.bootstrap >= 0, "must be at least 0"),
+        ("promote.sample", promote.sample >= 0, "must be at least 0"),
+        ("promote.rule.macro_f1_margin", rule.macro_f1_margin >= 0, "must be at least 0"),
+        ("promote.rule.tag_f1_margin", rule.tag_f1_margin >= 0, "must be at least 0"),
+        ("promote.rule.tag_min_positives", rule.tag_min_positives >= 1, "must be at least 1"),
+        ("promote.rule.min_support", rule.min_support >= 1, "must be at least 1"),
+        ("promote.approval.when_tags_change_over", 0 <= share <= 1, "must lie in 0..1"),
+        ("promote.approval_hours", promote.approval_hours > 0, "must be above 0"),
+    ]
 
 
 def _check_train(train: Train, key: str) -> None:
@@ -329,9 +367,11 @@ def _build(kind: Any, value: object, key: str) -> Any:
             raise ParamsError(f"{key}: {value!r} is not one of {', '.join(map(str, arguments))}")
         return value
     if origin in (Union, types.UnionType):
-        if value is None:
+        if value is None and type(None) in arguments:
             return None
-        return _build(next(a for a in arguments if a is not type(None)), value, key)
+        sections = [a for a in arguments if dataclasses.is_dataclass(a)]
+        words = [a for a in arguments if a not in sections and a is not type(None)]
+        return _build((sections if isinstance(value, dict) else words)[0], value, key)
     if origin is tuple:
         if not isinstance(value, list):
             raise ParamsError(f"{key}: {value!r} is not a list")

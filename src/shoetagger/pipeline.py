@@ -88,6 +88,12 @@ def prepare(settings: Settings, revision: str = "HEAD", overrides: Sequence[str]
                 f"commit {commit[:12]} of {repo} has no {name}: `git add {name}` and commit"
             )
     plan = Plan(commit, tuple(line.strip() for line in overrides if line.strip()))
+    for override in plan.overrides:
+        if override.partition("=")[0].partition(".")[0].strip() == "promote":
+            raise PipelineError(
+                f"override {override!r}: whoever starts a run does not decide what it has to "
+                "pass; commit the change to params.yaml"
+            )
     params_of(settings, plan)
     if commit == _resolve(repo, "HEAD"):
         _refuse_uncommitted(repo)

@@ -13,11 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from . import params, pipeline
+from . import gate, params, pipeline
 from .errors import ShoetaggerError
 from .registry import CHALLENGER, CHAMPION, Registry, RegistryError, Version, holds
 from .settings import Settings
@@ -25,9 +23,12 @@ from .store import Move, MoveConflict, Store
 from .store.rows import MoveKind
 from .tracking import TrackingError
 
+if TYPE_CHECKING:
+    from .trial import Trial
+
 logger = logging.getLogger(__name__)
 
-_BATCH = 64
+_OUT_OF_FOLD = "out_of_fold.csv"  # among a version's files in its run
 
 
 class PromotionError(ShoetaggerError):
@@ -57,7 +58,13 @@ class Comparison:
     champion_version: str | None
     passes: bool
     reasons: tuple[str, ...]
+    asks: str | None  # why a person has to approve; None: nobody has to
+    hours: float  # how long an approval is waited for
     figures: Mapping[str, float]
+    data_revision: str
+    mlflow_run: str | None  # of the challenger
+    text: str  # Markdown, for the person who approves
+    report: str | None  # address of the whole report; None without an MLflow server
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"reasons": list(self.reasons), "figures": dict(self.figures)}
@@ -67,11 +74,28 @@ class Comparison:
         return cls(**{**plain, "reasons": tuple(plain["reasons"])})
 
 
+@dataclass(frozen=True)
+class Decision:
+    """What a person said to a comparison."""
+
+    approved: bool
+    by: str
+    why: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Decision:
+        return cls(**plain)
+
+
 def register(settings: Settings, plan: pipeline.Plan, group: str) -> Challenger:
     """Register what the stages of one group left in the plan's checkout, as the challenger.
 
     Idempotent: the same bundle is the same version.
     """
+    from . import trial
     from .evaluate import flat_figures
     from .images import Limits
     from .model import BUNDLE_FILE, load_bundle
@@ -96,69 +120,135 @@ def register(settings: Settings, plan: pipeline.Plan, group: str) -> Challenger:
             figures=made["figures"],
         )
         _remember(store, version, bundle.tags)
+    with (
+        pipeline.using(settings, plan, "split"),
+        pipeline.using(settings, plan, f"crossval@{group}") as checkout,
+    ):
+        scores = trial.out_of_fold(checkout, group)
+    if scores is not None:
+        registry.log_files(version, {_OUT_OF_FOLD: scores.encode()})
     registry.set_alias(group, CHALLENGER, version.number)
     return Challenger(group, version.digest, version.number)
 
 
 def compare(settings: Settings, plan: pipeline.Plan, group: str, digest: str) -> Comparison:
-    """Judge a challenger and the live champion by today's validation pictures, and gate it.
+    """Judge a challenger and the live champion by the same pictures, and gate it.
 
     Judged are pictures whose hash puts them on the validation side: neither version trained on
-    them, as long as both were split by one seed and share, which is checked. Without a champion
-    the challenger passes.
+    them, as long as both were split by one seed and share, which is checked. The report goes into
+    the challenger's MLflow run. Without a champion the challenger passes.
     """
+    from . import report
+
+    options = pipeline.params_of(settings, plan)
+    registry = _registry(settings)
     with Store(settings.store_url) as store:
         champion = store.live().get(group)
-        versions = {v.digest: v.version or "?" for v in store.versions(group)}
+        numbers = {v.digest: v.version or "?" for v in store.versions(group)}
         moves = store.history(group)
+    version = _version_of(registry, group, digest)
+    if version is None:
+        raise PromotionError(f"{group}: the registry has no version of bundle {digest[:12]}")
+    against = f"version {numbers[champion]}" if champion else "no champion"
+    trial = None
+    verdict = _verdict_without_trial(settings, options, moves, version, champion, against)
+    if verdict is None and champion is not None:
+        trial = _trial(settings, plan, options, registry, version, champion)
+        verdict = gate.judge(against, trial.validation, trial.arrivals.diff, options.promote)
+    assert verdict is not None
+    told = report.document(f"{group}: version {version.number} against {against}", verdict, trial)
+    registry.log_files(version, report.files(told, trial))
+    page = registry.page_of(version, report.PAGE)
+    return Comparison(
+        group=group,
+        challenger=digest,
+        version=version.number,
+        champion=champion,
+        champion_version=numbers.get(champion) if champion else None,
+        passes=verdict.passes,
+        reasons=verdict.reasons,
+        asks=verdict.asks,
+        hours=options.promote.approval_hours,
+        figures=_figures(trial),
+        data_revision=pipeline.data_revision(pipeline.checkout(settings, plan)),
+        mlflow_run=version.run_id,
+        text=report.text(told, page),
+        report=page,
+    )
 
-    def verdict(passes: bool, *reasons: str, **figures: float) -> Comparison:
-        return Comparison(
-            group=group,
-            challenger=digest,
-            version=versions[digest],
-            champion=champion,
-            champion_version=versions.get(champion) if champion else None,
-            passes=passes,
-            reasons=reasons,
-            figures=figures,
-        )
 
+def _verdict_without_trial(
+    settings: Settings,
+    options: params.Params,
+    moves: Sequence[Move],
+    challenger: Version,
+    champion: str | None,
+    against: str,
+) -> gate.Verdict | None:
+    """Return the verdict where there is nothing to try, None where the two have to meet."""
+    mine = f"version {challenger.number}"
     if champion is None:
-        return verdict(True, "the first version of its group")
-    if champion == digest:
-        return verdict(False, f"version {versions[digest]} is the champion already")
-    if (taken_back := _taken_back(moves, digest)) is not None:
-        return verdict(
+        asks = gate.asks(options.promote, None)
+        return gate.Verdict(True, ("the first version of its group",), asks)
+    if champion == challenger.digest:
+        return gate.Verdict(False, (f"{mine} is the champion already",))
+    if (taken_back := _taken_back(moves, challenger.digest)) is not None:
+        return gate.Verdict(
             False,
-            f"version {versions[digest]} was taken back on {taken_back.created_at:%Y-%m-%d} by "
-            f"{taken_back.by} ({taken_back.why}): whoever finds it right now moves the alias by "
-            "hand",
+            (
+                f"{mine} was taken back on {taken_back.created_at:%Y-%m-%d} by "
+                f"{taken_back.by} ({taken_back.why}): whoever finds it right now moves the alias "
+                "by hand",
+            ),
         )
-    options = pipeline.params_of(settings, plan)
-    if _split_otherwise(settings, group, champion, options):
-        return verdict(
+    if _split_otherwise(settings, challenger.group, champion, options):
+        return gate.Verdict(
             False,
-            f"version {versions[champion]} was trained with another split.seed or "
-            "split.validation, so on some of today's validation pictures: its figures on them "
-            "mean nothing; move the alias by hand, or restore the split",
+            (
+                f"{against} was trained with another split.seed or split.validation, so on some "
+                "of today's validation pictures: its figures on them mean nothing; move the alias "
+                "by hand, or restore the split",
+            ),
         )
-    directories = [bundle_directory(settings, d) for d in (digest, champion)]
+    return None
+
+
+def _trial(
+    settings: Settings,
+    plan: pipeline.Plan,
+    options: params.Params,
+    registry: Registry,
+    challenger: Version,
+    champion: str,
+) -> Trial:
+    from . import trial
+
+    def taking_part(digest: str, version: Version | None) -> trial.Side:
+        scores = registry.read_file(version, _OUT_OF_FOLD) if version else None
+        return trial.Side(bundle_directory(settings, digest), scores.decode() if scores else None)
+
+    live = _version_of(registry, challenger.group, champion)
     with pipeline.using(settings, plan, "split") as checkout:
-        judged = _judge(settings, options, checkout, group, directories)
-    if judged is None:
-        return verdict(
-            False,
-            f"no tag has the {options.evaluate.min_positives} validation pictures that it takes "
-            "to compare (evaluate.min_positives)",
+        return trial.hold(
+            settings,
+            options,
+            checkout,
+            challenger=taking_part(challenger.digest, challenger),
+            champion=taking_part(champion, live),
         )
-    mine, theirs = judged
-    margin = options.promote.margin
-    words = f"macro F1 {mine:.3f} against {theirs:.3f} of version {versions[champion]}"
-    figures = {"challenger_macro_f1": round(mine, 4), "champion_macro_f1": round(theirs, 4)}
-    if mine >= theirs - margin:
-        return verdict(True, f"{words}: not worse by more than {margin}", **figures)
-    return verdict(False, f"{words}: worse by more than {margin} (promote.margin)", **figures)
+
+
+def _figures(trial: Trial | None) -> dict[str, float]:
+    """Return the few numbers that Airflow shows of a comparison."""
+    found: dict[str, float] = {}
+    if trial is None:
+        return found
+    if (macro := trial.validation.macro_f1) is not None:
+        found["challenger_macro_f1"] = round(macro.challenger, 4)
+        found["champion_macro_f1"] = round(macro.champion, 4)
+    if (share := trial.arrivals.diff.share) is not None:
+        found["tags_change"] = round(share, 4)
+    return found
 
 
 def _taken_back(moves: Sequence[Move], digest: str) -> Move | None:
@@ -182,37 +272,66 @@ def _split_otherwise(settings: Settings, group: str, champion: str, options: par
 
 
 def promote(
-    settings: Settings, plan: pipeline.Plan, comparison: Comparison, *, by: str, why: str = ""
+    settings: Settings, comparison: Comparison, decision: Decision | None, *, by: str
 ) -> None:
-    """Make a challenger that passed the champion, in ledger, registry and store.
+    """Make a challenger champion, in ledger, registry and store.
 
-    Raises PromotionError where it did not pass, and MoveConflict where the champion it was
-    compared with is not live any more.
+    It must have passed the gate and, where the comparison asks for it, been approved: `decision`
+    is what a person said, None where nobody was asked. Raises PromotionError where one of the two
+    is missing, and MoveConflict where the champion it was compared with is not live any more.
     """
+    group = comparison.group
+    named = f"{group} version {comparison.version}"
     if not comparison.passes:
-        raise PromotionError(
-            f"{comparison.group} version {comparison.version} did not pass the gate: "
-            f"{'; '.join(comparison.reasons)}"
-        )
-    revision = pipeline.data_revision(pipeline.checkout(settings, plan))
+        raise PromotionError(f"{named} did not pass the gate: {'; '.join(comparison.reasons)}")
+    if comparison.asks and decision is None:
+        raise PromotionError(f"{named} was not approved by anybody: {comparison.asks}")
+    if decision is not None and not decision.approved:
+        raise PromotionError(f"{named} was rejected by {decision.by}: {decision.why}")
+    why = "; ".join(comparison.reasons)
+    if decision is not None:
+        by = f"{decision.by}, asked by {by}"
+        why = f"approved ({decision.why or 'no reason given'}); {why}"
     registry = _registry(settings)
     with Store(settings.store_url) as store:
         # Idempotent: a retry of the task finds its own move done, or pending.
-        _complete_pending(store, registry, comparison.group)
-        if store.live().get(comparison.group) == comparison.challenger:
+        _complete_pending(store, registry, group)
+        live = store.live().get(group)
+        if live == comparison.challenger:
             return
+        if live != comparison.champion:
+            numbers = {v.digest: f"version {v.version}" for v in store.versions(group)}
+            raise MoveConflict(
+                f"{named} was compared with {numbers.get(comparison.champion or '', 'none')}, but "
+                f"{numbers.get(live or '', 'none')} is the champion now: it moved meanwhile; run "
+                "the training again, which compares anew"
+            )
         move = store.begin_move(
-            comparison.group,
+            group,
             comparison.challenger,
             kind="promote",
             by=by,
-            why=why or "; ".join(comparison.reasons),
-            data_revision=revision,
+            why=why,
+            data_revision=comparison.data_revision,
+            mlflow_run=comparison.mlflow_run,
             expect_from=comparison.champion,
         )
-        _point(registry, comparison.group, comparison.challenger)
+        _point(registry, group, comparison.challenger)
         store.finish_move(move)
-    logger.info("%s: version %s is the champion", comparison.group, comparison.version)
+    logger.info("%s is the champion", named)
+
+
+def refuse(settings: Settings, comparison: Comparison, decision: Decision) -> None:
+    """Write into the ledger who refused a challenger, and why; nothing moves."""
+    with Store(settings.store_url) as store:
+        store.refuse_move(
+            comparison.group,
+            comparison.challenger,
+            by=decision.by,
+            why=f"rejected ({decision.why or 'no reason given'})",
+            data_revision=comparison.data_revision,
+            mlflow_run=comparison.mlflow_run,
+        )
 
 
 def rollback(settings: Settings, group: str, *, to: str | None, by: str, why: str) -> str:
@@ -243,9 +362,23 @@ def rollback(settings: Settings, group: str, *, to: str | None, by: str, why: st
                     f"group {group} has no version {to}: the versions are {numbers}"
                 )
             digest = found[0]
+        if digest == chain[0]:
+            raise PromotionError(f"group {group}: version {known[digest].version} is live already")
         bundle_directory(settings, digest)  # a version whose bundle is gone cannot go live
+        version = _version_of(registry, group, digest)
+        if version is None:
+            raise PromotionError(
+                f"group {group}: version {known[digest].version} left the registry at "
+                f"{settings.tracking_uri}: restore it there, or name another with --to"
+            )
         move = store.begin_move(
-            group, digest, kind="rollback", by=by, why=why, expect_from=chain[0]
+            group,
+            digest,
+            kind="rollback",
+            by=by,
+            why=why,
+            expect_from=chain[0],
+            **_origin(version),
         )
         _point(registry, group, digest)
         store.finish_move(move)
@@ -327,6 +460,13 @@ def _version_of(registry: Registry, group: str, digest: str) -> Version | None:
     return next((v for v in registry.versions(group) if v.digest == digest), None)
 
 
+def _origin(version: Version | None) -> dict[str, Any]:
+    """Return where a version comes from, for its row of the ledger."""
+    if version is None:
+        return {"data_revision": None, "mlflow_run": None}
+    return {"data_revision": version.tags.get("data_revision"), "mlflow_run": version.run_id}
+
+
 def _accept_by_hand(settings: Settings, store: Store, registry: Registry, group: str) -> None:
     """Let the store follow an alias that no move of the ledger explains."""
     from .model import load_bundle
@@ -352,55 +492,16 @@ def _accept_by_hand(settings: Settings, store: Store, registry: Registry, group:
     if any(move.group == group for move in store.pending_moves()):
         return  # a promotion is under way, and its alias is not one moved by hand
     try:
-        move = store.begin_move(group, named, kind=kind, by="mlflow", why=why, expect_from=before)
+        move = store.begin_move(
+            group,
+            named,
+            kind=kind,
+            by="mlflow",
+            why=why,
+            expect_from=before,
+            **_origin(version),
+        )
     except MoveConflict:
         return  # a promotion came in between: what it leaves is the next run's to see
     store.finish_move(move)
     logger.warning("%s: the alias was moved by hand, and that is accepted: %s", group, kind)
-
-
-def _judge(
-    settings: Settings,
-    options: params.Params,
-    checkout: Path,
-    group: str,
-    directories: Sequence[Path],
-) -> tuple[float, ...] | None:
-    """Return each bundle's macro F1 over the measurable tags that all have; None without any."""
-    from .engine import Engine
-    from .evaluate import macro_f1, measurable_tags
-    from .images import Limits, open_picture, tagging_view
-    from .split import read_split, side
-    from .thresholds import decide
-
-    table = read_split(pipeline.outputs(checkout, "split")["split"] / f"{group}.csv")
-    # By hash, not by the table: a positive that moved to this side today was trained on before.
-    held = table["image_id"].map(lambda image_id: side(image_id, options.split)) == "validation"
-    table = table[held & (table["side"] == "validation")]
-    engine = Engine(directories, settings.device)
-    tags = [t for t in engine.bundles[0].tags if all(t in b.tags for b in engine.bundles)]
-    truth = table[tags].to_numpy(dtype=np.uint8)
-    measurable = measurable_tags(truth, options.evaluate.min_positives)
-    limits = Limits.of(options.images)
-    found: dict[str, list[np.ndarray]] = {b.digest: [] for b in engine.bundles}
-    images = pipeline.data_folder(checkout) / "images"
-    names = list(table["image_name"])
-    for start in range(0, len(names), _BATCH):
-        files = [images / name for name in names[start : start + _BATCH]]
-        views = {
-            t: np.stack(
-                [
-                    tagging_view(open_picture(f.read_bytes(), limits, longest=t.size), t)
-                    for f in files
-                ]
-            )
-            for t in engine.transforms
-        }
-        for digest, batch in engine.score(views).items():
-            found[digest].append(batch)
-    results = []
-    for bundle in engine.bundles:
-        decisions = decide(np.concatenate(found[bundle.digest]), bundle.thresholds)
-        mine = decisions[:, [bundle.tags.index(tag) for tag in tags]]
-        results.append(macro_f1(truth, mine, measurable))
-    return None if results[0] is None else tuple(r for r in results if r is not None)

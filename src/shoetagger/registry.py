@@ -156,6 +156,37 @@ class Registry:
             if alias in _aliases(client, group):
                 client.delete_registered_model_alias(model_name(group), alias)
 
+    def log_files(self, version: Version, files: Mapping[str, bytes]) -> None:
+        """Put files that belong to a version into its run; a second time they are replaced."""
+        if version.run_id is None:  # registered by other means than ours
+            return
+        with TemporaryDirectory() as scratch:
+            for name, data in files.items():
+                _write(Path(scratch) / name, data)
+            with self._mlflow.open() as (client, _):
+                client.log_artifacts(version.run_id, scratch, _folder(version))
+
+    def read_file(self, version: Version, name: str) -> bytes | None:
+        """Return a file that `log_files` put into a version's run; None where there is none."""
+        if version.run_id is None:
+            return None
+        path = f"{_folder(version)}/{name}"
+        with TemporaryDirectory() as scratch, self._mlflow.open() as (client, _):
+            listed = client.list_artifacts(version.run_id, _folder(version))
+            if path not in [found.path for found in listed]:
+                return None
+            got = client.download_artifacts(version.run_id, path, scratch)
+            return Path(got).read_bytes()
+
+    def page_of(self, version: Version, name: str) -> str | None:
+        """Return the address at which MLflow's UI shows a version's file; None without a server."""
+        if version.run_id is None or not self._uri.startswith(("http://", "https://")):
+            return None
+        with self._mlflow.open() as (client, _):
+            experiment = client.get_run(version.run_id).info.experiment_id
+        place = f"experiments/{experiment}/runs/{version.run_id}/artifacts/{_folder(version)}"
+        return f"{self._uri.rstrip('/')}/#/{place}/{name}"
+
     def fetch(self, version: Version, cache: Path) -> Path:
         """Return a folder with the bundle of a version: `cache`/<digest>, filled where it is not.
 
@@ -196,6 +227,11 @@ class Registry:
 def model_name(group: str) -> str:
     """Return the name under which a group's model is registered."""
     return f"shoetagger-{group}"
+
+
+def _folder(version: Version) -> str:
+    """Return where a version's files lie in its run, which other versions may share."""
+    return f"versions/{version.number}"
 
 
 def core_sources() -> dict[str, bytes]:

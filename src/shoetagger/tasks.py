@@ -1,4 +1,4 @@
-"""The tasks of the two DAGs: places from the environment in, small dicts out.
+"""The tasks of the DAGs: places from the environment in, small dicts out.
 
 A DAG file imports this while it is parsed, so whatever takes time to import waits for its task.
 The one module that knows Airflow's exceptions: a fault that trying again cannot mend fails its
@@ -22,7 +22,7 @@ _KINDS: Mapping[str, Kind] = {"scheduled": "night", "asset_triggered": "retag"}
 
 
 @contextmanager
-def _final() -> Iterator[Settings]:
+def final() -> Iterator[Settings]:
     """Give the places, and fail the task for good by errors that a retry cannot mend."""
     from airflow.sdk.exceptions import AirflowFailException
 
@@ -42,7 +42,7 @@ def checkout(params: Mapping[str, Any]) -> dict[str, Any]:
     from . import pipeline, tracking
     from .params import load
 
-    with _final() as settings:
+    with final() as settings:
         tracking.trim(settings.outbox, load(settings.params_file).keep.outbox_mb)
         plan = pipeline.prepare(settings, params["revision"].strip(), params["overrides"] or [])
         pipeline.checkout(settings, plan)
@@ -53,7 +53,7 @@ def groups(plan: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
     """List the groups to train: those chosen, or all that the commit has."""
     from . import pipeline
 
-    with _final() as settings:
+    with final() as settings:
         return pipeline.groups_of(settings, _plan(plan), params["groups"] or [])
 
 
@@ -61,7 +61,7 @@ def run_stage(plan: Mapping[str, Any], stage: str, group: str = "") -> str:
     """Run a DVC stage, or restore its results where nothing that it rests on has changed."""
     from . import pipeline
 
-    with _final() as settings:
+    with final() as settings:
         name = f"{stage}@{group}" if group else stage
         return pipeline.run_stage(settings, _plan(plan), name)
 
@@ -70,33 +70,49 @@ def register(plan: Mapping[str, Any], group: str) -> dict[str, str]:
     """Register the group's finished model in MLflow, as its challenger."""
     from . import promotion
 
-    with _final() as settings:
+    with final() as settings:
         return promotion.register(settings, _plan(plan), group).as_dict()
 
 
 def compare(plan: Mapping[str, Any], group: str, challenger: Mapping[str, str]) -> dict[str, Any]:
-    """Judge the challenger and the live champion by the same validation pictures."""
+    """Judge the challenger and the live champion by the same pictures; the link shows how."""
     from . import promotion
 
-    with _final() as settings:
+    with final() as settings:
         return promotion.compare(settings, _plan(plan), group, challenger["digest"]).as_dict()
 
 
 def promote(
-    plan: Mapping[str, Any], group: str, comparison: Mapping[str, Any], dag_run: Any
+    group: str, comparison: Mapping[str, Any], decision: Mapping[str, Any], dag_run: Any
 ) -> dict[str, str]:
-    """Make the challenger champion if it passed the gate; end as skipped, with reasons, if not."""
+    """Make the challenger champion, if it passed the gate and whoever was asked approved."""
     from airflow.sdk.exceptions import AirflowSkipException
 
     from . import promotion
 
     judged = promotion.Comparison.from_dict(comparison)
-    if not judged.passes:
-        raise AirflowSkipException(f"{group}: {'; '.join(judged.reasons)}")
-    by = f"{dag_run.triggering_user_name or 'airflow'} ({dag_run.dag_id} {dag_run.run_id})"
-    with _final() as settings:
-        promotion.promote(settings, _plan(plan), judged, by=by)
+    said = promotion.Decision.from_dict(decision) if decision else None
+    if said and not said.approved:  # also where somebody cleared this task, to run it again
+        raise AirflowSkipException(f"{judged.group}: rejected by {said.by} ({said.why})")
+    with final() as settings:
+        promotion.promote(settings, judged, said, by=_by(dag_run))
         return {"group": group, "version": judged.version}
+
+
+def roll_back(params: Mapping[str, Any], dag_run: Any) -> dict[str, str]:
+    """Make an earlier version live again: its predictions count at once, no model runs."""
+    from . import promotion
+
+    group, to = params["group"], (params["version"] or "").strip() or None
+    with final() as settings:
+        why = params["why"].strip()
+        number = promotion.rollback(settings, group, to=to, by=_by(dag_run), why=why)
+        return {"group": group, "version": number}
+
+
+def _by(dag_run: Any) -> str:
+    """Return who started a run, and which, for the ledger."""
+    return f"{dag_run.triggering_user_name or 'airflow'} ({dag_run.dag_id} {dag_run.run_id})"
 
 
 def _plan(plain: Mapping[str, Any]) -> Plan:
@@ -112,7 +128,7 @@ def begin(dag_run: Any) -> dict[str, Any]:
     """Pin the live version of every group, and open the run in the store."""
     from . import tagging
 
-    with _final() as settings:
+    with final() as settings:
         return tagging.begin(settings, _KINDS.get(dag_run.run_type, "manual")).as_dict()
 
 
@@ -120,7 +136,7 @@ def find_arrivals(run: Mapping[str, Any]) -> dict[str, int]:
     """Note in the store which files in the inbox are new, without opening any."""
     from . import tagging
 
-    with _final() as settings:
+    with final() as settings:
         return tagging.find_arrivals(settings, _run(run))
 
 
@@ -128,7 +144,7 @@ def shards(run: Mapping[str, Any]) -> list[dict[str, int]]:
     """Divide the work at hand; nothing to do gives no shard."""
     from . import tagging
 
-    with _final() as settings:
+    with final() as settings:
         numbers = tagging.shards(settings, _run(run))
         return [{"shard": number, "of": len(numbers)} for number in numbers]
 
@@ -137,7 +153,7 @@ def tag_shard(run: Mapping[str, Any], shard: int, of: int) -> dict[str, Any]:
     """Tag new pictures, then those that a pinned version has not seen, until the time is up."""
     from . import tagging, thumbnails
 
-    with _final() as settings:
+    with final() as settings:
         aside = thumbnails.of_shard(settings)
         return tagging.tag_shard(settings, _run(run), shard, of, aside=aside)
 
@@ -146,7 +162,7 @@ def publish() -> dict[str, int]:
     """Write anew the tables and pages of the days whose tags changed."""
     from .publish import publish_changes
 
-    with _final() as settings:
+    with final() as settings:
         return publish_changes(settings)
 
 
@@ -164,14 +180,14 @@ def finish(
 
     if run is None:
         reason = "the run did not begin: see the log of the task `begin`"
-        with _final() as settings:
+        with final() as settings:
             alarms.notify(settings.notify_url, {"state": "failed", "alarms": [reason]})
         raise AirflowFailException(reason)
     parts = [part for part in counted or () if part is not None]
     lacking = len(shards or ()) - len(parts)
     whole = found is not None and shards is not None and not lacking and published is not None
     state = "done" if whole else "failed"
-    with _final() as settings:
+    with final() as settings:
         summary = tagging.finish(settings, _run(run), [found or {}, *parts], state)
     if not whole:
         raise AirflowFailException(f"{summary}; see the logs of the tasks that failed")

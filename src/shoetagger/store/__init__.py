@@ -35,6 +35,7 @@ from .rows import (
     RunRow,
     StoreError,
     Tagged,
+    TaggedPicture,
     Work,
     chain_of,
     file_id_of,
@@ -45,6 +46,7 @@ from .tables import (
     files,
     images,
     ledger,
+    predictions,
     runs,
     versions,
 )
@@ -70,6 +72,7 @@ __all__ = [
     "Store",
     "StoreError",
     "Tagged",
+    "TaggedPicture",
     "Work",
     "chain_of",
     "file_id_of",
@@ -223,6 +226,28 @@ class Store:
             with self._database.writing() as connection:
                 queries.remember_covered(connection, complete)
         return Work(new_files, backlog)
+
+    def sample_tagged(self, digest: str, limit: int) -> list[TaggedPicture]:
+        """Return up to `limit` pictures that a bundle has tagged and that can be read.
+
+        Those with the lowest image ids: as good as drawn at random, and the same ones every time.
+        """
+        query = (
+            sa.select(predictions.c.image_id, predictions.c.tags)
+            .join(images, images.c.image_id == predictions.c.image_id)
+            .where(predictions.c.bundle_digest == digest, queries.readable())
+            .order_by(predictions.c.image_id)
+            .limit(limit)
+        )
+        with self._database.reading() as connection:
+            found = connection.execute(query).all()
+            ids = [row.image_id for row in found]
+            locators = queries.locators_of(connection, ids, queries.TAGGED)
+        return [
+            TaggedPicture(row.image_id, locators[row.image_id][0], tuple(row.tags))
+            for row in found
+            if row.image_id in locators
+        ]
 
     # --- writing
 
@@ -437,6 +462,28 @@ class Store:
         with self._database.writing() as connection:
             queries.close_move(connection, move_id, "cancelled", now)
 
+    def refuse_move(
+        self,
+        group: str,
+        to_digest: str,
+        *,
+        by: str,
+        why: str,
+        data_revision: str | None = None,
+        mlflow_run: str | None = None,
+        now: datetime | None = None,
+    ) -> None:
+        """Write down a promotion that a person refused: a row that was cancelled from the start."""
+        moment = now or datetime.now(UTC)
+        with self._database.writing() as connection:
+            queries.check_belongs(connection, to_digest, group)
+            live = next(iter(queries.chains(connection).get(group, [])), None)
+            row = {"group_name": group, "from_digest": live, "to_digest": to_digest}
+            row |= {"kind": "promote", "state": "cancelled", "by": by, "why": why}
+            row |= {"data_revision": data_revision, "mlflow_run": mlflow_run}
+            times = {"created_at": moment, "done_at": moment}
+            connection.execute(sa.insert(ledger), row | times)
+
     def pending_moves(self) -> list[Move]:
         """Return the moves begun and neither done nor cancelled, earliest first."""
         with self._database.reading() as connection:
@@ -540,6 +587,15 @@ class Store:
                 for group in groups
             }
         return Counts(total, total - new - rejected - gone, rejected, new, gone, shown, by_group)
+
+    def image_ids(self, beginning: str, limit: int) -> list[str]:
+        """Return up to `limit` ids of pictures that begin so, in order."""
+        query = sa.select(images.c.image_id).where(
+            images.c.image_id >= beginning, images.c.image_id < beginning + "g"
+        )
+        with self._database.reading() as connection:
+            found = connection.execute(query.order_by(images.c.image_id).limit(limit))
+            return list(found.scalars())
 
     def known(self, locator: str) -> FileRow | None:
         """Return what is known of a file; None if it was never noted."""

@@ -55,6 +55,15 @@ class Backlog:
 
 
 @dataclass(frozen=True)
+class TaggedPicture:
+    """A picture, where its bytes are to be had, and what one bundle said of it."""
+
+    image_id: str
+    locator: str
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Work:
     """What there is to do: files to tag, and pictures to tag again by group."""
 

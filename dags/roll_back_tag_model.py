@@ -1,0 +1,40 @@
+"""### Roll a tag model back
+
+Makes an earlier version of one group live again, in MLflow and in the store together. The tags that
+it gave before are current at once: no model runs. Pictures that it never saw are tagged the next
+night.
+
+**group**: the group to move back.
+**version**: the version to go back to; empty means the one before the present.
+**why**: the reason, for the ledger.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Param, dag, task
+
+from shoetagger import tasks
+from shoetagger.params import load
+from shoetagger.settings import Settings
+
+GROUPS = list(load(Settings.from_environment().params_file).groups)
+step: Any = task  # its types do not know that what one task gives goes into the next
+
+
+@dag(
+    schedule=None,
+    doc_md=__doc__,
+    tags=["shoetagger"],
+    params={
+        "group": Param(GROUPS[0], type="string", enum=GROUPS),
+        "version": Param(None, type=["null", "string"]),
+        "why": Param("", type="string", minLength=1),
+    },
+)
+def roll_back_tag_model() -> None:
+    step(tasks.roll_back)() >> step(tasks.publish)()
+
+
+roll_back_tag_model()
