@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import yaml
 from bundles import write_bundle
+from mlflow import MlflowClient
 from PIL import Image
 
 from shoetagger import params as parameters
@@ -383,6 +384,25 @@ def test_rolling_back_moves_alias_and_pointer_together(
         promotion.rollback(settings, "color", to="9", by="me", why="")
     with pytest.raises(PromotionError, match="has no champion"):
         promotion.rollback(settings, "style", to=None, by="me", why="")
+
+
+def test_a_version_whose_bundle_is_gone_cannot_go_live(
+    settings: Settings, plan: Plan, trained: Callable[[int], Bundle]
+) -> None:
+    first = trained(1)
+    promoted(settings, plan, first)
+    second = trained(2)
+    promoted(settings, plan, second)
+    shutil.rmtree(settings.artifacts)
+    shutil.rmtree(settings.bundles, ignore_errors=True)
+    with pytest.raises(PromotionError, match=r"color: the files of version 1 are gone.*--to"):
+        promotion.rollback(settings, "color", to="1", by="me", why="")
+    assert live(settings) == champion(settings) == second.digest
+    MlflowClient(settings.tracking_uri).delete_model_version("shoetagger-color", "1")
+    with pytest.raises(PromotionError, match=r"color: version 1 left the registry.*--to"):
+        promotion.rollback(settings, "color", to="1", by="me", why="")
+    with Store(settings.store_url) as store:
+        assert store.pending_moves() == []
 
 
 def test_a_move_that_was_cut_off_is_completed(

@@ -178,6 +178,19 @@ def test_tags_do_not_hang_on_the_size_of_thumbnails(settings: Settings) -> None:
     assert not kept, "its view would need larger decoding than the models' own of 32 pixels"
 
 
+def test_three_promotions_cost_one_retagging_of_what_they_changed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_pictures(settings, 4)
+    night(settings, "night")
+    digests = [make_live(settings, g, seed) for g, seed in (("color", 7), ("style", 8))]
+    digests[0] = make_live(settings, "color", head_seed=9)
+    with counted_batches(monkeypatch) as calls:
+        night(settings, "retag")
+        night(settings, "retag")
+    assert calls == [(4, set(digests))], "once, with both; the color in between never ran"
+
+
 def test_a_picture_whose_file_went_is_no_backlog_unless_it_has_a_second_copy(
     settings: Settings,
 ) -> None:

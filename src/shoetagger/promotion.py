@@ -364,13 +364,19 @@ def rollback(settings: Settings, group: str, *, to: str | None, by: str, why: st
             digest = found[0]
         if digest == chain[0]:
             raise PromotionError(f"group {group}: version {known[digest].version} is live already")
-        bundle_directory(settings, digest)  # a version whose bundle is gone cannot go live
         version = _version_of(registry, group, digest)
         if version is None:
             raise PromotionError(
                 f"group {group}: version {known[digest].version} left the registry at "
                 f"{settings.tracking_uri}: restore it there, or name another with --to"
             )
+        try:
+            bundle_directory(settings, digest)
+        except (RegistryError, TrackingError) as error:
+            raise PromotionError(
+                f"group {group}: the files of version {version.number} are gone, so it cannot go "
+                f"live: restore them, or name another with --to ({error})"
+            ) from error
         move = store.begin_move(
             group,
             digest,
