@@ -367,6 +367,30 @@ def test_a_promotion_is_refused_when_the_champion_moved_meanwhile(
     assert live(settings) == champion(settings) == second.digest
 
 
+def test_of_two_promotions_at_once_one_moves_and_the_other_is_refused(
+    settings: Settings,
+    plan: Plan,
+    trained: Callable[[int], Bundle],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    promoted(settings, plan, trained(1))
+    first, second = (passed(settings, plan, trained(seed)) for seed in (2, 3))
+    point = promotion._point
+
+    def late(*to: object) -> None:
+        monkeypatch.undo()
+        with pytest.raises(MoveConflict, match="compared with version 1, but version 2 is"):
+            promotion.promote(settings, second, None, by="the other")
+        point(*to)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(promotion, "_point", late)
+    promotion.promote(settings, first, None, by="one")
+    assert live(settings) == champion(settings) == first.challenger
+    with Store(settings.store_url) as store:
+        moves = store.history("color")
+    assert [(move.by, move.state) for move in moves] == [("test", "done"), ("one", "done")]
+
+
 def test_rolling_back_moves_alias_and_pointer_together(
     settings: Settings, plan: Plan, trained: Callable[[int], Bundle]
 ) -> None:
