@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from . import params as parameters
 from .errors import ShoetaggerError
-from .settings import Settings
+from .settings import Settings, without_password
 
 if TYPE_CHECKING:  # each command imports what it needs: `--help` must not wait for torch
     from .decoding import Decoded
@@ -514,7 +514,10 @@ def backup(out: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
     settings = Settings.from_environment()
     manifest = write(settings, out)
     if manifest["artifacts"] is None:
-        typer.echo(f"MLflow at {settings.tracking_uri} is left out: back it up there", err=True)
+        typer.echo(
+            f"MLflow at {without_password(settings.tracking_uri)} is left out: back it up there",
+            err=True,
+        )
     typer.echo(f"{len(manifest['sha256'])} files, {out.stat().st_size:,} bytes written to {out}")
 
 

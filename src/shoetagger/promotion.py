@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from . import gate, params, pipeline
 from .errors import ShoetaggerError
 from .registry import CHALLENGER, CHAMPION, Registry, RegistryError, Version, holds
-from .settings import Settings
+from .settings import Settings, without_password
 from .store import Move, MoveConflict, Store
 from .store.rows import MoveKind
 from .tracking import TrackingError
@@ -418,7 +418,8 @@ def bundle_directory(settings: Settings, digest: str) -> Path:
     if version is None:
         raise PromotionError(
             f"bundle {digest[:12]} is neither in {settings.bundles} nor in the registry at "
-            f"{settings.tracking_uri}: restore the registry, or train and promote anew"
+            f"{without_password(settings.tracking_uri)}: restore the registry, or train and "
+            "promote anew"
         )
     return registry.fetch(version, settings.bundles)
 
@@ -490,7 +491,7 @@ def _accept_by_hand(settings: Settings, store: Store, registry: Registry, group:
             "%s: the registry at %s does not know the live version; is it the right one? "
             "Going on with what the store calls live",
             group,
-            settings.tracking_uri,
+            without_password(settings.tracking_uri),
         )
         return
     kind: MoveKind = "remove" if version is None else "manual"

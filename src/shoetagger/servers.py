@@ -30,7 +30,7 @@ import httpx
 import psutil
 
 from .errors import ShoetaggerError
-from .settings import Settings, sqlite_url
+from .settings import Settings, sqlite_url, without_password
 
 HOST = "127.0.0.1"
 USER = "admin"
@@ -634,7 +634,8 @@ def ports_in_use(settings: Settings) -> Ports:
 
 
 def _addresses(settings: Settings, ports: Ports) -> str:
-    mlflow = ports.mlflow_url if own_mlflow(settings, ports) else settings.tracking_uri
+    theirs = without_password(settings.tracking_uri)
+    mlflow = ports.mlflow_url if own_mlflow(settings, ports) else theirs
     return f"Airflow  {ports.airflow_url}   (`make login` shows the password)\nMLflow   {mlflow}"
 
 

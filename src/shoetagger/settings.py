@@ -18,10 +18,11 @@ class Settings:
     repo: Path
     home: Path
     inbox: Path
-    store_url: str
-    tracking_uri: str
+    # These may hold a secret.
+    store_url: str = field(repr=False)
+    tracking_uri: str = field(repr=False)
     device: str
-    notify_url: str | None = field(default=None, repr=False)  # may hold a secret
+    notify_url: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -102,6 +103,14 @@ def _mlflow_database(home: Path) -> str:
 def sqlite_url(path: Path) -> str:
     """Return the URL of a SQLite file; `%` and `?` in its path would mean something else."""
     return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
+
+
+def without_password(url: str) -> str:
+    """Return a URL as people may see it: without who is let in, and by which password or token."""
+    place = urlsplit(url).netloc
+    if "@" not in place:
+        return url
+    return url.replace(place, place.rpartition("@")[2], 1)
 
 
 def _absolute(url: str | None) -> str:

@@ -32,6 +32,7 @@ from urllib.parse import urlsplit
 
 from .errors import PassingError, ShoetaggerError
 from .replacing import replacing
+from .settings import without_password
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -481,13 +482,11 @@ def _quiet(*names: str) -> Iterator[None]:
 
 def _reason(tracking_uri: str, error: BaseException) -> str:
     """Return one line that says who fails, without a password, and why."""
-    url = urlsplit(tracking_uri)
-    if "@" in url.netloc:
-        url = url._replace(netloc=url.netloc.rpartition("@")[2])
+    url = without_password(tracking_uri)
     while (deeper := error.__cause__ or error.__context__) is not None:
         error = deeper
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"MLflow at {url.geturl()} does not answer as it should ({lines[0][:200]})"
+    return f"MLflow at {url} does not answer as it should ({lines[0][:200]})"
 
 
 def _knock(tracking_uri: str) -> None:
