@@ -40,14 +40,14 @@ VARIANTS = (
     Variant("b", "the article's single loop", "single_loop", "none", 80),
     Variant("c", "a DataLoader, batches, three models", "data_loader", "none", 192),
     Variant("d", "this project, nothing frozen", "project", "none", 256),
-    Variant("e", "this project, frozen through layer3", "project", "layer3", 512),
-    Variant("f", "this project, whole trunk frozen", "project", "layer4", 768),
-    Variant("d", "this project, nothing frozen", "project", "none", 96, 10),
+    Variant("e", "this project, frozen through layer3", "project", "layer3", 384),
+    Variant("f", "this project, whole trunk frozen", "project", "layer4", 512),
+    Variant("d", "this project, nothing frozen", "project", "none", 64, 10),
     Variant("e", "this project, frozen through layer3", "project", "layer3", 256, 10),
-    Variant("f", "this project, whole trunk frozen", "project", "layer4", 768, 10),
+    Variant("f", "this project, whole trunk frozen", "project", "layer4", 512, 10),
     Variant("d", "this project, nothing frozen", "project", "none", 32, 30),
     Variant("e", "this project, frozen through layer3", "project", "layer3", 128, 30),
-    Variant("f", "this project, whole trunk frozen", "project", "layer4", 768, 30),
+    Variant("f", "this project, whole trunk frozen", "project", "layer4", 512, 30),
 )
 
 
@@ -72,20 +72,21 @@ def run(
     outcomes: dict[str, list[Outcome]] = {variant.name: [] for variant in variants}
     with tempfile.TemporaryDirectory(prefix="shoetagger-bench-") as temporary:
         root = Path(temporary)
-        folders = {
-            v.name: (
-                _sample(root / "pictures", order[: min(v.pictures, most or v.pictures)]),
-                _bundles(root / "bundles", v, options.train.pooled, transform),
-            )
+        bundles = _make_all_bundles(root / "bundles", variants, options.train.pooled, transform)
+        samples = {
+            v.name: _sample(root / "pictures", order[: min(v.pictures, most or v.pictures)])
             for v in variants
         }
         for number in range(1, rounds + 1):
             for variant in variants:
                 home = root / f"{variant.name}-{number}"
                 home.mkdir()
-                sample, bundles = folders[variant.name]
                 plan = Plan(
-                    variant.kind, str(repo), str(sample), tuple(map(str, bundles)), str(home)
+                    kind=variant.kind,
+                    repo=str(repo),
+                    pictures=str(samples[variant.name]),
+                    bundles=tuple(str(b) for b in bundles[variant.freeze][: variant.groups]),
+                    home=str(home),
                 )
                 outcome = trial.run(plan)
                 outcomes[variant.name].append(outcome)
@@ -105,10 +106,14 @@ def _sample(parent: Path, pictures: Sequence[Path]) -> Path:
     return folder
 
 
-def _bundles(
-    parent: Path, variant: Variant, pooled: tuple[str, ...], transform: Transform
-) -> list[Path]:
-    folder = parent / f"{variant.freeze}-{variant.groups}"
-    if folder.exists():
-        return sorted(folder.iterdir())
-    return make_bundles(folder, variant.groups, variant.freeze, pooled, transform)
+def _make_all_bundles(
+    parent: Path, variants: Sequence[Variant], pooled: tuple[str, ...], transform: Transform
+) -> dict[str, list[Path]]:
+    """Return for each `freeze` the bundles of the variant that has the most groups."""
+    most: dict[str, int] = {}
+    for variant in variants:
+        most[variant.freeze] = max(variant.groups, most.get(variant.freeze, 0))
+    return {
+        freeze: make_bundles(parent / freeze, groups, freeze, pooled, transform)
+        for freeze, groups in most.items()
+    }

@@ -11,7 +11,7 @@ import pytest
 import torch
 from bundles import TRANSFORM, write_bundle
 
-from shoetagger.engine import Engine, pick_dtype
+from shoetagger.engine import Engine, batch_that_fits, for_inference, pick_dtype
 from shoetagger.images import Transform
 from shoetagger.model import STAGES, load_bundle, load_model, normalise
 from shoetagger.thresholds import decide, names
@@ -114,3 +114,37 @@ def test_answers_follow_the_decision_rule(tmp_path: Path) -> None:
     assert [answer.tags for answer in answers] == decided
     assert all(answer.tags for answer in answers)
     assert all(0 <= score <= 1 for answer in answers for score in answer.scores)
+
+
+def test_folded_batch_norms_and_bfloat16_change_scores_by_little(tmp_path: Path) -> None:
+    write_bundle(tmp_path, head_seed=3)
+    bundle = load_bundle(tmp_path)
+    model, x = load_model(tmp_path, bundle), torch.randn(4, 3, 32, 32)
+    with torch.inference_mode():
+        plain = model.layer2(model.layer1(model.stem(x)))
+        for stage in (model.stem, model.layer1, model.layer2):
+            for_inference(stage)
+        folded = model.layer2(model.layer1(model.stem(x)))
+    torch.testing.assert_close(folded, plain, rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.layer1.modules())
+
+
+def test_a_batch_grows_with_the_memory_that_is_free_up_to_a_limit() -> None:
+    megabyte = 2**20
+    assert batch_that_fits(100 * megabyte, 10 * megabyte, least=64) == 64
+    assert batch_that_fits(8000 * megabyte, 10 * megabyte, least=64) == 256
+    assert batch_that_fits(80000 * megabyte, 10 * megabyte, least=64) == 1024
+
+
+def test_on_a_cpu_the_batch_is_the_one_asked_for(tmp_path: Path) -> None:
+    write_bundle(tmp_path)
+    assert Engine([tmp_path], "cpu").batch_size(48) == 48
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_batch_is_no_smaller_and_fits(tmp_path: Path) -> None:
+    write_bundle(tmp_path)
+    engine = Engine([tmp_path], "cuda")
+    size = engine.batch_size(16)
+    assert size >= 16
+    assert len(engine.score({TRANSFORM: pictures(size)})[engine.bundles[0].digest]) == size

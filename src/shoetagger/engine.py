@@ -27,6 +27,8 @@ from .model import (
 )
 from .thresholds import decide, names
 
+_LARGEST_BATCH = 1024
+
 
 class Answer(NamedTuple):
     """What one bundle says of one picture."""
@@ -88,7 +90,7 @@ class Engine:
             members = [m for m in asked if m.bundle.transform == transform]
             if not members:
                 continue
-            batch = normalise(torch.from_numpy(pictures).to(self.device), transform)
+            batch = normalise(_onto(self.device, pictures), transform)
             self._descend(members, STAGES, State(batch.to(self.dtype), {}), scores)
         return scores
 
@@ -111,6 +113,18 @@ class Engine:
             after = advance(self._stages[digest], stage, state, pool=wanted)
             self._descend(group, stages[1:], after, scores)
 
+    def batch_size(self, least: int) -> int:
+        """Return how many pictures to ask at once: `least`, or what a GPU has room for."""
+        if self.device.type != "cuda":
+            return least
+        trial = {t: np.zeros((least, t.size, t.size, 3), np.uint8) for t in self.transforms}
+        held = torch.cuda.memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self.score(trial)
+        taken = torch.cuda.max_memory_allocated(self.device) - held
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return batch_that_fits(free, taken / least, least)
+
     def answer(
         self, views: Mapping[Transform, np.ndarray], only: Collection[str] | None = None
     ) -> dict[str, list[Answer]]:
@@ -131,6 +145,23 @@ def _sigmoid(model: TagModel, state: State) -> np.ndarray:
     logits: Tensor = model.finish(state)
     scores: np.ndarray = torch.sigmoid(logits.float()).cpu().numpy()
     return scores
+
+
+def batch_that_fits(free: int, a_picture: float, least: int) -> int:
+    """Return `least`, doubled while half of the free bytes hold it, up to 1024 pictures.
+
+    More at once keeps a GPU no busier, and takes the decoding processes' memory.
+    """
+    size = least
+    while 2 * size <= _LARGEST_BATCH and 2 * size * a_picture <= free / 2:
+        size *= 2
+    return size
+
+
+def _onto(device: torch.device, pictures: np.ndarray) -> Tensor:
+    """Copy pictures to the device; from pinned memory, so that the copy runs beside the GPU."""
+    host = torch.from_numpy(pictures)
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
 
 
 def pick_dtype(device: torch.device) -> torch.dtype:

@@ -170,6 +170,7 @@ def tag_shard(
     options = params.load(settings.params_file)
     directories = [promotion.bundle_directory(settings, digest) for digest in run.pins.values()]
     engine = Engine(directories, settings.device)
+    batch = engine.batch_size(options.tag.batch_size)
     deadline = _deadline(run, options.tag.budget_minutes)
     if aside and aside.transform.size > max(transform.size for transform in engine.transforms):
         aside = None  # for its sake pictures would be decoded larger, and tags could change
@@ -181,6 +182,7 @@ def tag_shard(
                 [*engine.transforms, *([aside.transform] if aside else [])],
                 settings.inbox,
                 settle_seconds=options.tag.settle_seconds,
+                batch=batch,
             )
         )
         worker = _Shard(
@@ -189,7 +191,7 @@ def tag_shard(
             engine=engine,
             run=run,
             range=shard_range(shard, of),
-            batch=options.tag.batch_size,
+            batch=batch,
             deadline=deadline,
             progress=progress or (lambda _: None),
             aside=aside,
@@ -202,9 +204,17 @@ def tag_shard(
 
 
 def decode_pool(
-    options: params.Params, transforms: Sequence[Transform], root: Path, *, settle_seconds: float
+    options: params.Params,
+    transforms: Sequence[Transform],
+    root: Path,
+    *,
+    settle_seconds: float,
+    batch: int | None = None,
 ) -> DecodePool:
-    """Return the decoding processes as params.yaml bounds them; `root` bounds symbolic links."""
+    """Return the decoding processes as params.yaml bounds them; `root` bounds symbolic links.
+
+    They go ahead of their taker by two batches, of `tag.batch_size` unless told otherwise.
+    """
     limits = Limits.of(options.images)
     return DecodePool(
         transforms,
@@ -214,7 +224,7 @@ def decode_pool(
         seconds=options.tag.decode_seconds,
         memory_mb=options.tag.decode_memory_mb,
         settle_seconds=settle_seconds,
-        ahead=2 * options.tag.batch_size,
+        ahead=2 * (batch or options.tag.batch_size),
     )
 
 
