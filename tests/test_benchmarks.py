@@ -18,6 +18,7 @@ CHOSEN = tuple(v for v in variants.VARIANTS if v.name in ("a", "b", "c", "d", "f
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_every_kind_of_variant_tags_every_picture_and_the_report_tells_of_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
