@@ -368,7 +368,8 @@ def rollback(settings: Settings, group: str, *, to: str | None, by: str, why: st
         if version is None:
             raise PromotionError(
                 f"group {group}: version {known[digest].version} left the registry at "
-                f"{settings.tracking_uri}: restore it there, or name another with --to"
+                f"{without_password(settings.tracking_uri)}: restore it there, or "
+                "name another with --to"
             )
         try:
             bundle_directory(settings, digest)
