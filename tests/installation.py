@@ -30,7 +30,7 @@ def install(folder: Path, store_url: str | None = None) -> Settings:
         tracking_uri="http://127.0.0.1:9",
         device="cpu",
     )
-    home.mkdir()
+    home.mkdir(parents=True)
     found.inbox.mkdir()
     with Store(found.store_url) as store:
         store.migrate()

@@ -6,6 +6,7 @@ again is quick: DVC restores what was computed, and pictures that were tagged st
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -69,7 +70,30 @@ def main() -> int:
 
 
 def demo(settings: Settings, ports: Ports, say: Say) -> None:
-    """Do the whole job and show the result; raises DemoError that names the step that failed."""
+    """Do the whole job and show the result; raises DemoError that names the step that failed.
+
+    Another demo at work in the same state is left alone, and said to be there.
+    """
+    with _alone(settings):
+        _demo(settings, ports, say)
+
+
+@contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    """Hold the demo's lock, which the kernel takes from a process that dies."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with (settings.home / ".demo.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DemoError(
+                f"another `make demo` is at work in {settings.home}: let it end, or give this one "
+                "a state and ports of its own (SHOETAGGER_HOME, AIRFLOW_PORT, MLFLOW_PORT)"
+            ) from None
+        yield
+
+
+def _demo(settings: Settings, ports: Ports, say: Say) -> None:
     steps = _Steps(6, say)
     with steps("sample data: 220 drawn shoes and their label sheet, from DVC"):
         _refuse_another_inbox(settings)

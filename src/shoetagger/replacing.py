@@ -20,5 +20,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with beside.open("xb") as file:
             yield file
         beside.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say for what
+        raise
     finally:
         beside.unlink(missing_ok=True)

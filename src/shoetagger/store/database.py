@@ -208,7 +208,8 @@ def _newer(name: str, found: str) -> str:
 
 
 def _advice(cause: str) -> str:
-    if "database or disk is full" in cause or "No space left" in cause:
+    full = ("database or disk is full", "No space left", "disk I/O error")  # as SQLite calls it
+    if any(words in cause for words in full):
         return ": free some space and run it again, nothing was half written"
     if "onnect" in cause:
         return ": start the database, or set SHOETAGGER_STORE_URL"
