@@ -66,8 +66,11 @@ def asked(session):
     found = session.scalars(select(TaskInstance).where(TaskInstance.state == "awaiting_input"))
     return {ti.rendered_map_index: ti for ti in found}
 
+# Before there are two threads: they would wait for each other's imports.
+client = TestClient(create_app("all"))
+bag = DagBag(folder)
+
 def people():
-    client = TestClient(create_app("all"))
     with create_session() as session:
         while len(asked(session)) < 4:
             time.sleep(0.5)
@@ -108,7 +111,7 @@ def safely():
         os._exit(1)
 
 threading.Thread(target=safely, daemon=True).start()
-run = DagBag(folder).dags["approvals"].test()
+run = bag.dags["approvals"].test()
 with create_session() as session:
     told["states"] = [
         [ti.task_id, ti.map_index, str(ti.state)] for ti in run.get_task_instances(session=session)
