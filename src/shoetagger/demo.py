@@ -44,6 +44,7 @@ QUICK = (
     "train.positive_weight=3.0",
     "train.ema=0.0",
     "images.size=64",
+    "images.augment.background=0.0",
     "split.folds=0",
     "evaluate.bootstrap=200",
 )
