@@ -30,7 +30,7 @@ FOREIGN_VARIABLES = {"TORCH_HOME"}
 COMMON_VARIABLES = {"PATH", "PYTHONPATH"}
 # Enough to run every stage; what the models learn is no matter here.
 SMALL_RECIPE: Mapping[str, Mapping[str, Any]] = {
-    "split": {"folds": 0},
+    "split": {"folds": 2},
     "images": {"size": 32},
     "train": {"weights": "none", "freeze": "none", "epochs": 1},
     "evaluate": {"bootstrap": 20},
