@@ -655,3 +655,17 @@ def test_a_server_that_hangs_holds_training_up_for_seconds_or_as_long_as_the_use
             run.log_metrics({"loss": 0.25}, step=1)
             assert time.monotonic() - began < seconds + 2
     assert dict(os.environ) == before
+
+
+def test_mlflow_unpickles_nothing_for_us(tmp_path: Path) -> None:
+    code = (
+        "from shoetagger.tracking import load_mlflow; load_mlflow()\n"
+        "from mlflow.environment_variables import MLFLOW_ALLOW_PICKLE_DESERIALIZATION as allowed\n"
+        "print(allowed.get())"
+    )
+    environment = {k: v for k, v in os.environ.items() if "PICKLE" not in k}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "False"
