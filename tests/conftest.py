@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,9 @@ for _name in list(os.environ):
 
 # Before anything imports the tools: they read some of these only once.
 os.environ |= {"DVC_NO_ANALYTICS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
+
+# What a shell starts in the background ignores Ctrl-C, and so would the processes of the tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A bare machine has no identity to commit with.
 for _role in ("AUTHOR", "COMMITTER"):
