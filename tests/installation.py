@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import yaml
 from bundles import write_bundle
 from PIL import Image
 
@@ -17,6 +18,17 @@ from shoetagger.store import Store
 
 ROOT = Path(__file__).parents[1]
 TAGS = parameters.load(ROOT / "params.yaml").groups
+
+
+def write_often(folder: Path) -> Path:
+    """Make a project whose nights write small batches; return its folder."""
+    repo = folder / "repo"
+    repo.mkdir()
+    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    document["tag"] |= {"batch_size": 8, "decode_workers": 1}
+    (repo / "params.yaml").write_text(yaml.safe_dump(document))
+    (repo / "dvc.yaml").write_text("")
+    return repo
 
 
 def install(folder: Path, store_url: str | None = None) -> Settings:

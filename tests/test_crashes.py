@@ -16,9 +16,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
-import yaml
 from bundles import random_model, write_bundle
-from installation import ROOT, TAGS, install, make_live, predictions, put_pictures
+from installation import TAGS, install, make_live, predictions, put_pictures, write_often
 
 from shoetagger import publish
 from shoetagger.model import (
@@ -89,13 +88,7 @@ def nights(settings: Settings) -> Iterator[Callable[[float | None], int]]:
 @pytest.fixture
 def small_batches(tmp_path: Path) -> Path:
     """A project whose nights write often, so that a kill finds them in the middle of something."""
-    repo = tmp_path / "repo"
-    repo.mkdir()
-    document = yaml.safe_load((ROOT / "params.yaml").read_text())
-    document["tag"] |= {"batch_size": 8, "decode_workers": 1}
-    (repo / "params.yaml").write_text(yaml.safe_dump(document))
-    (repo / "dvc.yaml").write_text("")
-    return repo
+    return write_often(tmp_path)
 
 
 def told(settings: Settings) -> dict[str, list[tuple[object, ...]]]:

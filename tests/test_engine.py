@@ -11,9 +11,9 @@ import pytest
 import torch
 from bundles import TRANSFORM, write_bundle
 
-from shoetagger.engine import Engine, batch_that_fits, for_inference, pick_dtype
+from shoetagger.engine import Engine, batch_that_fits, for_inference
 from shoetagger.images import Transform
-from shoetagger.model import STAGES, load_bundle, load_model, normalise
+from shoetagger.model import STAGES, load_bundle, load_model, normalise, pick_dtype
 from shoetagger.thresholds import decide, names
 
 MIXES = {

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import postgres
 import pytest
-import yaml
-from installation import ROOT, TAGS, install, make_live, predictions, put_pictures
+from installation import TAGS, install, make_live, predictions, put_pictures, write_often
 
 from shoetagger import demo
 from shoetagger.settings import Settings
@@ -42,12 +41,7 @@ for seed in (7, 8):
 @pytest.fixture(params=["sqlite", "postgresql"])
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
     """An installation with 60 pictures, 20 of them tagged by an earlier colour; small batches."""
-    repo = tmp_path / "repo"
-    repo.mkdir()
-    document = yaml.safe_load((ROOT / "params.yaml").read_text())
-    document["tag"] |= {"batch_size": 8, "decode_workers": 1}
-    (repo / "params.yaml").write_text(yaml.safe_dump(document))
-    (repo / "dvc.yaml").write_text("")
+    repo = write_often(tmp_path)
     if request.param == "sqlite":
         found = install(tmp_path)
         put_pictures(found, 60)

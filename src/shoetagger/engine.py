@@ -24,6 +24,7 @@ from .model import (
     load_model,
     normalise,
     pick_device,
+    pick_dtype,
 )
 from .thresholds import decide, names
 
@@ -162,16 +163,6 @@ def _onto(device: torch.device, pictures: np.ndarray) -> Tensor:
     """Copy pictures to the device; from pinned memory, so that the copy runs beside the GPU."""
     host = torch.from_numpy(pictures)
     return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
-
-
-def pick_dtype(device: torch.device) -> torch.dtype:
-    """Return what trunks are computed in: bfloat16 where the device multiplies it natively."""
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        able = torch.cpu.get_capabilities()
-        native = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-    return torch.bfloat16 if native else torch.float32
 
 
 def for_inference(stage: nn.Module) -> nn.Module:

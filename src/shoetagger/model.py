@@ -166,6 +166,16 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def pick_dtype(device: torch.device) -> torch.dtype:
+    """Return the type for trunks: bfloat16 where the device multiplies it natively."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = torch.cpu.get_capabilities()
+        native = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return torch.bfloat16 if native else torch.float32
+
+
 def prefix_digests(model: TagModel, transform: Transform) -> dict[str, str]:
     """Return for each stage a digest of all that its output depends on: transform and weights.
 

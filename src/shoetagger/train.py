@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from .errors import ShoetaggerError
 from .features import Source
-from .model import STAGES, TagModel, frozen_stages
+from .model import STAGES, TagModel, frozen_stages, pick_dtype
 from .params import Train
 
 _WARM_UP = 0.1  # share of the steps in which the learning rate rises
@@ -191,7 +191,7 @@ def _target(truth: np.ndarray, device: torch.device) -> Tensor:
 
 def _half_precision(device: torch.device) -> torch.autocast:
     """Train in bfloat16 on a GPU, and on a CPU that multiplies it natively, in half the time."""
-    native = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    native = device.type == "cuda" or pick_dtype(device) == torch.bfloat16
     return torch.autocast(device.type, torch.bfloat16, enabled=native)
 
 
