@@ -549,6 +549,19 @@ def test_what_a_killed_publisher_left_is_not_published(works: Works) -> None:
     assert not [name for name in works.files() if name.endswith("009.html")]
 
 
+def test_a_half_written_thumbnail_is_swept_when_nobody_can_be_writing_it(works: Works) -> None:
+    works.arrive("a.png")
+    works.tag()
+    works.publish()
+    (unfinished,) = (works.settings.published / "pages" / "thumbs").glob(".*")
+    left, being_written = unfinished / ".left.tmp", unfinished / ".now.tmp"
+    for path in (left, being_written):
+        path.write_bytes(b"half a JP")
+    os.utime(left, (1e9, 1e9))
+    works.publish()
+    assert list(unfinished.iterdir()) == [being_written]
+
+
 def test_two_publishers_at_once_do_the_work_once(works: Works) -> None:
     works.arrive(*(f"{i}.png" for i in range(4)))
     works.tag()

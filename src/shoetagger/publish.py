@@ -46,7 +46,7 @@ from .tables import (
     shown_name,
     timestamp,
 )
-from .thumbnails import Thumbnails, folder_in, place
+from .thumbnails import Thumbnails, folder_in, place, sweep
 
 log = logging.getLogger(__name__)
 
@@ -179,10 +179,11 @@ class _Publication:
                 if revision is not None:
                     self._store.mark_published(day, revision)
         self._remove_old_pages()
+        sweep(self._thumbs)
         rejected = self._publish_rejected()
         self._publish_index(rejected)
-        with replacing(format_file) as file:
-            file.write(look.encode())
+        self._stage(format_file.name).write_text(look)
+        self._put_in_place()
         counts = self._counts | {"thumbnails": thumbnails.made, "rejected": rejected}
         log.info("published: %s", ", ".join(f"{key} {value}" for key, value in counts.items()))
         return counts

@@ -10,12 +10,13 @@ from typing import BinaryIO
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, folder: Path | None = None) -> Iterator[BinaryIO]:
     """Open a new file that takes the place of `path` when the block ends without an error.
 
-    Until then, and after an error, `path` is what it was and nothing is left beside it.
+    Until then, and after an error, `path` is what it was and nothing is left beside it. Only a
+    killed process leaves its file, which ends in `.tmp`, in `folder` (default: beside `path`).
     """
-    beside = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    beside = (folder or path.parent) / f".{uuid.uuid4().hex}.tmp"
     try:
         with beside.open("xb") as file:
             yield file

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,6 +22,10 @@ from .tagging import Aside, decode_pool
 
 # image ids -> where the bytes of each have been seen
 Sources = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
+
+
+# Writing a thumbnail takes milliseconds: a file that is older than this has no writer any more.
+_LEFT_AFTER_SECONDS = 3600.0
 
 
 def transform(pixels: int) -> Transform:
@@ -41,8 +47,18 @@ def keep(folder: Path, image_id: str, view: np.ndarray, size: tuple[int, int]) -
     """Write one thumbnail from its view, (S, S, 3) uint8; `size` is the picture's own."""
     path = place(folder, image_id)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
+    unfinished = _unfinished(folder)
+    unfinished.mkdir(exist_ok=True)
+    with replacing(path, unfinished) as file:
         Image.fromarray(_without_seams(view, size)).save(file, "JPEG", quality=82, optimize=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes have left half-written; a shard may be writing meanwhile."""
+    for path in _unfinished(folder).glob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):  # it was being written, and now has its place
+            if time.time() - path.stat().st_mtime > _LEFT_AFTER_SECONDS:
+                path.unlink()
 
 
 def of_shard(settings: Settings) -> Aside:
@@ -61,6 +77,10 @@ def of_shard(settings: Settings) -> Aside:
         place(folder, image_id).unlink(missing_ok=True)
 
     return Aside(transform(params.publish.thumbnail), take, drop)
+
+
+def _unfinished(folder: Path) -> Path:
+    return folder / ".unfinished"
 
 
 # A studio's background varies less than this (of 255) along the edge of a picture.
