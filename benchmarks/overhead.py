@@ -1,0 +1,129 @@
+"""What Airflow adds to a night: `python -m benchmarks.overhead --pictures FOLDER`.
+
+The nightly DAG on real servers, from its trigger to the end of its run, against `shoetagger night`
+from its start to its end: over the same pictures, each in a state of its own, and once more when
+there is nothing new.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from shoetagger import params, sample, servers
+from shoetagger.demo import TAGGING, Airflow
+from shoetagger.images import Limits, Transform
+from shoetagger.model import load_bundle
+from shoetagger.promotion import CHAMPION
+from shoetagger.registry import Registry
+from shoetagger.settings import Settings
+
+from .bundles import make_bundles
+
+REPO = Path(__file__).parents[1]
+GROUPS = 3
+
+
+def main(
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder of pictures; without it, shoes are drawn.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="Shoes to draw, without a folder.")] = 64,
+) -> None:
+    """Print the seconds of a night with new pictures and of one without, both ways."""
+    options = params.load(REPO / "params.yaml")
+    with tempfile.TemporaryDirectory(prefix="shoetagger-overhead-") as temporary:
+        folder = Path(temporary)
+        if pictures is None:
+            sample.write_arrivals(folder / "drawn", count=count, seed=1)
+        inbox = (pictures or folder / "drawn").absolute()
+        bundles = make_bundles(
+            folder / "bundles",
+            GROUPS,
+            options.train.freeze,
+            options.train.pooled,
+            Transform(size=options.images.size),
+        )
+        repo = project(folder / "repo", bundles)
+        direct, through = (
+            installation(repo, folder / name, inbox, bundles) for name in ("direct", "through")
+        )
+        ports = servers.up(through, servers.Ports.from_environment(), lambda _: None)
+        try:
+            airflow = Airflow(through, ports)
+            print("| night | directly, s | through Airflow, s | of which tasks ran, s |")
+            print("| --- | --- | --- | --- |")
+            for name in ("every picture is new", "nothing is new"):
+                alone = seconds_directly(direct)
+                whole, running = seconds_through(airflow)
+                print(f"| {name} | {alone:.1f} | {whole:.1f} | {running:.1f} |", flush=True)
+        finally:
+            servers.down(through, lambda _: None)
+
+
+def project(folder: Path, bundles: Sequence[Path]) -> Path:
+    """Make a project whose groups are those of the bundles, with this project's DAGs."""
+    shutil.copytree(REPO / "dags", folder / "dags", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "dvc.yaml").touch()
+    document = yaml.safe_load((REPO / "params.yaml").read_text())
+    loaded = [load_bundle(bundle) for bundle in bundles]
+    document["groups"] = {bundle.group: {"tags": list(bundle.tags)} for bundle in loaded}
+    document["audit"]["exclusive"] = []  # names tags of other groups
+    (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    return folder
+
+
+def installation(repo: Path, home: Path, inbox: Path, bundles: Sequence[Path]) -> Settings:
+    """Make a state whose registry has every bundle as champion: the first night takes them over."""
+    found = Settings.from_environment(
+        {
+            "SHOETAGGER_REPO": str(repo),
+            "SHOETAGGER_HOME": str(home),
+            "SHOETAGGER_INBOX": str(inbox),
+            "SHOETAGGER_DEVICE": "cpu",
+        }
+    )
+    servers.setup(found, servers.Ports.from_environment(), lambda _: None)
+    registry = Registry(found.tracking_uri, found.artifacts)
+    limits = Limits.of(params.load(found.params_file).images)
+    for bundle in bundles:
+        version = registry.register(bundle, limits=limits, tags={}, metrics={})
+        registry.set_alias(version.group, CHAMPION, version.number)
+    return found
+
+
+def seconds_directly(settings: Settings) -> float:
+    """Run a night in one process; return the seconds from its start to its end."""
+    environment = os.environ | {
+        "SHOETAGGER_REPO": str(settings.repo),
+        "SHOETAGGER_HOME": str(settings.home),
+        "SHOETAGGER_INBOX": str(settings.inbox),
+        "SHOETAGGER_DEVICE": settings.device,
+        "MLFLOW_TRACKING_URI": settings.tracking_uri,
+    }
+    command = [str(Path(sys.executable).with_name("shoetagger")), "night"]
+    started = time.perf_counter()
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def seconds_through(airflow: Airflow) -> tuple[float, float]:
+    """Trigger the nightly DAG; return the seconds to its end, and the sum of its tasks' own."""
+    started = time.perf_counter()
+    run = airflow.trigger(TAGGING, {})
+    tasks = airflow.follow(TAGGING, run, lambda _: None)
+    return time.perf_counter() - started, sum(task.seconds or 0.0 for task in tasks)
+
+
+if __name__ == "__main__":
+    typer.run(main)
