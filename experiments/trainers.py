@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,17 @@ import torch
 from shoetagger import params as parameters
 from shoetagger.features import Cached, Live, Source, compute, read_index
 from shoetagger.images import Limits, Pictures, Transform, open_picture
-from shoetagger.model import STAGES, State, build, prefix_digests
+from shoetagger.model import STAGES, State, TagModel, build, prefix_digests
 from shoetagger.train import Examples, fit, scores
 
 CACHE = Path("experiments/cache")
 _LONGEST = 512  # pixels of pictures held in memory for networks that crop for themselves
-_OTHER_GROUND = parameters.Augment(
+_AS_IT_IS = parameters.Augment(
     min_scale=1.0, flip=0.0, rotate=0.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0,
-    erase=0.0, background=1.0,
+    erase=0.0, background=0.0,
 )  # fmt: skip
+_OTHER_GROUND = dataclasses.replace(_AS_IT_IS, background=1.0)
+_MIRRORED = dataclasses.replace(_AS_IT_IS, flip=1.0)
 
 
 @dataclass(frozen=True)
@@ -91,23 +93,46 @@ def _project(
     task: Task, group: str, learned: np.ndarray, truth: np.ndarray, held: np.ndarray
 ) -> np.ndarray:
     """Train as the stages `features` and `train` do."""
-    recipe = task.params.train_of(group)
+    recipe, options = task.params.train_of(group), task.recipe.options
     source = _states(task, recipe.freeze, task.params.images.augment, task.params.features.views)
+    examples = Examples(learned, truth)
+    models = [
+        _fitted(source, examples, dataclasses.replace(recipe, seed=recipe.seed + n), task.device)
+        for n in range(options.get("trainings", 1))
+    ]
+    if options.get("average") == "weights":
+        models = [_soup(models)]
+
+    def judged(*seen: Source) -> np.ndarray:
+        told = [scores(m, s, held, recipe.freeze, task.device) for m in models for s in seen]
+        return np.mean(told, axis=0)
+
+    mirrored = [_Shown(_states(task, recipe.freeze, _MIRRORED, 1))] if options.get("mirror") else []
+    composites = _Shown(_states(task, recipe.freeze, _OTHER_GROUND, 1))
+    return np.stack([judged(source, *mirrored), judged(composites)])
+
+
+def _fitted(
+    source: Source, examples: Examples, recipe: parameters.Train, device: torch.device
+) -> TagModel:
     torch.manual_seed(recipe.seed)
-    model, _ = build(recipe.arch, truth.shape[1], recipe.weights, recipe.pooled, recipe.dropout)
-    fit(
-        model,
-        source,
-        Examples(learned, truth),
-        None,
-        recipe,
-        device=task.device,
-        on_epoch=_silent,
-    )
-    composites = _Composites(_states(task, recipe.freeze, _OTHER_GROUND, 1))
-    return np.stack(
-        [scores(model, seen, held, recipe.freeze, task.device) for seen in (source, composites)]
-    )
+    tags = examples.truth.shape[1]
+    model, _ = build(recipe.arch, tags, recipe.weights, recipe.pooled, recipe.dropout)
+    fit(model, source, examples, None, recipe, device=device, on_epoch=_silent)
+    return model
+
+
+def _soup(models: Sequence[TagModel]) -> TagModel:
+    """Return one model with the mean weights of several (Wortsman et al., 2022)."""
+    states = [model.state_dict() for model in models]
+    mean = {
+        name: torch.stack([state[name] for state in states]).mean(0)
+        if first.is_floating_point()
+        else first
+        for name, first in states[0].items()
+    }
+    models[0].load_state_dict(mean)
+    return models[0]
 
 
 def _probe(
@@ -115,7 +140,7 @@ def _probe(
 ) -> np.ndarray:
     """Fit a logistic regression a tag on the last stage's means."""
     source = _states(task, "layer4", task.params.images.augment, task.params.features.views)
-    composites = _Composites(_states(task, "layer4", _OTHER_GROUND, 1))
+    composites = _Shown(_states(task, "layer4", _OTHER_GROUND, 1))
     x, strength = _means(source, learned), float(task.recipe.options["strength"])
     return np.stack(
         [
@@ -179,8 +204,8 @@ def _silent(*_: object) -> None:
     """Say nothing: the progress bar counts folds."""
 
 
-class _Composites:
-    """Shows the only view of a source, a shoe on another ground, as the plain one."""
+class _Shown:
+    """Shows the only view of a source, on another ground or mirrored, as the plain one."""
 
     def __init__(self, source: Source) -> None:
         self._source = source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,10 +28,16 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
     import article
     import crossvalidate
     import judging
+    import trainers
 
-    found = {"article": article, "crossvalidate": crossvalidate, "judging": judging}
+    found = {
+        "article": article,
+        "crossvalidate": crossvalidate,
+        "judging": judging,
+        "trainers": trainers,
+    }
     yield found
-    for name in [*found, "probe", "trainers"]:
+    for name in [*found, "probe"]:
         sys.modules.pop(name, None)
 
 
@@ -87,3 +94,42 @@ def test_the_articles_network_trains_and_scores(
     )  # fmt: skip
     assert found.shape == (3, 3)
     assert ((found > 0) & (found < 1)).all()
+
+
+def test_several_trainings_answer_with_their_mean_and_a_mirror_changes_no_symmetric_picture(
+    modules: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trainers = modules["trainers"]
+    monkeypatch.setattr(trainers, "CACHE", tmp_path / "cache")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    paths = []
+    for i in range(8):
+        half = np.random.default_rng(i).integers(0, 256, (32, 16, 3), dtype=np.uint8)
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(np.concatenate([half, half[:, ::-1]], axis=1)).save(paths[-1])
+    plain = yaml.safe_load((ROOT / "params.yaml").read_text())
+    plain["groups"] = {"style": {"tags": ["boot", "heel"]}}
+    augment = dataclasses.asdict(trainers._AS_IT_IS)  # whose draws would depend on the seed
+    plain["images"] |= {"size": 32, "augment": augment}
+    plain["features"]["views"] = 1
+    plain["train"] |= {"weights": "none", "epochs": 2, "trunk_lr": 0.01, "dropout": 0.0}
+    truth = np.random.default_rng(9).integers(0, 2, (8, 2)).astype(np.uint8)
+
+    def scores(seed: int, **options: object) -> np.ndarray:
+        # Without frozen stages, whose random weights would depend on the seed as well.
+        plain["train"] |= {"seed": seed, "freeze": "none"}
+        task = trainers.Task(
+            paths=tuple(paths), ids=tuple(f"{i:064x}" for i in range(8)), truth=truth,
+            params=parameters.parse(plain), device=torch.device("cpu"),
+            recipe=trainers.Recipe("project", options=options),
+        )  # fmt: skip
+        found: np.ndarray = trainers.score(task, np.arange(6), np.array([6, 7]))
+        return found[0]
+
+    one, two = scores(1), scores(2)
+    assert not np.allclose(one, two, atol=1e-4)
+    np.testing.assert_allclose(scores(1, trainings=2), (one + two) / 2, atol=1e-3)
+    np.testing.assert_allclose(scores(1, mirror=True), one, atol=1e-3)
+    models = [torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)]
+    mean = (models[0].weight + models[1].weight) / 2
+    torch.testing.assert_close(trainers._soup(models).weight, mean)
