@@ -14,7 +14,10 @@ export DO_NOT_TRACK := 1
 # Threads that wait must not spin on cores that others need (see airflow_environment).
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo up down status login test test-fast lint bench audit
+# Half of a test's time is waiting for servers. A file's tests share what they set up once.
+SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile
+
+.PHONY: help setup demo up down status login test test-fast lint bench audit lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,10 +41,10 @@ login: $(STAMP) ## show addresses, user and password
 	@$(PYTHON) -m shoetagger.servers login
 
 test: lint ## lint, then all tests
-	@$(PYTHON) -m pytest
+	@$(PYTHON) -m pytest $(SIDE_BY_SIDE)
 
 test-fast: $(STAMP) ## the tests that take under a minute together
-	@$(PYTHON) -m pytest -m "not slow"
+	@$(PYTHON) -m pytest $(SIDE_BY_SIDE) -m "not slow"
 
 lint: $(STAMP) ## ruff and mypy
 	@$(VENV)/bin/ruff check .
@@ -53,6 +56,10 @@ bench: $(STAMP) ## compare the speed with what people do today (PICTURES=folder)
 
 audit: $(STAMP) ## look the locked versions up in the list of known vulnerabilities
 	@$(VENV)/bin/uv tool run --python $(PYTHON) pip-audit --disable-pip --require-hashes -r requirements.lock
+
+lock: $(STAMP) ## bring requirements.lock up to date with pyproject.toml, changing no other version
+	@$(VENV)/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header \
+	  --extra dev --python-version 3.11 pyproject.toml --output-file requirements.lock
 
 # A second `make` finds the stamp and installs nothing, until the lock or the package changes.
 # An interrupted installation leaves no stamp and is taken up again.
