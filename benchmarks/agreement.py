@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import typer
 
-from shoetagger import engine, params
+from shoetagger import params
 from shoetagger.engine import Engine
 from shoetagger.images import Limits, Transform, open_picture, tagging_view
 from shoetagger.tagging import batched
@@ -29,7 +28,7 @@ def main(
     """Print which pictures get other tags than with full decoding, and than in float32."""
     paths = sorted(path for path in pictures.iterdir() if path.is_file())
     as_it_is = Engine(bundle, "cpu")
-    exact = _in_float32(bundle)
+    exact = Engine(bundle, "cpu", "float32")
     reduced: Scores = {}
     full: Scores = {}
     plain: Scores = {}
@@ -41,15 +40,6 @@ def main(
         _append(plain, exact.score(small))
     _tell("reduced against full decoding", paths, as_it_is, reduced, full)
     _tell(f"{as_it_is.dtype} against torch.float32", paths, as_it_is, reduced, plain)
-
-
-def _in_float32(folders: list[Path]) -> Engine:
-    chosen = engine.pick_dtype
-    engine.pick_dtype = lambda _: torch.float32
-    try:
-        return Engine(folders, "cpu")
-    finally:
-        engine.pick_dtype = chosen
 
 
 def _views(

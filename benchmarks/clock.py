@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 
@@ -24,8 +25,8 @@ class Clock:
             self.seconds[part] += time.perf_counter() - started
 
     @contextmanager
-    def of_method(self, owner: type, name: str, part: str) -> Iterator[None]:
-        """Count every call of a method to `part` while the context lasts."""
+    def of_function(self, owner: type | ModuleType, name: str, part: str) -> Iterator[None]:
+        """Count every call of a method or function to `part` while the context lasts."""
         original: Callable[..., Any] = getattr(owner, name)
 
         def timed(*args: Any, **kwargs: Any) -> Any:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from shoetagger import tagging
+from shoetagger import promotion, tagging
 from shoetagger.engine import Engine
 from shoetagger.model import load_bundle
 from shoetagger.settings import Settings, sqlite_url
@@ -56,9 +56,10 @@ def start_run(settings: Settings) -> TaggingRun:
 def tag_inbox(settings: Settings, run: TaggingRun, clock: Clock) -> None:
     """(d), (e), (f) Find what is in the inbox and tag it; which one, the bundles decide."""
     with ExitStack() as stack:
-        stack.enter_context(clock.of_method(Engine, "__init__", "start"))
-        stack.enter_context(clock.of_method(Engine, "answer", "model"))
-        stack.enter_context(clock.of_method(Store, "record", "write"))
+        stack.enter_context(clock.of_function(promotion, "bundle_directory", "start"))
+        stack.enter_context(clock.of_function(Engine, "__init__", "start"))
+        stack.enter_context(clock.of_function(Engine, "answer", "model"))
+        stack.enter_context(clock.of_function(Store, "record", "write"))
         tagging.find_arrivals(settings, run)
         counts = tagging.tag_shard(settings, run, 0, 1)
     if counts["deferred"]:

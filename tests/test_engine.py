@@ -13,7 +13,7 @@ from bundles import TRANSFORM, write_bundle
 
 from shoetagger.engine import Engine, batch_that_fits, for_inference
 from shoetagger.images import Transform
-from shoetagger.model import STAGES, load_bundle, load_model, normalise, pick_dtype
+from shoetagger.model import STAGES, load_bundle, load_model, normalise
 from shoetagger.thresholds import decide, names
 
 MIXES = {
@@ -52,19 +52,20 @@ def stage_calls(engine: Engine) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("precision", ["auto", "float32"])
 @pytest.mark.parametrize("mix", MIXES.values(), ids=MIXES.keys())
 def test_scores_equal_those_of_the_separate_models(
-    tmp_path: Path, mix: list[tuple[str, int]], device: str
+    tmp_path: Path, mix: list[tuple[str, int]], precision: str, device: str
 ) -> None:
     folders, batch = bundles(tmp_path, mix), pictures(5)
-    scores = Engine(folders, device).score({TRANSFORM: batch})
+    engine = Engine(folders, device, precision)
+    scores = engine.score({TRANSFORM: batch})
     for folder in folders:
         bundle = load_bundle(folder)
         with torch.inference_mode():
             x = normalise(torch.from_numpy(batch), bundle.transform)
             alone = torch.sigmoid(load_model(folder, bundle)(x)).numpy()
-        exact = pick_dtype(torch.device(device)) == torch.float32
-        tolerance = 1e-5 if exact else 2e-2
+        tolerance = 1e-5 if engine.dtype == torch.float32 else 2e-2
         np.testing.assert_allclose(scores[bundle.digest], alone, atol=tolerance)
 
 

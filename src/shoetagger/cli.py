@@ -88,7 +88,7 @@ def tag(
     settings = Settings.from_environment()
     options = parameters.load(settings.params_file)
     directories, versions = (bundle, {}) if bundle else _champions(settings, options)
-    engine = Engine(directories, settings.device)
+    engine = Engine(directories, settings.device, options.tag.precision)
     groups = [b.group for b in engine.bundles]
     if twice := {group for group in groups if groups.count(group) > 1}:
         raise ShoetaggerError(

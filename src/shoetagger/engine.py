@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .images import Transform
@@ -39,11 +40,20 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Member:
-    """A bundle and what is its own in its model: whatever it shares is kept once, elsewhere."""
+class _Heads:
+    """The heads of bundles that see the same pooled values: one matrix product answers for all."""
 
-    bundle: Bundle
-    model: TagModel
+    bundles: tuple[Bundle, ...]
+    weight: Tensor  # (tags of all, width)
+    bias: Tensor
+
+    def scores(self, state: State) -> dict[str, np.ndarray]:
+        """Return for each bundle digest the scores (B, tags) float32."""
+        pooled = torch.cat([state.pooled[stage] for stage in self.bundles[0].pooled], dim=1)
+        scores = torch.sigmoid(F.linear(pooled, self.weight, self.bias)).cpu().numpy()
+        ends = np.cumsum([len(bundle.tags) for bundle in self.bundles])
+        parts = np.split(scores, ends[:-1], axis=1)
+        return {bundle.digest: part for bundle, part in zip(self.bundles, parts, strict=True)}
 
 
 class Engine:
@@ -51,30 +61,31 @@ class Engine:
 
     Stages of equal prefix digest are kept and run once, whatever the number of bundles that
     have them. Trunks are computed in bfloat16 where the processor does that natively, heads in
-    float32: scores differ from those of the plain models by some hundredths at most.
+    float32: scores differ from those of the plain models by some hundredths at most. With
+    `precision` float32 trunks are computed in that as well, and scores are equal to rounding.
     """
 
-    def __init__(self, directories: Sequence[Path], device: str = "auto") -> None:
+    def __init__(
+        self, directories: Sequence[Path], device: str = "auto", precision: str = "auto"
+    ) -> None:
         self.device = pick_device(device)
-        self.dtype = pick_dtype(self.device)
+        self.dtype = torch.float32 if precision == "float32" else pick_dtype(self.device)
         self.bundles = tuple(load_bundle(directory) for directory in directories)
         self._stages: dict[str, nn.Module] = {}
-        members = [self._load(d, b) for d, b in zip(directories, self.bundles, strict=True)]
+        heads = [self._load(d, b) for d, b in zip(directories, self.bundles, strict=True)]
         # Sorted by the digests from the first stage on: what is shared stands side by side.
-        self._members = sorted(members, key=lambda m: [m.bundle.prefixes[s] for s in STAGES])
+        heads.sort(key=lambda h: ([h.bundles[0].prefixes[s] for s in STAGES], h.bundles[0].pooled))
+        self._heads = [_together(list(alike)) for _, alike in groupby(heads, _what_is_seen)]
         self.transforms = tuple(dict.fromkeys(b.transform for b in self.bundles))
 
-    def _load(self, directory: Path, bundle: Bundle) -> _Member:
+    def _load(self, directory: Path, bundle: Bundle) -> _Heads:
         model = load_model(directory, bundle)
         for name in STAGES:
             digest = bundle.prefixes[name]
             if digest not in self._stages:
                 stage = for_inference(getattr(model, name)).to(self.device, self.dtype)
                 self._stages[digest] = stage.to(memory_format=torch.channels_last)
-            setattr(model, name, self._stages[digest])
-        for own in (model.norm, model.head):
-            own.to(self.device)
-        return _Member(bundle, model)
+        return _folded(bundle, model, self.device)
 
     @torch.inference_mode()
     def score(
@@ -85,34 +96,35 @@ class Engine:
         `views` holds for each of `transforms` the pictures (B, S, S, 3) uint8, in one order.
         `only` names the digests of the bundles to ask; left out, all are asked.
         """
+        wanted = {b.digest for b in self.bundles if only is None or b.digest in only}
+        asked = [h for h in self._heads if any(b.digest in wanted for b in h.bundles)]
         scores: dict[str, np.ndarray] = {}
-        asked = [m for m in self._members if only is None or m.bundle.digest in only]
         for transform, pictures in views.items():
-            members = [m for m in asked if m.bundle.transform == transform]
-            if not members:
+            heads = [h for h in asked if h.bundles[0].transform == transform]
+            if not heads:
                 continue
             batch = normalise(_onto(self.device, pictures), transform)
-            self._descend(members, STAGES, State(batch.to(self.dtype), {}), scores)
-        return scores
+            self._descend(heads, STAGES, State(batch.to(self.dtype), {}), scores)
+        return {digest: told for digest, told in scores.items() if digest in wanted}
 
     def _descend(
         self,
-        members: Sequence[_Member],
+        heads: Sequence[_Heads],
         stages: Sequence[str],
         state: State,
         scores: dict[str, np.ndarray],
     ) -> None:
-        """Run the next stage once for all members that share it, then what follows for each."""
+        """Run the next stage once for all heads below it, then what follows for each."""
         if not stages:
-            for member in members:
-                scores[member.bundle.digest] = _sigmoid(member.model, state)
+            for alike in heads:
+                scores |= alike.scores(state)
             return
         stage = stages[0]
-        for digest, sharing in groupby(members, key=lambda m: m.bundle.prefixes[stage]):
-            group = list(sharing)
-            wanted = any(stage in m.bundle.pooled for m in group)
-            after = advance(self._stages[digest], stage, state, pool=wanted)
-            self._descend(group, stages[1:], after, scores)
+        for digest, sharing in groupby(heads, key=lambda h: h.bundles[0].prefixes[stage]):
+            below = list(sharing)
+            pool = any(stage in h.bundles[0].pooled for h in below)
+            after = advance(self._stages[digest], stage, state, pool=pool)
+            self._descend(below, stages[1:], after, scores)
 
     def batch_size(self, least: int) -> int:
         """Return how many pictures to ask at once: `least`, or what a GPU has room for."""
@@ -142,10 +154,25 @@ class Engine:
         return answers
 
 
-def _sigmoid(model: TagModel, state: State) -> np.ndarray:
-    logits: Tensor = model.finish(state)
-    scores: np.ndarray = torch.sigmoid(logits.float()).cpu().numpy()
-    return scores
+def _folded(bundle: Bundle, model: TagModel, device: torch.device) -> _Heads:
+    """Fold the standardisation of what a head sees into its weights."""
+    seen = {name: tensor.double() for name, tensor in model.norm.state_dict().items()}
+    weight = model.head.weight.detach().double()
+    weight = weight / torch.sqrt(seen["running_var"] + model.norm.eps)
+    bias = model.head.bias.detach().double() - weight @ seen["running_mean"]
+    return _Heads((bundle,), weight.float().to(device), bias.float().to(device))
+
+
+def _what_is_seen(heads: _Heads) -> tuple[str, tuple[str, ...]]:
+    return heads.bundles[0].prefixes[STAGES[-1]], heads.bundles[0].pooled
+
+
+def _together(heads: Sequence[_Heads]) -> _Heads:
+    return _Heads(
+        tuple(bundle for h in heads for bundle in h.bundles),
+        torch.cat([h.weight for h in heads]),
+        torch.cat([h.bias for h in heads]),
+    )
 
 
 def batch_that_fits(free: int, a_picture: float, least: int) -> int:

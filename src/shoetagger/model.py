@@ -299,7 +299,7 @@ def _parse_bundle(document: Any) -> Bundle:
 def load_weights(model: TagModel, path: Path) -> TagModel:
     """Fill a model with saved weights, strictly; raises ModelError where they do not fit."""
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(load_file(path), assign=True)
     except FileNotFoundError:
         raise ModelError(
             f"{path} is missing: restore it with `dvc checkout` or `dvc repro`"
@@ -323,7 +323,8 @@ def load_model(directory: Path, bundle: Bundle) -> TagModel:
             f"{path} is not the file that {BUNDLE_FILE} beside it describes: its digest differs; "
             "restore both with `dvc checkout`, or fetch the version again"
         )
-    model = TagModel(bundle.arch, len(bundle.tags), bundle.pooled)
+    with torch.device("meta"):  # no random start for weights that come from the file
+        model = TagModel(bundle.arch, len(bundle.tags), bundle.pooled)
     return load_weights(model, path).eval()
 
 

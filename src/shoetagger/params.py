@@ -140,6 +140,7 @@ class Tag:
     schedule: str
     shards: int
     batch_size: int
+    precision: Literal["auto", "float32"]
     budget_minutes: float
     decode_workers: int
     decode_seconds: float

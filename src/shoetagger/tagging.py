@@ -169,7 +169,7 @@ def tag_shard(
 
     options = params.load(settings.params_file)
     directories = [promotion.bundle_directory(settings, digest) for digest in run.pins.values()]
-    engine = Engine(directories, settings.device)
+    engine = Engine(directories, settings.device, options.tag.precision)
     batch = engine.batch_size(options.tag.batch_size)
     deadline = _deadline(run, options.tag.budget_minutes)
     if aside and aside.transform.size > max(transform.size for transform in engine.transforms):

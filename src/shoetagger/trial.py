@@ -68,7 +68,8 @@ def hold(
     """
     from .engine import Engine
 
-    engine = Engine([challenger.directory, champion.directory], settings.device)
+    sides = [challenger.directory, champion.directory]
+    engine = Engine(sides, settings.device, options.tag.precision)
     bundles = mine, theirs = engine.bundles
     tags = [tag for tag in mine.tags if tag in theirs.tags]
     table = read_split(pipeline.outputs(checkout, "split")["split"] / f"{mine.group}.csv")
@@ -184,7 +185,7 @@ def _on_arrivals(
     diff, unread, shown = TagDiff(), 0, list[Shown]()
     if not sample:
         return Arrivals(diff, unread, ())
-    engine = Engine([challenger], settings.device)
+    engine = Engine([challenger], settings.device, options.tag.precision)
     (bundle,) = engine.bundles
     rows = iter(sample)
     pool = decode_pool(options, engine.transforms, settings.inbox, settle_seconds=0.0)
