@@ -51,7 +51,8 @@ def main(
             whole = seconds(options, paths, "none", Path(temporary) / f"none-{number}")
             frozen = seconds(options, paths, "layer3", Path(temporary) / f"layer3-{number}")
             ratios.append(whole / frozen)
-            print(f"round {number}: nothing frozen {whole:.1f} s, layer3 frozen {frozen:.1f} s")
+            told = f"nothing frozen {whole:.1f} s, layer3 frozen {frozen:.1f} s"
+            print(f"round {number}: {told}", flush=True)
     print(f"{len(paths)} pictures, {epochs} epochs: {median(ratios):.2f} times as fast")
 
 

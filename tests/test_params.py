@@ -51,6 +51,12 @@ def test_a_whole_number_is_a_number(document: dict[str, Any]) -> None:
     assert parse(changed(document, "images.augment.rotate", 8)).images.augment.rotate == 8.0
 
 
+def test_a_number_with_an_exponent_is_one_as_it_is_to_dvc(document: dict[str, Any]) -> None:
+    document["train"] |= yaml.safe_load("{head_lr: 1e-3, trunk_lr: 2.5E-4}")
+    assert parse(document).train.head_lr == 0.001
+    assert parse(document).train.trunk_lr == 0.00025
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
@@ -60,7 +66,8 @@ def test_a_whole_number_is_a_number(document: dict[str, Any]) -> None:
         ("train.epochs", True, "train.epochs: True is not a whole number"),
         ("train.epochs", 5.0, "train.epochs: 5.0 is not a whole number"),
         ("train.epochs", 0, "train.epochs: must be at least 1"),
-        ("train.head_lr", "1e-3", "train.head_lr: '1e-3' is not a number"),
+        ("train.head_lr", "1e-3 or so", "train.head_lr: '1e-3 or so' is not a number"),
+        ("train.epochs", "1e1", "train.epochs: '1e1' is not a whole number"),
         ("train.weights", "Imagenet", "train.weights: 'Imagenet' is not one of imagenet, none"),
         ("train.weights", "none", "train.freeze: freezing layers of a network with random"),
         ("train", None, "train: None is not a mapping"),

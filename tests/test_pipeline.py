@@ -228,6 +228,12 @@ def test_overrides_may_be_valid_together_only(settings: Settings) -> None:
         pipeline.prepare(settings, overrides=overrides[:1])
 
 
+@pytest.mark.parametrize("key", ["promote.rule.macro_f1_margin", " promote.approval", "promote"])
+def test_what_a_challenger_has_to_pass_cannot_be_overridden(settings: Settings, key: str) -> None:
+    with pytest.raises(PipelineError, match="does not decide what it has to pass; commit the"):
+        pipeline.prepare(settings, overrides=[f"{key}=never"])
+
+
 def test_uncommitted_inputs_are_refused_by_name(settings: Settings) -> None:
     repo = settings.repo
     with (repo / "params.yaml").open("a") as file:

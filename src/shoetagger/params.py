@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -385,11 +386,14 @@ def _build(kind: Any, value: object, key: str) -> Any:
         return value
     if kind is float and type(value) is int:
         return float(value)
+    if kind is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)  # 1e-3: text to YAML 1.1, a number to YAML 1.2, which DVC writes
     if type(value) is not kind:
         raise ParamsError(f"{key}: {value!r} is not {_PLAIN_NAMES.get(kind, kind.__name__)}")
     return value
 
 
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 _PLAIN_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
