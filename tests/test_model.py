@@ -10,10 +10,20 @@ from pathlib import Path
 import pytest
 import torch
 from bundles import TRANSFORM, random_model, write_bundle
+from torchvision.transforms.v2 import functional as F
 
 from shoetagger import model as models
 from shoetagger.images import Transform
-from shoetagger.model import ModelError, TagModel, load_bundle, load_model, prefix_digests
+from shoetagger.model import (
+    ModelError,
+    State,
+    TagModel,
+    advance,
+    load_bundle,
+    load_model,
+    normalise,
+    prefix_digests,
+)
 
 
 def test_a_bundle_survives_saving_and_loading(tmp_path: Path) -> None:
@@ -130,3 +140,27 @@ def test_a_models_head_is_as_wide_as_the_stages_it_pools() -> None:
     model = TagModel("resnet18", 4, ("stem", "layer3", "layer4"))
     assert model.head.in_features == 2 * (64 + 256 + 512)
     assert TagModel("resnet50", 4, ("layer1", "layer4")).head.in_features == 2 * (256 + 2048)
+
+
+def test_pictures_are_normalised_as_torchvision_does() -> None:
+    views = torch.randint(0, 256, (3, 8, 8, 3), dtype=torch.uint8)
+    found = normalise(views, TRANSFORM)
+    floats = views.permute(0, 3, 1, 2) / 255
+    torch.testing.assert_close(found, F.normalize(floats, TRANSFORM.mean, TRANSFORM.std))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("pictures", [1, 4, 11])
+def test_a_head_sees_mean_and_deviation_of_each_channel(
+    pictures: int, layout: torch.memory_format
+) -> None:
+    x = torch.randn(pictures, 6, 5, 7).mul(3).add(10).to(memory_format=layout).requires_grad_()
+    seen = advance(torch.nn.Identity(), "stem", State(x, {}), pool=True).pooled["stem"]
+    mean, deviation = x.mean((2, 3)), x.std((2, 3), correction=0)
+    torch.testing.assert_close(seen, torch.cat([mean, deviation], dim=1))
+    silent = torch.zeros(2, 6, 5, 7, requires_grad=True)
+    told = advance(torch.nn.Identity(), "stem", State(silent, {}), pool=True).pooled["stem"]
+    told.sum().backward()
+    assert silent.grad is not None
+    assert silent.grad.isfinite().all(), "a channel that is silent everywhere can still learn"

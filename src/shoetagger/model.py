@@ -28,6 +28,7 @@ WEIGHTS_FILE = "weights.safetensors"
 BUNDLE_FILE = "bundle.json"
 _FORMAT = 1
 _LEAST_VARIANCE = 1e-6
+_POOLED_AT_ONCE = 4
 
 
 class ModelError(ShoetaggerError):
@@ -92,12 +93,19 @@ def advance(stage: nn.Module, name: str, state: State, *, pool: bool) -> State:
 
 def _pool(x: Tensor) -> Tensor:
     """Return the spatial mean and standard deviation of each channel: (B, 2 * channels)."""
-    x = x.float()
-    mean = x.mean((2, 3), keepdim=True)
-    # Quicker than torch.var_mean where channels come last, and as exact.
-    variance = (x - mean).square().mean((2, 3))
+    # On a CPU a few pictures at a time: what is computed of them then stays in its cache.
+    some = torch.split(x, _POOLED_AT_ONCE) if x.device.type == "cpu" else (x,)
+    return torch.cat([_moments(part.permute(0, 2, 3, 1).flatten(1, 2).float()) for part in some])
+
+
+def _moments(x: Tensor) -> Tensor:
+    """Return the mean and deviation of each channel of (B, places, channels), side by side."""
+    # Sums as matrix products: several times as quick as torch.var_mean, and as exact.
+    mean_of = x.new_full((1, 1, 1), 1 / x.shape[1]).expand(len(x), 1, x.shape[1])
+    mean = torch.bmm(mean_of, x)
+    variance = torch.bmm(mean_of, (x - mean).square())
     # The root has no slope at 0, where a channel is silent everywhere.
-    return torch.cat([mean.flatten(1), (variance + _LEAST_VARIANCE).sqrt()], dim=1)
+    return torch.cat([mean, (variance + _LEAST_VARIANCE).sqrt()], dim=2).flatten(1)
 
 
 def stage_channels(model: TagModel, stage: str) -> int:
@@ -151,10 +159,12 @@ def _imagenet(arch: str) -> Mapping[str, Tensor]:
 
 def normalise(views: Tensor, transform: Transform) -> Tensor:
     """Turn uint8 pictures (B, S, S, 3) into normalised floats (B, 3, S, S), channels last."""
-    x = views.permute(0, 3, 1, 2).float().div_(255.0)
-    mean = torch.tensor(transform.mean, device=x.device).view(1, 3, 1, 1)
-    std = torch.tensor(transform.std, device=x.device).view(1, 3, 1, 1)
-    return x.sub_(mean).div_(std)
+    mean = torch.tensor(transform.mean, device=views.device)
+    std = torch.tensor(transform.std, device=views.device)
+    # By whole lines of pixels: steps of three numbers are slow.
+    scale, shift = (line.repeat(views.shape[2]) for line in (1 / (255 * std), -mean / std))
+    x = views.flatten(2).float().mul_(scale).add_(shift)
+    return x.view(views.shape).permute(0, 3, 1, 2)
 
 
 def pick_device(name: str) -> torch.device:
