@@ -43,7 +43,7 @@ login: $(STAMP) ## show addresses, user and password
 test: lint ## lint, then all tests
 	@$(PYTHON) -m pytest $(SIDE_BY_SIDE)
 
-test-fast: $(STAMP) ## the tests that take under a minute together
+test-fast: $(STAMP) ## the tests that take seconds each
 	@$(PYTHON) -m pytest $(SIDE_BY_SIDE) -m "not slow"
 
 lint: $(STAMP) ## ruff and mypy
