@@ -101,7 +101,6 @@ def test_several_trainings_answer_with_their_mean_and_a_mirror_changes_no_symmet
 ) -> None:
     trainers = modules["trainers"]
     monkeypatch.setattr(trainers, "CACHE", tmp_path / "cache")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     paths = []
     for i in range(8):
         half = np.random.default_rng(i).integers(0, 256, (32, 16, 3), dtype=np.uint8)
@@ -112,12 +111,13 @@ def test_several_trainings_answer_with_their_mean_and_a_mirror_changes_no_symmet
     augment = dataclasses.asdict(trainers._AS_IT_IS)  # whose draws would depend on the seed
     plain["images"] |= {"size": 32, "augment": augment}
     plain["features"]["views"] = 1
-    plain["train"] |= {"weights": "none", "epochs": 2, "trunk_lr": 0.01, "dropout": 0.0}
+    # Without frozen stages, whose random weights would depend on the seed as well.
+    plain["train"] |= {"weights": "none", "freeze": "none"}
+    plain["train"] |= {"epochs": 2, "trunk_lr": 0.01, "dropout": 0.0}
     truth = np.random.default_rng(9).integers(0, 2, (8, 2)).astype(np.uint8)
 
     def scores(seed: int, **options: object) -> np.ndarray:
-        # Without frozen stages, whose random weights would depend on the seed as well.
-        plain["train"] |= {"seed": seed, "freeze": "none"}
+        plain["train"]["seed"] = seed
         task = trainers.Task(
             paths=tuple(paths), ids=tuple(f"{i:064x}" for i in range(8)), truth=truth,
             params=parameters.parse(plain), device=torch.device("cpu"),
@@ -130,6 +130,9 @@ def test_several_trainings_answer_with_their_mean_and_a_mirror_changes_no_symmet
     assert not np.allclose(one, two, atol=1e-4)
     np.testing.assert_allclose(scores(1, trainings=2), (one + two) / 2, atol=1e-3)
     np.testing.assert_allclose(scores(1, mirror=True), one, atol=1e-3)
+
+
+def test_a_soup_is_the_mean_of_its_models_weights(modules: dict[str, ModuleType]) -> None:
     models = [torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)]
     mean = (models[0].weight + models[1].weight) / 2
-    torch.testing.assert_close(trainers._soup(models).weight, mean)
+    torch.testing.assert_close(modules["trainers"]._soup(models).weight, mean)

@@ -74,7 +74,7 @@ class Engine:
         self._stages: dict[str, nn.Module] = {}
         heads = [self._load(d, b) for d, b in zip(directories, self.bundles, strict=True)]
         # Sorted by the digests from the first stage on: what is shared stands side by side.
-        heads.sort(key=lambda h: ([h.bundles[0].prefixes[s] for s in STAGES], h.bundles[0].pooled))
+        heads.sort(key=_what_is_seen)
         self._heads = [_together(list(alike)) for _, alike in groupby(heads, _what_is_seen)]
         self.transforms = tuple(dict.fromkeys(b.transform for b in self.bundles))
 
@@ -163,8 +163,9 @@ def _folded(bundle: Bundle, model: TagModel, device: torch.device) -> _Heads:
     return _Heads((bundle,), weight.float().to(device), bias.float().to(device))
 
 
-def _what_is_seen(heads: _Heads) -> tuple[str, tuple[str, ...]]:
-    return heads.bundles[0].prefixes[STAGES[-1]], heads.bundles[0].pooled
+def _what_is_seen(heads: _Heads) -> tuple[list[str], tuple[str, ...]]:
+    bundle = heads.bundles[0]
+    return [bundle.prefixes[stage] for stage in STAGES], bundle.pooled
 
 
 def _together(heads: Sequence[_Heads]) -> _Heads:
