@@ -7,7 +7,6 @@ there is nothing new.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -104,14 +103,10 @@ def installation(repo: Path, home: Path, inbox: Path, bundles: Sequence[Path]) -
 
 def seconds_directly(settings: Settings) -> float:
     """Run a night in one process; return the seconds from its start to its end."""
-    environment = os.environ | {
-        "SHOETAGGER_REPO": str(settings.repo),
-        "SHOETAGGER_HOME": str(settings.home),
-        "SHOETAGGER_INBOX": str(settings.inbox),
-        "SHOETAGGER_DEVICE": settings.device,
-        "MLFLOW_TRACKING_URI": settings.tracking_uri,
-    }
-    command = [str(Path(sys.executable).with_name("shoetagger")), "night"]
+    # That of Airflow's tasks, but for a server of MLflow's, which this state has none of.
+    environment = servers.whole_environment(settings, servers.Ports.from_environment())
+    environment["MLFLOW_TRACKING_URI"] = settings.tracking_uri
+    command = [sys.executable, "-m", "shoetagger.cli", "night"]
     started = time.perf_counter()
     subprocess.run(command, env=environment, check=True, capture_output=True)
     return time.perf_counter() - started
