@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -11,18 +12,30 @@ from typing import Any
 
 
 class Clock:
-    """Adds up the seconds of wall time spent in named parts of a run."""
+    """Adds up the seconds of wall time spent in named parts of a run.
+
+    While several threads are in one part its seconds count once.
+    """
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._within: Counter[str] = Counter()
+        self._since: dict[str, float] = {}
+        self._lock = threading.Lock()
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
-        started = time.perf_counter()
+        with self._lock:
+            if not self._within[part]:
+                self._since[part] = time.perf_counter()
+            self._within[part] += 1
         try:
             yield
         finally:
-            self.seconds[part] += time.perf_counter() - started
+            with self._lock:
+                self._within[part] -= 1
+                if not self._within[part]:
+                    self.seconds[part] += time.perf_counter() - self._since[part]
 
     @contextmanager
     def of_function(self, owner: type | ModuleType, name: str, part: str) -> Iterator[None]:

@@ -40,14 +40,14 @@ VARIANTS = (
     Variant("b", "the article's single loop", "single_loop", "none", 80),
     Variant("c", "a DataLoader, batches, three models", "data_loader", "none", 192),
     Variant("d", "this project, nothing frozen", "project", "none", 256),
-    Variant("e", "this project, frozen through layer3", "project", "layer3", 384),
-    Variant("f", "this project, whole trunk frozen", "project", "layer4", 512),
+    Variant("e", "this project, frozen through layer3", "project", "layer3", 640),
+    Variant("f", "this project, whole trunk frozen", "project", "layer4", 1000),
     Variant("d", "this project, nothing frozen", "project", "none", 64, 10),
     Variant("e", "this project, frozen through layer3", "project", "layer3", 256, 10),
-    Variant("f", "this project, whole trunk frozen", "project", "layer4", 512, 10),
+    Variant("f", "this project, whole trunk frozen", "project", "layer4", 1000, 10),
     Variant("d", "this project, nothing frozen", "project", "none", 32, 30),
     Variant("e", "this project, frozen through layer3", "project", "layer3", 128, 30),
-    Variant("f", "this project, whole trunk frozen", "project", "layer4", 512, 30),
+    Variant("f", "this project, whole trunk frozen", "project", "layer4", 1000, 30),
 )
 
 

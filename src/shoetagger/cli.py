@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -83,7 +84,7 @@ def tag(
 ) -> None:
     """Tag pictures with the champions, or with the bundles named; nothing is stored."""
     from .engine import Engine
-    from .tagging import batched, decode_pool
+    from .tagging import asked_ahead, batched, decode_pool
 
     settings = Settings.from_environment()
     options = parameters.load(settings.params_file)
@@ -102,9 +103,9 @@ def tag(
     with pool, _bar(len(files)) as bar:
         # The same file named twice is two lines: results come in the order given.
         names = iter(files)
-        decoded = pool.run(locator for _, locator in files)
-        for batch in batched(decoded, options.tag.batch_size):
-            for line in _lines(engine, batch, [next(names)[0] for _ in batch], numbers):
+        batches = batched(pool.run(locator for _, locator in files), options.tag.batch_size)
+        for batch, answers in asked_ahead(batches, partial(_answers, engine)):
+            for line in _lines(engine, batch, answers, [next(names)[0] for _ in batch], numbers):
                 out.write(line)
             bar.update(len(batch))
     out.close()
@@ -180,13 +181,20 @@ class _Line:
         }
 
 
-def _lines(
-    engine: Engine, batch: list[Decoded], names: list[str], versions: dict[str, str]
-) -> Iterator[_Line]:
+def _answers(engine: Engine, batch: list[Decoded]) -> dict[str, list[Answer]]:
     from .tagging import stack_views
 
     good = [decoded for decoded in batch if decoded.views is not None]
-    answers = engine.answer(stack_views(engine, good)) if good else {}
+    return engine.answer(stack_views(engine, good)) if good else {}
+
+
+def _lines(
+    engine: Engine,
+    batch: list[Decoded],
+    answers: dict[str, list[Answer]],
+    names: list[str],
+    versions: dict[str, str],
+) -> Iterator[_Line]:
     place = 0
     for decoded, name in zip(batch, names, strict=True):
         if decoded.views is None:

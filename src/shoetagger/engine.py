@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +33,7 @@ from .model import (
 from .thresholds import decide, names
 
 _LARGEST_BATCH = 1024
+_AT_ONCE_A_CORE = 16  # fewer, and weights are fetched too often; more, and maps leave the cache
 
 
 class Answer(NamedTuple):
@@ -63,6 +67,10 @@ class Engine:
     have them. Trunks are computed in bfloat16 where the processor does that natively, heads in
     float32: scores differ from those of the plain models by some hundredths at most. With
     `precision` float32 trunks are computed in that as well, and scores are equal to rounding.
+
+    On a CPU each of torch's threads runs the trunks on some pictures by itself, so that no core
+    waits for another at the end of every layer. Torch's own setting for new threads and for
+    matrix products is 1 thread from then on. Several threads may ask one engine at a time.
     """
 
     def __init__(
@@ -77,6 +85,10 @@ class Engine:
         heads.sort(key=_what_is_seen)
         self._heads = [_together(list(alike)) for _, alike in groupby(heads, _what_is_seen)]
         self.transforms = tuple(dict.fromkeys(b.transform for b in self.bundles))
+        self._threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+        self._cores = ThreadPoolExecutor(
+            self._threads, "engine", initializer=partial(torch.set_num_threads, 1)
+        )
 
     def _load(self, directory: Path, bundle: Bundle) -> _Heads:
         model = load_model(directory, bundle)
@@ -87,7 +99,6 @@ class Engine:
                 self._stages[digest] = stage.to(memory_format=torch.channels_last)
         return _folded(bundle, model, self.device)
 
-    @torch.inference_mode()
     def score(
         self, views: Mapping[Transform, np.ndarray], only: Collection[str] | None = None
     ) -> dict[str, np.ndarray]:
@@ -98,6 +109,31 @@ class Engine:
         """
         wanted = {b.digest for b in self.bundles if only is None or b.digest in only}
         asked = [h for h in self._heads if any(b.digest in wanted for b in h.bundles)]
+        if self.device.type == "cpu":
+            parts = list(self._cores.map(partial(self._score, asked), self._shared_out(views)))
+        else:
+            parts = [self._score(asked, views)]
+        return {
+            digest: np.concatenate([part[digest] for part in parts])
+            for digest in parts[0]
+            if digest in wanted
+        }
+
+    def _shared_out(
+        self, views: Mapping[Transform, np.ndarray]
+    ) -> list[Mapping[Transform, np.ndarray]]:
+        """Cut a batch into parts for the cores."""
+        pictures = max((len(batch) for batch in views.values()), default=0)
+        size = max(1, min(_AT_ONCE_A_CORE, math.ceil(pictures / self._threads)))
+        return [
+            {transform: batch[start : start + size] for transform, batch in views.items()}
+            for start in range(0, max(1, pictures), size)
+        ]
+
+    @torch.inference_mode()
+    def _score(
+        self, asked: Sequence[_Heads], views: Mapping[Transform, np.ndarray]
+    ) -> dict[str, np.ndarray]:
         scores: dict[str, np.ndarray] = {}
         for transform, pictures in views.items():
             heads = [h for h in asked if h.bundles[0].transform == transform]
@@ -105,7 +141,7 @@ class Engine:
                 continue
             batch = normalise(_onto(self.device, pictures), transform)
             self._descend(heads, STAGES, State(batch.to(self.dtype), {}), scores)
-        return {digest: told for digest, told in scores.items() if digest in wanted}
+        return scores
 
     def _descend(
         self,
@@ -177,12 +213,13 @@ def _together(heads: Sequence[_Heads]) -> _Heads:
 
 
 def batch_that_fits(free: int, a_picture: float, least: int) -> int:
-    """Return `least`, doubled while half of the free bytes hold it, up to 1024 pictures.
+    """Return `least`, doubled while a quarter of the free bytes hold it, up to 1024 pictures.
 
-    More at once keeps a GPU no busier, and takes the decoding processes' memory.
+    Two batches may be under way. More at once keeps a GPU no busier, and takes the decoding
+    processes' memory.
     """
     size = least
-    while 2 * size <= _LARGEST_BATCH and 2 * size * a_picture <= free / 2:
+    while 2 * size <= _LARGEST_BATCH and 2 * size * a_picture <= free / 4:
         size *= 2
     return size
 

@@ -10,9 +10,9 @@ import itertools
 import logging
 import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -38,8 +38,10 @@ logger = logging.getLogger(__name__)
 Kind = Literal["night", "retag", "manual"]
 Progress = Callable[[int], None]  # hears how many files or pictures were just settled
 T = TypeVar("T")
+A = TypeVar("A")
 
 _NOTED_AT_ONCE = 1000
+_ASKED_AT_ONCE = 2  # batches; the models are never out of work while one is written
 _WORTH_A_SHARD = 500  # files; below, starting another task costs more than it saves
 
 
@@ -255,8 +257,10 @@ class _Shard:
                 rows[row.locator] = row
                 yield row.locator
 
-        for decoded in batched(self.pool.run(locators()), self.batch):
-            self._settle([(rows.pop(d.locator), d) for d in decoded])
+        decoded = batched(self.pool.run(locators()), self.batch)
+        batches = ([(rows.pop(d.locator), d) for d in some] for some in decoded)
+        for batch, predictions in asked_ahead(batches, self._predict_arrivals):
+            self._settle(batch, predictions)
 
     def tag_backlog(self) -> None:
         """Score again, newest first, the pictures that lack a pinned bundle's prediction."""
@@ -269,14 +273,30 @@ class _Shard:
                 rows.setdefault(row.locators[0], []).append(row)
                 yield row.locators[0]
 
-        for decoded in batched(self.pool.run(locators()), self.batch):
-            self._retag([(rows[d.locator].pop(0), d) for d in decoded])
+        decoded = batched(self.pool.run(locators()), self.batch)
+        batches = ([(rows[d.locator].pop(0), d) for d in some] for some in decoded)
+        for batch, predictions in asked_ahead(batches, self._predict_backlog):
+            self._retag(batch, predictions)
 
-    def _settle(self, batch: Sequence[tuple[FileRow, Decoded]]) -> None:
+    def _predict_arrivals(self, batch: Sequence[tuple[FileRow, Decoded]]) -> list[Prediction]:
+        return self._predict([d for _, d in batch if d.views is not None], self.run.pins.values())
+
+    def _predict_backlog(self, batch: Sequence[tuple[Backlog, Decoded]]) -> list[Prediction]:
+        wanting: dict[tuple[str, ...], list[Decoded]] = {}
+        for row, d in _unchanged(batch):
+            wanting.setdefault(row.groups, []).append(d)
+        return [
+            prediction
+            for groups, pictures in wanting.items()
+            for prediction in self._predict(pictures, [self.run.pins[g] for g in groups])
+        ]
+
+    def _settle(
+        self, batch: Sequence[tuple[FileRow, Decoded]], predictions: Sequence[Prediction]
+    ) -> None:
         good = [(row, d) for row, d in batch if d.views is not None]
         bad = [(row, d) for row, d in batch if d.rejected is not None]
         later = [(row, d) for row, d in batch if d.retry]
-        predictions = self._predict([d for _, d in good], self.run.pins.values())
         self.store.record(
             tagged=[_tagged(row, d) for row, d in good],
             rejected=[
@@ -309,20 +329,13 @@ class _Shard:
         for image_id in self.store.forgotten(image_ids) - unwanted:
             aside.drop(image_id)
 
-    def _retag(self, batch: Sequence[tuple[Backlog, Decoded]]) -> None:
-        # A file replaced since is an arrival, and the next scan's business.
-        good = [(row, d) for row, d in batch if d.views and d.image_id == row.image_id]
-        wanting: dict[tuple[str, ...], list[Decoded]] = {}
-        for row, d in good:
-            wanting.setdefault(row.groups, []).append(d)
-        predictions = [
-            prediction
-            for groups, pictures in wanting.items()
-            for prediction in self._predict(pictures, [self.run.pins[g] for g in groups])
-        ]
+    def _retag(
+        self, batch: Sequence[tuple[Backlog, Decoded]], predictions: Sequence[Prediction]
+    ) -> None:
         gone = [file_id_of(d.locator) for _, d in batch if _is_gone(d)]
         self.store.record(predictions=predictions, gone=gone, run_id=self.run.run_id, now=_now())
-        self._count(retagged=len(good), deferred=len(batch) - len(good))
+        good = len(_unchanged(batch))
+        self._count(retagged=good, deferred=len(batch) - good)
 
     def _predict(self, decoded: Sequence[Decoded], digests: Iterable[str]) -> list[Prediction]:
         if not decoded:
@@ -353,6 +366,24 @@ class _Shard:
     def _count(self, **more: int) -> None:
         self.counts.update(more)
         self.progress(sum(more.values()))
+
+
+def asked_ahead(
+    batches: Iterable[list[T]], ask: Callable[[list[T]], A]
+) -> Iterator[tuple[list[T], A]]:
+    """Yield each batch with what `ask` answers, in order; the next is asked about meanwhile.
+
+    So models are at work while one batch is written and another one collected.
+    """
+    with ThreadPoolExecutor(_ASKED_AT_ONCE) as asking:
+        under_way: deque[tuple[list[T], Future[A]]] = deque()
+        for batch in batches:
+            under_way.append((batch, asking.submit(ask, batch)))
+            if len(under_way) == _ASKED_AT_ONCE:
+                asked, answer = under_way.popleft()
+                yield asked, answer.result()
+        for asked, answer in under_way:
+            yield asked, answer.result()
 
 
 def stack_views(engine: Engine, decoded: Sequence[Decoded]) -> dict[Any, np.ndarray]:
@@ -428,6 +459,11 @@ def finish(
     if reasons or state != "done":
         alarms.notify(settings.notify_url, {"run_id": run.run_id, **summary.as_dict()})
     return summary
+
+
+def _unchanged(batch: Sequence[tuple[Backlog, Decoded]]) -> list[tuple[Backlog, Decoded]]:
+    """Leave out what cannot be read, and files replaced since: the next scan's business."""
+    return [(row, d) for row, d in batch if d.views and d.image_id == row.image_id]
 
 
 def _tagged(row: FileRow, decoded: Decoded) -> Tagged:
