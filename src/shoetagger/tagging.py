@@ -40,7 +40,7 @@ Progress = Callable[[int], None]  # hears how many files or pictures were just s
 T = TypeVar("T")
 A = TypeVar("A")
 
-_NOTED_AT_ONCE = 1000
+_NOTED_AT_ONCE = 5000
 _ASKED_AT_ONCE = 2  # batches; the models are never out of work while one is written
 _WORTH_A_SHARD = 500  # files; below, starting another task costs more than it saves
 
