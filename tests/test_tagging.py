@@ -6,6 +6,7 @@ import csv
 import itertools
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,7 +25,7 @@ from shoetagger.inbox import InboxError, locator_of
 from shoetagger.night import night
 from shoetagger.settings import Settings
 from shoetagger.store import Store
-from shoetagger.tagging import TaggingError, TaggingRun, shard_range
+from shoetagger.tagging import TaggingError, TaggingRun, asked_ahead, shard_range
 
 
 @pytest.fixture
@@ -311,6 +312,28 @@ def test_the_last_task_of_an_odd_night_fails_and_says_why(
         with pytest.raises(AirflowFailException, match="the run did not begin"):
             tasks.finish(None, None, None, None, None)
     assert [told["state"] for told in received] == ["done", "failed"]
+
+
+def test_models_work_on_the_next_batch_while_one_is_written() -> None:
+    begun = [threading.Event() for _ in range(4)]
+
+    def ask(batch: list[int]) -> int:
+        begun[batch[0]].set()
+        return 10 * batch[0]
+
+    answered = []
+    for batch, answer in asked_ahead(([number] for number in range(4)), ask):
+        answered.append((batch, answer))
+        assert all(event.wait(10) for event in begun[: batch[0] + 2])
+        assert not any(event.is_set() for event in begun[batch[0] + 2 :])  # no further ahead
+    assert answered == [([0], 0), ([1], 10), ([2], 20), ([3], 30)]
+
+
+def test_a_fault_in_one_batch_is_told_after_those_before_it() -> None:
+    batches = asked_ahead([[4], [2], [0], [1]], lambda batch: 8 // batch[0])
+    assert [next(batches), next(batches)] == [([4], 2), ([2], 4)]
+    with pytest.raises(ZeroDivisionError):
+        next(batches)
 
 
 def test_shard_ranges_cover_everything_once() -> None:
