@@ -12,15 +12,20 @@ from typing import Any
 import article
 import numpy as np
 import probe
+import remedies
 import torch
 
 from shoetagger import params as parameters
 from shoetagger.features import Cached, Live, Source, compute, read_index
 from shoetagger.images import Limits, Pictures, Transform, open_picture
 from shoetagger.model import STAGES, State, TagModel, build, prefix_digests
-from shoetagger.train import Examples, fit, scores
+from shoetagger.train import Criterion, Examples, cross_entropy, fit, scores
 
 CACHE = Path("experiments/cache")
+LOSSES: Mapping[str, Callable[[float], Criterion]] = {
+    "focal": remedies.focal,
+    "asymmetric": remedies.asymmetric,
+}
 _LONGEST = 512  # pixels of pictures held in memory for networks that crop for themselves
 _AS_IT_IS = parameters.Augment(
     min_scale=1.0, flip=0.0, rotate=0.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0,
@@ -96,10 +101,9 @@ def _project(
     recipe, options = task.params.train_of(group), task.recipe.options
     source = _states(task, recipe.freeze, task.params.images.augment, task.params.features.views)
     examples = Examples(learned, truth)
-    models = [
-        _fitted(source, examples, dataclasses.replace(recipe, seed=recipe.seed + n), task.device)
-        for n in range(options.get("trainings", 1))
-    ]
+    seeds = range(recipe.seed, recipe.seed + options.get("trainings", 1))
+    recipes = [dataclasses.replace(recipe, seed=seed) for seed in seeds]
+    models = [_fitted(source, examples, each, options, task.device) for each in recipes]
     if options.get("average") == "weights":
         models = [_soup(models)]
 
@@ -113,12 +117,28 @@ def _project(
 
 
 def _fitted(
-    source: Source, examples: Examples, recipe: parameters.Train, device: torch.device
+    source: Source,
+    examples: Examples,
+    recipe: parameters.Train,
+    options: Mapping[str, Any],
+    device: torch.device,
 ) -> TagModel:
     torch.manual_seed(recipe.seed)
     tags = examples.truth.shape[1]
     model, _ = build(recipe.arch, tags, recipe.weights, recipe.pooled, recipe.dropout)
-    fit(model, source, examples, None, recipe, device=device, on_epoch=_silent)
+    criterion = cross_entropy
+    if "mixup" in options:
+        source = mixup = remedies.Mixup(source, options["mixup"], recipe.seed)
+        criterion = mixup.criterion
+    for name, loss in LOSSES.items():
+        if name in options:
+            criterion = loss(options[name])
+    if "oversample" in options:
+        examples = remedies.oversampled(examples, options["oversample"])
+    fit(
+        model, source, examples, None, recipe,
+        device=device, on_epoch=_silent, criterion=criterion,
+    )  # fmt: skip
     return model
 
 

@@ -15,6 +15,8 @@ import yaml
 from PIL import Image
 
 from shoetagger import params as parameters
+from shoetagger.model import State
+from shoetagger.train import Examples, cross_entropy
 
 ROOT = Path(__file__).parents[1]
 GROUPS = {"color": ("black", "white"), "style": ("boot",)}
@@ -28,12 +30,14 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
     import article
     import crossvalidate
     import judging
+    import remedies
     import trainers
 
     found = {
         "article": article,
         "crossvalidate": crossvalidate,
         "judging": judging,
+        "remedies": remedies,
         "trainers": trainers,
     }
     yield found
@@ -136,3 +140,51 @@ def test_a_soup_is_the_mean_of_its_models_weights(modules: dict[str, ModuleType]
     models = [torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)]
     mean = (models[0].weight + models[1].weight) / 2
     torch.testing.assert_close(modules["trainers"]._soup(models).weight, mean)
+
+
+def test_focused_losses_look_away_from_what_is_answered_well(
+    modules: dict[str, ModuleType],
+) -> None:
+    remedies, weight = modules["remedies"], torch.ones(1)
+    sure, truth = torch.tensor([[4.0], [-4.0]]), torch.tensor([[1.0], [0.0]])
+    plain = cross_entropy(sure, truth, weight)
+    assert remedies.focal(0.0)(sure, truth, weight) == pytest.approx(float(plain))
+    assert remedies.focal(2.0)(sure, truth, weight) < plain / 100
+    # Only the positive half of the loss is left.
+    assert remedies.asymmetric(2.0)(sure, truth, weight) == pytest.approx(
+        float(plain) / 2, rel=1e-2
+    )
+    assert remedies.focal(2.0)(-sure, truth, weight) > plain
+
+
+def test_mixup_mixes_states_and_truth_by_the_same_share(modules: dict[str, ModuleType]) -> None:
+    class Numbers:
+        """The state of a row is its number."""
+
+        def augmented(self, rows: np.ndarray, _: int) -> State:
+            numbers = torch.from_numpy(rows)[:, None]
+            return State(torch.empty(len(rows), 0), {"layer4": numbers})
+
+        plain = None
+
+    mixup = modules["remedies"].Mixup(Numbers(), alpha=1.0, seed=3)
+    rows = np.arange(8.0)
+    mixed = mixup.augmented(rows, 0).pooled["layer4"]
+    assert not np.allclose(mixed[:, 0], rows)
+    # With the rows' numbers as truth, nothing is lost by answering the mixed numbers.
+    logits = torch.logit(mixed / 10)
+    truth = torch.from_numpy(rows / 10)[:, None]
+    weight = torch.ones(1)
+    least = mixup.criterion(logits, truth, weight)
+    assert least < mixup.criterion(logits + 0.01, truth, weight)
+    assert least < mixup.criterion(logits - 0.01, truth, weight)
+
+
+def test_oversampling_repeats_pictures_of_rare_tags(modules: dict[str, ModuleType]) -> None:
+    truth = np.zeros((100, 2), dtype=np.uint8)
+    truth[:50, 0], truth[7, 1] = 1, 1  # half of them, and one
+    found = modules["remedies"].oversampled(Examples(np.arange(100), truth), often=0.1)
+    times = np.bincount(found.rows)
+    assert times[7] == 3  # the root of ten
+    assert set(np.delete(times, 7)) == {1}
+    np.testing.assert_array_equal(found.truth, truth[found.rows])

@@ -17,6 +17,9 @@ from .features import Source
 from .model import STAGES, TagModel, frozen_stages, pick_dtype
 from .params import Train
 
+# Logits and targets (B, tags), and what a positive of each tag weighs (tags,) -> the loss.
+Criterion = Callable[[Tensor, Tensor, Tensor], Tensor]
+
 _WARM_UP = 0.1  # share of the steps in which the learning rate rises
 _MAX_NORM = 5.0  # of the gradient
 _EVALUATION_BATCH = 64
@@ -45,6 +48,11 @@ class Epoch:
     learning_rate: float
 
 
+def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Return the mean binary cross-entropy of logits and targets (B, tags)."""
+    return F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
+
+
 def fit(
     model: TagModel,
     source: Source,
@@ -54,12 +62,14 @@ def fit(
     *,
     device: torch.device,
     on_epoch: Callable[[Epoch], None],
+    criterion: Criterion = cross_entropy,
 ) -> None:
     """Train the stages after `recipe.freeze` and the head, in place.
 
     The weights of the last epoch are kept (or their running average, `recipe.ema`): nothing is
-    chosen by looking at the validation side, whose loss is only told. Deterministic on one machine
-    for a seed and a number of threads. Raises TrainError when the loss is not finite.
+    chosen by looking at the validation side, whose loss is only told. `criterion` is what training
+    makes small. Deterministic on one machine for a seed and a number of threads. Raises TrainError
+    when the loss is not finite.
     """
     if len(training.rows) < 2:
         raise TrainError(f"{len(training.rows)} training pictures: at least 2 are needed")
@@ -76,10 +86,10 @@ def fit(
         losses = []
         for batch in _batches(shuffle.permutation(len(training.rows)), recipe.batch_size):
             state = source.augmented(training.rows[batch], number - 1)
-            truth = _target(training.truth[batch], device)
+            target = _target(training.truth[batch], recipe.label_smoothing, device)
             with _half_precision(device):
                 logits = model.finish(model.run(state, STAGES[len(frozen) :]))
-            loss = _loss(logits.float(), truth, weight, recipe.label_smoothing)
+            loss = criterion(logits.float(), target, weight)
             if not torch.isfinite(loss):
                 raise TrainError(
                     f"the loss became {loss.item()} in epoch {number}: lower train.head_lr "
@@ -185,19 +195,15 @@ def _batches(order: np.ndarray, size: int) -> Iterator[np.ndarray]:
         yield order[start : starts[i + 1] if i + 1 < len(starts) else len(order)]
 
 
-def _target(truth: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(truth.astype(np.float32)).to(device)
+def _target(truth: np.ndarray, smoothing: float, device: torch.device) -> Tensor:
+    target = torch.from_numpy(truth.astype(np.float32)).to(device)
+    return target * (1 - smoothing) + smoothing / 2
 
 
 def _half_precision(device: torch.device) -> torch.autocast:
     """Train in bfloat16 on a GPU, and on a CPU that multiplies it natively, in half the time."""
     native = device.type == "cuda" or pick_dtype(device) == torch.bfloat16
     return torch.autocast(device.type, torch.bfloat16, enabled=native)
-
-
-def _loss(logits: Tensor, truth: Tensor, weight: Tensor, smoothing: float) -> Tensor:
-    soft = truth * (1 - smoothing) + smoothing / 2
-    return F.binary_cross_entropy_with_logits(logits, soft, pos_weight=weight)
 
 
 def _loss_of(
