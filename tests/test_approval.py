@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow_program import run_program
 from bundles import write_bundle
 
 from shoetagger import servers
@@ -203,25 +202,16 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     dags.mkdir()
     (dags / "approvals.py").write_text(DAG)
     (dags / "cases.json").write_text(json.dumps([case.as_dict() for case in cases]))
-    passwords, report = folder / "passwords.json", folder / "report.json"
+    passwords = folder / "passwords.json"
     passwords.write_text(json.dumps(dict.fromkeys(USERS, "secret")))
-    users = ",".join(f"{name}:{role}" for name, role in USERS.items())
-    environment = servers.whole_environment(settings, servers.Ports()) | {
-        "MLFLOW_TRACKING_URI": settings.tracking_uri,
-        "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": users,
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, str(dags), str(passwords), str(report)],
-        env=environment,
+    told, log = run_program(
+        RUN, settings, str(dags), str(passwords),
         cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert report.exists(), done.stdout[-8000:]
-    return Ran(settings, cases, json.loads(report.read_text()), done.stdout)
+        AIRFLOW__CORE__DAGS_FOLDER=str(dags),
+        AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS=",".join(f"{n}:{r}" for n, r in USERS.items()),
+        AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE=str(passwords),
+    )  # fmt: skip
+    return Ran(settings, cases, told, log)
 
 
 def test_who_approves_and_why_goes_into_the_ledger(ran: Ran) -> None:

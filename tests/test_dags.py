@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow_program import run_program
 from PIL import Image
 
 from shoetagger import params, servers
@@ -221,27 +222,15 @@ class Shop:
     """An installation of its own: a clone with data and state, and a real Airflow database."""
 
     settings: Settings
-    folder: Path
 
     def run(self, dag_id: str, conf: dict[str, Any] | None = None, **environment: str) -> Ran:
-        report = self.folder / "report.json"
-        report.unlink(missing_ok=True)
-        ports = servers.Ports()
         dags = str(self.settings.repo / "dags")
-        done = subprocess.run(
-            [sys.executable, "-c", RUN_DAG, dags, dag_id, json.dumps(conf or {}), str(report)],
-            env=servers.whole_environment(self.settings, ports)
-            | {"MLFLOW_TRACKING_URI": self.settings.tracking_uri}
-            | environment,
-            cwd=self.settings.repo,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert report.exists(), done.stdout[-5000:]
-        told = json.loads(report.read_text())
+        told, log = run_program(
+            RUN_DAG, self.settings, dags, dag_id, json.dumps(conf or {}),
+            cwd=self.settings.repo, **environment,
+        )  # fmt: skip
         states = {(task, name): state for task, name, state in told["tasks"]}
-        return Ran(told["state"], states, done.stdout, told["events"])
+        return Ran(told["state"], states, log, told["events"])
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +245,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
         {"SHOETAGGER_REPO": str(repo), "SHOETAGGER_HOME": str(folder / "home")}
     )
     servers.setup(settings, servers.Ports(), say=lambda _: None)
-    return Shop(settings, folder)
+    return Shop(settings)
 
 
 @pytest.fixture(scope="module")

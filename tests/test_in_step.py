@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
+from airflow_program import run_program
 
 from shoetagger import servers
 from shoetagger.engine import Engine
@@ -123,27 +124,16 @@ class Shop:
 
     def run(self, dag_id: str, **conf: Any) -> dict[str, Any]:
         """Run a DAG; return its state, what waited for a person, and group -> state by task."""
-        report = self.settings.home / "report.json"
-        report.unlink(missing_ok=True)
-        password = servers.credentials(self.settings)[1]
-        arguments = [str(self.repo / "dags"), dag_id, json.dumps(conf), password, str(report)]
-        environment = servers.whole_environment(self.settings, servers.Ports())
-        environment |= {"MLFLOW_TRACKING_URI": self.settings.tracking_uri, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, "-c", RUN, *arguments],
-            env=environment,
-            cwd=self.repo,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert report.exists(), done.stdout[-8000:]
-        told: dict[str, Any] = json.loads(report.read_text())
+        dags, password = str(self.repo / "dags"), servers.credentials(self.settings)[1]
+        told, log = run_program(
+            RUN, self.settings, dags, dag_id, json.dumps(conf), password,
+            cwd=self.repo, OMP_NUM_THREADS="1",
+        )  # fmt: skip
         states: dict[str, dict[str, str]] = {}
         for task, group, state in told.pop("tasks"):
             states.setdefault(task.removeprefix("model."), {})[group] = state
-        assert told["state"] == "success", done.stdout[-8000:]
-        return told | states | {"log": done.stdout}
+        assert told["state"] == "success", log[-8000:]
+        return told | states | {"log": log}
 
     def commit(self, why: str) -> None:
         call(self.repo, "git", "commit", "-qam", why)

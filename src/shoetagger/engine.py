@@ -109,10 +109,11 @@ class Engine:
         """
         wanted = {b.digest for b in self.bundles if only is None or b.digest in only}
         asked = [h for h in self._heads if any(b.digest in wanted for b in h.bundles)]
-        if self.device.type == "cpu":
-            parts = list(self._cores.map(partial(self._score, asked), self._shared_out(views)))
-        else:
+        shared_out = self._shared_out(views) if self.device.type == "cpu" else [views]
+        if len(shared_out) == 1:
             parts = [self._score(asked, views)]
+        else:
+            parts = list(self._cores.map(partial(self._score, asked), shared_out))
         return {
             digest: np.concatenate([part[digest] for part in parts])
             for digest in parts[0]
