@@ -86,11 +86,12 @@ def _page(results: Results, measured: Sequence[Variant]) -> str:
         "![Pictures a second of each variant](benchmarks.png)",
         "## Three groups",
         _table(_THREE_HEADS, [_three_row(results, v) for v in three]),
-        "Seconds are for 1,000 pictures. Decoding is CPU time where other processes do it, which "
-        "overlaps with the rest; model and write are wall time. Start-up (loading the models) is "
-        "apart from the rate. The ceiling is the rate at which the multiply-adds alone would take "
-        "all the time at the matrix product's peak, and the share is how much of it is reached, "
-        "decoding and writing included. Memory is the peak of all processes together.",
+        "Seconds are for 1,000 pictures. Decoding is CPU time where other processes do it; model "
+        "and write are the wall time in which models are at work or rows are written. In this "
+        "project all three overlap. Start-up (loading the models) is apart from the rate. The "
+        "ceiling is the rate at which the multiply-adds alone would take all the time at the "
+        "matrix product's peak, and the share is how much of it is reached, decoding and writing "
+        "included. Memory is the peak of all processes together.",
         "## More groups",
         _table(_MORE_HEADS, _more_rows(results, measured)),
         "Cost is the time a picture, as a multiple of the same variant with 3 groups. The last "
