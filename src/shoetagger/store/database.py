@@ -11,7 +11,6 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,8 +161,9 @@ def _engine(url: str) -> Engine:
             )
         if backend == "sqlite":
             options["connect_args"] = {"timeout": BUSY_SECONDS}
-        compact = partial(json.dumps, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        engine = sa.create_engine(parsed, json_serializer=compact, **options)
+        # Made once: json.dumps would make one for each value.
+        compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        engine = sa.create_engine(parsed, json_serializer=compact.encode, **options)
     except (ArgumentError, NoSuchModuleError, InvalidRequestError) as error:
         raise StoreError(
             f"SHOETAGGER_STORE_URL is no SQLAlchemy URL that can be used: {error}"
