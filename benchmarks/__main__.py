@@ -9,26 +9,21 @@ from typing import Annotated
 import torch
 import typer
 
-from shoetagger import sample
-
 from . import machine, report, variants
+from .pictures import PicturesOption, folder_of
 
 REPO = Path(__file__).parents[1]
 
 
 def bench(
-    pictures: Annotated[
-        Path | None, typer.Option(help="Folder of pictures; without it, shoes are drawn.")
-    ] = None,
+    pictures: PicturesOption = None,
     rounds: Annotated[int, typer.Option(help="Times that every variant runs.")] = 3,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = REPO / "docs",
 ) -> None:
     """Measure all variants over the same pictures and write BENCHMARKS.md, .json and a plot."""
     with tempfile.TemporaryDirectory(prefix="shoetagger-drawn-") as drawn:
-        if pictures is None:
-            typer.echo("no --pictures: drawing some")
-            sample.write_arrivals(Path(drawn), count=256, seed=1)
-        paths = [path for path in (pictures or Path(drawn)).iterdir() if path.is_file()]
+        folder = folder_of(pictures, Path(drawn), count=256)
+        paths = [path for path in folder.iterdir() if path.is_file()]
         peaks = [measured_peaks()]
         outcomes = variants.run(REPO, paths, rounds=rounds, say=typer.echo)
         peaks.append(measured_peaks())

@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from shoetagger import params, sample, servers
+from shoetagger import params, servers
 from shoetagger.demo import TAGGING, Airflow
 from shoetagger.images import Limits, Transform
 from shoetagger.model import load_bundle
@@ -28,24 +28,21 @@ from shoetagger.registry import Registry
 from shoetagger.settings import Settings
 
 from .bundles import make_bundles
+from .pictures import PicturesOption, folder_of
 
 REPO = Path(__file__).parents[1]
 GROUPS = 3
 
 
 def main(
-    pictures: Annotated[
-        Path | None, typer.Option(help="Folder of pictures; without it, shoes are drawn.")
-    ] = None,
+    pictures: PicturesOption = None,
     count: Annotated[int, typer.Option(help="Shoes to draw, without a folder.")] = 64,
 ) -> None:
     """Print the seconds of a night with new pictures and of one without, both ways."""
     options = params.load(REPO / "params.yaml")
     with tempfile.TemporaryDirectory(prefix="shoetagger-overhead-") as temporary:
         folder = Path(temporary)
-        if pictures is None:
-            sample.write_arrivals(folder / "drawn", count=count, seed=1)
-        inbox = (pictures or folder / "drawn").absolute()
+        inbox = folder_of(pictures, folder / "drawn", count)
         bundles = make_bundles(
             folder / "bundles",
             GROUPS,

@@ -18,22 +18,21 @@ import numpy as np
 import torch
 import typer
 
-from shoetagger import features, params, sample
+from shoetagger import features, params
 from shoetagger.images import Limits, Pictures, Transform
 from shoetagger.model import build, prefix_digests
 from shoetagger.params import Params
 from shoetagger.train import Examples, fit
 
 from .bundles import TAGS, imagenet_at_hand
+from .pictures import PicturesOption, folder_of
 
 REPO = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 
 
 def main(
-    pictures: Annotated[
-        Path | None, typer.Option(help="Folder of pictures; without it, shoes are drawn.")
-    ] = None,
+    pictures: PicturesOption = None,
     count: Annotated[int, typer.Option(help="Pictures to train with.")] = 64,
     epochs: Annotated[int, typer.Option(help="Epochs a group.")] = 12,
     rounds: Annotated[int, typer.Option(help="Times that both ways run.")] = 3,
@@ -43,9 +42,8 @@ def main(
     weights = "imagenet" if imagenet_at_hand() else "none"
     options = replace(options, train=replace(options.train, epochs=epochs, weights=weights))
     with tempfile.TemporaryDirectory(prefix="shoetagger-training-") as temporary:
-        if pictures is None:
-            sample.write_arrivals(Path(temporary) / "drawn", count=count, seed=1)
-        paths = sorted((pictures or Path(temporary) / "drawn").iterdir())[:count]
+        folder = folder_of(pictures, Path(temporary) / "drawn", count)
+        paths = sorted(folder.iterdir())[:count]
         ratios = []
         for number in range(1, rounds + 1):
             whole = seconds(options, paths, "none", Path(temporary) / f"none-{number}")

@@ -1,0 +1,21 @@
+"""The pictures that a measurement runs over: those of a folder, or drawn ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shoetagger import sample
+
+PicturesOption = Annotated[
+    Path | None, typer.Option(help="Folder of pictures; without it, shoes are drawn.")
+]
+
+
+def folder_of(pictures: Path | None, drawn: Path, count: int) -> Path:
+    """Return the folder named, made absolute, or draw `count` shoes into `drawn`."""
+    if pictures is None:
+        sample.write_arrivals(drawn, count=count, seed=1)
+    return (pictures or drawn).absolute()
