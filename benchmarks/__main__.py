@@ -22,7 +22,8 @@ def bench(
 ) -> None:
     """Measure all variants over the same pictures and write BENCHMARKS.md, .json and a plot."""
     with tempfile.TemporaryDirectory(prefix="shoetagger-drawn-") as drawn:
-        folder = folder_of(pictures, Path(drawn), count=256)
+        most = max(variant.pictures for variant in variants.VARIANTS)
+        folder = folder_of(pictures, Path(drawn), most)
         paths = [path for path in folder.iterdir() if path.is_file()]
         peaks = [measured_peaks()]
         outcomes = variants.run(REPO, paths, rounds=rounds, say=typer.echo)

@@ -17,5 +17,6 @@ PicturesOption = Annotated[
 def folder_of(pictures: Path | None, drawn: Path, count: int) -> Path:
     """Return the folder named, made absolute, or draw `count` shoes into `drawn`."""
     if pictures is None:
+        typer.echo(f"no --pictures: drawing {count}")
         sample.write_arrivals(drawn, count=count, seed=1)
     return (pictures or drawn).absolute()

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from shoetagger.features import Source
 from shoetagger.model import State
-from shoetagger.train import Criterion, Examples, cross_entropy
+from shoetagger.train import Criterion, Examples
 
 
 def focal(gamma: float) -> Criterion:
@@ -40,8 +40,8 @@ class Mixup:
     Zhang et al., 2018; what is mixed are the states that enter the trained stages.
     """
 
-    def __init__(self, source: Source, alpha: float, seed: int) -> None:
-        self._source, self._alpha = source, alpha
+    def __init__(self, source: Source, alpha: float, seed: int, inner: Criterion) -> None:
+        self._source, self._alpha, self._inner = source, alpha, inner
         self._rng = np.random.default_rng(seed)
         self._share, self._partner = 1.0, torch.empty(0, dtype=torch.long)
 
@@ -58,15 +58,19 @@ class Mixup:
 
     def criterion(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         """Judge the answers to the batch shown last."""
-        return cross_entropy(logits, self._mixed(target), weight)
+        return self._inner(logits, self._mixed(target), weight)
 
     def _mixed(self, x: Tensor) -> Tensor:
         return self._share * x + (1 - self._share) * x[self._partner]
 
 
-def oversampled(examples: Examples, often: float) -> Examples:
-    """Repeat pictures whose rarest tag has fewer than the share `often` (Gupta et al., 2019)."""
+def oversampled(examples: Examples, often: float, seed: int) -> Examples:
+    """Repeat pictures with a tag that fewer than the share `often` have (Gupta et al., 2019).
+
+    By the root of its rarity on average; chance decides what is between two whole numbers.
+    """
     shares = np.clip(examples.truth.mean(axis=0), 1 / len(examples.truth), None)
     worth = np.maximum(1.0, np.sqrt(often / shares))
-    times = np.where(examples.truth == 1, worth, 1.0).max(axis=1).round().astype(int)
+    wanted = np.where(examples.truth == 1, worth, 1.0).max(axis=1)
+    times = np.floor(wanted + np.random.default_rng(seed).random(len(wanted))).astype(int)
     return Examples(np.repeat(examples.rows, times), np.repeat(examples.truth, times, axis=0))

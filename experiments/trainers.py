@@ -127,14 +127,14 @@ def _fitted(
     tags = examples.truth.shape[1]
     model, _ = build(recipe.arch, tags, recipe.weights, recipe.pooled, recipe.dropout)
     criterion = cross_entropy
-    if "mixup" in options:
-        source = mixup = remedies.Mixup(source, options["mixup"], recipe.seed)
-        criterion = mixup.criterion
     for name, loss in LOSSES.items():
         if name in options:
             criterion = loss(options[name])
+    if "mixup" in options:
+        source = mixup = remedies.Mixup(source, options["mixup"], recipe.seed, criterion)
+        criterion = mixup.criterion
     if "oversample" in options:
-        examples = remedies.oversampled(examples, options["oversample"])
+        examples = remedies.oversampled(examples, options["oversample"], recipe.seed)
     fit(
         model, source, examples, None, recipe,
         device=device, on_epoch=_silent, criterion=criterion,

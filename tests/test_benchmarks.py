@@ -9,7 +9,7 @@ import pytest
 from benchmarks import finding, report, variants
 from benchmarks.bundles import make_bundles
 
-from shoetagger import sample
+from shoetagger import sample, tagging
 from shoetagger.images import Transform
 from shoetagger.model import STAGES, load_bundle
 
@@ -58,7 +58,10 @@ def test_bundles_share_just_what_is_frozen(
     assert alike == list(STAGES[:shared])
 
 
-def test_finding_work_finds_just_what_is_new_among_many_known(tmp_path: Path) -> None:
+def test_finding_work_finds_just_what_is_new_among_many_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tagging, "_NOTED_AT_ONCE", 500)  # more than one batch
     finding.make_known(tmp_path, known=1200)
     told = finding.measure(tmp_path)  # raises where it is not just that
     assert set(told) == {"wall", "cpu", "peak_mb"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -99,11 +100,23 @@ def test_only_the_bundles_asked_for_are_run(tmp_path: Path) -> None:
 def test_what_several_cores_score_comes_back_in_order(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path)
     engine = Engine([tmp_path], "cpu", "float32")
-    batch = pictures(51)  # more than two cores take at once, and no multiple of anything
+    batch = pictures(51)  # more than two cores take at once, and no multiple of it
     together = engine.score({TRANSFORM: batch})[bundle.digest]
     alone = [engine.score({TRANSFORM: batch[[i]]})[bundle.digest] for i in range(len(batch))]
     assert len(np.unique(together, axis=0)) == len(batch)
     np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-5)
+
+
+def test_an_engine_leaves_torchs_threads_as_they_were(tmp_path: Path) -> None:
+    def seen_by_a_new_thread() -> int:
+        with ThreadPoolExecutor(1) as one:
+            return one.submit(torch.get_num_threads).result()
+
+    write_bundle(tmp_path)
+    before = torch.get_num_threads(), seen_by_a_new_thread()
+    engine = Engine([tmp_path], "cpu")
+    engine.score({TRANSFORM: pictures(20)})
+    assert (torch.get_num_threads(), seen_by_a_new_thread()) == before
 
 
 def test_bundles_of_different_sizes_are_each_given_their_own_view(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_mixup_mixes_states_and_truth_by_the_same_share(modules: dict[str, Modul
 
         plain = None
 
-    mixup = modules["remedies"].Mixup(Numbers(), alpha=1.0, seed=3)
+    mixup = modules["remedies"].Mixup(Numbers(), 1.0, 3, cross_entropy)
     rows = np.arange(8.0)
     mixed = mixup.augmented(rows, 0).pooled["layer4"]
     assert not np.allclose(mixed[:, 0], rows)
@@ -181,10 +181,13 @@ def test_mixup_mixes_states_and_truth_by_the_same_share(modules: dict[str, Modul
 
 
 def test_oversampling_repeats_pictures_of_rare_tags(modules: dict[str, ModuleType]) -> None:
-    truth = np.zeros((100, 2), dtype=np.uint8)
-    truth[:50, 0], truth[7, 1] = 1, 1  # half of them, and one
-    found = modules["remedies"].oversampled(Examples(np.arange(100), truth), often=0.1)
+    truth = np.zeros((4000, 3), dtype=np.uint8)
+    truth[:2000, 0] = 1
+    truth[:200, 1] = 1  # 5 %: the root of two times
+    truth[2000:2040, 2] = 1  # 1 %: the root of ten
+    found = modules["remedies"].oversampled(Examples(np.arange(4000), truth), 0.1, seed=1)
     times = np.bincount(found.rows)
-    assert times[7] == 3  # the root of ten
-    assert set(np.delete(times, 7)) == {1}
+    assert times[:200].mean() == pytest.approx(2**0.5, abs=0.1)
+    assert times[2000:2040].mean() == pytest.approx(10**0.5, abs=0.2)
+    assert set(times[200:2000]) == set(times[2040:]) == {1}
     np.testing.assert_array_equal(found.truth, truth[found.rows])

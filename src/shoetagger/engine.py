@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -68,9 +69,8 @@ class Engine:
     float32: scores differ from those of the plain models by some hundredths at most. With
     `precision` float32 trunks are computed in that as well, and scores are equal to rounding.
 
-    On a CPU each of torch's threads runs the trunks on some pictures by itself, so that no core
-    waits for another at the end of every layer. Torch's own setting for new threads and for
-    matrix products is 1 thread from then on. Several threads may ask one engine at a time.
+    On a CPU each core runs the trunks on some pictures by itself, so that none waits for another
+    at the end of every layer. Several threads may ask one engine at a time.
     """
 
     def __init__(
@@ -86,9 +86,7 @@ class Engine:
         self._heads = [_together(list(alike)) for _, alike in groupby(heads, _what_is_seen)]
         self.transforms = tuple(dict.fromkeys(b.transform for b in self.bundles))
         self._threads = torch.get_num_threads() if self.device.type == "cpu" else 1
-        self._cores = ThreadPoolExecutor(
-            self._threads, "engine", initializer=partial(torch.set_num_threads, 1)
-        )
+        self._cores = _cores(self._threads)
 
     def _load(self, directory: Path, bundle: Bundle) -> _Heads:
         model = load_model(directory, bundle)
@@ -109,10 +107,11 @@ class Engine:
         """
         wanted = {b.digest for b in self.bundles if only is None or b.digest in only}
         asked = [h for h in self._heads if any(b.digest in wanted for b in h.bundles)]
-        shared_out = self._shared_out(views) if self.device.type == "cpu" else [views]
-        if len(shared_out) == 1:
+        pictures = max((len(batch) for batch in views.values()), default=0)
+        if self._threads == 1 or pictures < self._threads:
             parts = [self._score(asked, views)]
         else:
+            shared_out = self._shared_out(views, pictures)
             parts = list(self._cores.map(partial(self._score, asked), shared_out))
         return {
             digest: np.concatenate([part[digest] for part in parts])
@@ -121,14 +120,13 @@ class Engine:
         }
 
     def _shared_out(
-        self, views: Mapping[Transform, np.ndarray]
+        self, views: Mapping[Transform, np.ndarray], pictures: int
     ) -> list[Mapping[Transform, np.ndarray]]:
         """Cut a batch into parts for the cores."""
-        pictures = max((len(batch) for batch in views.values()), default=0)
-        size = max(1, min(_AT_ONCE_A_CORE, math.ceil(pictures / self._threads)))
+        size = min(_AT_ONCE_A_CORE, math.ceil(pictures / self._threads))
         return [
             {transform: batch[start : start + size] for transform, batch in views.items()}
-            for start in range(0, max(1, pictures), size)
+            for start in range(0, pictures, size)
         ]
 
     @torch.inference_mode()
@@ -189,6 +187,20 @@ class Engine:
             rows = mine.astype(np.float64).round(4).tolist()
             answers[bundle.digest] = [Answer(tuple(r), t) for r, t in zip(rows, tags, strict=True)]
         return answers
+
+
+def _cores(threads: int) -> ThreadPoolExecutor:
+    """Return threads that compute by themselves; what torch does elsewhere stays as it was."""
+
+    def alone() -> None:
+        torch.set_num_threads(1)
+        torch.get_num_threads()  # at its first use a thread takes up the process's setting: now
+
+    all_there = threading.Barrier(threads)
+    cores = ThreadPoolExecutor(threads, "engine", initializer=alone)
+    list(cores.map(lambda _: all_there.wait(), range(threads)))
+    torch.set_num_threads(threads)
+    return cores
 
 
 def _folded(bundle: Bundle, model: TagModel, device: torch.device) -> _Heads:

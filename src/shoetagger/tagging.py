@@ -373,7 +373,8 @@ def asked_ahead(
 ) -> Iterator[tuple[list[T], A]]:
     """Yield each batch with what `ask` answers, in order; the next is asked about meanwhile.
 
-    So models are at work while one batch is written and another one collected.
+    So models are at work while one batch is written and another one collected. Where collecting
+    fails, what is under way is dropped: it is still to be done.
     """
     with ThreadPoolExecutor(_ASKED_AT_ONCE) as asking:
         under_way: deque[tuple[list[T], Future[A]]] = deque()

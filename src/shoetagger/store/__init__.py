@@ -124,10 +124,11 @@ class Store:
         """
         seen = {file_id_of(arrival.locator): arrival for arrival in arrivals}
         with self._database.reading() as connection:
-            if not queries.unsettled(connection, seen):
-                return Noted(0, 0)
+            suspects = queries.unsettled(connection, seen)
+        if not suspects:
+            return Noted(0, 0)
         with self._database.writing() as connection:
-            unsettled = queries.unsettled(connection, seen)
+            unsettled = queries.unsettled(connection, {key: seen[key] for key in suspects})
             queries.note(connection, seen, unsettled, now)
         refused = sum(seen[file_id].refused is not None for file_id in unsettled)
         return Noted(len(unsettled), refused)
