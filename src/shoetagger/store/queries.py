@@ -142,13 +142,11 @@ def run_row(row: sa.Row[Any]) -> RunRow:
 def unsettled(connection: Connection, seen: Mapping[str, Arrival]) -> list[str]:
     """The file_ids of arrivals that the store does not know as they are."""
     tokens = {file_id: a.token for file_id, a in seen.items() if a.refused is None}
-    # All but the refused are known and unchanged, almost always: that costs one count. Where it
-    # does not come out even, a count a page tells where to look.
     left = dict.fromkeys(file_id for file_id in seen if file_id not in tokens)
-    if count_settled(connection, tokens) < len(tokens):
-        for some in pages(tokens):
-            if count_settled(connection, {key: tokens[key] for key in some}) < len(some):
-                left |= dict.fromkeys(some)
+    # All but the refused are known and unchanged, almost always: that costs a count a page.
+    for some in pages(tokens):
+        if count_settled(connection, {key: tokens[key] for key in some}) < len(some):
+            left |= dict.fromkeys(some)
     for some in pages(list(left)):
         query = sa.select(files.c.file_id, files.c.token, files.c.state).where(
             files.c.file_id.in_(some)
