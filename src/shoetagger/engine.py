@@ -86,7 +86,7 @@ class Engine:
         self._heads = [_together(list(alike)) for _, alike in groupby(heads, _what_is_seen)]
         self.transforms = tuple(dict.fromkeys(b.transform for b in self.bundles))
         self._threads = torch.get_num_threads() if self.device.type == "cpu" else 1
-        self._cores = _cores(self._threads)
+        self._cores = _cores(self._threads) if self._threads > 1 else None
 
     def _load(self, directory: Path, bundle: Bundle) -> _Heads:
         model = load_model(directory, bundle)
@@ -108,7 +108,7 @@ class Engine:
         wanted = {b.digest for b in self.bundles if only is None or b.digest in only}
         asked = [h for h in self._heads if any(b.digest in wanted for b in h.bundles)]
         pictures = max((len(batch) for batch in views.values()), default=0)
-        if self._threads == 1 or pictures < self._threads:
+        if self._cores is None or pictures < self._threads:
             parts = [self._score(asked, views)]
         else:
             shared_out = self._shared_out(views, pictures)
