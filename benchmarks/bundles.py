@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -30,19 +31,24 @@ def group_names(groups: int) -> list[str]:
 
 
 def make_bundles(
-    folder: Path, groups: int, freeze: str, pooled: tuple[str, ...], transform: Transform
+    folder: Path,
+    groups: int,
+    freeze: str,
+    pooled: Sequence[tuple[str, ...]],
+    transform: Transform,
 ) -> list[Path]:
     """Write a bundle for each of `groups` below `folder`, and return their folders.
 
     The trunk is ImageNet's where it is at hand, else random. What `freeze` leaves free gets a
-    little noise of its own in each group: no two groups share a digest there.
+    little noise of its own in each group: no two groups share a digest there. What heads see goes
+    round in `pooled`.
     """
     torch.manual_seed(0)
     trunk = _trunk()
     folders = []
     for number, group in enumerate(group_names(groups)):
         torch.manual_seed(number)
-        model = TagModel(ARCH, TAGS[number % len(TAGS)], pooled)
+        model = TagModel(ARCH, TAGS[number % len(TAGS)], pooled[number % len(pooled)])
         model.load_state_dict(trunk, strict=False)
         for stage in set(STAGES) - set(frozen_stages(freeze)):
             for weights in getattr(model, stage).parameters():

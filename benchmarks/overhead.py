@@ -47,7 +47,7 @@ def main(
             folder / "bundles",
             GROUPS,
             options.train.freeze,
-            options.train.pooled,
+            [options.train_of(group).pooled for group in options.groups],
             Transform(size=options.images.size),
         )
         repo = project(folder / "repo", bundles)

@@ -20,7 +20,7 @@ import typer
 
 from shoetagger import features, params
 from shoetagger.images import Limits, Pictures, Transform
-from shoetagger.model import build, prefix_digests
+from shoetagger.model import POOLED, build, prefix_digests
 from shoetagger.params import Params
 from shoetagger.train import Examples, fit
 
@@ -64,17 +64,18 @@ def seconds(options: Params, paths: Sequence[Path], freeze: str, folder: Path) -
         augment=options.images.augment,
         seed=recipe.seed,
     )
+    views = options.features.views
     names, rows = [path.name for path in paths], np.arange(len(paths))
     rng = np.random.default_rng(0)
     started = time.perf_counter()
-    model, _ = build(recipe.arch, 1, recipe.weights, recipe.pooled, 0.0)
+    model, _ = build(recipe.arch, 1, recipe.weights, POOLED, 0.0)
     prefix = prefix_digests(model.eval(), pictures.transform)[freeze] if freeze != "none" else None
     features.compute(
         model,
         pictures,
         names,
         freeze=freeze,
-        views=options.features.views,
+        views=views,
         max_gb=options.features.max_gb,
         prefix=prefix,
         directory=folder,
@@ -83,7 +84,9 @@ def seconds(options: Params, paths: Sequence[Path], freeze: str, folder: Path) -
     )
     for tags in TAGS:
         model, _ = build(recipe.arch, tags, recipe.weights, recipe.pooled, recipe.dropout)
-        source = features.open_source(folder, model, pictures, names, freeze, CPU)
+        source = features.open_source(
+            folder, model, pictures, names, freeze, options.features.views, CPU
+        )
         truth = rng.random((len(paths), tags)) < 0.3
         fit(
             model,

@@ -67,12 +67,13 @@ def run(
     """
     options = params.load(repo / "params.yaml")
     transform = Transform(size=options.images.size)
+    pooled = [options.train_of(group).pooled for group in options.groups]
     order = sorted(pictures)
     random.Random(0).shuffle(order)
     outcomes: dict[str, list[Outcome]] = {variant.name: [] for variant in variants}
     with tempfile.TemporaryDirectory(prefix="shoetagger-bench-") as temporary:
         root = Path(temporary)
-        bundles = _make_all_bundles(root / "bundles", variants, options.train.pooled, transform)
+        bundles = _make_all_bundles(root / "bundles", variants, pooled, transform)
         samples = {
             v.name: _sample(root / "pictures", order[: min(v.pictures, most or v.pictures)])
             for v in variants
@@ -107,7 +108,10 @@ def _sample(parent: Path, pictures: Sequence[Path]) -> Path:
 
 
 def _make_all_bundles(
-    parent: Path, variants: Sequence[Variant], pooled: tuple[str, ...], transform: Transform
+    parent: Path,
+    variants: Sequence[Variant],
+    pooled: Sequence[tuple[str, ...]],
+    transform: Transform,
 ) -> dict[str, list[Path]]:
     """Return for each `freeze` the bundles of the variant that has the most groups."""
     most: dict[str, int] = {}

@@ -7,7 +7,7 @@ wakes `tag_new_images`; what does not ends as *skipped*, with the reasons in the
 
 **groups**: which groups to train; none chosen means all.
 **revision**: the commit to train from. Uncommitted changes are refused by name.
-**overrides**: parameters for this run alone, one a line, such as `train.epochs=5`.
+**overrides**: parameters for this run alone, one a line, such as `train.head_l2=0.001`.
 """
 
 from __future__ import annotations

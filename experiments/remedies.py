@@ -1,4 +1,4 @@
-"""What is said to help rare tags and small sets, to be tried: losses, mixed pictures, sampling."""
+"""What is said to help rare tags and small sets, to be tried: losses, sampling."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from shoetagger.features import Source
-from shoetagger.model import State
-from shoetagger.train import Criterion, Examples
+from shoetagger.head import Criterion
+from shoetagger.train import Examples
 
 
 def focal(gamma: float) -> Criterion:
@@ -32,36 +31,6 @@ def _focused(
     positive = target > 0.5
     wrong = torch.where(positive, (1 - likely) ** on_positives, likely**on_negatives)
     return (loss * wrong).mean()
-
-
-class Mixup:
-    """Shows each picture of a batch mixed with another one, and has them judged by the mixed truth.
-
-    Zhang et al., 2018; what is mixed are the states that enter the trained stages.
-    """
-
-    def __init__(self, source: Source, alpha: float, seed: int, inner: Criterion) -> None:
-        self._source, self._alpha, self._inner = source, alpha, inner
-        self._rng = np.random.default_rng(seed)
-        self._share, self._partner = 1.0, torch.empty(0, dtype=torch.long)
-
-    def augmented(self, rows: np.ndarray, epoch: int) -> State:
-        state = self._source.augmented(rows, epoch)
-        share = float(self._rng.beta(self._alpha, self._alpha))
-        self._share = max(share, 1 - share)
-        self._partner = torch.from_numpy(self._rng.permutation(len(rows)))
-        pooled = {stage: self._mixed(values) for stage, values in state.pooled.items()}
-        return State(self._mixed(state.map), pooled)
-
-    def plain(self, rows: np.ndarray) -> State:
-        return self._source.plain(rows)
-
-    def criterion(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        """Judge the answers to the batch shown last."""
-        return self._inner(logits, self._mixed(target), weight)
-
-    def _mixed(self, x: Tensor) -> Tensor:
-        return self._share * x + (1 - self._share) * x[self._partner]
 
 
 def oversampled(examples: Examples, often: float, seed: int) -> Examples:

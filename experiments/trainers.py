@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ import torch
 
 from shoetagger import params as parameters
 from shoetagger.features import Cached, Live, Source, compute, read_index
+from shoetagger.head import Criterion, cross_entropy
 from shoetagger.images import Limits, Pictures, Transform, open_picture
-from shoetagger.model import STAGES, State, TagModel, build, prefix_digests
-from shoetagger.train import Criterion, Examples, cross_entropy, fit, scores
+from shoetagger.model import POOLED, State, TagModel, build, prefix_digests
+from shoetagger.train import Examples, fit, scores
 
 CACHE = Path("experiments/cache")
 LOSSES: Mapping[str, Callable[[float], Criterion]] = {
@@ -99,20 +100,16 @@ def _project(
 ) -> np.ndarray:
     """Train as the stages `features` and `train` do."""
     recipe, options = task.params.train_of(group), task.recipe.options
-    source = _states(task, recipe.freeze, task.params.images.augment, task.params.features.views)
+    source = _states(task, recipe, task.params.images.augment, task.params.features.views)
     examples = Examples(learned, truth)
-    seeds = range(recipe.seed, recipe.seed + options.get("trainings", 1))
-    recipes = [dataclasses.replace(recipe, seed=seed) for seed in seeds]
-    models = [_fitted(source, examples, each, options, task.device) for each in recipes]
-    if options.get("average") == "weights":
-        models = [_soup(models)]
+    model = _fitted(source, examples, recipe, options, task.device)
 
     def judged(*seen: Source) -> np.ndarray:
-        told = [scores(m, s, held, recipe.freeze, task.device) for m in models for s in seen]
+        told = [scores(model, s, held, recipe.freeze, task.device) for s in seen]
         return np.mean(told, axis=0)
 
-    mirrored = [_Shown(_states(task, recipe.freeze, _MIRRORED, 1))] if options.get("mirror") else []
-    composites = _Shown(_states(task, recipe.freeze, _OTHER_GROUND, 1))
+    mirrored = [_Shown(_states(task, recipe, _MIRRORED, 1))] if options.get("mirror") else []
+    composites = _Shown(_states(task, recipe, _OTHER_GROUND, 1))
     return np.stack([judged(source, *mirrored), judged(composites)])
 
 
@@ -130,9 +127,6 @@ def _fitted(
     for name, loss in LOSSES.items():
         if name in options:
             criterion = loss(options[name])
-    if "mixup" in options:
-        source = mixup = remedies.Mixup(source, options["mixup"], recipe.seed, criterion)
-        criterion = mixup.criterion
     if "oversample" in options:
         examples = remedies.oversampled(examples, options["oversample"], recipe.seed)
     fit(
@@ -142,25 +136,13 @@ def _fitted(
     return model
 
 
-def _soup(models: Sequence[TagModel]) -> TagModel:
-    """Return one model with the mean weights of several (Wortsman et al., 2022)."""
-    states = [model.state_dict() for model in models]
-    mean = {
-        name: torch.stack([state[name] for state in states]).mean(0)
-        if first.is_floating_point()
-        else first
-        for name, first in states[0].items()
-    }
-    models[0].load_state_dict(mean)
-    return models[0]
-
-
 def _probe(
     task: Task, _: str, learned: np.ndarray, truth: np.ndarray, held: np.ndarray
 ) -> np.ndarray:
     """Fit a logistic regression a tag on the last stage's means."""
-    source = _states(task, "layer4", task.params.images.augment, task.params.features.views)
-    composites = _Shown(_states(task, "layer4", _OTHER_GROUND, 1))
+    recipe = dataclasses.replace(task.params.train, freeze="layer4", pooled=("layer4",))
+    source = _states(task, recipe, task.params.images.augment, task.params.features.views)
+    composites = _Shown(_states(task, recipe, _OTHER_GROUND, 1))
     x, strength = _means(source, learned), float(task.recipe.options["strength"])
     return np.stack(
         [
@@ -194,15 +176,19 @@ TRAINERS: Mapping[str, Callable[[Task, str, np.ndarray, np.ndarray, np.ndarray],
 }
 
 
-def _states(task: Task, freeze: str, augment: parameters.Augment, views: int) -> Source:
+def _states(
+    task: Task, recipe: parameters.Train, augment: parameters.Augment, views: int
+) -> Source:
     """Return the states after the frozen stages, computed once for all recipes that share them."""
-    recipe, pictures = task.params.train, task.pictures(augment)
+    freeze, pictures = recipe.freeze, task.pictures(augment)
     torch.manual_seed(recipe.seed)
-    model, _ = build(recipe.arch, 1, recipe.weights, STAGES, dropout=0.0)
+    model, _ = build(recipe.arch, 1, recipe.weights, POOLED, dropout=0.0)
     if freeze == "none":
-        return Live(model, pictures, freeze, task.device)
+        return Live(model, pictures, freeze, views, task.device)
     images = dataclasses.replace(task.params.images, augment=augment)
-    digest = _digest(freeze, views, recipe.arch, recipe.weights, recipe.seed, images, task.ids)
+    digest = _digest(
+        POOLED, freeze, views, recipe.arch, recipe.weights, recipe.seed, images, task.ids
+    )
     folder = CACHE / "states" / digest
     if not (folder / "index.json").exists():
         compute(
@@ -217,7 +203,7 @@ def _states(task: Task, freeze: str, augment: parameters.Augment, views: int) ->
             device=task.device,
             on_batch=_silent,
         )
-    return Cached(folder, read_index(folder), task.device)
+    return Cached(folder, read_index(folder), recipe.pooled, task.device)
 
 
 def _silent(*_: object) -> None:
@@ -226,6 +212,8 @@ def _silent(*_: object) -> None:
 
 class _Shown:
     """Shows the only view of a source, on another ground or mirrored, as the plain one."""
+
+    views = 1
 
     def __init__(self, source: Source) -> None:
         self._source = source

@@ -52,7 +52,7 @@ def test_bundles_share_just_what_is_frozen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, freeze: str, shared: int
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "no weights"))
-    folders = make_bundles(tmp_path, 3, freeze, ("layer4",), Transform(size=32))
+    folders = make_bundles(tmp_path, 3, freeze, [("layer4",)], Transform(size=32))
     prefixes = [load_bundle(folder).prefixes for folder in folders]
     alike = [stage for stage in STAGES if len({p[stage] for p in prefixes}) == 1]
     assert alike == list(STAGES[:shared])

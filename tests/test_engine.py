@@ -14,7 +14,7 @@ from bundles import TRANSFORM, write_bundle
 
 from shoetagger.engine import Engine, batch_that_fits, for_inference
 from shoetagger.images import Transform
-from shoetagger.model import STAGES, load_bundle, load_model, normalise
+from shoetagger.model import STAGES, begin, load_bundle, load_model
 from shoetagger.thresholds import decide, names
 
 MIXES = {
@@ -23,6 +23,14 @@ MIXES = {
     "in two families": [("layer3", 1), ("layer3", 2), ("layer3", 1)],
     "nothing alike": [("layer4", 1), ("layer4", 2), ("layer4", 3)],
 }
+
+
+# What the heads of a mix see, in turn.
+SEEN = (
+    ("layer1", "layer4"),
+    ("histogram", "layer1_contrast", "layer4_contrast"),
+    ("layer4_contrast", "layer4"),
+)
 
 
 def pictures(count: int, size: int = 32) -> np.ndarray:
@@ -34,7 +42,10 @@ def bundles(tmp_path: Path, mix: list[tuple[str, int]]) -> list[Path]:
     for i, (shared, trunk) in enumerate(mix):
         folder = tmp_path / str(i)
         tags = tuple(f"tag{i}{k}" for k in range(i + 2))
-        write_bundle(folder, f"group{i}", tags, trunk_seed=trunk, head_seed=10 + i, shared=shared)
+        write_bundle(
+            folder, f"group{i}", tags, trunk_seed=trunk, head_seed=10 + i, shared=shared,
+            pooled=SEEN[i % len(SEEN)],
+        )  # fmt: skip
         folders.append(folder)
     return folders
 
@@ -64,8 +75,8 @@ def test_scores_equal_those_of_the_separate_models(
     for folder in folders:
         bundle = load_bundle(folder)
         with torch.inference_mode():
-            x = normalise(torch.from_numpy(batch), bundle.transform)
-            alone = torch.sigmoid(load_model(folder, bundle)(x)).numpy()
+            state = begin(torch.from_numpy(batch), bundle.transform, bundle.pooled)
+            alone = torch.sigmoid(load_model(folder, bundle)(state)).numpy()
         tolerance = 1e-5 if engine.dtype == torch.float32 else 2e-2
         np.testing.assert_allclose(scores[bundle.digest], alone, atol=tolerance)
 

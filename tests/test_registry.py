@@ -391,7 +391,7 @@ def test_a_version_holds_no_pickle_and_no_path_of_this_machine(
 
 def test_a_version_takes_along_just_the_core_that_it_needs() -> None:
     modules = {name.removesuffix(".py") for name in registry_module.core_sources()}
-    core = {"__init__", "engine", "errors", "images", "model", "replacing", "thresholds"}
+    core = {"__init__", "engine", "errors", "images", "model", "pooling", "replacing", "thresholds"}
     assert modules == core
 
 

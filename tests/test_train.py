@@ -13,10 +13,11 @@ from PIL import Image
 from shoetagger import features
 from shoetagger import params as parameters
 from shoetagger.features import Cached, FeaturesError, Live, open_source, views_that_fit
+from shoetagger.head import ROUNDS
 from shoetagger.images import Limits, Pictures, Transform
 from shoetagger.model import STAGES, TagModel, frozen_stages, prefix_digests
 from shoetagger.params import Augment, Train
-from shoetagger.train import Epoch, Examples, TrainError, fit, positive_weight, scores
+from shoetagger.train import Epoch, Examples, TrainError, epochs_of, fit, positive_weight, scores
 
 CPU = torch.device("cpu")
 PARAMS = parameters.load(Path(__file__).parents[1] / "params.yaml")
@@ -31,6 +32,7 @@ RECIPE = replace(
     ema=0.0,
     label_smoothing=0.0,
 )
+PRETRAINED = replace(RECIPE, weights="imagenet", freeze="layer3")
 STILL = Augment(
     min_scale=1.0, flip=0.0, rotate=0.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0,
     erase=0.0, background=0.0,
@@ -64,7 +66,7 @@ def train(
 ) -> tuple[TagModel, list[Epoch]]:
     model, epochs = new_model(truth.shape[1]), list[Epoch]()
     examples = Examples(np.arange(len(truth)), truth)
-    source = Live(model, pictures, recipe.freeze, CPU)
+    source = Live(model, pictures, recipe.freeze, 3, CPU)
     fit(model, source, examples, examples, recipe, device=CPU, on_epoch=epochs.append)
     return model, epochs
 
@@ -74,19 +76,33 @@ def test_a_model_learns_what_can_be_seen(pictures: Pictures) -> None:
     model, epochs = train(pictures, recipe)
     assert [epoch.number for epoch in epochs] == list(range(1, 13))
     assert epochs[-1].train_loss < 0.5 * epochs[0].train_loss
-    found = scores(model, Live(model, pictures, "none", CPU), np.arange(24), "none", CPU)
+    found = scores(model, Live(model, pictures, "none", 3, CPU), np.arange(24), "none", CPU)
     assert ((found > 0.5) == TRUTH).mean() > 0.9
 
 
-def test_the_same_seed_gives_the_same_weights(pictures: Pictures) -> None:
-    (first, _), (second, _) = train(pictures), train(pictures)
+@pytest.mark.parametrize("freeze", ["layer3", "layer4"])
+def test_a_pretrained_trunk_gets_its_head_fitted_first(pictures: Pictures, freeze: str) -> None:
+    recipe = replace(PRETRAINED, freeze=freeze)  # type: ignore[arg-type]
+    model, epochs = train(pictures, recipe)
+    trained = 3 if freeze == "layer3" else 0
+    assert [epoch.learning_rate is None for epoch in epochs] == [True] * ROUNDS + [False] * trained
+    assert len(epochs) == epochs_of(recipe)
+    assert epochs[ROUNDS - 1].train_loss < 0.1
+    found = scores(model, Live(model, pictures, freeze, 3, CPU), np.arange(24), freeze, CPU)
+    assert ((found > 0.5) == TRUTH).mean() > 0.9
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_the_same_seed_gives_the_same_weights(pictures: Pictures, pretrained: bool) -> None:
+    recipe = PRETRAINED if pretrained else RECIPE
+    (first, _), (second, _) = train(pictures, recipe), train(pictures, recipe)
     for mine, theirs in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(mine, theirs)
 
 
 @pytest.mark.parametrize("freeze", ["stem", "layer3", "layer4"])
 def test_frozen_stages_stay_as_they_were_and_shareable(pictures: Pictures, freeze: str) -> None:
-    recipe = replace(RECIPE, freeze=freeze, weights="imagenet")  # type: ignore[arg-type]
+    recipe = replace(PRETRAINED, freeze=freeze)  # type: ignore[arg-type]
     before = prefix_digests(new_model(), pictures.transform)
     after = prefix_digests(train(pictures, recipe)[0], pictures.transform)
     frozen = frozen_stages(freeze)
@@ -111,8 +127,12 @@ def test_one_picture_is_too_few(pictures: Pictures) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 9])  # 9 leaves a last batch of one, which batch norm refuses
-def test_a_group_of_one_tag_and_few_pictures_trains(pictures: Pictures, count: int) -> None:
-    model, _ = train(pictures, truth=TRUTH[:count, :1])
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_a_group_of_one_tag_and_few_pictures_trains(
+    pictures: Pictures, count: int, pretrained: bool
+) -> None:
+    recipe = PRETRAINED if pretrained else RECIPE
+    model, _ = train(pictures, recipe, TRUTH[:count, :1])
     assert torch.isfinite(model.head.weight).all()
 
 
@@ -135,18 +155,18 @@ def compute(pictures: Pictures, folder: Path, freeze: str, max_gb: float) -> fea
 def test_cached_states_equal_live_ones(pictures: Pictures, tmp_path: Path, freeze: str) -> None:
     assert compute(pictures, tmp_path, freeze, 1.0).views == 3
     model, rows = new_model().eval(), np.array([5, 0, 7])
-    cached = open_source(tmp_path, model, pictures, IDS, freeze, CPU)
+    cached = open_source(tmp_path, model, pictures, IDS, freeze, 3, CPU)
     assert isinstance(cached, Cached)
     rest = STAGES[len(frozen_stages(freeze)) :]
     with torch.no_grad():
         from_files = model.finish(model.run(cached.plain(rows), rest))
-        afresh = model.finish(model.run(Live(model, pictures, freeze, CPU).plain(rows), rest))
+        afresh = model.finish(model.run(Live(model, pictures, freeze, 3, CPU).plain(rows), rest))
     torch.testing.assert_close(from_files, afresh, atol=0.02, rtol=0.02)  # half floats
 
 
 def test_what_does_not_fit_is_computed_live(pictures: Pictures, tmp_path: Path) -> None:
     assert compute(pictures, tmp_path, "layer3", max_gb=0.0).views == 0
-    assert isinstance(open_source(tmp_path, new_model(), pictures, IDS, "layer3", CPU), Live)
+    assert isinstance(open_source(tmp_path, new_model(), pictures, IDS, "layer3", 3, CPU), Live)
     assert list(tmp_path.glob("*.npy")) == []
 
 
@@ -159,12 +179,12 @@ def test_views_are_bounded_by_the_room_there_is() -> None:
 def test_features_of_another_trunk_are_refused(pictures: Pictures, tmp_path: Path) -> None:
     compute(pictures, tmp_path, "stem", 1.0)
     with pytest.raises(FeaturesError, match="another trunk"):
-        open_source(tmp_path, new_model(seed=5), pictures, IDS, "stem", CPU)
+        open_source(tmp_path, new_model(seed=5), pictures, IDS, "stem", 3, CPU)
 
 
 def test_features_of_other_pictures_are_refused(pictures: Pictures, tmp_path: Path) -> None:
     compute(pictures, tmp_path, "stem", 1.0)
     with pytest.raises(FeaturesError, match="dvc repro features"):
-        open_source(tmp_path, new_model(), pictures, IDS[::-1], "stem", CPU)
+        open_source(tmp_path, new_model(), pictures, IDS[::-1], "stem", 3, CPU)
     with pytest.raises(FeaturesError, match="dvc repro features"):
-        open_source(tmp_path, new_model(), pictures, IDS, "layer1", CPU)
+        open_source(tmp_path, new_model(), pictures, IDS, "layer1", 3, CPU)

@@ -25,9 +25,9 @@ from .model import (
     State,
     TagModel,
     advance,
+    begin,
     load_bundle,
     load_model,
-    normalise,
     pick_device,
     pick_dtype,
 )
@@ -54,7 +54,7 @@ class _Heads:
 
     def scores(self, state: State) -> dict[str, np.ndarray]:
         """Return for each bundle digest the scores (B, tags) float32."""
-        pooled = torch.cat([state.pooled[stage] for stage in self.bundles[0].pooled], dim=1)
+        pooled = torch.cat([state.pooled[name] for name in self.bundles[0].pooled], dim=1)
         scores = torch.sigmoid(F.linear(pooled, self.weight, self.bias)).cpu().numpy()
         ends = np.cumsum([len(bundle.tags) for bundle in self.bundles])
         parts = np.split(scores, ends[:-1], axis=1)
@@ -138,8 +138,9 @@ class Engine:
             heads = [h for h in asked if h.bundles[0].transform == transform]
             if not heads:
                 continue
-            batch = normalise(_onto(self.device, pictures), transform)
-            self._descend(heads, STAGES, State(batch.to(self.dtype), {}), scores)
+            pooled = {name for h in heads for name in h.bundles[0].pooled}
+            state = begin(_onto(self.device, pictures), transform, pooled, self.dtype)
+            self._descend(heads, STAGES, state, scores)
         return scores
 
     def _descend(
@@ -157,8 +158,8 @@ class Engine:
         stage = stages[0]
         for digest, sharing in groupby(heads, key=lambda h: h.bundles[0].prefixes[stage]):
             below = list(sharing)
-            pool = any(stage in h.bundles[0].pooled for h in below)
-            after = advance(self._stages[digest], stage, state, pool=pool)
+            pooled = {name for h in below for name in h.bundles[0].pooled}
+            after = advance(self._stages[digest], stage, state, pooled)
             self._descend(below, stages[1:], after, scores)
 
     def batch_size(self, least: int) -> int:

@@ -17,7 +17,7 @@ import torch
 
 from .errors import ShoetaggerError
 from .images import Pictures
-from .model import STAGES, State, TagModel, frozen_stages, normalise, prefix_digests
+from .model import STAGES, State, TagModel, begin, frozen_stages, prefix_digests
 
 INDEX_FILE = "index.json"
 
@@ -28,6 +28,10 @@ class FeaturesError(ShoetaggerError):
 
 class Source(Protocol):
     """States of pictures, by row of the picture list, as they enter the trained stages."""
+
+    @property
+    def views(self) -> int:
+        """How many augmented views of a picture are worth seeing: in later epochs they recur."""
 
     def augmented(self, rows: np.ndarray, epoch: int) -> State:
         """Return one augmented view of each row, another one in another epoch."""
@@ -67,8 +71,8 @@ def compute(
 ) -> Index:
     """Write the states after the stage `freeze` of all views of all pictures, as half floats.
 
-    Writes `map.npy` (unless the whole trunk is frozen) and one `pooled_<stage>.npy` for each stage
-    that the head pools, all of shape (views + 1, N, ...), the plain view last, and `index.json`.
+    Writes `map.npy` (unless the whole trunk is frozen) and for all that `model` pools up to there a
+    `pooled_<name>.npy`, all of shape (views + 1, N, ...), the plain view last, and `index.json`.
     Nothing but the index where nothing is frozen or nothing fits `max_gb`. `on_batch` hears how
     many pictures of how many are done.
     """
@@ -85,7 +89,7 @@ def compute(
             )
             for name, shape in shapes.items()
         }
-        live = Live(model, pictures, freeze, device)
+        live = Live(model, pictures, freeze, fitting, device)
         for row in range(len(pictures)):  # all views of one picture: it is decoded once for them
             drawn = [pictures.view(row, number) for number in range(fitting)]
             state = live.state([*drawn, pictures.plain(row)])
@@ -102,7 +106,7 @@ def compute(
 def _shapes(
     model: TagModel, stages: Sequence[str], pictures: Pictures
 ) -> dict[str, tuple[int, ...]]:
-    state = Live(model, pictures, stages[-1], torch.device("cpu")).plain(np.arange(1))
+    state = Live(model, pictures, stages[-1], 1, torch.device("cpu")).plain(np.arange(1))
     return {name: array.shape[1:] for name, array in _arrays(state, stages).items()}
 
 
@@ -121,9 +125,9 @@ class Live:
     """States computed from the pictures each time they are asked for."""
 
     def __init__(
-        self, model: TagModel, pictures: Pictures, freeze: str, device: torch.device
+        self, model: TagModel, pictures: Pictures, freeze: str, views: int, device: torch.device
     ) -> None:
-        self._model = model.to(device)
+        self._model, self.views = model.to(device), views
         self._pictures, self._device = pictures, device
         self._stages = frozen_stages(freeze)
 
@@ -137,7 +141,7 @@ class Live:
     def state(self, views: Sequence[np.ndarray]) -> State:
         """Return the state of drawn views, each (S, S, 3) uint8, after the frozen stages."""
         batch = torch.from_numpy(np.stack(views)).to(self._device)
-        state = State(normalise(batch, self._pictures.transform), {})
+        state = begin(batch, self._pictures.transform, self._model.pooled)
         if not self._stages:
             return state
         # The prefix alone goes to eval mode: the stages after it may be training right now.
@@ -149,18 +153,23 @@ class Live:
 class Cached:
     """States read from what the stage `features` wrote."""
 
-    def __init__(self, directory: Path, index: Index, device: torch.device) -> None:
-        self._views, self._device = index.views, device
+    def __init__(
+        self, directory: Path, index: Index, pooled: Sequence[str], device: torch.device
+    ) -> None:
+        self.views, self._device = index.views, device
+        names = ["map", *(f"pooled_{name}" for name in pooled)]
         self._files = {
-            path.stem: np.load(path, mmap_mode="r") for path in sorted(directory.glob("*.npy"))
+            name: np.load(file, mmap_mode="r")
+            for name in names
+            if (file := _file(directory, name)).exists()
         }
 
     def augmented(self, rows: np.ndarray, epoch: int) -> State:
         # Each picture walks through its views from a place of its own: a batch mixes views.
-        return self._state((rows + epoch) % self._views, rows)
+        return self._state((rows + epoch) % self.views, rows)
 
     def plain(self, rows: np.ndarray) -> State:
-        return self._state(np.full(len(rows), self._views), rows)
+        return self._state(np.full(len(rows), self.views), rows)
 
     def _state(self, views: np.ndarray, rows: np.ndarray) -> State:
         tensors = {
@@ -169,7 +178,7 @@ class Cached:
         }
         pooled = {k.removeprefix("pooled_"): t for k, t in tensors.items() if k != "map"}
         nothing = torch.empty(len(rows), 0, device=self._device)
-        return State(tensors.get("map", nothing), {s: pooled[s] for s in STAGES if s in pooled})
+        return State(tensors.get("map", nothing), pooled)
 
 
 def open_source(
@@ -178,9 +187,10 @@ def open_source(
     pictures: Pictures,
     image_ids: Sequence[str],
     freeze: str,
+    views: int,
     device: torch.device,
 ) -> Source:
-    """Return the cached states of the pictures, or live ones where nothing was cached."""
+    """Return the cached states of the pictures, or `views` live ones where nothing was cached."""
     index = read_index(directory)
     if index.views and index.prefix != prefix_digests(model, pictures.transform)[freeze]:
         raise FeaturesError(
@@ -193,8 +203,8 @@ def open_source(
             "`dvc repro features`"
         )
     if index.views:
-        return Cached(directory, index, device)
-    return Live(model, pictures, freeze, device)
+        return Cached(directory, index, model.pooled, device)
+    return Live(model, pictures, freeze, views, device)
 
 
 def read_index(directory: Path) -> Index:

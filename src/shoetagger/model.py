@@ -7,7 +7,7 @@ import hashlib
 import json
 import pickle
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,14 +21,17 @@ from torch import Tensor, nn
 
 from .errors import ShoetaggerError
 from .images import Transform
+from .pooling import BINS, channel_moments, color_histogram
 from .replacing import replacing
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
+HISTOGRAM = "histogram"
+_CONTRAST = "_contrast"
+# What a head can see: colours, each stage as a whole, what stands out from its border.
+POOLED = (HISTOGRAM, *STAGES, *(stage + _CONTRAST for stage in STAGES))
 WEIGHTS_FILE = "weights.safetensors"
 BUNDLE_FILE = "bundle.json"
 _FORMAT = 1
-_LEAST_VARIANCE = 1e-6
-_POOLED_AT_ONCE = 4
 
 
 class ModelError(ShoetaggerError):
@@ -36,17 +39,19 @@ class ModelError(ShoetaggerError):
 
 
 class State(NamedTuple):
-    """What flows from stage to stage: the activation map and the pooled maps of earlier stages."""
+    """What flows from stage to stage: the activation map and what heads see of earlier ones."""
 
     map: Tensor  # (B, channels, height, width)
-    pooled: Mapping[str, Tensor]  # stage -> (B, 2 * channels), for stages that a head asks for
+    pooled: Mapping[str, Tensor]  # name among POOLED -> (B, values), where a head asks for it
 
 
 class TagModel(nn.Module):
     """A ResNet trunk in five stages and a linear head with one logit a tag.
 
-    The head sees the spatial means and standard deviations of the stages named in `pooled`, side by
-    side: colours are plain in early stages and gone in late ones, shapes the other way round.
+    The head sees what `pooled` names, side by side: the spatial means and standard deviations of a
+    stage's channels (colours are plain in early stages and gone in late ones, shapes the other way
+    round); with `_contrast`, those of what stands out from the stage's border, of the shoe rather
+    than the ground; and the histogram of the colours of what stands out.
     """
 
     def __init__(
@@ -62,50 +67,56 @@ class TagModel(nn.Module):
         )
         self.layer1, self.layer2 = resnet.layer1, resnet.layer2
         self.layer3, self.layer4 = resnet.layer3, resnet.layer4
-        width = sum(2 * stage_channels(self, stage) for stage in pooled)
+        self.widths = tuple(self._width(name) for name in pooled)
         # Standardised inputs: those of early stages are an order smaller than those of late ones.
-        self.norm = nn.BatchNorm1d(width, affine=False)
+        self.norm = nn.BatchNorm1d(sum(self.widths), affine=False)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(width, tags)
+        self.head = nn.Linear(sum(self.widths), tags)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits (B, tags) of normalised pictures (B, 3, S, S)."""
-        return self.finish(self.run(State(x, {}), STAGES))
+    def forward(self, state: State) -> Tensor:
+        """Return the logits (B, tags) of pictures, as `begin` gives them."""
+        return self.finish(self.run(state, STAGES))
 
     def run(self, state: State, stages: tuple[str, ...]) -> State:
         """Run the named stages, in order, on the state that the stage before them left."""
         for stage in stages:
-            state = advance(getattr(self, stage), stage, state, pool=stage in self.pooled)
+            state = advance(getattr(self, stage), stage, state, self.pooled)
         return state
+
+    def seen(self, state: State) -> Tensor:
+        """Return what the head sees, (B, sum of `widths`), of the state after the last stage."""
+        return torch.cat([state.pooled[name] for name in self.pooled], dim=1)
 
     def finish(self, state: State) -> Tensor:
         """Return the logits (B, tags) of the state after the last stage."""
-        pooled = torch.cat([state.pooled[stage] for stage in self.pooled], dim=1)
-        logits: Tensor = self.head(self.dropout(self.norm(pooled)))
+        logits: Tensor = self.head(self.dropout(self.norm(self.seen(state))))
         return logits
 
+    def _width(self, pooled: str) -> int:
+        return BINS if pooled == HISTOGRAM else 2 * stage_channels(self, stage_of(pooled))
 
-def advance(stage: nn.Module, name: str, state: State, *, pool: bool) -> State:
-    """Run one stage of a trunk; `pool` keeps what a head sees of it: channel means, deviations."""
+
+def begin(
+    views: Tensor,
+    transform: Transform,
+    pooled: Collection[str],
+    dtype: torch.dtype = torch.float32,
+) -> State:
+    """Return the state of uint8 pictures (B, S, S, 3) before the first stage of a trunk."""
+    colors = {HISTOGRAM: color_histogram(views)} if HISTOGRAM in pooled else {}
+    return State(normalise(views, transform).to(dtype), colors)
+
+
+def advance(stage: nn.Module, name: str, state: State, pooled: Collection[str]) -> State:
+    """Run one stage of a trunk, and keep what `pooled` names of it."""
     x = stage(state.map)
-    return State(x, {**state.pooled, name: _pool(x)} if pool else state.pooled)
+    kept = {p: channel_moments(x, contrast=p != name) for p in pooled if stage_of(p) == name}
+    return State(x, {**state.pooled, **kept})
 
 
-def _pool(x: Tensor) -> Tensor:
-    """Return the spatial mean and standard deviation of each channel: (B, 2 * channels)."""
-    # On a CPU a few pictures at a time: what is computed of them then stays in its cache.
-    some = torch.split(x, _POOLED_AT_ONCE) if x.device.type == "cpu" else (x,)
-    return torch.cat([_moments(part.permute(0, 2, 3, 1).flatten(1, 2).float()) for part in some])
-
-
-def _moments(x: Tensor) -> Tensor:
-    """Return the mean and deviation of each channel of (B, places, channels), side by side."""
-    # Sums as matrix products: several times as quick as torch.var_mean, and as exact.
-    mean_of = x.new_full((1, 1, 1), 1 / x.shape[1]).expand(len(x), 1, x.shape[1])
-    mean = torch.bmm(mean_of, x)
-    variance = torch.bmm(mean_of, (x - mean).square())
-    # The root has no slope at 0, where a channel is silent everywhere.
-    return torch.cat([mean, (variance + _LEAST_VARIANCE).sqrt()], dim=2).flatten(1)
+def stage_of(pooled: str) -> str:
+    """Return the stage that a name among POOLED is about."""
+    return pooled.removesuffix(_CONTRAST)
 
 
 def stage_channels(model: TagModel, stage: str) -> int:
@@ -288,8 +299,8 @@ def _parse_bundle(document: Any) -> Bundle:
         raise ValueError("tags, thresholds and support must be lists of one length")
     if not all(0.0 < t <= 1.0 for t in thresholds):
         raise ValueError("thresholds must lie above 0 and up to 1")
-    if set(document["prefixes"]) != set(STAGES) or not pooled or not set(pooled) <= set(STAGES):
-        raise ValueError(f"stages must be among {', '.join(STAGES)}")
+    if set(document["prefixes"]) != set(STAGES) or not pooled or not set(pooled) <= set(POOLED):
+        raise ValueError(f"pooled must be among {', '.join(POOLED)}")
     if not torchvision.models.list_models(include=document["arch"]):
         raise ValueError(f"unknown architecture {document['arch']!r}")
     return Bundle(

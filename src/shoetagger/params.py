@@ -63,26 +63,34 @@ class Features:
     max_gb: float
 
 
+Pooled = Literal[
+    "histogram",
+    "stem", "layer1", "layer2", "layer3", "layer4",
+    "stem_contrast", "layer1_contrast", "layer2_contrast", "layer3_contrast", "layer4_contrast",
+]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Train:
     arch: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
     weights: Literal["imagenet", "none"]
     freeze: Literal["none", "stem", "layer1", "layer2", "layer3", "layer4"]
     seed: int
-    pooled: tuple[Literal["stem", "layer1", "layer2", "layer3", "layer4"], ...]
+    pooled: tuple[Pooled, ...]
+    head_l2: float
+    positive_weight: float
+    label_smoothing: float
     epochs: int
     batch_size: int
     head_lr: float
     trunk_lr: float
     weight_decay: float
     dropout: float
-    label_smoothing: float
-    positive_weight: float
     ema: float
 
 
 # One trunk serves all groups, so a group cannot have its own.
-SHARED_BY_GROUPS = ("arch", "weights", "freeze", "pooled")
+SHARED_BY_GROUPS = ("arch", "weights", "freeze")
 
 
 @dataclass(frozen=True)
@@ -332,7 +340,8 @@ def _promote_rules(promote: Promote) -> list[tuple[str, bool, str]]:
 def _check_train(train: Train, key: str) -> None:
     _hold(
         [
-            (f"{key}.pooled", len(train.pooled) >= 1, "must name at least one stage"),
+            (f"{key}.pooled", len(train.pooled) >= 1, "must name at least one"),
+            (f"{key}.head_l2", train.head_l2 >= 0, "must be at least 0"),
             (f"{key}.epochs", train.epochs >= 1, "must be at least 1"),
             (f"{key}.batch_size", train.batch_size >= 2, "must be at least 2, for batch norm"),
             (f"{key}.head_lr", train.head_lr > 0, "must be above 0"),

@@ -144,7 +144,7 @@ def override_params(document: Any, override: str) -> Any:
     key, equals, text = override.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
-        raise PipelineError(f"override {override!r} is not of the form train.epochs=5")
+        raise PipelineError(f"override {override!r} is not of the form train.head_l2=0.001")
     try:
         value = yaml.load(text, Loader=_OverrideLoader)
     except yaml.YAMLError as error:

@@ -1,4 +1,4 @@
-"""Fit one group: the loop."""
+"""Fit one group: its head, and the stages of its trunk that are not frozen."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .errors import ShoetaggerError
 from .features import Source
+from .head import ROUNDS, Criterion, cross_entropy, fit_head, start_from_frequencies
 from .model import STAGES, TagModel, frozen_stages, pick_dtype
 from .params import Train
-
-# Logits and targets (B, tags), and what a positive of each tag weighs (tags,) -> the loss.
-Criterion = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 _WARM_UP = 0.1  # share of the steps in which the learning rate rises
 _MAX_NORM = 5.0  # of the gradient
@@ -39,18 +37,20 @@ class Examples:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What the callback hears when an epoch ended; losses are means over pictures and tags."""
+    """What the callback hears when an epoch, or a round of the head, ended.
+
+    Losses are means over pictures and tags.
+    """
 
     number: int  # from 1
-    of: int
     train_loss: float
     validation_loss: float | None
-    learning_rate: float
+    learning_rate: float | None  # none while the head alone is fitted
 
 
-def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Return the mean binary cross-entropy of logits and targets (B, tags)."""
-    return F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
+def epochs_of(recipe: Train) -> int:
+    """Return how many epochs a training tells of: the rounds of the head, those of the trunk."""
+    return ROUNDS * _has_trunk(recipe) + recipe.epochs * _trains_stages(recipe)
 
 
 def fit(
@@ -64,7 +64,11 @@ def fit(
     on_epoch: Callable[[Epoch], None],
     criterion: Criterion = cross_entropy,
 ) -> None:
-    """Train the stages after `recipe.freeze` and the head, in place.
+    """Train the head and the stages after `recipe.freeze`, in place.
+
+    A pretrained trunk gets its head fitted first, and then its last stages are trained from there,
+    if any are (Kumar et al., 2022): with a random head they would first forget what they knew. A
+    random trunk and its head learn together.
 
     The weights of the last epoch are kept (or their running average, `recipe.ema`): nothing is
     chosen by looking at the validation side, whose loss is only told. `criterion` is what training
@@ -75,25 +79,89 @@ def fit(
         raise TrainError(f"{len(training.rows)} training pictures: at least 2 are needed")
     make_deterministic(recipe.seed)
     model.to(device).to(memory_format=torch.channels_last)
-    frozen = frozen_stages(recipe.freeze)
+    weight = positive_weight(training.truth, recipe.positive_weight).to(device)
     start_from_frequencies(model, training.truth)
+    told = 0
+
+    def on_losses(loss: float, rate: float | None) -> None:
+        nonlocal told
+        told += 1
+        seen = None if validation is None else _loss_of(model, source, validation, recipe, device)
+        on_epoch(Epoch(told, loss, seen, rate))
+
+    if _has_trunk(recipe):
+        fit_head(
+            model,
+            _all_seen(model, source, training, recipe, device),
+            _target(training.truth, recipe.label_smoothing, device),
+            weight,
+            l2=recipe.head_l2,
+            criterion=criterion,
+            on_round=partial(on_losses, rate=None),
+        )
+    if _trains_stages(recipe):
+        _train_stages(model, source, training, recipe, weight, criterion, device, on_losses)
+    model.eval()
+
+
+def _has_trunk(recipe: Train) -> bool:
+    return recipe.weights != "none"
+
+
+def _trains_stages(recipe: Train) -> bool:
+    return len(frozen_stages(recipe.freeze)) < len(STAGES)
+
+
+@torch.inference_mode()
+def _all_seen(
+    model: TagModel, source: Source, training: Examples, recipe: Train, device: torch.device
+) -> Tensor:
+    """Return what the head sees of all views, the plain one last: (views * N, width) float16."""
+    model.eval()
+    rest = STAGES[len(frozen_stages(recipe.freeze)) :]
+    rows, count = training.rows, len(training.rows)
+    seen = torch.empty(
+        ((source.views + 1) * count, sum(model.widths)), dtype=torch.float16, device=device
+    )
+    for view in range(source.views + 1):
+        for batch in np.array_split(np.arange(count), math.ceil(count / _EVALUATION_BATCH)):
+            asked = rows[batch]
+            plain = view == source.views
+            state = source.plain(asked) if plain else source.augmented(asked, view)
+            with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+                values = model.seen(model.run(state, rest))
+            seen[torch.from_numpy(view * count + batch).to(device)] = values.half()
+    return seen
+
+
+def _train_stages(
+    model: TagModel,
+    source: Source,
+    training: Examples,
+    recipe: Train,
+    weight: Tensor,
+    criterion: Criterion,
+    device: torch.device,
+    on_losses: Callable[[float, float | None], None],
+) -> None:
+    """Train the stages that are not frozen together with the head."""
+    frozen = frozen_stages(recipe.freeze)
     optimizer, schedule = _optimizer(model, frozen, recipe, _steps(training, recipe))
     average = _Average(model, recipe.ema)
-    weight = positive_weight(training.truth, recipe.positive_weight).to(device)
     shuffle = np.random.default_rng(recipe.seed)
-    for number in range(1, recipe.epochs + 1):
-        _training_mode(model, frozen, pretrained=recipe.weights != "none")
+    for number in range(recipe.epochs):
+        _training_mode(model, frozen, pretrained=_has_trunk(recipe))
         losses = []
         for batch in _batches(shuffle.permutation(len(training.rows)), recipe.batch_size):
-            state = source.augmented(training.rows[batch], number - 1)
+            state = source.augmented(training.rows[batch], number)
             target = _target(training.truth[batch], recipe.label_smoothing, device)
             with _half_precision(device):
                 logits = model.finish(model.run(state, STAGES[len(frozen) :]))
             loss = criterion(logits.float(), target, weight)
             if not torch.isfinite(loss):
                 raise TrainError(
-                    f"the loss became {loss.item()} in epoch {number}: lower train.head_lr "
-                    f"({recipe.head_lr}) or train.trunk_lr ({recipe.trunk_lr})"
+                    f"the loss became {loss.item()} in epoch {number + 1} of the stages: lower "
+                    f"train.head_lr ({recipe.head_lr}) or train.trunk_lr ({recipe.trunk_lr})"
                 )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -102,11 +170,8 @@ def fit(
             schedule.step()
             average.update(model)
             losses.append(loss.item() * len(batch))
-        told = None if validation is None else _loss_of(model, source, validation, recipe, device)
-        rate = float(schedule.get_last_lr()[-1])
-        on_epoch(Epoch(number, recipe.epochs, sum(losses) / len(training.rows), told, rate))
+        on_losses(sum(losses) / len(training.rows), float(schedule.get_last_lr()[-1]))
     average.put_into(model)
-    model.eval()
 
 
 def make_deterministic(seed: int) -> None:
@@ -129,14 +194,6 @@ def scores(
             logits = model.finish(model.run(source.plain(rows[batch]), rest))
         found.append(torch.sigmoid(logits.float()).cpu().numpy())
     return np.concatenate(found) if found else np.empty((0, model.head.out_features), np.float32)
-
-
-@torch.no_grad()
-def start_from_frequencies(model: TagModel, truth: np.ndarray) -> None:
-    """Let the head begin by answering each tag as often as it is true in `truth` (N, tags)."""
-    often = np.clip(truth.mean(axis=0), 1 / (len(truth) + 1), len(truth) / (len(truth) + 1))
-    model.head.weight.zero_()
-    model.head.bias.copy_(torch.from_numpy(np.log(often / (1 - often)).astype(np.float32)))
 
 
 def positive_weight(truth: np.ndarray, most: float) -> Tensor:
@@ -179,6 +236,7 @@ def _training_mode(model: TagModel, frozen: tuple[str, ...], *, pretrained: bool
     for stage in frozen:  # frozen layers keep their batch-norm statistics, to stay shareable
         getattr(model, stage).eval()
     if pretrained:
+        model.norm.eval()  # its statistics are those that the head was fitted with
         # A few hundred pictures estimate batch statistics worse than ImageNet's million did.
         for stage in STAGES:
             for module in getattr(model, stage).modules():

@@ -14,7 +14,7 @@ import typer
 from .. import params as parameters
 from ..model import pick_device
 from ..settings import Settings
-from ..train import Epoch, fit, scores
+from ..train import Epoch, epochs_of, fit, scores
 from .command import progress, run
 from .inputs import Features, Group, Images, Lesson, SplitTable, open_lesson
 
@@ -30,7 +30,7 @@ def main(
     params, settings = parameters.load(Path("params.yaml")), Settings.from_environment()
     device = pick_device(settings.device)
     lesson = open_lesson(params, group, split, images, features, device)
-    folds, epochs = params.split.folds, params.train_of(group).epochs
+    folds, epochs = params.split.folds, epochs_of(params.train_of(group))
     found = []
     with progress(folds * epochs, f"crossval {group}") as bar:
 

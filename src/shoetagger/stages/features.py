@@ -10,7 +10,7 @@ import typer
 
 from .. import params as parameters
 from ..features import compute
-from ..model import build, frozen_stages, pick_device, prefix_digests
+from ..model import POOLED, build, frozen_stages, pick_device, prefix_digests
 from ..settings import Settings
 from ..split import read_split
 from .command import progress, run
@@ -28,7 +28,8 @@ def main(
     table = read_split(listing)
     pictures = open_pictures(params, table, images)
     torch.manual_seed(recipe.seed)
-    model, _ = build(recipe.arch, 1, recipe.weights, recipe.pooled, dropout=0.0)
+    # All that any head may want to see: it is small, and groups choose for themselves.
+    model, _ = build(recipe.arch, 1, recipe.weights, POOLED, dropout=0.0)
     model.eval()
     frozen = frozen_stages(recipe.freeze)
     with progress(0, "features") as bar:

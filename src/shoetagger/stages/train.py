@@ -11,7 +11,7 @@ import typer
 from .. import params as parameters
 from ..model import pick_device, save_weights
 from ..settings import Settings
-from ..train import Epoch, fit
+from ..train import Epoch, epochs_of, fit
 from .command import progress, run
 from .inputs import Features, Group, Images, SplitTable, open_lesson
 from .runs import start_run
@@ -35,7 +35,7 @@ def main(
     recipe, epochs = params.train_of(group), list[Epoch]()
     with (
         start_run(settings, params, group) as tracked,
-        progress(recipe.epochs, f"train {group}") as bar,
+        progress(epochs_of(recipe), f"train {group}") as bar,
     ):
 
         def on_epoch(epoch: Epoch) -> None:
@@ -62,10 +62,12 @@ def main(
 
 
 def _figures(epoch: Epoch) -> dict[str, float]:
-    figures = {"train_loss": epoch.train_loss, "learning_rate": epoch.learning_rate}
-    if epoch.validation_loss is not None:
-        figures["validation_loss"] = epoch.validation_loss
-    return figures
+    figures = {
+        "train_loss": epoch.train_loss,
+        "validation_loss": epoch.validation_loss,
+        "learning_rate": epoch.learning_rate,
+    }
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def _write_history(epochs: list[Epoch], path: Path) -> None:

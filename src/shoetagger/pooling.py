@@ -1,0 +1,132 @@
+"""What a head sees of a picture: its colours, and the channels of the stages of its trunk.
+
+Shoes stand before a ground, and the ground has no tags. So a place can count by its contrast: the
+more, the less it resembles the border of the picture.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_LEAST_VARIANCE = 1e-6
+_AT_ONCE = {"cpu": 4, "cuda": 64}  # pictures: on a CPU what is computed of few stays in its cache
+_STANDS_OUT = 2.0  # times the mean distance from the border: a place that counts half
+_STEEPNESS = 4
+_LEAST_WEIGHT = 1e-3
+_PIXELS_A_SIDE = 4  # of a picture that become one of its histogram
+_BIN_WIDTH = 8.0  # of the histogram's bins, as the deviation of a Gaussian, in CIELAB
+_LINEAR_BELOW = 0.04045  # sRGB's curve, IEC 61966-2-1
+_CUBE_ROOT_ABOVE = (6 / 29) ** 3  # CIELAB's curve, CIE 15
+
+
+def channel_moments(x: Tensor, *, contrast: bool) -> Tensor:
+    """Return the spatial mean and deviation of each channel of (B, C, height, width): (B, 2 C).
+
+    With `contrast`, places count by how far they stand out from the border, else all alike.
+    """
+    weigh = _contrast if contrast else _evenly
+    parts = (part.float() for part in _parts(x.permute(0, 2, 3, 1)))
+    return torch.cat([_moments(part, weigh(part)) for part in parts])
+
+
+def color_histogram(pictures: Tensor) -> Tensor:
+    """Return how much of what stands out has each colour: roots of shares (B, BINS) float32.
+
+    `pictures` (B, S, S, 3) are uint8 in sRGB. Each pixel is shared out softly among the bins near
+    it in CIELAB. Roots, because shares are compared by the Hellinger distance (Arandjelovic and
+    Zisserman, 2012).
+    """
+    return torch.cat([_histogram(part) for part in _parts(pictures)])
+
+
+def _parts(x: Tensor) -> tuple[Tensor, ...]:
+    """Cut (B, height, width, C) into parts of a few pictures."""
+    return torch.split(x, _AT_ONCE.get(x.device.type, len(x)))
+
+
+def _moments(x: Tensor, weights: Tensor) -> Tensor:
+    """Return the mean and deviation of each channel of (B, height, width, C), side by side.
+
+    `weights` (B, 1, places) say how much each place counts, and sum to one.
+    """
+    # Sums as matrix products: several times as quick as torch.var_mean, and as exact.
+    places = x.flatten(1, 2)
+    mean = torch.bmm(weights, places)
+    variance = torch.bmm(weights, (places - mean).square())
+    # The root has no slope at 0, where a channel is silent everywhere.
+    return torch.cat([mean, (variance + _LEAST_VARIANCE).sqrt()], dim=2).flatten(1)
+
+
+def _evenly(x: Tensor) -> Tensor:
+    """Return weights (B, 1, places) that count each place of (B, height, width, C) alike."""
+    places = x.shape[1] * x.shape[2]
+    return x.new_full((1, 1, 1), 1 / places).expand(len(x), 1, places)
+
+
+@torch.no_grad()
+def _contrast(x: Tensor) -> Tensor:
+    """Return weights (B, 1, places) by how far a place of (B, height, width, C) stands out.
+
+    Measured is the squared distance from the nearest of the four sides' means: a picture that was
+    padded to a square has the padding on two sides and its own ground on the others.
+    """
+    sides = torch.stack(
+        [x[:, 0].mean(1), x[:, -1].mean(1), x[:, :, 0].mean(1), x[:, :, -1].mean(1)]
+    )
+    distance = torch.cdist(x.flatten(1, 2), sides.transpose(0, 1)).square().amin(2)
+    usual = distance.mean(1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    far = (distance / (_STANDS_OUT * usual)) ** _STEEPNESS
+    # A picture of one colour stands out nowhere: there, all places count alike.
+    weights = far / (1 + far) + _LEAST_WEIGHT
+    return (weights / weights.sum(1, keepdim=True)).unsqueeze(1)
+
+
+@torch.no_grad()
+def _histogram(pictures: Tensor) -> Tensor:
+    side = min(_PIXELS_A_SIDE, pictures.shape[1])
+    small = F.avg_pool2d(pictures.permute(0, 3, 1, 2).float(), side) / 255
+    colors = _cielab(small.permute(0, 2, 3, 1).contiguous())
+    bins = _BINS.to(pictures.device) / _BIN_WIDTH
+    # Of the squared distance, the part that is the same for all bins cancels in the softmax.
+    near = torch.addmm(
+        -bins.square().sum(1) / 2, colors.flatten(0, 2) / _BIN_WIDTH, bins.T
+    ).softmax(1)
+    shares = torch.bmm(_contrast(colors), near.view(len(pictures), -1, BINS))
+    return shares.flatten(1).sqrt()
+
+
+def _cielab(rgb: Tensor) -> Tensor:
+    """Return the CIELAB colours (..., 3), white D65, of sRGB ones (..., 3) in 0..1."""
+    linear = torch.where(rgb <= _LINEAR_BELOW, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    # Rows: X, Y, Z, each as a share of the white's.
+    xyz = linear @ _XYZ_OF_RGB.to(rgb.device).T
+    root = xyz.clamp_min(_CUBE_ROOT_ABOVE) ** (1 / 3)
+    f = torch.where(xyz > _CUBE_ROOT_ABOVE, root, xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    x, y, z = f.unbind(-1)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=-1)
+
+
+_XYZ_OF_RGB = torch.tensor(
+    [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+) / torch.tensor([[0.9505], [1.0], [1.089]])
+
+
+def _bins() -> Tensor:
+    """Return the colours of the bins: ten greys, and at three lightnesses two rings of hues."""
+    greys = [(5.0 + 10 * i, 0.0, 0.0) for i in range(10)]
+    # The outer ring is turned by half a step, so that its hues lie between those of the inner one.
+    hues = [
+        (lightness, chroma * math.cos(angle), chroma * math.sin(angle))
+        for lightness in (25.0, 50.0, 75.0)
+        for chroma, turned in ((20.0, 0.0), (45.0, 0.5))
+        for angle in (2 * math.pi * (i + turned) / 8 for i in range(8))
+    ]
+    return torch.tensor(greys + hues)
+
+
+_BINS = _bins()
+BINS = len(_BINS)
