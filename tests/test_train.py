@@ -121,6 +121,14 @@ def test_a_loss_that_is_no_number_stops_with_the_parameters_to_lower(pictures: P
         train(pictures, recipe)
 
 
+def test_a_trunk_that_gives_no_numbers_stops_before_a_model_is_made(pictures: Pictures) -> None:
+    recipe, model = replace(PRETRAINED, freeze="layer4"), new_model()
+    model.layer4[0].conv1.weight.data.fill_(torch.inf)
+    source, examples = Live(model, pictures, "layer4", 1, CPU), Examples(np.arange(24), TRUTH)
+    with pytest.raises(TrainError, match=r"while the head was fitted: raise train\.head_l2"):
+        fit(model, source, examples, None, recipe, device=CPU, on_epoch=lambda _: None)
+
+
 def test_one_picture_is_too_few(pictures: Pictures) -> None:
     with pytest.raises(TrainError, match="at least 2"):
         train(pictures, truth=TRUTH[:1])

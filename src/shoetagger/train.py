@@ -50,7 +50,7 @@ class Epoch:
 
 def epochs_of(recipe: Train) -> int:
     """Return how many epochs a training tells of: the rounds of the head, those of the trunk."""
-    return ROUNDS * _has_trunk(recipe) + recipe.epochs * _trains_stages(recipe)
+    return ROUNDS * _is_pretrained(recipe) + recipe.epochs * _trains_stages(recipe)
 
 
 def fit(
@@ -85,11 +85,16 @@ def fit(
 
     def on_losses(loss: float, rate: float | None) -> None:
         nonlocal told
+        if not math.isfinite(loss):
+            raise TrainError(
+                f"the loss became {loss} while the head was fitted: raise train.head_l2 "
+                f"({recipe.head_l2}), or see whether the trunk's weights are whole"
+            )
         told += 1
         seen = None if validation is None else _loss_of(model, source, validation, recipe, device)
         on_epoch(Epoch(told, loss, seen, rate))
 
-    if _has_trunk(recipe):
+    if _is_pretrained(recipe):
         fit_head(
             model,
             _all_seen(model, source, training, recipe, device),
@@ -104,7 +109,7 @@ def fit(
     model.eval()
 
 
-def _has_trunk(recipe: Train) -> bool:
+def _is_pretrained(recipe: Train) -> bool:
     return recipe.weights != "none"
 
 
@@ -150,7 +155,7 @@ def _train_stages(
     average = _Average(model, recipe.ema)
     shuffle = np.random.default_rng(recipe.seed)
     for number in range(recipe.epochs):
-        _training_mode(model, frozen, pretrained=_has_trunk(recipe))
+        _training_mode(model, frozen, pretrained=_is_pretrained(recipe))
         losses = []
         for batch in _batches(shuffle.permutation(len(training.rows)), recipe.batch_size):
             state = source.augmented(training.rows[batch], number)
