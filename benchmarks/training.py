@@ -19,10 +19,11 @@ import torch
 import typer
 
 from shoetagger import features, params
+from shoetagger.features import Examples
 from shoetagger.images import Limits, Pictures, Transform
 from shoetagger.model import POOLED, build, prefix_digests
 from shoetagger.params import Params
-from shoetagger.train import Examples, fit
+from shoetagger.train import fit
 
 from .bundles import TAGS, imagenet_at_hand
 from .pictures import PicturesOption, folder_of

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from shoetagger.features import Examples
 from shoetagger.head import Criterion
-from shoetagger.train import Examples
 
 
 def focal(gamma: float) -> Criterion:

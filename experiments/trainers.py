@@ -16,11 +16,11 @@ import remedies
 import torch
 
 from shoetagger import params as parameters
-from shoetagger.features import Cached, Live, Source, compute, read_index
+from shoetagger.features import Cached, Examples, Live, Source, compute, read_index
 from shoetagger.head import Criterion, cross_entropy
 from shoetagger.images import Limits, Pictures, Transform, open_picture
 from shoetagger.model import POOLED, State, TagModel, build, prefix_digests
-from shoetagger.train import Examples, fit, scores
+from shoetagger.train import fit, scores
 
 CACHE = Path("experiments/cache")
 LOSSES: Mapping[str, Callable[[float], Criterion]] = {
@@ -34,6 +34,15 @@ _AS_IT_IS = parameters.Augment(
 )  # fmt: skip
 _OTHER_GROUND = dataclasses.replace(_AS_IT_IS, background=1.0)
 _MIRRORED = dataclasses.replace(_AS_IT_IS, flip=1.0)
+# What is cached depends on these, by what it is: states, or the scores of a kind of recipe.
+_HERE, _PACKAGE = Path(__file__).parent, Path(parameters.__file__).parent
+_STATES = tuple(_PACKAGE / f"{name}.py" for name in ("features", "images", "model", "pooling"))
+_CODE: Mapping[str, tuple[Path, ...]] = {
+    "states": _STATES,
+    "project": (*_STATES, _PACKAGE / "head.py", _PACKAGE / "train.py", _HERE / "remedies.py"),
+    "probe": (*_STATES, _HERE / "probe.py"),
+    "article": (_HERE / "article.py",),
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,7 @@ class Task:
             groups = [(spec.tags, params.train_of(name)) for name, spec in params.groups.items()]
             learned = (groups, params.images, params.features.views)
         told = (recipe.kind, recipe.groups, recipe.pictures, sorted(recipe.options.items()))
-        return _digest(told, learned, self.ids, self.truth.tolist())
+        return _digest(_sources(recipe.kind), told, learned, self.ids, self.truth.tolist())
 
     def pictures(self, augment: parameters.Augment) -> Pictures:
         transform = Transform(size=self.params.images.size)
@@ -186,9 +195,8 @@ def _states(
     if freeze == "none":
         return Live(model, pictures, freeze, views, task.device)
     images = dataclasses.replace(task.params.images, augment=augment)
-    digest = _digest(
-        POOLED, freeze, views, recipe.arch, recipe.weights, recipe.seed, images, task.ids
-    )
+    asked = (freeze, views, recipe.arch, recipe.weights, recipe.seed, images, task.ids)
+    digest = _digest(_sources("states"), *asked)
     folder = CACHE / "states" / digest
     if not (folder / "index.json").exists():
         compute(
@@ -228,6 +236,11 @@ class _Shown:
 def _means(source: Source, rows: np.ndarray) -> np.ndarray:
     pooled = source.plain(rows).pooled["layer4"].cpu().numpy()
     return pooled[:, : pooled.shape[1] // 2]  # means, then deviations
+
+
+def _sources(made: str) -> list[str]:
+    """Return the code that makes states or scores: what other code made is not read again."""
+    return [path.read_text(encoding="utf-8") for path in _CODE[made]]
 
 
 def _digest(*facts: object) -> str:

@@ -15,8 +15,8 @@ import yaml
 from PIL import Image
 
 from shoetagger import params as parameters
+from shoetagger.features import Examples
 from shoetagger.head import cross_entropy
-from shoetagger.train import Examples
 
 ROOT = Path(__file__).parents[1]
 GROUPS = {"color": ("black", "white"), "style": ("boot",)}

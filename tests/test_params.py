@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
-from shoetagger.params import Params, ParamsError, load, parse
+from shoetagger.model import POOLED
+from shoetagger.params import Params, ParamsError, Pooled, load, parse
 
 OURS = Path(__file__).parents[1] / "params.yaml"
 
@@ -32,6 +33,10 @@ def test_the_repos_own_file_is_read_and_holds_the_articles_19_tags_in_3_groups()
     params = load(OURS)
     assert [len(group.tags) for group in params.groups.values()] == [7, 7, 5]
     assert len(set(params.tags)) == 19
+
+
+def test_a_head_may_see_all_that_a_model_can_show_it() -> None:
+    assert get_args(Pooled) == POOLED
 
 
 def test_a_group_is_four_lines_of_the_file(document: dict[str, Any]) -> None:

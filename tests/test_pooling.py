@@ -59,6 +59,8 @@ def test_a_picture_of_one_colour_and_a_map_of_one_place_count_evenly() -> None:
     torch.testing.assert_close(
         _contrast(torch.full((2, 6, 5, 3), 7.0)), torch.full((2, 1, 30), 1 / 30)
     )
+    many = torch.randn(64).expand(2, 14, 14, 64).contiguous()  # channels, whose means round
+    torch.testing.assert_close(_contrast(many), torch.full((2, 1, 196), 1 / 196))
     one = torch.randn(3, 4, 1, 1)
     torch.testing.assert_close(channel_moments(one, contrast=True)[:, :4], one.flatten(1))
 
@@ -78,6 +80,19 @@ def test_a_histogram_shares_out_what_stands_out() -> None:
     blue = color_histogram(torch.tensor(BLUE, dtype=torch.uint8).repeat(1, 64, 64, 1))
     for seen in found:
         assert (seen - red[0]).norm() < 0.4 < 1.0 < (seen - blue[0]).norm()
+
+
+def test_half_precision_around_it_changes_nothing() -> None:
+    x, pictures = torch.randn(3, 16, 14, 14), square_on(WHITE, RED)
+    plain = channel_moments(x, contrast=True), color_histogram(pictures)
+    with torch.autocast("cpu", torch.bfloat16):
+        around = channel_moments(x, contrast=True), color_histogram(pictures)
+    for mine, theirs in zip(plain, around, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_no_picture_has_no_colours() -> None:
+    assert color_histogram(torch.empty(0, 32, 32, 3, dtype=torch.uint8)).shape == (0, BINS)
 
 
 @pytest.mark.parametrize("size", [1, 3, 32, 50])

@@ -12,12 +12,12 @@ from PIL import Image
 
 from shoetagger import features
 from shoetagger import params as parameters
-from shoetagger.features import Cached, FeaturesError, Live, open_source, views_that_fit
+from shoetagger.features import Cached, Examples, FeaturesError, Live, open_source, views_that_fit
 from shoetagger.head import ROUNDS
 from shoetagger.images import Limits, Pictures, Transform
 from shoetagger.model import STAGES, TagModel, frozen_stages, prefix_digests
 from shoetagger.params import Augment, Train
-from shoetagger.train import Epoch, Examples, TrainError, epochs_of, fit, positive_weight, scores
+from shoetagger.train import Epoch, TrainError, epochs_of, fit, positive_weight, scores
 
 CPU = torch.device("cpu")
 PARAMS = parameters.load(Path(__file__).parents[1] / "params.yaml")
@@ -170,6 +170,33 @@ def test_cached_states_equal_live_ones(pictures: Pictures, tmp_path: Path, freez
         from_files = model.finish(model.run(cached.plain(rows), rest))
         afresh = model.finish(model.run(Live(model, pictures, freeze, 3, CPU).plain(rows), rest))
     torch.testing.assert_close(from_files, afresh, atol=0.02, rtol=0.02)  # half floats
+
+
+def test_a_head_that_sees_what_was_not_kept_says_how_to_compute_it(
+    pictures: Pictures, tmp_path: Path
+) -> None:
+    compute(pictures, tmp_path, "layer4", 1.0)
+    model = TagModel("resnet18", 3, ("stem", "layer4_contrast")).eval()
+    model.load_state_dict(new_model().state_dict())
+    with pytest.raises(
+        FeaturesError, match=r"pooled_layer4_contrast\.npy is missing: .* run `dvc repro"
+    ):
+        open_source(tmp_path, model, pictures, IDS, "layer4", 3, CPU)
+
+
+def test_a_head_fitted_to_cached_states_answers_as_one_fitted_to_live_ones(
+    pictures: Pictures, tmp_path: Path
+) -> None:
+    compute(pictures, tmp_path, "layer4", 1.0)
+    recipe, examples = replace(PRETRAINED, freeze="layer4"), Examples(np.arange(24), TRUTH)
+    answers = []
+    for cached in (True, False):
+        model = new_model()
+        live = Live(model, pictures, "layer4", 3, CPU)
+        source = open_source(tmp_path, model, pictures, IDS, "layer4", 3, CPU) if cached else live
+        fit(model, source, examples, None, recipe, device=CPU, on_epoch=lambda _: None)
+        answers.append(scores(model, live, np.arange(24), "layer4", CPU))
+    np.testing.assert_allclose(answers[0], answers[1], atol=0.05)
 
 
 def test_what_does_not_fit_is_computed_live(pictures: Pictures, tmp_path: Path) -> None:

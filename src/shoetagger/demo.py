@@ -40,6 +40,7 @@ QUICK = (
     "train.weights=none",
     "train.epochs=10",
     "train.batch_size=16",
+    "train.head_lr=0.002",
     "train.trunk_lr=0.002",
     "train.positive_weight=3.0",
     "train.ema=0.0",

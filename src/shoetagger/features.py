@@ -17,7 +17,7 @@ import torch
 
 from .errors import ShoetaggerError
 from .images import Pictures
-from .model import STAGES, State, TagModel, begin, frozen_stages, prefix_digests
+from .model import STAGES, State, TagModel, begin, frozen_stages, is_seen_by, prefix_digests
 
 INDEX_FILE = "index.json"
 
@@ -31,13 +31,21 @@ class Source(Protocol):
 
     @property
     def views(self) -> int:
-        """How many augmented views of a picture are worth seeing: in later epochs they recur."""
+        """How many augmented views a head is fitted to; cached ones recur after as many epochs."""
 
     def augmented(self, rows: np.ndarray, epoch: int) -> State:
         """Return one augmented view of each row, another one in another epoch."""
 
     def plain(self, rows: np.ndarray) -> State:
         """Return each row as the night will see it."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows of a source and what is true of them: `rows` (N,), `truth` (N, tags) 0/1."""
+
+    rows: np.ndarray
+    truth: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,7 @@ def _shapes(
 
 def _arrays(state: State, stages: Sequence[str]) -> dict[str, np.ndarray]:
     tensors = {f"pooled_{k}": v for k, v in state.pooled.items()}
-    if stages[-1] != STAGES[-1]:  # after the last stage, the head alone is left to run
+    if stages[-1] != STAGES[-1]:
         tensors["map"] = state.map
     return {name: tensor.half().cpu().numpy() for name, tensor in tensors.items()}
 
@@ -157,12 +165,17 @@ class Cached:
         self, directory: Path, index: Index, pooled: Sequence[str], device: torch.device
     ) -> None:
         self.views, self._device = index.views, device
-        names = ["map", *(f"pooled_{name}" for name in pooled)]
-        self._files = {
-            name: np.load(file, mmap_mode="r")
-            for name in names
-            if (file := _file(directory, name)).exists()
-        }
+        frozen = frozen_stages(index.freeze)
+        names = [f"pooled_{name}" for name in pooled if is_seen_by(name, frozen)]
+        if frozen[-1] != STAGES[-1]:  # after the last stage, the head alone is left to run
+            names.append("map")
+        try:
+            self._files = {n: np.load(_file(directory, n), mmap_mode="r") for n in names}
+        except FileNotFoundError as error:
+            raise FeaturesError(
+                f"{error.filename} is missing: {directory} was computed for other heads; run "
+                "`dvc repro --force features`"
+            ) from None
 
     def augmented(self, rows: np.ndarray, epoch: int) -> State:
         # Each picture walks through its views from a place of its own: a batch mixes views.

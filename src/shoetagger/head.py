@@ -17,7 +17,7 @@ Criterion = Callable[[Tensor, Tensor, Tensor], Tensor]
 ROUNDS = 10  # in which a head is fitted; after each the loss is told
 _ITERATIONS_A_ROUND = 10
 _REMEMBERED = 10  # steps, from which L-BFGS guesses the curvature
-_ROWS_AT_ONCE = 4096  # bounds the memory, whatever the number of pictures
+_ROWS_AT_ONCE = 4096  # that become float32
 
 
 def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:

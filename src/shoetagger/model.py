@@ -110,13 +110,22 @@ def begin(
 def advance(stage: nn.Module, name: str, state: State, pooled: Collection[str]) -> State:
     """Run one stage of a trunk, and keep what `pooled` names of it."""
     x = stage(state.map)
-    kept = {p: channel_moments(x, contrast=p != name) for p in pooled if stage_of(p) == name}
+    kept = {
+        seen: channel_moments(x, contrast=seen.endswith(_CONTRAST))
+        for seen in pooled
+        if stage_of(seen) == name
+    }
     return State(x, {**state.pooled, **kept})
 
 
 def stage_of(pooled: str) -> str:
     """Return the stage that a name among POOLED is about."""
     return pooled.removesuffix(_CONTRAST)
+
+
+def is_seen_by(pooled: str, stages: Collection[str]) -> bool:
+    """Return whether a name among POOLED is known once these first stages have run."""
+    return pooled == HISTOGRAM or stage_of(pooled) in stages
 
 
 def stage_channels(model: TagModel, stage: str) -> int:

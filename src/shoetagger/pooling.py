@@ -17,6 +17,7 @@ _AT_ONCE = {"cpu": 4, "cuda": 64}  # pictures: on a CPU what is computed of few 
 _STANDS_OUT = 2.0  # times the mean distance from the border: a place that counts half
 _STEEPNESS = 4
 _LEAST_WEIGHT = 1e-3
+_ROUNDING = 1e-10  # of a squared length: smaller squared distances are none
 _PIXELS_A_SIDE = 4  # of a picture that become one of its histogram
 _BIN_WIDTH = 8.0  # of the histogram's bins, as the deviation of a Gaussian, in CIELAB
 _LINEAR_BELOW = 0.04045  # sRGB's curve, IEC 61966-2-1
@@ -29,8 +30,9 @@ def channel_moments(x: Tensor, *, contrast: bool) -> Tensor:
     With `contrast`, places count by how far they stand out from the border, else all alike.
     """
     weigh = _contrast if contrast else _evenly
-    parts = (part.float() for part in _parts(x.permute(0, 2, 3, 1)))
-    return torch.cat([_moments(part, weigh(part)) for part in parts])
+    with _in_full(x.device):
+        parts = (part.float() for part in _parts(x.permute(0, 2, 3, 1)))
+        return torch.cat([_moments(part, weigh(part)) for part in parts])
 
 
 def color_histogram(pictures: Tensor) -> Tensor:
@@ -40,7 +42,13 @@ def color_histogram(pictures: Tensor) -> Tensor:
     it in CIELAB. Roots, because shares are compared by the Hellinger distance (Arandjelovic and
     Zisserman, 2012).
     """
-    return torch.cat([_histogram(part) for part in _parts(pictures)])
+    with _in_full(pictures.device):
+        return torch.cat([_histogram(part) for part in _parts(pictures)])
+
+
+def _in_full(device: torch.device) -> torch.autocast:
+    """Compute in float32, also where the stages around it run in half precision."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def _parts(x: Tensor) -> tuple[Tensor, ...]:
@@ -74,13 +82,15 @@ def _contrast(x: Tensor) -> Tensor:
     Measured is the squared distance from the nearest of the four sides' means: a picture that was
     padded to a square has the padding on two sides and its own ground on the others.
     """
-    sides = torch.stack(
-        [x[:, 0].mean(1), x[:, -1].mean(1), x[:, :, 0].mean(1), x[:, :, -1].mean(1)]
-    )
-    distance = torch.cdist(x.flatten(1, 2), sides.transpose(0, 1)).square().amin(2)
-    usual = distance.mean(1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
-    far = (distance / (_STANDS_OUT * usual)) ** _STEEPNESS
+    sides = [x[:, 0].mean(1), x[:, -1].mean(1), x[:, :, 0].mean(1), x[:, :, -1].mean(1)]
+    # Not as a matrix product, whose rounding would stand out where nothing else does.
+    exact = "donot_use_mm_for_euclid_dist"
+    apart = torch.cdist(x.flatten(1, 2), torch.stack(sides, dim=1), compute_mode=exact)
+    distance = apart.square().amin(2)
     # A picture of one colour stands out nowhere: there, all places count alike.
+    rounding = x.square().sum(3).mean((1, 2)) * _ROUNDING + torch.finfo(x.dtype).tiny
+    usual = torch.maximum(distance.mean(1), rounding).unsqueeze(1)
+    far = (distance / (_STANDS_OUT * usual)) ** _STEEPNESS
     weights = far / (1 + far) + _LEAST_WEIGHT
     return (weights / weights.sum(1, keepdim=True)).unsqueeze(1)
 
@@ -90,12 +100,13 @@ def _histogram(pictures: Tensor) -> Tensor:
     side = min(_PIXELS_A_SIDE, pictures.shape[1])
     small = F.avg_pool2d(pictures.permute(0, 3, 1, 2).float(), side) / 255
     colors = _cielab(small.permute(0, 2, 3, 1).contiguous())
+    places = colors.shape[1] * colors.shape[2]
     bins = _BINS.to(pictures.device) / _BIN_WIDTH
     # Of the squared distance, the part that is the same for all bins cancels in the softmax.
     near = torch.addmm(
         -bins.square().sum(1) / 2, colors.flatten(0, 2) / _BIN_WIDTH, bins.T
     ).softmax(1)
-    shares = torch.bmm(_contrast(colors), near.view(len(pictures), -1, BINS))
+    shares = torch.bmm(_contrast(colors), near.view(len(colors), places, BINS))
     return shares.flatten(1).sqrt()
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import ShoetaggerError
-from .features import Source
+from .features import Examples, Source
 from .head import ROUNDS, Criterion, cross_entropy, fit_head, start_from_frequencies
 from .model import STAGES, TagModel, frozen_stages, pick_dtype
 from .params import Train
@@ -25,14 +25,6 @@ _EVALUATION_BATCH = 64
 
 class TrainError(ShoetaggerError):
     """Training cannot start, or its loss stopped being a number."""
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Rows of a source and what is true of them: `rows` (N,), `truth` (N, tags) 0/1."""
-
-    rows: np.ndarray
-    truth: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -91,8 +83,8 @@ def fit(
                 f"({recipe.head_l2}), or see whether the trunk's weights are whole"
             )
         told += 1
-        seen = None if validation is None else _loss_of(model, source, validation, recipe, device)
-        on_epoch(Epoch(told, loss, seen, rate))
+        other = None if validation is None else _loss_of(model, source, validation, recipe, device)
+        on_epoch(Epoch(told, loss, other, rate))
 
     if _is_pretrained(recipe):
         fit_head(
@@ -195,8 +187,9 @@ def scores(
     rest = STAGES[len(frozen_stages(freeze)) :]
     found = []
     for batch in _batches(np.arange(len(rows)), _EVALUATION_BATCH):
+        state = source.plain(rows[batch])
         with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
-            logits = model.finish(model.run(source.plain(rows[batch]), rest))
+            logits = model.finish(model.run(state, rest))
         found.append(torch.sigmoid(logits.float()).cpu().numpy())
     return np.concatenate(found) if found else np.empty((0, model.head.out_features), np.float32)
 

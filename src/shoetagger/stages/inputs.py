@@ -11,12 +11,11 @@ import pandas as pd
 import torch
 import typer
 
-from ..features import Source, open_source
+from ..features import Examples, Source, open_source
 from ..images import Limits, Pictures, Transform
 from ..model import TagModel, build
 from ..params import Params
 from ..split import read_split
-from ..train import Examples
 
 # Arguments that the stages of a group have in common.
 Group = Annotated[str, typer.Argument(help="group of tags, as in params.yaml")]

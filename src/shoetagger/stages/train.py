@@ -57,8 +57,7 @@ def main(
         _write_history(epochs, history)
         tracked.set_tags({"weights_sha256": digest})
         tracked.log_figure("learning_curves.png", learning_curves(epochs))
-    last = epochs[-1]
-    typer.echo(f"{group}: {last.number} epochs, training loss {last.train_loss:.4f}")
+    typer.echo(f"{group}: training loss {epochs[-1].train_loss:.4f} after {len(epochs)} rounds")
 
 
 def _figures(epoch: Epoch) -> dict[str, float]:
