@@ -38,7 +38,7 @@ PICTURES = 60
 RECIPE: dict[str, dict[str, Any]] = {
     "split": {"folds": 2, "validation": 0.3},
     "images": {"size": 32},
-    "train": {"weights": "none", "freeze": "none", "epochs": 8},
+    "train": {"weights": "none", "freeze": "none", "epochs": 8, "head_lr": 0.002},
     "evaluate": {"bootstrap": 20, "min_positives": 1},
     "promote": {"bootstrap": 20, "min_positives": 1, "sample": 40, "approval": "never"},
 }
