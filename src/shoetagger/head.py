@@ -62,9 +62,11 @@ def fit_head(
 
     def losses() -> Iterator[Tensor]:
         """Yield each part's share of the mean loss."""
-        for rows in torch.split(torch.arange(len(seen), device=seen.device), _ROWS_AT_ONCE):
-            logits = seen[rows].float() @ (scale * weights) + bias - mean @ (scale * weights)
-            yield criterion(logits, target[rows % len(target)], weight) * (len(rows) / len(seen))
+        for start in range(0, len(seen), _ROWS_AT_ONCE):
+            part, slope = seen[start : start + _ROWS_AT_ONCE], scale * weights
+            logits = part.float() @ slope + bias - mean @ slope
+            rows = torch.arange(start, start + len(part), device=seen.device) % len(target)
+            yield criterion(logits, target[rows], weight) * (len(part) / len(seen))
 
     def closure() -> float:
         optimizer.zero_grad()

@@ -140,6 +140,11 @@ def frozen_stages(freeze: str) -> tuple[str, ...]:
     return () if freeze == "none" else STAGES[: STAGES.index(freeze) + 1]
 
 
+def trained_stages(freeze: str) -> tuple[str, ...]:
+    """Return the stages after the one that `train.freeze` names."""
+    return STAGES[len(frozen_stages(freeze)) :]
+
+
 def build(
     arch: str, tags: int, weights: str, pooled: tuple[str, ...], dropout: float
 ) -> tuple[TagModel, str | None]:

@@ -101,7 +101,7 @@ def _histogram(pictures: Tensor) -> Tensor:
     small = F.avg_pool2d(pictures.permute(0, 3, 1, 2).float(), side) / 255
     colors = _cielab(small.permute(0, 2, 3, 1).contiguous())
     places = colors.shape[1] * colors.shape[2]
-    bins = _BINS.to(pictures.device) / _BIN_WIDTH
+    bins = _BINS.to(pictures.device)
     # Of the squared distance, the part that is the same for all bins cancels in the softmax.
     near = torch.addmm(
         -bins.square().sum(1) / 2, colors.flatten(0, 2) / _BIN_WIDTH, bins.T
@@ -127,7 +127,7 @@ _XYZ_OF_RGB = torch.tensor(
 
 
 def _bins() -> Tensor:
-    """Return the colours of the bins: ten greys, and at three lightnesses two rings of hues."""
+    """Return the bins' colours in bin widths: ten greys, at three lightnesses two rings of hues."""
     greys = [(5.0 + 10 * i, 0.0, 0.0) for i in range(10)]
     # The outer ring is turned by half a step, so that its hues lie between those of the inner one.
     hues = [
@@ -136,7 +136,7 @@ def _bins() -> Tensor:
         for chroma, turned in ((20.0, 0.0), (45.0, 0.5))
         for angle in (2 * math.pi * (i + turned) / 8 for i in range(8))
     ]
-    return torch.tensor(greys + hues)
+    return torch.tensor(greys + hues) / _BIN_WIDTH
 
 
 _BINS = _bins()

@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from .errors import ShoetaggerError
 from .features import Examples, Source
 from .head import ROUNDS, Criterion, cross_entropy, fit_head, start_from_frequencies
-from .model import STAGES, TagModel, frozen_stages, pick_dtype
+from .model import STAGES, TagModel, frozen_stages, pick_dtype, trained_stages
 from .params import Train
 
 _WARM_UP = 0.1  # share of the steps in which the learning rate rises
@@ -42,7 +41,7 @@ class Epoch:
 
 def epochs_of(recipe: Train) -> int:
     """Return how many epochs a training tells of: the rounds of the head, those of the trunk."""
-    return ROUNDS * _is_pretrained(recipe) + recipe.epochs * _trains_stages(recipe)
+    return ROUNDS * _is_pretrained(recipe) + recipe.epochs * bool(trained_stages(recipe.freeze))
 
 
 def fit(
@@ -77,14 +76,17 @@ def fit(
 
     def on_losses(loss: float, rate: float | None) -> None:
         nonlocal told
+        told += 1
+        other = None if validation is None else _loss_of(model, source, validation, recipe, device)
+        on_epoch(Epoch(told, loss, other, rate))
+
+    def on_round(loss: float) -> None:
         if not math.isfinite(loss):
             raise TrainError(
                 f"the loss became {loss} while the head was fitted: raise train.head_l2 "
                 f"({recipe.head_l2}), or see whether the trunk's weights are whole"
             )
-        told += 1
-        other = None if validation is None else _loss_of(model, source, validation, recipe, device)
-        on_epoch(Epoch(told, loss, other, rate))
+        on_losses(loss, None)
 
     if _is_pretrained(recipe):
         fit_head(
@@ -94,9 +96,9 @@ def fit(
             weight,
             l2=recipe.head_l2,
             criterion=criterion,
-            on_round=partial(on_losses, rate=None),
+            on_round=on_round,
         )
-    if _trains_stages(recipe):
+    if trained_stages(recipe.freeze):
         _train_stages(model, source, training, recipe, weight, criterion, device, on_losses)
     model.eval()
 
@@ -105,29 +107,25 @@ def _is_pretrained(recipe: Train) -> bool:
     return recipe.weights != "none"
 
 
-def _trains_stages(recipe: Train) -> bool:
-    return len(frozen_stages(recipe.freeze)) < len(STAGES)
-
-
 @torch.inference_mode()
 def _all_seen(
     model: TagModel, source: Source, training: Examples, recipe: Train, device: torch.device
 ) -> Tensor:
     """Return what the head sees of all views, the plain one last: (views * N, width) float16."""
     model.eval()
-    rest = STAGES[len(frozen_stages(recipe.freeze)) :]
-    rows, count = training.rows, len(training.rows)
+    rest, count = trained_stages(recipe.freeze), len(training.rows)
     seen = torch.empty(
         ((source.views + 1) * count, sum(model.widths)), dtype=torch.float16, device=device
     )
     for view in range(source.views + 1):
-        for batch in np.array_split(np.arange(count), math.ceil(count / _EVALUATION_BATCH)):
-            asked = rows[batch]
+        start = view * count
+        for rows in _batches(training.rows, _EVALUATION_BATCH):
             plain = view == source.views
-            state = source.plain(asked) if plain else source.augmented(asked, view)
-            with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+            state = source.plain(rows) if plain else source.augmented(rows, view)
+            with _scoring_precision(device):
                 values = model.seen(model.run(state, rest))
-            seen[torch.from_numpy(view * count + batch).to(device)] = values.half()
+            seen[start : start + len(rows)] = values.half()
+            start += len(rows)
     return seen
 
 
@@ -142,7 +140,7 @@ def _train_stages(
     on_losses: Callable[[float, float | None], None],
 ) -> None:
     """Train the stages that are not frozen together with the head."""
-    frozen = frozen_stages(recipe.freeze)
+    frozen, trained = frozen_stages(recipe.freeze), trained_stages(recipe.freeze)
     optimizer, schedule = _optimizer(model, frozen, recipe, _steps(training, recipe))
     average = _Average(model, recipe.ema)
     shuffle = np.random.default_rng(recipe.seed)
@@ -153,7 +151,7 @@ def _train_stages(
             state = source.augmented(training.rows[batch], number)
             target = _target(training.truth[batch], recipe.label_smoothing, device)
             with _half_precision(device):
-                logits = model.finish(model.run(state, STAGES[len(frozen) :]))
+                logits = model.finish(model.run(state, trained))
             loss = criterion(logits.float(), target, weight)
             if not torch.isfinite(loss):
                 raise TrainError(
@@ -184,11 +182,11 @@ def scores(
 ) -> np.ndarray:
     """Return the scores (N, tags) float32 in 0..1 of rows of a source, as the night sees them."""
     model.to(device).to(memory_format=torch.channels_last).eval()
-    rest = STAGES[len(frozen_stages(freeze)) :]
+    rest = trained_stages(freeze)
     found = []
     for batch in _batches(np.arange(len(rows)), _EVALUATION_BATCH):
         state = source.plain(rows[batch])
-        with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+        with _scoring_precision(device):
             logits = model.finish(model.run(state, rest))
         found.append(torch.sigmoid(logits.float()).cpu().numpy())
     return np.concatenate(found) if found else np.empty((0, model.head.out_features), np.float32)
@@ -260,6 +258,11 @@ def _half_precision(device: torch.device) -> torch.autocast:
     """Train in bfloat16 on a GPU, and on a CPU that multiplies it natively, in half the time."""
     native = device.type == "cuda" or pick_dtype(device) == torch.bfloat16
     return torch.autocast(device.type, torch.bfloat16, enabled=native)
+
+
+def _scoring_precision(device: torch.device) -> torch.autocast:
+    """Score in bfloat16 on a GPU, in float32 on a CPU."""
+    return torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda")
 
 
 def _loss_of(
