@@ -112,6 +112,41 @@ def test_tags_that_exclude_each_other_and_rows_without_a_tag(params: Params, pro
     }
 
 
+def test_a_group_of_one_tag_may_say_no(params: Params, project: Path) -> None:
+    alone = dataclasses.replace(params, groups={"color": parameters.Group(("black",))})
+    unticked = dataclasses.replace(alone, audit=dataclasses.replace(alone.audit, exclusive=()))
+    assert [f for f in audit(unticked, project) if f.kind == "untagged"] == []
+
+
+def test_tables_that_no_longer_fit_are_refused_by_name(params: Params, project: Path) -> None:
+    tags = {"color": parameters.Group(("black", "white", "pink")), "detail": params.group("detail")}
+    with pytest.raises(AuditError, match=r"color\.csv was made before .* 'pink': run `dvc repro`"):
+        audit(dataclasses.replace(params, groups=tags), project)
+    scores = project / "crossval" / "detail.csv"
+    table = pd.read_csv(scores)
+    for stale in (table[table["image_name"] != NAMES[3]], table.assign(fold=1 - table["fold"])):
+        stale.to_csv(scores, index=False)
+        with pytest.raises(AuditError, match=r"detail\.csv has the scores of another split"):
+            audit(params, project)
+    table.to_csv(scores, index=False)
+    (project / "data" / "images" / NAMES[7]).unlink()
+    with pytest.raises(AuditError, match=r"shoe 07\.jpg is gone since the split was made"):
+        audit(params, project)
+
+
+def test_a_copy_is_across_the_split_where_it_is_for_one_group(
+    params: Params, project: Path
+) -> None:
+    images = project / "data" / "images"
+    (images / NAMES[9]).write_bytes((images / NAMES[2]).read_bytes())
+    change(project / "split" / "detail.csv", NAMES[9], side="validation")
+    scores = project / "crossval" / "detail.csv"
+    table = pd.read_csv(scores)
+    table[table["image_name"] != NAMES[9]].to_csv(scores, index=False)
+    found = [f for f in audit(params, project) if f.kind == "copy"]
+    assert [f.says for f in found] == ["nearly the same picture on both sides of the split"]
+
+
 def test_copies_are_found_across_the_split_first_also_mirrored_and_saved_again(
     params: Params, project: Path
 ) -> None:
@@ -138,7 +173,7 @@ def test_what_is_missing_is_named_with_the_next_step(params: Params, project: Pa
     with pytest.raises(AuditError, match=r"split\.folds"):
         audit(params, project)
     (project / "crossval" / "color.csv").unlink()
-    with pytest.raises(AuditError, match="dvc repro crossval"):
+    with pytest.raises(AuditError, match=r"color\.csv is missing: run `dvc repro`"):
         audit(params, project)
 
 

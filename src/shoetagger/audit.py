@@ -27,15 +27,16 @@ _CHUNK = 512  # pictures compared with all at a time
 
 
 class AuditError(ShoetaggerError):
-    """The stages whose results are audited have not run."""
+    """The stages whose results are audited have not run, or ran on something else."""
 
 
 @dataclass(frozen=True)
 class Finding:
     """One thing to look at: a cell, a row, or a pair of pictures.
 
-    `sheet` is what the sheet says there, `score` how sure the finding is: the out-of-fold score of
-    the tag, or the correlation of two pictures; None where there is nothing to measure.
+    `sheet` is what the sheet says there, `score` the out-of-fold score of the tag (the surest
+    findings are near 0 where it is ticked, near 1 where not), or the correlation of two pictures;
+    None where there is nothing to measure.
     """
 
     kind: Kind
@@ -52,28 +53,51 @@ def findings(params: Params, split: Path, crossval: Path, images: Path) -> list[
     """Return all findings: cells by tag and rank, then contradictions, then copies.
 
     `split` and `crossval` are the folders of the tables that the stages of these names wrote.
-    Raises AuditError, naming the command, where they have not run.
+    Raises AuditError, naming the command, where they have not run since params.yaml, the sheet or
+    the pictures changed.
     """
     found: list[Finding] = []
     _check_exclusive(params)
-    tables = {group: _read(split / f"{group}.csv", "split") for group in params.groups}
+    tables = {
+        group: _read(split / f"{group}.csv", spec.tags) for group, spec in params.groups.items()
+    }
     for group, spec in params.groups.items():
-        scores = _read(crossval / f"{group}.csv", "crossval")
-        if scores.empty:
-            raise AuditError(
-                f"{crossval / group}.csv holds no scores: set split.folds in params.yaml to 2 or "
-                "more, and run `dvc repro`"
-            )
+        scores = _read_scores(crossval / f"{group}.csv", spec.tags, tables[group])
         found += _doubtful_cells(group, spec.tags, tables[group], scores, params.audit.per_tag)
     found += _contradictions(params, tables)
-    found += _copies(params, next(iter(tables.values())), images)
+    found += _copies(params, tables, images)
     return found
 
 
-def _read(path: Path, stage: str) -> pd.DataFrame:
+def _read(path: Path, tags: Sequence[str]) -> pd.DataFrame:
     if not path.is_file():
-        raise AuditError(f"{path} is missing: run `dvc repro {stage}` first")
-    return read_split(path)
+        raise AuditError(f"{path} is missing: run `dvc repro` first")
+    table = read_split(path)
+    if lacking := [tag for tag in tags if tag not in table.columns]:
+        raise AuditError(
+            f"{path} was made before params.yaml named {', '.join(map(repr, lacking))}: run "
+            "`dvc repro` first"
+        )
+    return table
+
+
+def _read_scores(path: Path, tags: Sequence[str], table: pd.DataFrame) -> pd.DataFrame:
+    """Read out-of-fold scores of the training side of a group's `table`."""
+    scores = _read(path, tags)
+    if scores.empty:
+        raise AuditError(
+            f"{path} holds no scores: set split.folds in params.yaml to 2 or more, and run "
+            "`dvc repro`"
+        )
+    # Other pictures, or other folds: either was learned from when it should have been judged.
+    training = table.loc[table["side"] == "train", ["image_name", "fold"]]
+    known, asked = ({*zip(t["image_name"], t["fold"], strict=True)} for t in (scores, training))
+    if changed := known ^ asked:
+        raise AuditError(
+            f"{path} has the scores of another split ({min(changed)[0]!r} is not in the same fold "
+            "there): run `dvc repro` first"
+        )
+    return scores
 
 
 def _check_exclusive(params: Params) -> None:
@@ -113,6 +137,8 @@ def _doubtful_cells(
 
 def _contradictions(params: Params, tables: Mapping[str, pd.DataFrame]) -> Iterator[Finding]:
     for group, spec in params.groups.items():
+        if len(spec.tags) == 1:  # which may well be no: only several tags have one for each picture
+            continue
         table = tables[group]
         for name in table.loc[table[list(spec.tags)].sum(axis=1) == 0, "image_name"]:
             yield Finding(
@@ -136,14 +162,16 @@ def _contradictions(params: Params, tables: Mapping[str, pd.DataFrame]) -> Itera
             )
 
 
-def _copies(params: Params, table: pd.DataFrame, images: Path) -> list[Finding]:
+def _copies(params: Params, tables: Mapping[str, pd.DataFrame], images: Path) -> list[Finding]:
     """Return pairs of nearly equal pictures, mirrored ones too; pairs across the split first.
 
-    A copy on the validation side of a picture that was learned from makes figures too good.
+    A copy on the validation side of a picture that was learned from makes figures too good. A side
+    is a group's own: across the split is what is so in one of them.
     """
-    names = [str(name) for name in table["image_name"]]
+    sides = pd.concat([table.set_index("image_name")["side"] for table in tables.values()], axis=1)
+    names = [str(name) for name in sides.index]
     limits = Limits.of(params.images)
-    views = [_thumbnail((images / name).read_bytes(), limits) for name in names]
+    views = [_thumbnail(_bytes_of(images / name), limits) for name in names]
     flat = _standardised(np.stack(views))
     mirrored = _standardised(np.stack(views)[:, :, ::-1])
     found = []
@@ -152,8 +180,7 @@ def _copies(params: Params, table: pd.DataFrame, images: Path) -> list[Finding]:
         alike = np.maximum(rows @ flat.T, rows @ mirrored.T)
         for i, j in zip(*np.nonzero(alike >= params.audit.copy_correlation), strict=True):
             if start + i < j:
-                sides = table["side"].iloc[start + i], table["side"].iloc[j]
-                across = sides[0] != sides[1]
+                across = bool((sides.iloc[start + i] != sides.iloc[j]).any())
                 says = "nearly the same picture" + (" on both sides of the split" if across else "")
                 found.append((not across, -float(alike[i, j]), names[start + i], names[j], says))
     return [
@@ -172,6 +199,12 @@ def thumbnails(found: Sequence[Finding], images: Path, params: Params) -> dict[s
         Image.fromarray(tagging_view(picture, transform)).save(jpeg, "JPEG", quality=82)
         made[name] = jpeg.getvalue()
     return made
+
+
+def _bytes_of(picture: Path) -> bytes:
+    if not picture.is_file():
+        raise AuditError(f"{picture} is gone since the split was made: run `dvc repro` first")
+    return picture.read_bytes()
 
 
 def _thumbnail(data: bytes, limits: Limits) -> np.ndarray:
