@@ -85,7 +85,7 @@ def seconds(options: Params, paths: Sequence[Path], freeze: str, folder: Path) -
     )
     for tags in TAGS:
         model, _ = build(recipe.arch, tags, recipe.weights, recipe.pooled, recipe.dropout)
-        source = features.open_source(folder, model, pictures, names, freeze, views, CPU)
+        source = features.open_source(folder, model, pictures, names, freeze, CPU)
         truth = rng.random((len(paths), tags)) < 0.3
         fit(
             model,

@@ -92,6 +92,14 @@ def test_a_pretrained_trunk_gets_its_head_fitted_first(pictures: Pictures, freez
     assert ((found > 0.5) == TRUTH).mean() > 0.9
 
 
+def test_losses_of_both_sides_mean_the_same(pictures: Pictures) -> None:
+    # Both sides are the same pictures here, and no view differs from another.
+    recipe = replace(PRETRAINED, freeze="layer4", positive_weight=3.0, head_l2=0.1)
+    _, epochs = train(pictures, recipe)
+    for epoch in epochs:
+        assert epoch.train_loss == pytest.approx(epoch.validation_loss, rel=0.01)
+
+
 @pytest.mark.parametrize("pretrained", [False, True])
 def test_the_same_seed_gives_the_same_weights(pictures: Pictures, pretrained: bool) -> None:
     recipe = PRETRAINED if pretrained else RECIPE
@@ -163,7 +171,7 @@ def compute(pictures: Pictures, folder: Path, freeze: str, max_gb: float) -> fea
 def test_cached_states_equal_live_ones(pictures: Pictures, tmp_path: Path, freeze: str) -> None:
     assert compute(pictures, tmp_path, freeze, 1.0).views == 3
     model, rows = new_model().eval(), np.array([5, 0, 7])
-    cached = open_source(tmp_path, model, pictures, IDS, freeze, 3, CPU)
+    cached = open_source(tmp_path, model, pictures, IDS, freeze, CPU)
     assert isinstance(cached, Cached)
     rest = STAGES[len(frozen_stages(freeze)) :]
     with torch.no_grad():
@@ -181,7 +189,7 @@ def test_a_head_that_sees_what_was_not_kept_says_how_to_compute_it(
     with pytest.raises(
         FeaturesError, match=r"pooled_layer4_contrast\.npy is missing: .* run `dvc repro"
     ):
-        open_source(tmp_path, model, pictures, IDS, "layer4", 3, CPU)
+        open_source(tmp_path, model, pictures, IDS, "layer4", CPU)
 
 
 def test_a_head_fitted_to_cached_states_answers_as_one_fitted_to_live_ones(
@@ -193,7 +201,7 @@ def test_a_head_fitted_to_cached_states_answers_as_one_fitted_to_live_ones(
     for cached in (True, False):
         model = new_model()
         live = Live(model, pictures, "layer4", 3, CPU)
-        source = open_source(tmp_path, model, pictures, IDS, "layer4", 3, CPU) if cached else live
+        source = open_source(tmp_path, model, pictures, IDS, "layer4", CPU) if cached else live
         fit(model, source, examples, None, recipe, device=CPU, on_epoch=lambda _: None)
         answers.append(scores(model, live, np.arange(24), "layer4", CPU))
     np.testing.assert_allclose(answers[0], answers[1], atol=0.05)
@@ -201,7 +209,9 @@ def test_a_head_fitted_to_cached_states_answers_as_one_fitted_to_live_ones(
 
 def test_what_does_not_fit_is_computed_live(pictures: Pictures, tmp_path: Path) -> None:
     assert compute(pictures, tmp_path, "layer3", max_gb=0.0).views == 0
-    assert isinstance(open_source(tmp_path, new_model(), pictures, IDS, "layer3", 3, CPU), Live)
+    source = open_source(tmp_path, new_model(), pictures, IDS, "layer3", CPU)
+    assert isinstance(source, Live)
+    assert source.views == 1  # each is another pass over all pictures at every fit
     assert list(tmp_path.glob("*.npy")) == []
 
 
@@ -214,12 +224,12 @@ def test_views_are_bounded_by_the_room_there_is() -> None:
 def test_features_of_another_trunk_are_refused(pictures: Pictures, tmp_path: Path) -> None:
     compute(pictures, tmp_path, "stem", 1.0)
     with pytest.raises(FeaturesError, match="another trunk"):
-        open_source(tmp_path, new_model(seed=5), pictures, IDS, "stem", 3, CPU)
+        open_source(tmp_path, new_model(seed=5), pictures, IDS, "stem", CPU)
 
 
 def test_features_of_other_pictures_are_refused(pictures: Pictures, tmp_path: Path) -> None:
     compute(pictures, tmp_path, "stem", 1.0)
     with pytest.raises(FeaturesError, match="dvc repro features"):
-        open_source(tmp_path, new_model(), pictures, IDS[::-1], "stem", 3, CPU)
+        open_source(tmp_path, new_model(), pictures, IDS[::-1], "stem", CPU)
     with pytest.raises(FeaturesError, match="dvc repro features"):
-        open_source(tmp_path, new_model(), pictures, IDS, "layer1", 3, CPU)
+        open_source(tmp_path, new_model(), pictures, IDS, "layer1", CPU)

@@ -20,6 +20,9 @@ from .images import Pictures
 from .model import STAGES, State, TagModel, begin, frozen_stages, is_seen_by, prefix_digests
 
 INDEX_FILE = "index.json"
+# Views that a head is fitted to where none are kept: each is another pass over all pictures, at
+# every fit.
+_LIVE_VIEWS = 1
 
 
 class FeaturesError(ShoetaggerError):
@@ -200,10 +203,9 @@ def open_source(
     pictures: Pictures,
     image_ids: Sequence[str],
     freeze: str,
-    views: int,
     device: torch.device,
 ) -> Source:
-    """Return the cached states of the pictures, or `views` live ones where nothing was cached."""
+    """Return the cached states of the pictures, or live ones where nothing was cached."""
     index = read_index(directory)
     if index.views and index.prefix != prefix_digests(model, pictures.transform)[freeze]:
         raise FeaturesError(
@@ -217,7 +219,7 @@ def open_source(
         )
     if index.views:
         return Cached(directory, index, model.pooled, device)
-    return Live(model, pictures, freeze, views, device)
+    return Live(model, pictures, freeze, _LIVE_VIEWS, device)
 
 
 def read_index(directory: Path) -> Index:

@@ -49,7 +49,7 @@ def fit_head(
     and so on; `target` (N, tags) is what is true of them, `weight` (tags,) what a positive weighs.
     Made small is `criterion`, summed over the tags, and `l2` times the squared weights, by L-BFGS.
     A block of the input, such as one stage's channels, may say as much as any other, however wide
-    it is. `on_round` hears the loss, without the penalty, ROUNDS times.
+    it is. `on_round` hears the plain cross-entropy, without weights and penalty, ROUNDS times.
     """
     mean, variance = _moments(seen)
     model.norm.load_state_dict(
@@ -60,20 +60,20 @@ def fit_head(
     weights = torch.zeros(seen.shape[1], target.shape[1], device=seen.device, requires_grad=True)
     bias = model.head.bias.detach().clone().requires_grad_(True)
 
-    def losses() -> Iterator[Tensor]:
-        """Yield each part's share of the mean loss."""
+    def losses(measure: Criterion, weight: Tensor) -> Iterator[Tensor]:
+        """Yield each part's share of the mean of a loss."""
         for start in range(0, len(seen), _ROWS_AT_ONCE):
             part, slope = seen[start : start + _ROWS_AT_ONCE], scale * weights
             logits = part.float() @ slope + bias - mean @ slope
             rows = torch.arange(start, start + len(part), device=seen.device) % len(target)
-            yield criterion(logits, target[rows], weight) * (len(part) / len(seen))
+            yield measure(logits, target[rows], weight) * (len(part) / len(seen))
 
     def closure() -> float:
         optimizer.zero_grad()
         penalty = l2 * weights.square().sum()
         penalty.backward()  # type: ignore[no-untyped-call]
         total = penalty.item()
-        for loss in losses():
+        for loss in losses(criterion, weight):
             (loss * target.shape[1]).backward()  # type: ignore[no-untyped-call]
             total += loss.item() * target.shape[1]
         return total
@@ -89,7 +89,7 @@ def fit_head(
         with torch.no_grad():
             model.head.weight.copy_((block * weights).T)
             model.head.bias.copy_(bias)
-            told = sum(loss.item() for loss in losses())
+            told = sum(loss.item() for loss in losses(cross_entropy, torch.ones_like(weight)))
         on_round(told)
 
 

@@ -30,7 +30,8 @@ class TrainError(ShoetaggerError):
 class Epoch:
     """What the callback hears when an epoch, or a round of the head, ended.
 
-    Losses are means over pictures and tags.
+    Losses are plain binary cross-entropies, means over pictures and tags, whatever weights and
+    criterion training goes by: both sides can be compared.
     """
 
     number: int  # from 1
@@ -142,7 +143,7 @@ def _train_stages(
     """Train the stages that are not frozen together with the head."""
     frozen, trained = frozen_stages(recipe.freeze), trained_stages(recipe.freeze)
     optimizer, schedule = _optimizer(model, frozen, recipe, _steps(training, recipe))
-    average = _Average(model, recipe.ema)
+    average, alike = _Average(model, recipe.ema), torch.ones_like(weight)
     shuffle = np.random.default_rng(recipe.seed)
     for number in range(recipe.epochs):
         _training_mode(model, frozen, pretrained=_is_pretrained(recipe))
@@ -164,7 +165,8 @@ def _train_stages(
             optimizer.step()
             schedule.step()
             average.update(model)
-            losses.append(loss.item() * len(batch))
+            told = cross_entropy(logits.detach().float(), target, alike)
+            losses.append(told.item() * len(batch))
         on_losses(sum(losses) / len(training.rows), float(schedule.get_last_lr()[-1]))
     average.put_into(model)
 

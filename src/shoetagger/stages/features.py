@@ -55,7 +55,7 @@ def main(
     elif not index.views:
         typer.echo(
             f"features.max_gb={params.features.max_gb} holds no view of {len(pictures)} pictures: "
-            "each group computes the frozen prefix while it trains"
+            "each fit runs the frozen prefix anew, on one augmented view of each; raise it"
         )
     else:
         typer.echo(f"{index.views} augmented views of {len(pictures)} pictures, to {recipe.freeze}")

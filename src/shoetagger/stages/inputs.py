@@ -44,9 +44,8 @@ class Lesson:
 
     def source(self, model: TagModel) -> Source:
         """Return where the states of the pictures come from, as the frozen stages leave them."""
-        freeze, views = self.params.train.freeze, self.params.features.views
-        ids = list(self.table["image_id"])
-        return open_source(self.features, model, self.pictures, ids, freeze, views, self.device)
+        freeze, ids = self.params.train.freeze, list(self.table["image_id"])
+        return open_source(self.features, model, self.pictures, ids, freeze, self.device)
 
     def examples(self, chosen: pd.Series[bool]) -> Examples:
         """Return the chosen rows of the table as examples."""
