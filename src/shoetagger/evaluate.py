@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, f1_score, precision_recall_
 
 NOT_MEASURABLE = "not measurable"
 TAG_FIGURES = ("precision", "recall", "f1", "average_precision", "f1_interval")
+_REPORT_FIGURES = ("macro_f1", "macro_f1_at_half", "micro_f1", "exact_match")
 _INTERVAL = (2.5, 97.5)
 
 
@@ -94,12 +95,21 @@ def most_frequent_answer(decisions: np.ndarray, tags: Sequence[str]) -> dict[str
 def flat_figures(document: dict[str, Any]) -> dict[str, float]:
     """Return the numbers of a metrics document under the names that MLflow shows."""
     flat = {key: document[key] for key in ("macro_f1", "frequency_macro_f1")}
+    flat = {k: float(v) for k, v in flat.items() if isinstance(v, int | float)}
     for part in ("validation", "crossval"):
-        section = document[part] or {"tags": {}}
-        for key in ("macro_f1", "micro_f1", "exact_match"):
-            flat[f"{part}_{key}"] = section.get(key)
-        for tag, report in section["tags"].items():
-            flat |= {f"{part}_{key}_{tag}": report[key] for key in ("f1", "average_precision")}
+        flat |= flat_report(part, document[part])
+    return flat
+
+
+def flat_report(part: str, report: dict[str, Any] | None) -> dict[str, float]:
+    """Return the numbers of one report, each name beginning with the part it judges."""
+    if report is None:
+        return {}
+    flat = {f"{part}_{key}": report.get(key) for key in _REPORT_FIGURES}
+    flat[f"{part}_most_frequent_share"] = report["most_frequent_answer"]["share"]
+    for tag, figures in report["tags"].items():
+        flat |= {f"{part}_{key}_{tag}": figures[key] for key in ("support", *TAG_FIGURES)}
+    # Neither intervals nor what is not measurable are a number.
     return {k: float(v) for k, v in flat.items() if isinstance(v, int | float)}
 
 

@@ -14,8 +14,9 @@ from sklearn.metrics import average_precision_score, precision_recall_curve
 from .train import Epoch
 
 _RIGHT, _MISSED, _WRONG = "#1a7f37", "#57606a", "#cf222e"
+SHEET_PICTURES = 36
 _COLUMNS = 6
-_SHEET_PICTURES = 36
+_SHEET_WORDS = 4  # below a picture
 
 
 @dataclass(frozen=True)
@@ -44,20 +45,22 @@ def learning_curves(epochs: Sequence[Epoch]) -> Figure:
 
 
 def precision_recall(
-    truth: np.ndarray, scores: np.ndarray, tags: Sequence[str], title: str
+    truth: np.ndarray, scores: np.ndarray, tags: Sequence[str], measurable: np.ndarray, title: str
 ) -> Figure:
-    """Draw a precision-recall curve for each tag that has positives; inputs are (N, tags)."""
-    figure = Figure(figsize=(6, 5), layout="constrained")
+    """Draw a precision-recall curve for each measurable tag; inputs are (N, tags), (tags,)."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     for i, tag in enumerate(tags):
-        if truth[:, i].any():
+        if measurable[i]:
             precision, recall, _ = precision_recall_curve(truth[:, i], scores[:, i])
             area = average_precision_score(truth[:, i], scores[:, i])
             label = f"{tag} {area:.2f} ({int(truth[:, i].sum())})"
             axes.step(recall, precision, where="post", label=label)
     axes.set(title=title, xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
-    axes.legend(title="tag, average precision (positives)", fontsize="small")
+    if measurable.any():
+        about = {"title": "tag, average precision (positives)", "fontsize": "small"}
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), **about)  # beside, not over curves
     return figure
 
 
@@ -97,9 +100,9 @@ def confusions(truth: np.ndarray, decisions: np.ndarray, tags: Sequence[str], ti
 def contact_sheet(shown: Sequence[Shown], title: str) -> Figure:
     """Draw pictures with their tags: right in green, wrongly said red with +, missed grey with -.
 
-    At most 36 pictures are drawn, the first of `shown`.
+    At most SHEET_PICTURES are drawn, the first of `shown`.
     """
-    chosen = shown[:_SHEET_PICTURES]
+    chosen = shown[:SHEET_PICTURES]
     rows = max(1, -(-len(chosen) // _COLUMNS))
     figure = Figure(figsize=(_COLUMNS * 1.9, rows * 2.35 + 0.5), layout="constrained")
     figure.suptitle(title)
@@ -119,10 +122,11 @@ def worst_first(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 def _draw(axes: Axes, picture: Shown) -> None:
     axes.imshow(picture.pixels)
-    words = [(tag, _RIGHT) for tag in picture.said_tags if tag in picture.true_tags]
-    words += [(f"+{tag}", _WRONG) for tag in picture.said_tags if tag not in picture.true_tags]
+    # Mistakes first: where there is no room for all, it is what is right that goes unsaid.
+    words = [(f"+{tag}", _WRONG) for tag in picture.said_tags if tag not in picture.true_tags]
     words += [(f"-{tag}", _MISSED) for tag in picture.true_tags if tag not in picture.said_tags]
-    for line, (word, color) in enumerate(words[:4]):
+    words += [(tag, _RIGHT) for tag in picture.said_tags if tag in picture.true_tags]
+    for line, (word, color) in enumerate(words[:_SHEET_WORDS]):
         # Below the picture, one word a line: matplotlib cannot colour words of one text apart.
         axes.text(
             0.5, -0.03 - 0.12 * line, word, color=color, fontsize=8,

@@ -38,8 +38,12 @@ from .runs import continue_run
 
 @dataclass(frozen=True)
 class Judged:
-    """Pictures with what is true, what was scored and what was decided, each (N, tags)."""
+    """Pictures with what is true, what was scored and what was decided, each (N, tags).
 
+    `rows` (N,) are theirs in the group's table.
+    """
+
+    rows: np.ndarray
     truth: np.ndarray
     scores: np.ndarray
     decisions: np.ndarray
@@ -58,10 +62,12 @@ class Judged:
             bootstrap=rule.bootstrap,
             seed=seed,
         )
-        return report | {"macro_f1_at_half": at_half if at_half is None else round(at_half, 4)}
+        told = figures.NOT_MEASURABLE if at_half is None else round(at_half, 4)
+        return report | {"macro_f1_at_half": told}
 
-    def table(self, names: Sequence[str], part: str, tags: tuple[str, ...]) -> pd.DataFrame:
+    def table(self, pictures: pd.Series[str], part: str, tags: tuple[str, ...]) -> pd.DataFrame:
         """Return a row a picture: image_name, part, then true, score and said of each tag."""
+        names = pictures.iloc[self.rows].to_numpy()
         columns = {
             f"{what} {tag}": values[:, i]
             for what, values in (
@@ -71,7 +77,7 @@ class Judged:
             )
             for i, tag in enumerate(tags)
         }
-        return pd.DataFrame({"image_name": list(names), "part": part, **columns})
+        return pd.DataFrame({"image_name": names, "part": part, **columns})
 
 
 def main(
@@ -100,7 +106,7 @@ def main(
 
     validation = _judge_validation(lesson, model, made)
     judged_out_of_fold = _judge_out_of_fold(lesson, out_of_fold)
-    _write_judged(lesson, validation, judged_out_of_fold, list(out_of_fold["image_name"]), judged)
+    _write_judged(lesson, validation, judged_out_of_fold, judged)
     document = _document(lesson, made, validation, judged_out_of_fold)
     metrics.parent.mkdir(parents=True, exist_ok=True)
     metrics.write_text(json.dumps(document, indent=1) + "\n")
@@ -158,7 +164,7 @@ def _judge_validation(lesson: Lesson, model: TagModel, bundle: Bundle) -> Judged
     held = lesson.examples(lesson.validation)
     freeze = lesson.params.train.freeze
     found = scores(model, lesson.source(model), held.rows, freeze, lesson.device)
-    return Judged(held.truth, found, decide(found, bundle.thresholds))
+    return Judged(held.rows, held.truth, found, decide(found, bundle.thresholds))
 
 
 def _judge_out_of_fold(lesson: Lesson, table: pd.DataFrame) -> Judged | None:
@@ -172,20 +178,17 @@ def _judge_out_of_fold(lesson: Lesson, table: pd.DataFrame) -> Judged | None:
         here = (table["fold"] == fold).to_numpy()
         thresholds, _ = calibrate(found[~here], truth[~here], shrink)
         decisions[here] = decide(found[here], thresholds)
-    return Judged(truth, found, decisions)
+    rows = pd.Index(lesson.table["image_name"]).get_indexer(table["image_name"])
+    return Judged(rows, truth, found, decisions)
 
 
 def _write_judged(
-    lesson: Lesson,
-    validation: Judged,
-    out_of_fold: Judged | None,
-    out_of_fold_names: Sequence[str],
-    path: Path,
+    lesson: Lesson, validation: Judged, out_of_fold: Judged | None, path: Path
 ) -> None:
-    pictures = lesson.table.loc[lesson.validation, "image_name"]
-    tables = [validation.table(list(pictures), "validation", lesson.tags)]
+    pictures = lesson.table["image_name"]
+    tables = [validation.table(pictures, "validation", lesson.tags)]
     if out_of_fold is not None:
-        tables.append(out_of_fold.table(out_of_fold_names, "crossval", lesson.tags))
+        tables.append(out_of_fold.table(pictures, "crossval", lesson.tags))
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.concat(tables).to_csv(
         path, index=False, lineterminator="\n", float_format="%.6f", quoting=csv.QUOTE_NONNUMERIC
@@ -224,9 +227,34 @@ def _write_tags(tags: dict[str, dict[str, Any]], path: Path) -> None:
             rows.writerow([tag, *("" if v == figures.NOT_MEASURABLE else v for v in measured)])
 
 
-def _draw(lesson: Lesson, judged: Judged, out_of_fold: Judged | None) -> dict[str, Figure]:
-    tags = lesson.tags
-    rows = lesson.examples(lesson.validation).rows
+def _draw(lesson: Lesson, validation: Judged, out_of_fold: Judged | None) -> dict[str, Figure]:
+    # Four times as many pictures as the validation side has: curves of rare tags need them.
+    judged, where = (
+        (validation, "validation") if out_of_fold is None else (out_of_fold, "out of fold")
+    )
+    true, found, said, tags = judged.truth, judged.scores, judged.decisions, lesson.tags
+    title = f"{lesson.group}, {len(true)} pictures, {where}"
+    wrong = (true != said).any(axis=1)
+    worst = [row for row in plots.worst_first(true, found) if wrong[row]]
+    measurable = figures.measurable_tags(true, lesson.params.evaluate.min_positives)
+    return {
+        "validation_sheet.png": _sheet(
+            lesson, validation, range(len(validation.rows)), f"{lesson.group}: validation pictures"
+        ),
+        "worst_mistakes.png": _sheet(
+            lesson, judged, worst, f"{lesson.group}: mistakes {where}, worst first"
+        ),
+        "precision_recall.png": plots.precision_recall(true, found, tags, measurable, title),
+        "reliability.png": plots.reliability(true, found, title),
+        "confusions.png": plots.confusions(true, said, tags, title),
+    }
+
+
+def _sheet(lesson: Lesson, judged: Judged, order: Sequence[int], title: str) -> Figure:
+    """Draw the first of the judged pictures in an order; the title says of how many."""
+    chosen = list(order[: plots.SHEET_PICTURES])
+    if len(chosen) < len(order):
+        title = f"{title}, {len(chosen)} of {len(order)}"
     shown = [
         plots.Shown(
             name=str(lesson.table["image_name"].iloc[row]),
@@ -235,20 +263,13 @@ def _draw(lesson: Lesson, judged: Judged, out_of_fold: Judged | None) -> dict[st
             said_tags=said,
         )
         for row, true_tags, said in zip(
-            rows, names(judged.truth, tags), names(judged.decisions, tags), strict=True
+            judged.rows[chosen],
+            names(judged.truth[chosen], lesson.tags),
+            names(judged.decisions[chosen], lesson.tags),
+            strict=True,
         )
     ]
-    worst = [shown[i] for i in plots.worst_first(judged.truth, judged.scores)]
-    # Four times as many pictures as the validation side has: curves of rare tags need them.
-    many, where = (judged, "validation") if out_of_fold is None else (out_of_fold, "out of fold")
-    title = f"{lesson.group}, {len(many.truth)} pictures, {where}"
-    return {
-        "validation_sheet.png": plots.contact_sheet(shown, f"{lesson.group}: validation pictures"),
-        "worst_mistakes.png": plots.contact_sheet(worst, f"{lesson.group}: worst first"),
-        "precision_recall.png": plots.precision_recall(many.truth, many.scores, tags, title),
-        "reliability.png": plots.reliability(many.truth, many.scores, title),
-        "confusions.png": plots.confusions(many.truth, many.decisions, tags, title),
-    }
+    return plots.contact_sheet(shown, title)
 
 
 if __name__ == "__main__":

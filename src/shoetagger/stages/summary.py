@@ -33,14 +33,8 @@ def main(
     tracker = Tracker(settings.tracking_uri, settings.outbox, settings.artifacts)
     groups = {"groups": ", ".join(params.groups)}
     with tracker.start("summary", tags=facts("all"), params=groups) as tracked:
-        tracked.log_metrics(
-            {
-                f"{part}_{key}": value
-                for part, report in document.items()
-                for key, value in (report or {}).items()
-                if isinstance(value, float)
-            }
-        )
+        for part, judged_part in document.items():
+            tracked.log_metrics(figures.flat_report(part, judged_part))
         tracked.log_dict("summary.json", document)
     report = document["validation"]
     if report is not None:
