@@ -14,7 +14,7 @@ import typer
 from .. import params as parameters
 from ..model import pick_device
 from ..settings import Settings
-from ..train import Epoch, epochs_of, fit, scores
+from ..train import Epoch, TrainError, epochs_of, fit, scores
 from .command import progress, run
 from .inputs import Features, Group, Images, Lesson, SplitTable, open_lesson
 
@@ -51,6 +51,12 @@ def main(
 def _score_fold(lesson: Lesson, fold: int, on_epoch: Callable[[Epoch], None]) -> pd.DataFrame:
     held_out = lesson.training & (lesson.table["fold"] == fold)
     learned = lesson.training & (lesson.table["fold"] != fold)
+    if learned.sum() < 2:
+        raise TrainError(
+            f"fold {fold} leaves {learned.sum()} of {lesson.training.sum()} training pictures to "
+            f"learn {lesson.group} from, at least 2 are needed: label more pictures, or lower "
+            f"split.folds ({lesson.params.split.folds}) in params.yaml; 0 means none"
+        )
     recipe = lesson.params.train_of(lesson.group)
     model, _ = lesson.new_model()
     source = lesson.source(model)
