@@ -104,7 +104,7 @@ def contact_sheet(shown: Sequence[Shown], title: str) -> Figure:
     """
     chosen = shown[:SHEET_PICTURES]
     rows = max(1, -(-len(chosen) // _COLUMNS))
-    figure = Figure(figsize=(_COLUMNS * 1.9, rows * 2.35 + 0.5), layout="constrained")
+    figure = Figure(figsize=(_COLUMNS * 1.9, rows * 2.6 + 0.5), layout="constrained")
     figure.suptitle(title)
     grid = figure.subplots(rows, _COLUMNS, squeeze=False)
     for axes in grid.flat:
