@@ -2,7 +2,9 @@
 
     python experiments/crossvalidate.py probe 11,12,13 --out experiments/results/probe.json
 
-A fold that was scored once is read again from experiments/cache: what was stopped goes on.
+With all five folds thresholds are calibrated on the other folds, and the first folds are judged
+beside them at 0.5, as recipes are that only those are run for. A fold that was scored once is read
+again from experiments/cache: what was stopped goes on.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 import yaml
-from judging import Scored, figures
+from judging import Judge, Scored, differences, figures, of_first_fold
 from trainers import CACHE, Recipe, Task, score
 
 from shoetagger import params as parameters
@@ -38,25 +40,36 @@ def main(
     seeds: Annotated[str, typer.Argument(help="seeds of the folds: 11,12,13")],
     out: Annotated[Path, typer.Option(help="JSON file of the figures to write")],
     folds: Annotated[int, typer.Option(help="how many of the five folds to judge")] = _FOLDS,
+    against: Annotated[str, typer.Option(help="a recipe to tell the difference from")] = "",
 ) -> None:
     """Score the labelled pictures out of fold; write the figures, and log them to MLflow."""
-    plain = yaml.safe_load(Path("params.yaml").read_text())
-    params, recipe = parameters.parse(plain), _recipe(name)
-    task = _task(parameters.parse(_changed(plain, recipe)), recipe)
-    numbers = [int(seed) for seed in seeds.split(",")]
-    with progress(len(numbers) * folds, name) as bar:
-        found = [_cross_validate(task, seed, folds, bar.update) for seed in numbers]
+    params, recipe = parameters.load(Path("params.yaml")), _recipe(name)
+    task, numbers = _task(recipe), [int(seed) for seed in seeds.split(",")]
+    tasks = [task]
+    if against not in ("", name):
+        compared = _recipe(against)
+        tasks.append(dataclasses.replace(task, params=_params(compared), recipe=compared))
+    with progress(len(tasks) * len(numbers) * folds, name) as bar:
+        found, *other = (
+            [_cross_validate(each, seed, folds, bar.update) for seed in numbers] for each in tasks
+        )
     # The article decides at 0.5, and single folds have no others to calibrate on.
     calibrated = recipe.kind != "article" and folds == _FOLDS
     groups = {group: spec.tags for group, spec in params.groups.items()}
-    shrink = params.evaluate.shrink if calibrated else None
+    at_half = Judge(groups, params.evaluate.min_positives, shrink=None)
+    judge = dataclasses.replace(at_half, shrink=params.evaluate.shrink) if calibrated else at_half
     document = {
         "recipe": name,
         **dataclasses.asdict(recipe),
         "seeds": numbers,
         "folds": folds,
-        **figures(task.truth, groups, found, shrink),
+        **figures(judge, task.truth, found),
     }
+    if folds == _FOLDS:
+        document["first_folds"] = figures(at_half, task.truth, of_first_fold(found))
+    if other:
+        gained = differences(judge, task.truth, found, other[0])
+        document["against"] = {"recipe": against, **gained}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(document, indent=1) + "\n")
     _log(name, document)
@@ -84,8 +97,13 @@ def _changed(plain: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
     return changed
 
 
-def _task(params: parameters.Params, recipe: Recipe) -> Task:
-    data, limits = Path("data"), Limits.of(params.images)
+def _params(recipe: Recipe) -> parameters.Params:
+    return parameters.parse(_changed(yaml.safe_load(Path("params.yaml").read_text()), recipe))
+
+
+def _task(recipe: Recipe) -> Task:
+    params, data = _params(recipe), Path("data")
+    limits = Limits.of(params.images)
     images = data / "images"
     labels = read_labels(
         find_sheet(data), images, params.tags, unreadable=lambda path: unreadable(path, limits)
@@ -120,9 +138,14 @@ def _log(name: str, document: dict[str, Any]) -> None:
     settings = Settings.from_environment()
     tracker = Tracker(settings.tracking_uri, settings.outbox, settings.artifacts)
     described = {k: document[k] for k in ("kind", "groups", "pictures", "seeds", "folds")}
-    told = {k: v for k, v in document.items() if isinstance(v, float)}
-    told |= {f"macro_f1_{g}": f["macro_f1"] for g, f in document["groups_f1"].items()}
-    told |= {f"f1_{tag}": f1 for tag, f1 in document["tags"].items()}
+    told = {
+        **document,
+        "most_frequent_share": document["most_frequent_answer"]["share"],
+        "composites_macro_f1": document.get("composites", {}).get("macro_f1"),
+        **{f"macro_f1_{g}": f["macro_f1"] for g, f in document["groups_f1"].items()},
+        **{f"f1_{tag}": f1 for tag, f1 in document["tags"].items()},
+    }
+    told = {name: value for name, value in told.items() if isinstance(value, float)}
     given = described | document["params"] | document["options"]
     with tracker.start(f"experiment {name}", tags=facts("experiment"), params=given) as tracked:
         tracked.log_metrics(told)

@@ -1,51 +1,75 @@
-"""Print the figures of experiments/results as Markdown tables, in the order of recipes.yaml."""
+"""Print the figures of experiments/results as the Markdown tables of docs/RESULTS.md."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 import yaml
 
-_COLUMNS = ("F1 at 0.5", "mAP", "on other grounds", "most frequent answer", "judged")
+_RECIPES = Path("experiments/recipes.yaml")
 
 
 def main(folder: Path = Path("experiments/results")) -> None:
     """Print a row for each recipe that has a result; nothing is computed."""
-    recipes = yaml.safe_load(Path("experiments/recipes.yaml").read_text())["recipes"]
-    found = [_read(folder / f"{name}.json") for name in recipes]
-    results = [result for result in found if result is not None]
-    if not results:
+    recipes = yaml.safe_load(_RECIPES.read_text())
+    choosing, reporting, article = (
+        [found for name in recipes[part] if (found := _read(folder / f"{name}.json"))]
+        for part in ("choosing", "reporting", "article")
+    )
+    if not choosing + reporting + article:
         raise typer.BadParameter(f"{folder} holds no result: run `dvc repro experiments/dvc.yaml`")
-    groups = list(results[0]["groups_f1"])
-    head = ["recipe", "macro F1 [95 %]", *groups, *_COLUMNS]
-    typer.echo(f"| {' | '.join(head)} |")
-    typer.echo("| --- " * len(head) + "|")
-    for result in results:
-        typer.echo(_row(result, groups))
+    first = [result | result["first_folds"] for result in reporting]
+    _print("Choosing: all folds of two seeds", choosing)
+    _print("Reporting: all folds of three other seeds", reporting)
+    _print("Reporting: the first folds of these, at 0.5", first + article)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def _row(result: dict[str, Any], groups: list[str]) -> str:
-    low, high = result["macro_f1_interval"]
-    answer = result["most_frequent_answer"]
-    composites = result.get("composites", {}).get("macro_f1")
-    cells = [
-        result["recipe"],
-        f"{result['macro_f1']:.3f} [{low:.3f}, {high:.3f}]",
-        *(f"{result['groups_f1'][group]['macro_f1']:.3f}" for group in groups),
-        f"{result['macro_f1_at_half']:.3f}",
-        f"{result['mean_average_precision']:.3f}",
-        "" if composites is None else f"{composites:.3f}",
-        f"{' '.join(answer['tags'])} {answer['share']:.0%}",
-        f"{result['judged']} in {len(result['seeds'])} x {result['folds']} folds",
-    ]
-    return f"| {' | '.join(cells)} |"
+def _print(title: str, results: Sequence[dict[str, Any]]) -> None:
+    if not results:
+        return
+    rows = [_cells(result) for result in results]
+    head = list(dict.fromkeys(name for row in rows for name in row))
+    typer.echo(f"\n{title}\n")
+    typer.echo(f"| {' | '.join(head)} |")
+    typer.echo("| --- " * len(head) + "|")
+    for row in rows:
+        typer.echo(f"| {' | '.join(row.get(name, '') for name in head)} |")
+
+
+def _cells(result: dict[str, Any]) -> dict[str, str]:
+    answer, against = result["most_frequent_answer"], result.get("against", {})
+    return {
+        "recipe": result["recipe"],
+        "macro F1 [95 %]": _with_interval(result),
+        **{group: _number(f1["macro_f1"]) for group, f1 in result["groups_f1"].items()},
+        "mAP": _number(result["mean_average_precision"]),
+        "on other grounds": _number(result.get("composites", {}).get("macro_f1", "")),
+        "at 0.5": _number(result["macro_f1_at_half"]),
+        "most frequent answer": f"{' '.join(answer['tags'])} {answer['share']:.0%}",
+        "judged": f"{result['judged']} of {result['pictures_judged']} pictures",
+        **{
+            f"gain, {part}": _with_interval(gain, sign="+")
+            for part, gain in against.items()
+            if part != "recipe"
+        },
+    }
+
+
+def _with_interval(figures: dict[str, Any], sign: str = "") -> str:
+    low, high = (_number(bound, sign) for bound in figures["macro_f1_interval"])
+    return f"{_number(figures['macro_f1'], sign)} [{low}, {high}]"
+
+
+def _number(value: float | str, sign: str = "") -> str:
+    return value if isinstance(value, str) else f"{value:{sign}.3f}"
 
 
 if __name__ == "__main__":

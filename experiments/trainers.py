@@ -14,6 +14,7 @@ import numpy as np
 import probe
 import remedies
 import torch
+from squares import squared
 
 from shoetagger import params as parameters
 from shoetagger.features import Cached, Examples, Live, Source, compute, read_index
@@ -36,12 +37,16 @@ _OTHER_GROUND = dataclasses.replace(_AS_IT_IS, background=1.0)
 _MIRRORED = dataclasses.replace(_AS_IT_IS, flip=1.0)
 # What is cached depends on these, by what it is: states, or the scores of a kind of recipe.
 _HERE, _PACKAGE = Path(__file__).parent, Path(parameters.__file__).parent
-_STATES = tuple(_PACKAGE / f"{name}.py" for name in ("features", "images", "model", "pooling"))
+_STATES = (
+    _HERE / "trainers.py",
+    _HERE / "squares.py",
+    *(_PACKAGE / f"{name}.py" for name in ("features", "images", "model", "pooling")),
+)
 _CODE: Mapping[str, tuple[Path, ...]] = {
     "states": _STATES,
     "project": (*_STATES, _PACKAGE / "head.py", _PACKAGE / "train.py", _HERE / "remedies.py"),
     "probe": (*_STATES, _HERE / "probe.py"),
-    "article": (_HERE / "article.py",),
+    "article": (_HERE / "trainers.py", _HERE / "article.py"),
 }
 
 
@@ -81,12 +86,19 @@ class Task:
         told = (recipe.kind, recipe.groups, recipe.pictures, sorted(recipe.options.items()))
         return _digest(_sources(recipe.kind), told, learned, self.ids, self.truth.tolist())
 
+    @property
+    def square(self) -> str | None:
+        """Name how pictures are made square before anything sees them, if they are."""
+        return self.recipe.options.get("square")
+
     def pictures(self, augment: parameters.Augment) -> Pictures:
-        transform = Transform(size=self.params.images.size)
+        paths, limits = self.paths, Limits.of(self.params.images)
+        if self.square is not None:
+            paths = squared(self.square, paths, limits, CACHE / "squares" / self.square)
         return Pictures(
-            self.paths,
-            transform,
-            Limits.of(self.params.images),
+            paths,
+            Transform(size=self.params.images.size),
+            limits,
             augment=augment,
             seed=self.params.train.seed,
         )
@@ -195,8 +207,8 @@ def _states(
     if freeze == "none":
         return Live(model, pictures, freeze, views, task.device)
     images = dataclasses.replace(task.params.images, augment=augment)
-    asked = (freeze, views, recipe.arch, recipe.weights, recipe.seed, images, task.ids)
-    digest = _digest(_sources("states"), *asked)
+    asked = (freeze, views, recipe.arch, recipe.weights, recipe.seed)
+    digest = _digest(_sources("states"), asked, task.square, images, task.ids)
     folder = CACHE / "states" / digest
     if not (folder / "index.json").exists():
         compute(

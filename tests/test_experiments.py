@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +14,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from imported import PACKAGE, REPORTING, modules_run_by
 from PIL import Image
 
 from shoetagger import params as parameters
 from shoetagger.features import Examples
 from shoetagger.head import cross_entropy
+from shoetagger.images import Limits
 
 ROOT = Path(__file__).parents[1]
 GROUPS = {"color": ("black", "white"), "style": ("boot",)}
@@ -31,6 +35,8 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
     import crossvalidate
     import judging
     import remedies
+    import squares
+    import table
     import trainers
 
     found = {
@@ -38,6 +44,8 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
         "crossvalidate": crossvalidate,
         "judging": judging,
         "remedies": remedies,
+        "squares": squares,
+        "table": table,
         "trainers": trainers,
     }
     yield found
@@ -50,40 +58,131 @@ def test_every_recipe_makes_valid_parameters_and_is_run_by_a_stage(
 ) -> None:
     document = yaml.safe_load((ROOT / "experiments" / "recipes.yaml").read_text())
     plain = yaml.safe_load((ROOT / "params.yaml").read_text())
-    assert set(document["choosing"]) | set(document["reporting"]) == set(document["recipes"])
+    run = [name for part in ("choosing", "reporting", "article") for name in document[part]]
+    assert sorted(run) == sorted(document["recipes"])
     for name in document["recipes"]:
         recipe = modules["crossvalidate"]._recipe(name)
         changed = parameters.parse(modules["crossvalidate"]._changed(plain, recipe))
         assert changed.tags == parameters.parse(plain).tags
 
 
+def test_the_stages_declare_the_modules_that_they_run(modules: dict[str, ModuleType]) -> None:
+    run = {Path(str(module.__file__)) for module in modules.values()}
+    run ^= {ROOT / "experiments" / name for name in ("probe.py", "table.py")}  # printed by hand
+    for script in list(run):
+        for node in ast.walk(ast.parse(script.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("shoetagger"):
+                parts = node.module.split(".")[1:] if node.module else []
+                for name in [parts] if parts else [[alias.name] for alias in node.names]:
+                    run |= {PACKAGE / m for m in modules_run_by("/".join(name) + ".py")}
+    run -= {PACKAGE / name for name in REPORTING}
+    stages = yaml.safe_load((ROOT / "experiments" / "dvc.yaml").read_text())["stages"]
+    for stage in stages.values():
+        declared = {ROOT / dep for dep in stage["do"]["deps"] if dep.endswith(".py")}
+        assert declared == run
+
+
+def judge(modules: dict[str, ModuleType], **changed: object) -> object:
+    asked = {"groups": GROUPS, "min_positives": 1, "shrink": None} | changed
+    return modules["judging"].Judge(**asked)
+
+
 def test_figures_count_a_picture_of_several_seeds_once(modules: dict[str, ModuleType]) -> None:
     rng = np.random.default_rng(1)
     truth = (rng.random((60, 3)) < 0.4).astype(np.uint8)
     folds = np.arange(60) % 5
+    figures, rule = modules["judging"].figures, judge(modules)
     right = modules["judging"].Scored(folds, truth * 0.8 + 0.1, np.full((60, 3), np.nan))
     wrong = modules["judging"].Scored(folds, 0.9 - truth * 0.8, truth * 0.8 + 0.1)
-    one = modules["judging"].figures(truth, GROUPS, [right], None)
+    one = figures(rule, truth, [right])
     # A group of two tags answers one of them even where neither passes, a group of one may not.
     assert one["tags"]["boot"] == 1.0
     assert one["mean_average_precision"] == 1.0
     assert "composites" not in one
-    twice = modules["judging"].figures(truth, GROUPS, [right, right], None)
+    twice = figures(rule, truth, [right, right])
     assert twice["macro_f1_interval"] == pytest.approx(one["macro_f1_interval"], abs=0.02)
-    assert twice["judged"] == 120
-    both = modules["judging"].figures(truth, GROUPS, [right, wrong], None)
+    assert (twice["judged"], twice["pictures_judged"]) == (120, 60)
+    assert twice["support"] == one["support"]
+    both = figures(rule, truth, [right, wrong])
     assert both["macro_f1"] < one["macro_f1"]
-    other = modules["judging"].figures(truth, GROUPS, [wrong], None)
+    other = figures(rule, truth, [wrong])
     assert other["composites"]["tags"]["boot"] == 1.0
     assert other["tags"]["boot"] == 0.0
+
+
+def test_a_tag_of_few_pictures_is_not_measurable(modules: dict[str, ModuleType]) -> None:
+    truth = np.array([[1, 0, 1], [0, 1, 0]] * 10, dtype=np.uint8)
+    truth[4:, 2] = 0  # two boots, judged three times: still two
+    scored = modules["judging"].Scored(np.arange(20) % 5, truth * 0.9, np.full((20, 3), np.nan))
+    found = modules["judging"].figures(judge(modules, min_positives=3), truth, [scored] * 3)
+    assert found["tags"] == {"black": 1.0, "white": 1.0, "boot": "not measurable"}
+    assert found["groups_f1"]["style"]["macro_f1"] == "not measurable"
+    assert found["macro_f1"] == 1.0
+
+
+def test_a_fold_is_not_judged_by_thresholds_from_itself(modules: dict[str, ModuleType]) -> None:
+    truth = np.tile([[1], [0]], (10, 1)).astype(np.uint8)
+    folds = np.repeat([0, 1], 10)
+    # Each fold can be told apart, at a level that the other's threshold has no idea of.
+    scores = np.where(folds[:, None] == 0, 0.6, 0.1) + truth * 0.2
+    scored = modules["judging"].Scored(folds, scores, np.full((20, 1), np.nan))
+    asked = judge(modules, groups={"style": ("boot",)}, shrink=0.001)
+    assert modules["judging"].figures(asked, truth, [scored])["macro_f1"] < 0.7
+
+
+def test_a_difference_is_told_of_the_same_pictures(modules: dict[str, ModuleType]) -> None:
+    rng = np.random.default_rng(2)
+    truth = (rng.random((80, 3)) < 0.4).astype(np.uint8)
+    folds, nothing = np.arange(80) % 5, np.full((80, 3), np.nan)
+    scores = np.clip(truth * 0.3 + rng.random((80, 3)) * 0.7, 0, 1)
+    better = scores.copy()
+    better[:20] = truth[:20]
+    worse, best = (modules["judging"].Scored(folds, s, nothing) for s in (scores, better))
+    differences, rule = modules["judging"].differences, judge(modules)
+    found = differences(rule, truth, [best], [worse])
+    assert set(found) == {"scores"}
+    low, high = found["scores"]["macro_f1_interval"]
+    assert 0 < low < found["scores"]["macro_f1"] < high
+    assert differences(rule, truth, [worse], [worse])["scores"]["macro_f1_interval"] == [0, 0]
 
 
 def test_folds_that_were_not_judged_are_left_out(modules: dict[str, ModuleType]) -> None:
     truth = np.array([[1, 0, 1], [0, 1, 0]] * 10, dtype=np.uint8)
     folds = np.arange(20) // 4
-    scores = np.where(folds[:, None] == 0, truth * 0.9, np.nan)
-    found = modules["judging"].Scored(folds, scores, np.full((20, 3), np.nan))
-    assert modules["judging"].figures(truth, GROUPS, [found], None)["judged"] == 4
+    scored = modules["judging"].Scored(folds, truth * 0.9, np.full((20, 3), np.nan))
+    first = modules["judging"].of_first_fold([scored])
+    assert modules["judging"].figures(judge(modules), truth, first)["judged"] == 4
+
+
+def test_other_squares_are_of_the_same_pictures(
+    modules: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    wide = np.zeros((40, 80, 3), dtype=np.uint8)
+    wide[:, 40:] = 255  # black on the left, white on the right
+    wide[:, :10] = wide[:, 70:] = (255, 0, 0)  # toe and heel
+    Image.fromarray(wide).save(tmp_path / "shoe.png")
+    limits = Limits.of(parameters.load(ROOT / "params.yaml").images)
+    shares = {}
+    for how in modules["squares"].SQUARES:
+        [path] = modules["squares"].squared(how, [tmp_path / "shoe.png"], limits, tmp_path / how)
+        with Image.open(path) as square:
+            pixels = np.asarray(square.convert("RGB")).astype(int)
+        assert pixels.shape[0] == pixels.shape[1]
+        shares[how] = float((pixels[..., 0] - pixels[..., 1] > 128).mean())
+    assert shares["centre_crop"] == 0.0  # the article's crop cuts toe and heel off
+    assert shares["stretch"] == pytest.approx(0.25, abs=0.02)
+    assert shares["pad_with_white"] == pytest.approx(0.25 / 2, abs=0.02)
+    assert shares["pad_with_border_colour"] == pytest.approx(0.5 + 0.25 / 2, abs=0.02)
+
+
+def test_the_table_has_a_row_for_each_result(
+    modules: dict[str, ModuleType], capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = [json.loads(p.read_text()) for p in (ROOT / "experiments" / "results").glob("*.json")]
+    modules["table"].main()
+    printed = capsys.readouterr().out
+    for result in results:
+        assert f"| {result['recipe']} | {result['macro_f1']:.3f} [" in printed
 
 
 def test_the_articles_network_trains_and_scores(
