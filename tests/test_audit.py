@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from shoetagger import params as parameters
 from shoetagger.audit import AuditError, Finding, findings, thumbnails
 from shoetagger.cli import app
+from shoetagger.pages import audit_page, audit_sections
 from shoetagger.params import Params
 
 ROOT = Path(__file__).parents[1]
@@ -199,6 +200,18 @@ def test_the_command_writes_a_table_and_a_page_that_escape_names(
     assert "&lt;script&gt;" in page
     assert "data:image/jpeg;base64," in page
     assert f"'{odd}" in (project / "out" / "audit.csv").read_text()
+
+
+def test_a_page_shows_the_first_of_each_section_and_says_how_many_there_are() -> None:
+    copies = [Finding("copy", "", "", NAMES[i], "", 0.99, "alike", NAMES[i + 1]) for i in range(9)]
+    cells = [Finding("score", "color", "black", NAMES[0], "1", 0.02, "looks like no black")]
+    sections = audit_sections([*cells, *copies], 2)
+    shown = [(s.title, [f.image_name for f in s.findings], s.count) for s in sections]
+    assert shown == [("color: black", [NAMES[0]], 1), ("Copies", NAMES[:2], 9)]
+    page = audit_page(sections, dict.fromkeys(NAMES, b""))
+    assert "10 findings" in page
+    assert page.count("The first 2 of 9 findings") == page.count("The first ") == 1
+    assert page.count("<figure>") == 3
 
 
 def test_thumbnails_are_made_once_for_each_picture_named(params: Params, project: Path) -> None:

@@ -431,13 +431,15 @@ def audit(
     options, repo = parameters.load(settings.params_file), settings.repo
     images = repo / "data" / "images"
     found = auditing.findings(options, repo / "split", repo / "crossval", images)
-    thumbnails = auditing.thumbnails(found, images, options)
+    sections = pages.audit_sections(found, options.audit.shown)
+    shown = [finding for section in sections for finding in section.findings]
+    thumbnails = auditing.thumbnails(shown, images, options)
     columns = [field.name for field in fields(auditing.Finding)]
     lines = [columns, *(["" if v is None else str(v) for v in astuple(f)] for f in found)]
     out.mkdir(parents=True, exist_ok=True)
     for name, content in {
         "audit.csv": b"".join(map(csv_line, lines)),
-        "audit.html": pages.audit_page(found, thumbnails).encode(),
+        "audit.html": pages.audit_page(sections, thumbnails).encode(),
         "style.css": pages.style(options.groups).encode(),
     }.items():
         with replacing(out / name) as file:

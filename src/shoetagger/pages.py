@@ -65,11 +65,12 @@ class Refusal:
 
 @dataclass(frozen=True)
 class AuditSection:
-    """Findings of one kind, or of one tag, under a title."""
+    """Findings of one kind, or of one tag, under a title: the first, and how many there are."""
 
     title: str
     says: str
-    findings: list[Finding]
+    findings: Sequence[Finding]
+    count: int
 
 
 @dataclass(frozen=True)
@@ -159,22 +160,29 @@ _AUDIT_SECTIONS = {
 }
 
 
-def audit_page(findings: Sequence[Finding], thumbnails: Mapping[str, bytes]) -> str:
-    """Return the contact sheet of an audit; `thumbnails` are JPEG bytes by image name."""
-    by_title: dict[str, AuditSection] = {}
+def audit_sections(findings: Sequence[Finding], most: int) -> list[AuditSection]:
+    """Part findings by what they are about, in their order; each section shows at most `most`."""
+    parted: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
-        title, says = _AUDIT_SECTIONS.get(
+        heading = _AUDIT_SECTIONS.get(
             finding.kind,
             (f"{finding.group}: {finding.tag}", "Scores out of fold contradict the sheet here."),
         )
-        section = by_title.setdefault(title, AuditSection(title, says, []))
-        section.findings.append(finding)
+        parted.setdefault(heading, []).append(finding)
+    return [
+        AuditSection(title, says, found[:most], len(found))
+        for (title, says), found in parted.items()
+    ]
+
+
+def audit_page(sections: Sequence[AuditSection], thumbnails: Mapping[str, bytes]) -> str:
+    """Return the contact sheet of an audit; `thumbnails` are JPEG bytes by image name."""
     pictures = {
         name: f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
         for name, jpeg in thumbnails.items()
     }
     return template("audit.html").render(
-        sections=list(by_title.values()), total=len(findings), pictures=pictures
+        sections=sections, total=sum(section.count for section in sections), pictures=pictures
     )
 
 

@@ -103,6 +103,7 @@ class Evaluate:
 @dataclass(frozen=True)
 class Audit:
     per_tag: int
+    shown: int
     exclusive: tuple[tuple[str, ...], ...]
     copy_correlation: float
 
@@ -295,6 +296,7 @@ def _check_ranges(params: Params) -> None:
         ("evaluate.shrink", evaluate.shrink >= 0, "must be at least 0"),
         ("evaluate.bootstrap", evaluate.bootstrap >= 0, "must be at least 0"),
         ("audit.per_tag", params.audit.per_tag >= 1, "must be at least 1"),
+        ("audit.shown", params.audit.shown >= 1, "must be at least 1"),
         ("audit.copy_correlation", 0 < params.audit.copy_correlation <= 1, "must lie in (0, 1]"),
         *_promote_rules(params.promote),
         ("tag.schedule", len(tag.schedule.split()) == 5, "must be a cron line of five fields"),
