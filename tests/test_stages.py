@@ -137,7 +137,11 @@ def test_repro_runs_once_and_then_only_what_changed(project: Path) -> None:
     bundle = json.loads((project / "models" / "color" / "bundle.json").read_text())
     assert bundle["tags"] == ["black", "white"]
     style = (project / "models" / "style" / "bundle.json").read_bytes()
-    assert "macro_f1" in run(project, "dvc", "metrics", "show")
+    told = run(project, "dvc", "metrics", "show", "--md").splitlines()
+    assert [line.split()[1] for line in told if "metrics/" in line] == [
+        f"metrics/{name}.summary.json" for name in ("color", "overall", "style")
+    ]
+    assert max(map(len, told)) < 200  # a tag's figures are in metrics/<group>.json
     run(project, "dvc", "plots", "show", "--out", str(project / "shown"))
     assert (project / "shown" / "index.html").is_file()
 
@@ -200,12 +204,13 @@ def test_a_group_of_one_tag_and_pictures_of_30_pixels_train(
     train.main("height", table, images, states, weights, Path("history.csv"))
     crossval.main("height", table, images, states, scores)
     bundle, metrics = Path("models/height/bundle.json"), Path("metrics/height.json")
+    brief = Path("metrics/height.summary.json")
     judged, drawn = Path("judged/height.csv"), Path("plots")
     evaluate.main(
         "height", table, images, states, weights, scores, bundle, judged, metrics,
-        Path("tags.csv"), drawn,
+        brief, Path("tags.csv"), drawn,
     )  # fmt: skip
-    summary.main(Path("judged"), Path("metrics/overall.json"))
+    summary.main(Path("judged"), Path("metrics/overall.json"), Path("overall.summary.json"))
     assert json.loads(bundle.read_text())["tags"] == ["boot"]
     assert {path.name for path in drawn.iterdir()} >= {"reliability.png", "worst_mistakes.png"}
     together = json.loads(Path("metrics/overall.json").read_text())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score, f1_score, precision_recall_
 NOT_MEASURABLE = "not measurable"
 TAG_FIGURES = ("precision", "recall", "f1", "average_precision", "f1_interval")
 _REPORT_FIGURES = ("macro_f1", "macro_f1_at_half", "micro_f1", "exact_match")
+_SUMMARY_FIGURES = ("macro_f1", "micro_f1", "exact_match")
 _INTERVAL = (2.5, 97.5)
 
 
@@ -111,6 +112,16 @@ def flat_report(part: str, report: dict[str, Any] | None) -> dict[str, float]:
         flat |= {f"{part}_{key}_{tag}": figures[key] for key in ("support", *TAG_FIGURES)}
     # Neither intervals nor what is not measurable are a number.
     return {k: float(v) for k, v in flat.items() if isinstance(v, int | float)}
+
+
+def summary(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return of the reports of a metrics document the few figures that fit on one line."""
+    parts = {part: document[part] for part in ("crossval", "validation")}
+    return {
+        part: {key: report[key] for key in _SUMMARY_FIGURES}
+        for part, report in parts.items()
+        if report is not None
+    }
 
 
 def interval(

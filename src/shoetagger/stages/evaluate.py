@@ -90,6 +90,7 @@ def main(
     bundle: Annotated[Path, typer.Option(help="bundle.json to write")],
     judged: Annotated[Path, typer.Option(help="CSV file of every answer to write")],
     metrics: Annotated[Path, typer.Option(help="JSON file of the figures to write")],
+    summary: Annotated[Path, typer.Option(help="JSON file of the most important ones to write")],
     tags_plot: Annotated[Path, typer.Option(help="CSV file of the figures a tag to write")],
     plots_dir: Annotated[Path, typer.Option("--plots", help="folder of the plots to write")],
 ) -> None:
@@ -108,8 +109,9 @@ def main(
     judged_out_of_fold = _judge_out_of_fold(lesson, out_of_fold)
     _write_judged(lesson, validation, judged_out_of_fold, judged)
     document = _document(lesson, made, validation, judged_out_of_fold)
-    metrics.parent.mkdir(parents=True, exist_ok=True)
-    metrics.write_text(json.dumps(document, indent=1) + "\n")
+    for path, content in ((metrics, document), (summary, figures.summary(document))):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1) + "\n")
     _write_tags(document["validation"]["tags"], tags_plot)
 
     drawn = _draw(lesson, validation, judged_out_of_fold)

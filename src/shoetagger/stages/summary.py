@@ -22,13 +22,15 @@ from .runs import facts
 def main(
     judged: Annotated[Path, typer.Argument(help="folder of the answers that evaluate wrote")],
     metrics: Annotated[Path, typer.Option(help="JSON file of the figures to write")],
+    summary: Annotated[Path, typer.Option(help="JSON file of the most important ones to write")],
 ) -> None:
     """Join the groups' answers to each picture and judge them as one."""
     params, settings = parameters.load(Path("params.yaml")), Settings.from_environment()
     tables = [read_split(judged / f"{group}.csv") for group in params.groups]
     document = {part: _report(params, tables, part) for part in ("validation", "crossval")}
-    metrics.parent.mkdir(parents=True, exist_ok=True)
-    metrics.write_text(json.dumps(document, indent=1) + "\n")
+    for path, content in ((metrics, document), (summary, figures.summary(document))):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1) + "\n")
 
     tracker = Tracker(settings.tracking_uri, settings.outbox, settings.artifacts)
     groups = {"groups": ", ".join(params.groups)}
