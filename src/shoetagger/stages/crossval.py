@@ -45,7 +45,7 @@ def main(
     table.sort_index().to_csv(
         out, index=False, lineterminator="\n", float_format="%.6f", quoting=csv.QUOTE_NONNUMERIC
     )
-    typer.echo(f"{group}: {len(table)} pictures scored out of {folds} folds")
+    typer.echo(f"{group}: {len(table)} pictures scored in {folds} folds")
 
 
 def _score_fold(lesson: Lesson, fold: int, on_epoch: Callable[[Epoch], None]) -> pd.DataFrame:

@@ -45,7 +45,7 @@ def main(
     (out / "report.txt").write_text("".join(f"{s}\n" for s in sentences), encoding="utf-8")
     for sentence in sentences:
         typer.echo(sentence)
-    typer.echo(f"{len(labels.names)} labelled pictures in {len(params.groups)} groups")
+    typer.echo(f"{len(labels.names)} labelled pictures for {', '.join(params.groups)}")
 
 
 if __name__ == "__main__":
