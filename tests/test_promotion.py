@@ -111,6 +111,7 @@ def trained(settings: Settings, plan: Plan) -> Callable[[int], Bundle]:
         made["color.json"].parent.mkdir(exist_ok=True)
         figures = {"macro_f1": 0.5, "frequency_macro_f1": 0.1, "validation": None, "crossval": None}
         made["color.json"].write_text(json.dumps(figures))
+        made["color.summary.json"].write_text("{}")
         made["figures"].mkdir(parents=True, exist_ok=True)
         (made["figures"] / "sheet.png").write_bytes(b"")
         made["tags.csv"].parent.mkdir(parents=True, exist_ok=True)
