@@ -29,16 +29,16 @@ demo: $(STAMP) ## train on the sample shoes, tag new pictures, show the result
 	@$(PYTHON) -m shoetagger.demo
 
 up: $(STAMP) ## start Airflow and MLflow (AIRFLOW_PORT=8080 MLFLOW_PORT=5000)
-	@$(PYTHON) -m shoetagger.servers up
+	@$(PYTHON) -m shoetagger.ops.servers up
 
 down: ## stop them
-	@if [ -x $(PYTHON) ]; then $(PYTHON) -m shoetagger.servers down; else echo "nothing is installed"; fi
+	@if [ -x $(PYTHON) ]; then $(PYTHON) -m shoetagger.ops.servers down; else echo "nothing is installed"; fi
 
 status: $(STAMP) ## say which servers run
-	@$(PYTHON) -m shoetagger.servers status
+	@$(PYTHON) -m shoetagger.ops.servers status
 
 login: $(STAMP) ## show addresses, user and password
-	@$(PYTHON) -m shoetagger.servers login
+	@$(PYTHON) -m shoetagger.ops.servers login
 
 test: lint ## lint, then all tests
 	@$(PYTHON) -m pytest $(SIDE_BY_SIDE)
@@ -46,10 +46,11 @@ test: lint ## lint, then all tests
 test-fast: $(STAMP) ## the tests that take seconds each
 	@$(PYTHON) -m pytest $(SIDE_BY_SIDE) -m "not slow"
 
-lint: $(STAMP) ## ruff and mypy
+lint: $(STAMP) ## ruff, mypy, and who may import whom
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --no-logo 2>/dev/null || $(VENV)/bin/lint-imports
 
 bench: $(STAMP) ## compare the speed with what people do today (PICTURES=folder)
 	@$(PYTHON) -m benchmarks $(if $(PICTURES),--pictures "$(PICTURES)")

@@ -11,11 +11,12 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from shoetagger import params
-from shoetagger.engine import Engine
-from shoetagger.images import Limits, Transform, open_picture, tagging_view
-from shoetagger.tagging import batched
-from shoetagger.thresholds import decide
+from shoetagger.config import params
+from shoetagger.images.decode import Limits, open_picture
+from shoetagger.images.views import Transform, tagging_view
+from shoetagger.inference.decision import decide
+from shoetagger.inference.engine import Engine
+from shoetagger.ingest.batches import batched
 
 REPO = Path(__file__).parents[1]
 Scores = dict[str, np.ndarray]  # bundle digest -> (N, tags)

@@ -8,19 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from shoetagger.images import Transform
-from shoetagger.model import (
-    BUNDLE_FILE,
-    STAGES,
-    WEIGHTS_FILE,
-    Bundle,
-    TagModel,
-    build,
-    frozen_stages,
-    prefix_digests,
-    save_bundle,
-    save_weights,
-)
+from shoetagger.images.views import Transform
+from shoetagger.inference.bundle import BUNDLE_FILE, Bundle, save_bundle
+from shoetagger.network.backbone import STAGES, TagModel, frozen_stages
+from shoetagger.network.digests import prefix_digests
+from shoetagger.network.weights import WEIGHTS_FILE, build, save_weights
 
 ARCH = "resnet18"
 TAGS = (7, 7, 5)  # of the article's three groups; more groups repeat them

@@ -19,13 +19,17 @@ from typing import Annotated
 import typer
 import yaml
 
-from shoetagger import params, servers
-from shoetagger.demo import TAGGING, Airflow
-from shoetagger.images import Limits, Transform
-from shoetagger.model import load_bundle
-from shoetagger.promotion import CHAMPION
-from shoetagger.registry import Registry
-from shoetagger.settings import Settings
+from shoetagger.config import params
+from shoetagger.config.settings import Settings
+from shoetagger.demo.__main__ import TAGGING
+from shoetagger.demo.airflow_api import Airflow
+from shoetagger.images.decode import Limits
+from shoetagger.images.views import Transform
+from shoetagger.inference.bundle import load_bundle
+from shoetagger.ops.environment import Ports, whole_environment
+from shoetagger.ops.servers import down, up
+from shoetagger.ops.setup import setup
+from shoetagger.tracking.registry import CHAMPION, Registry
 
 from .bundles import make_bundles
 from .pictures import PicturesOption, folder_of
@@ -54,7 +58,7 @@ def main(
         direct, through = (
             installation(repo, folder / name, inbox, bundles) for name in ("direct", "through")
         )
-        ports = servers.up(through, servers.Ports.from_environment(), lambda _: None)
+        ports = up(through, Ports.from_environment(), lambda _: None)
         try:
             airflow = Airflow(through, ports)
             print("| night | directly, s | through Airflow, s | of which tasks ran, s |")
@@ -64,7 +68,7 @@ def main(
                 whole, running = seconds_through(airflow)
                 print(f"| {name} | {alone:.1f} | {whole:.1f} | {running:.1f} |", flush=True)
         finally:
-            servers.down(through, lambda _: None)
+            down(through, lambda _: None)
 
 
 def project(folder: Path, bundles: Sequence[Path]) -> Path:
@@ -89,7 +93,7 @@ def installation(repo: Path, home: Path, inbox: Path, bundles: Sequence[Path]) -
             "SHOETAGGER_DEVICE": "cpu",
         }
     )
-    servers.setup(found, servers.Ports.from_environment(), lambda _: None)
+    setup(found, Ports.from_environment(), lambda _: None)
     registry = Registry(found.tracking_uri, found.artifacts)
     limits = Limits.of(params.load(found.params_file).images)
     for bundle in bundles:
@@ -101,9 +105,9 @@ def installation(repo: Path, home: Path, inbox: Path, bundles: Sequence[Path]) -
 def seconds_directly(settings: Settings) -> float:
     """Run a night in one process; return the seconds from its start to its end."""
     # That of Airflow's tasks, but for a server of MLflow's, which this state has none of.
-    environment = servers.whole_environment(settings, servers.Ports.from_environment())
+    environment = whole_environment(settings, Ports.from_environment())
     environment["MLFLOW_TRACKING_URI"] = settings.tracking_uri
-    command = [sys.executable, "-m", "shoetagger.cli", "night"]
+    command = [sys.executable, "-m", "shoetagger.cli.app", "night"]
     started = time.perf_counter()
     subprocess.run(command, env=environment, check=True, capture_output=True)
     return time.perf_counter() - started

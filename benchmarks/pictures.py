@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shoetagger import sample
+from shoetagger.demo import sample
 
 PicturesOption = Annotated[
     Path | None, typer.Option(help="Folder of pictures; without it, shoes are drawn.")

@@ -7,12 +7,13 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from shoetagger import promotion, tagging
-from shoetagger.engine import Engine
-from shoetagger.model import load_bundle
-from shoetagger.settings import Settings, sqlite_url
-from shoetagger.store import Store
-from shoetagger.tagging import TaggingRun
+from shoetagger.config.settings import Settings, sqlite_url
+from shoetagger.inference.bundle import load_bundle
+from shoetagger.inference.engine import Engine
+from shoetagger.promotion import moves
+from shoetagger.store.store import Store
+from shoetagger.tagging.run import TaggingRun, find_arrivals
+from shoetagger.tagging.shard import tag_shard
 
 from .clock import Clock
 
@@ -33,7 +34,7 @@ def installation(repo: Path, home: Path, inbox: Path, bundles: Sequence[Path]) -
         for folder in bundles:
             bundle = load_bundle(folder)
             (settings.bundles / bundle.digest).symlink_to(folder)
-            store.add_version(
+            store.ledger.add_version(
                 digest=bundle.digest,
                 group=bundle.group,
                 tags=bundle.tags,
@@ -47,20 +48,20 @@ def installation(repo: Path, home: Path, inbox: Path, bundles: Sequence[Path]) -
 def start_run(settings: Settings) -> TaggingRun:
     """Open a tagging run with every bundle that the store knows."""
     with Store(settings.store_url) as store:
-        pins = {version.group: version.digest for version in store.versions()}
+        pins = {version.group: version.digest for version in store.ledger.versions()}
         now = datetime.now(UTC)
-        run_id = store.start_run("manual", pins, now)
+        run_id = store.runs.start("manual", pins, now)
     return TaggingRun(run_id, "manual", now.isoformat(), pins, {}, ())
 
 
 def tag_inbox(settings: Settings, run: TaggingRun, clock: Clock) -> None:
     """(d), (e), (f) Find what is in the inbox and tag it; which one, the bundles decide."""
     with ExitStack() as stack:
-        stack.enter_context(clock.of_function(promotion, "bundle_directory", "start"))
+        stack.enter_context(clock.of_function(moves, "bundle_directory", "start"))
         stack.enter_context(clock.of_function(Engine, "__init__", "start"))
         stack.enter_context(clock.of_function(Engine, "answer", "model"))
         stack.enter_context(clock.of_function(Store, "record", "write"))
-        tagging.find_arrivals(settings, run)
-        counts = tagging.tag_shard(settings, run, 0, 1)
+        find_arrivals(settings, run)
+        counts = tag_shard(settings, run, 0, 1)
     if counts["deferred"]:
         raise RuntimeError(f"a measurement must tag every picture, but {counts}")

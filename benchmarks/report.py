@@ -10,7 +10,7 @@ from statistics import median
 
 from matplotlib.figure import Figure
 
-from .trial import Outcome
+from .isolated import Outcome
 from .variants import GROUPS, VARIANTS, Variant
 
 BASELINE = "b"

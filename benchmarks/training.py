@@ -18,12 +18,17 @@ import numpy as np
 import torch
 import typer
 
-from shoetagger import features, params
-from shoetagger.features import Examples
-from shoetagger.images import Limits, Pictures, Transform
-from shoetagger.model import POOLED, build, prefix_digests
-from shoetagger.params import Params
-from shoetagger.train import fit
+from shoetagger.config import params
+from shoetagger.config.params import Params
+from shoetagger.images.decode import Limits
+from shoetagger.images.views import Transform
+from shoetagger.learning.training import features
+from shoetagger.learning.training.features import Examples
+from shoetagger.learning.training.fit import fit
+from shoetagger.learning.training.pictures import Pictures
+from shoetagger.network.backbone import POOLED
+from shoetagger.network.digests import prefix_digests
+from shoetagger.network.weights import build
 
 from .bundles import TAGS, imagenet_at_hand
 from .pictures import PicturesOption, folder_of

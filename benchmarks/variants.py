@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shoetagger import params
-from shoetagger.images import Transform
+from shoetagger.config import params
+from shoetagger.images.views import Transform
 
-from . import trial
+from . import isolated
 from .bundles import make_bundles
-from .trial import Outcome, Plan
+from .isolated import Outcome, Plan
 
 GROUPS = (3, 10, 30)
 
@@ -25,7 +25,7 @@ class Variant:
 
     letter: str
     title: str
-    kind: trial.Kind
+    kind: isolated.Kind
     freeze: str
     pictures: int
     groups: int = 3
@@ -89,7 +89,7 @@ def run(
                     bundles=tuple(str(b) for b in bundles[variant.freeze][: variant.groups]),
                     home=str(home),
                 )
-                outcome = trial.run(plan)
+                outcome = isolated.run(plan)
                 outcomes[variant.name].append(outcome)
                 shutil.rmtree(home)
                 rate = outcome.pictures / outcome.wall_s

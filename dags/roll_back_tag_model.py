@@ -15,9 +15,9 @@ from typing import Any
 
 from airflow.sdk import Param, dag, task
 
-from shoetagger import tasks
-from shoetagger.params import load
-from shoetagger.settings import Settings
+from shoetagger.config.params import load
+from shoetagger.config.settings import Settings
+from shoetagger.orchestration import tasks
 
 GROUPS = list(load(Settings.from_environment().params_file).groups)
 step: Any = task  # its types do not know that what one task gives goes into the next

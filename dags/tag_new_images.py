@@ -13,9 +13,9 @@ from typing import Any
 
 from airflow.sdk import Asset, AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 
-from shoetagger import tasks
-from shoetagger.params import load
-from shoetagger.settings import Settings
+from shoetagger.config.params import load
+from shoetagger.config.settings import Settings
+from shoetagger.orchestration import tasks
 
 TAG = load(Settings.from_environment().params_file).tag
 step: Any = task  # its types do not know that what one task gives goes into the next

@@ -17,10 +17,10 @@ from typing import Any
 
 from airflow.sdk import Asset, Param, dag, task, task_group
 
-from shoetagger import tasks
-from shoetagger.operators import Approve, ReportLink
-from shoetagger.params import load
-from shoetagger.settings import Settings
+from shoetagger.config.params import load
+from shoetagger.config.settings import Settings
+from shoetagger.orchestration import tasks
+from shoetagger.orchestration.operators import Approve, ReportLink
 
 GROUPS = list(load(Settings.from_environment().params_file).groups)
 OPTIONAL_LIST: dict[str, Any] = {"type": ["array", "null"], "items": {"type": "string"}}

@@ -1,6 +1,6 @@
 """Cross-validate one recipe of recipes.yaml on the labelled pictures, over several seeds of folds.
 
-    python experiments/crossvalidate.py probe 11,12,13 --out experiments/results/probe.json
+    python -m experiments.crossvalidate probe 11,12,13 --out experiments/results/probe.json
 
 With all five folds thresholds are calibrated on the other folds, and the first folds are judged
 beside them at 0.5, as recipes are that only those are run for. A fold that was scored once is read
@@ -19,18 +19,21 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 import yaml
-from judging import Judge, Scored, differences, figures, of_first_fold
-from trainers import CACHE, Recipe, Task, score
 
-from shoetagger import params as parameters
-from shoetagger.images import Limits, image_id, unreadable
-from shoetagger.labels import find_sheet, read_labels
-from shoetagger.model import pick_device
-from shoetagger.settings import Settings
-from shoetagger.split import fold
+from shoetagger.config.params import Params, load, parse
+from shoetagger.config.recipe import Split
+from shoetagger.config.settings import Settings
+from shoetagger.config.strict import ParamsError
+from shoetagger.images.decode import Limits, image_id, unreadable
+from shoetagger.learning.dataset.labels import find_sheet, read_labels
+from shoetagger.learning.dataset.split import fold
+from shoetagger.network.devices import pick_device
 from shoetagger.stages.command import progress, run
-from shoetagger.stages.runs import facts
-from shoetagger.tracking import Tracker
+from shoetagger.stages.mlflow_run import facts
+from shoetagger.tracking.run import Tracker
+
+from .scoring import Judge, Scored, differences, figures, of_first_fold
+from .trainers import CACHE, Recipe, Task, score
 
 _FOLDS = 5
 
@@ -43,7 +46,7 @@ def main(
     against: Annotated[str, typer.Option(help="a recipe to tell the difference from")] = "",
 ) -> None:
     """Score the labelled pictures out of fold; write the figures, and log them to MLflow."""
-    params, recipe = parameters.load(Path("params.yaml")), _recipe(name)
+    params, recipe = load(Path("params.yaml")), _recipe(name)
     task, numbers = _task(recipe), [int(seed) for seed in seeds.split(",")]
     tasks = [task]
     if against not in ("", name):
@@ -79,7 +82,7 @@ def main(
 def _recipe(name: str) -> Recipe:
     recipes = yaml.safe_load(Path("experiments/recipes.yaml").read_text())["recipes"]
     if name not in recipes:
-        raise parameters.ParamsError(f"no recipe {name!r}: there are {', '.join(recipes)}")
+        raise ParamsError(f"no recipe {name!r}: there are {', '.join(recipes)}")
     return Recipe(**recipes[name])
 
 
@@ -97,8 +100,8 @@ def _changed(plain: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
     return changed
 
 
-def _params(recipe: Recipe) -> parameters.Params:
-    return parameters.parse(_changed(yaml.safe_load(Path("params.yaml").read_text()), recipe))
+def _params(recipe: Recipe) -> Params:
+    return parse(_changed(yaml.safe_load(Path("params.yaml").read_text()), recipe))
 
 
 def _task(recipe: Recipe) -> Task:
@@ -117,7 +120,7 @@ def _task(recipe: Recipe) -> Task:
 
 
 def _cross_validate(task: Task, seed: int, folds: int, done: Callable[[], Any]) -> Scored:
-    split = parameters.Split(seed=seed, validation=0.0, folds=_FOLDS)
+    split = Split(seed=seed, validation=0.0, folds=_FOLDS)
     of = np.array([fold(i, split) for i in task.ids])
     found = np.full((2, *task.truth.shape), np.nan)
     for number in range(folds):

@@ -9,43 +9,58 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import article
 import numpy as np
-import probe
-import remedies
 import torch
-from squares import squared
 
-from shoetagger import params as parameters
-from shoetagger.features import Cached, Examples, Live, Source, compute, read_index
-from shoetagger.head import Criterion, cross_entropy
-from shoetagger.images import Limits, Pictures, Transform, open_picture
-from shoetagger.model import POOLED, State, TagModel, build, prefix_digests
-from shoetagger.train import fit, scores
+import shoetagger
+from shoetagger.config.params import Params
+from shoetagger.config.recipe import Augment, Train
+from shoetagger.images.decode import Limits, open_picture
+from shoetagger.images.views import Transform
+from shoetagger.learning.training.features import (
+    Cached,
+    Examples,
+    Live,
+    Source,
+    compute,
+    read_index,
+)
+from shoetagger.learning.training.fit import fit, scores
+from shoetagger.learning.training.head import Criterion, cross_entropy
+from shoetagger.learning.training.pictures import Pictures
+from shoetagger.network.backbone import POOLED, State, TagModel
+from shoetagger.network.digests import prefix_digests
+from shoetagger.network.weights import build
+
+from . import article, imbalance, linear_probe
+from .resizing import squared
 
 CACHE = Path("experiments/cache")
 LOSSES: Mapping[str, Callable[[float], Criterion]] = {
-    "focal": remedies.focal,
-    "asymmetric": remedies.asymmetric,
+    "focal": imbalance.focal,
+    "asymmetric": imbalance.asymmetric,
 }
 _LONGEST = 512  # pixels of pictures held in memory for networks that crop for themselves
-_AS_IT_IS = parameters.Augment(
+_AS_IT_IS = Augment(
     min_scale=1.0, flip=0.0, rotate=0.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0,
     erase=0.0, background=0.0,
 )  # fmt: skip
 _OTHER_GROUND = dataclasses.replace(_AS_IT_IS, background=1.0)
 _MIRRORED = dataclasses.replace(_AS_IT_IS, flip=1.0)
 # What is cached depends on these, by what it is: states, or the scores of a kind of recipe.
-_HERE, _PACKAGE = Path(__file__).parent, Path(parameters.__file__).parent
+_HERE, _PACKAGE = Path(__file__).parent, Path(shoetagger.__file__).parent
 _STATES = (
     _HERE / "trainers.py",
-    _HERE / "squares.py",
-    *(_PACKAGE / f"{name}.py" for name in ("features", "images", "model", "pooling")),
+    _HERE / "resizing.py",
+    _PACKAGE / "images",
+    _PACKAGE / "network",
+    _PACKAGE / "learning" / "training" / "features.py",
+    _PACKAGE / "learning" / "training" / "pictures.py",
 )
 _CODE: Mapping[str, tuple[Path, ...]] = {
     "states": _STATES,
-    "project": (*_STATES, _PACKAGE / "head.py", _PACKAGE / "train.py", _HERE / "remedies.py"),
-    "probe": (*_STATES, _HERE / "probe.py"),
+    "project": (*_STATES, _PACKAGE / "learning" / "training", _HERE / "imbalance.py"),
+    "probe": (*_STATES, _HERE / "linear_probe.py"),
     "article": (_HERE / "trainers.py", _HERE / "article.py"),
 }
 
@@ -71,7 +86,7 @@ class Task:
     paths: tuple[Path, ...]
     ids: tuple[str, ...]
     truth: np.ndarray
-    params: parameters.Params
+    params: Params
     recipe: Recipe
     device: torch.device
 
@@ -91,7 +106,7 @@ class Task:
         """Name how pictures are made square before anything sees them, if they are."""
         return self.recipe.options.get("square")
 
-    def pictures(self, augment: parameters.Augment) -> Pictures:
+    def pictures(self, augment: Augment) -> Pictures:
         paths, limits = self.paths, Limits.of(self.params.images)
         if self.square is not None:
             paths = squared(self.square, paths, limits, CACHE / "squares" / self.square)
@@ -137,7 +152,7 @@ def _project(
 def _fitted(
     source: Source,
     examples: Examples,
-    recipe: parameters.Train,
+    recipe: Train,
     options: Mapping[str, Any],
     device: torch.device,
 ) -> TagModel:
@@ -149,7 +164,7 @@ def _fitted(
         if name in options:
             criterion = loss(options[name])
     if "oversample" in options:
-        examples = remedies.oversampled(examples, options["oversample"], recipe.seed)
+        examples = imbalance.oversampled(examples, options["oversample"], recipe.seed)
     fit(
         model, source, examples, None, recipe,
         device=device, on_epoch=_silent, criterion=criterion,
@@ -167,7 +182,7 @@ def _probe(
     x, strength = _means(source, learned), float(task.recipe.options["strength"])
     return np.stack(
         [
-            probe.train_and_score(x, truth, _means(s, held), strength=strength)
+            linear_probe.train_and_score(x, truth, _means(s, held), strength=strength)
             for s in (source, composites)
         ]
     )
@@ -197,9 +212,7 @@ TRAINERS: Mapping[str, Callable[[Task, str, np.ndarray, np.ndarray, np.ndarray],
 }
 
 
-def _states(
-    task: Task, recipe: parameters.Train, augment: parameters.Augment, views: int
-) -> Source:
+def _states(task: Task, recipe: Train, augment: Augment, views: int) -> Source:
     """Return the states after the frozen stages, computed once for all recipes that share them."""
     freeze, pictures = recipe.freeze, task.pictures(augment)
     torch.manual_seed(recipe.seed)
@@ -252,7 +265,12 @@ def _means(source: Source, rows: np.ndarray) -> np.ndarray:
 
 def _sources(made: str) -> list[str]:
     """Return the code that makes states or scores: what other code made is not read again."""
-    return [path.read_text(encoding="utf-8") for path in _CODE[made]]
+    files = [
+        file
+        for place in _CODE[made]
+        for file in (sorted(place.glob("*.py")) if place.is_dir() else [place])
+    ]
+    return [file.read_text(encoding="utf-8") for file in files]
 
 
 def _digest(*facts: object) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from shoetagger.servers import Ports
+    from shoetagger.ops.environment import Ports
 
 # Settings of the person who runs the tests must not reach them.
 for _name in list(os.environ):
@@ -41,21 +41,21 @@ def _state_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def ports() -> Ports:
     """Two ports of this machine that nothing listens on."""
-    from shoetagger import servers
+    from shoetagger.ops import environment
 
     with socket.socket() as one, socket.socket() as other:
-        one.bind((servers.HOST, 0))
-        other.bind((servers.HOST, 0))
-        return servers.Ports(one.getsockname()[1], other.getsockname()[1])
+        one.bind((environment.HOST, 0))
+        other.bind((environment.HOST, 0))
+        return environment.Ports(one.getsockname()[1], other.getsockname()[1])
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[tuple[str, str]]:
     """URL of a server, and the name of a migrated database there to copy."""
-    import postgres
     import sqlalchemy as sa
+    from helpers import postgres
 
-    from shoetagger.store import Store
+    from shoetagger.store.store import Store
 
     folder = postgres.binaries()
     if folder is None:

@@ -1,1 +1,0 @@
-"""Many small image-tagging models, kept in step with labels, pictures and each other."""

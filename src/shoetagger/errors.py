@@ -1,5 +1,7 @@
 """The base classes of the errors that a user can cause and can mend."""
 
+from __future__ import annotations
+
 
 class ShoetaggerError(Exception):
     """What went wrong, where, and what to do next, in words for the person at the keyboard."""

@@ -1,5 +1,7 @@
 """What dvc.yaml calls: one module a stage, wiring the core to files and to MLflow."""
 
+from __future__ import annotations
+
 import os
 
 # Before torch starts its threads: they should sleep while they wait, not spin. On a machine with

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -11,12 +10,13 @@ import numpy as np
 import pandas as pd
 import typer
 
-from .. import params as parameters
-from ..model import pick_device
-from ..settings import Settings
-from ..train import Epoch, TrainError, epochs_of, fit, scores
+from ..config import params as parameters
+from ..config.settings import Settings
+from ..learning.dataset.tables import write_scores
+from ..learning.training.fit import Epoch, TrainError, epochs_of, fit, scores
+from ..network.devices import pick_device
 from .command import progress, run
-from .inputs import Features, Group, Images, Lesson, SplitTable, open_lesson
+from .group import Features, Group, Images, Lesson, SplitTable, open_lesson
 
 
 def main(
@@ -39,12 +39,7 @@ def main(
 
         for fold in range(folds):
             found.append(_score_fold(lesson, fold, on_epoch))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    columns = ["image_name", "fold", *lesson.tags]
-    table = pd.concat(found) if found else pd.DataFrame(columns=columns)
-    table.sort_index().to_csv(
-        out, index=False, lineterminator="\n", float_format="%.6f", quoting=csv.QUOTE_NONNUMERIC
-    )
+    table = write_scores(found, lesson.tags, out)
     typer.echo(f"{group}: {len(table)} pictures scored in {folds} folds")
 
 

@@ -14,26 +14,23 @@ import pandas as pd
 import typer
 from matplotlib.figure import Figure
 
-from .. import evaluate as figures
-from .. import params as parameters
-from .. import plots
-from ..model import (
-    Bundle,
-    TagModel,
-    file_sha256,
-    load_weights,
-    pick_device,
-    prefix_digests,
-    pretrained_of,
-    save_bundle,
-)
-from ..params import Evaluate
-from ..settings import Settings
-from ..thresholds import UNCALIBRATED, calibrate, decide, names
-from ..train import scores
+from ..config import params as parameters
+from ..config.recipe import Evaluate
+from ..config.settings import Settings
+from ..inference.bundle import Bundle, save_bundle
+from ..inference.decision import UNCALIBRATED, decide, names
+from ..learning.dataset.tables import read_scores, write_evaluated
+from ..learning.evaluation import metrics as figures
+from ..learning.evaluation import plots
+from ..learning.evaluation.calibration import calibrate
+from ..learning.training.fit import scores
+from ..network.backbone import TagModel
+from ..network.devices import pick_device
+from ..network.digests import file_sha256, prefix_digests
+from ..network.weights import load_weights, pretrained_of
 from .command import run
-from .inputs import Features, Group, Images, Lesson, SplitTable, open_lesson
-from .runs import continue_run
+from .group import Features, Group, Images, Lesson, SplitTable, open_lesson
+from .mlflow_run import continue_run
 
 
 @dataclass(frozen=True)
@@ -128,7 +125,7 @@ def main(
 
 def _read_crossval(path: Path, lesson: Lesson) -> pd.DataFrame:
     """Return the out-of-fold scores beside the truth: columns fold, tags, then true_<tag>."""
-    table = pd.read_csv(path, dtype={"image_name": str}, keep_default_na=False)
+    table = read_scores(path)
     known = lesson.table.set_index("image_name").loc[table["image_name"]]
     for tag in lesson.tags:
         table[f"true_{tag}"] = known[tag].to_numpy()
@@ -191,10 +188,7 @@ def _write_judged(
     tables = [validation.table(pictures, "validation", lesson.tags)]
     if out_of_fold is not None:
         tables.append(out_of_fold.table(pictures, "crossval", lesson.tags))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pd.concat(tables).to_csv(
-        path, index=False, lineterminator="\n", float_format="%.6f", quoting=csv.QUOTE_NONNUMERIC
-    )
+    write_evaluated(tables, path)
 
 
 def _document(

@@ -8,13 +8,16 @@ from typing import Annotated
 import torch
 import typer
 
-from .. import params as parameters
-from ..features import compute
-from ..model import POOLED, build, frozen_stages, pick_device, prefix_digests
-from ..settings import Settings
-from ..split import read_split
+from ..config import params as parameters
+from ..config.settings import Settings
+from ..learning.dataset.tables import read_split
+from ..learning.training.features import compute
+from ..learning.training.pictures import open_pictures
+from ..network.backbone import POOLED, frozen_stages
+from ..network.devices import pick_device
+from ..network.digests import prefix_digests
+from ..network.weights import build
 from .command import progress, run
-from .inputs import open_pictures
 
 
 def main(

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from .. import params as parameters
-from ..images import Limits, image_id, unreadable
-from ..labels import find_sheet, read_labels
-from ..split import SplitError, split_group, write_split
+from ..config import params as parameters
+from ..images.decode import Limits, image_id, unreadable
+from ..learning.dataset.labels import find_sheet, read_labels
+from ..learning.dataset.split import SplitError, split_group
+from ..learning.dataset.tables import write_split
 from .command import run
 
 

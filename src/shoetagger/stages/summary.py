@@ -9,14 +9,14 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from .. import evaluate as figures
-from .. import params as parameters
-from ..params import Params
-from ..settings import Settings
-from ..split import read_split
-from ..tracking import Tracker
+from ..config import params as parameters
+from ..config.params import Params
+from ..config.settings import Settings
+from ..learning.dataset.tables import read_evaluated
+from ..learning.evaluation import metrics as figures
+from ..tracking.run import Tracker
 from .command import run
-from .runs import facts
+from .mlflow_run import facts
 
 
 def main(
@@ -26,7 +26,7 @@ def main(
 ) -> None:
     """Join the groups' answers to each picture and judge them as one."""
     params, settings = parameters.load(Path("params.yaml")), Settings.from_environment()
-    tables = [read_split(judged / f"{group}.csv") for group in params.groups]
+    tables = [read_evaluated(judged / f"{group}.csv") for group in params.groups]
     document = {part: _report(params, tables, part) for part in ("validation", "crossval")}
     for path, content in ((metrics, document), (summary, figures.summary(document))):
         path.parent.mkdir(parents=True, exist_ok=True)

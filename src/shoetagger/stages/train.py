@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
-from .. import params as parameters
-from ..model import pick_device, save_weights
-from ..settings import Settings
-from ..train import Epoch, epochs_of, fit
+from ..config import params as parameters
+from ..config.settings import Settings
+from ..learning.training.fit import Epoch, epochs_of, fit
+from ..network.devices import pick_device
+from ..network.weights import save_weights
 from .command import progress, run
-from .inputs import Features, Group, Images, SplitTable, open_lesson
-from .runs import start_run
+from .group import Features, Group, Images, SplitTable, open_lesson
+from .mlflow_run import start_run
 
 
 def main(
@@ -26,7 +27,7 @@ def main(
     history: Annotated[Path, typer.Option(help="CSV file of the losses to write")],
 ) -> None:
     """Fit the group's model and write its weights; losses go to MLflow as they come."""
-    from ..plots import learning_curves
+    from ..learning.training.curves import learning_curves
 
     params, settings = parameters.load(Path("params.yaml")), Settings.from_environment()
     device = pick_device(settings.device)

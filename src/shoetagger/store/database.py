@@ -29,10 +29,8 @@ from .rows import StoreAwayError, StoreError
 
 # The revision of `migrations` that this code is written for.
 REVISION = "0002"
-
 BUSY_SECONDS = 60.0
 _WRITER_LOCK = 0x5403_7A66  # an advisory lock of PostgreSQL, the same for all stores
-
 _HOW_TO_MIGRATE = "run `shoetagger migrate`"
 
 
@@ -70,7 +68,7 @@ class Database:
         from alembic.config import Config
 
         config = Config()
-        folder = Path(__file__).parents[1] / "migrations"
+        folder = Path(__file__).parent / "migrations"
         config.set_main_option("script_location", str(folder).replace("%", "%%"))
         with self._told_clearly(missing_is_new=True):
             if self.is_sqlite:
@@ -196,7 +194,7 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _is_known(revision: str) -> bool:
-    folder = Path(__file__).parents[1] / "migrations" / "versions"
+    folder = Path(__file__).parent / "migrations" / "versions"
     return any(file.name.startswith(f"v{revision}_") for file in folder.glob("v*.py"))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple
 
-from shoetagger.errors import PassingError, ShoetaggerError
+from ..errors import PassingError, ShoetaggerError
 
 MoveKind = Literal["promote", "rollback", "manual", "remove"]
 
@@ -218,26 +218,3 @@ class Noted(NamedTuple):
 
     new: int
     refused: int
-
-
-def chain_of(moves: Iterable[Move]) -> list[str]:
-    """Return the bundles that count for one group after its done `moves`, in their order.
-
-    Live first, then the earlier live ones that were not rolled back, latest first. Empty before the
-    first move and after a removal. Moving back by hand to an earlier bundle is a rollback.
-    """
-    stack: list[str] = []
-    removed = False
-    for move in moves:
-        to = move.to_digest
-        removed = to is None
-        if to is None:
-            continue
-        if move.kind == "promote":
-            stack = [digest for digest in stack if digest != to]
-        elif to in stack:
-            del stack[stack.index(to) :]
-        elif move.kind == "rollback":
-            del stack[-1:]
-        stack.append(to)
-    return [] if removed else stack[::-1]

@@ -23,10 +23,9 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
+
 # The arguments nobody uses are SQLAlchemy's signature:
 # ruff: noqa: ARG002
-
-
 class UtcTime(TypeDecorator[datetime]):
     """A point in time: aware in Python, UTC in the database, on SQLite as well as PostgreSQL."""
 

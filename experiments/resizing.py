@@ -1,0 +1,66 @@
+"""Ways to bring a picture to a square, as pictures to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from shoetagger.images.decode import Limits, open_picture
+
+_LONGEST = 512  # pixels that a picture is opened with
+_SIDE = 320  # pixels of the squares, more than any recipe asks for
+_MIDDLE = 224 / 256  # of the shorter side, as the article's Resize(256) and CenterCrop(224) leave
+
+
+def _centre_crop(picture: Image.Image) -> Image.Image:
+    side = _MIDDLE * min(picture.size)
+    left, top = (picture.width - side) / 2, (picture.height - side) / 2
+    box = (left, top, left + side, top + side)
+    return picture.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC, box=box)
+
+
+def _pad_with_white(picture: Image.Image) -> Image.Image:
+    """Do as the package does: what the other squares are compared with, resampled like them."""
+    return _padded(picture, (255, 255, 255))
+
+
+def _pad_with_border_colour(picture: Image.Image) -> Image.Image:
+    pixels = np.asarray(picture)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    red, green, blue = (int(value) for value in np.median(border, axis=0))
+    return _padded(picture, (red, green, blue))
+
+
+def _padded(picture: Image.Image, fill: tuple[int, int, int]) -> Image.Image:
+    side = max(picture.size)
+    square = Image.new("RGB", (side, side), fill)
+    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    return square.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+
+
+def _stretch(picture: Image.Image) -> Image.Image:
+    return picture.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+
+
+SQUARES: Mapping[str, Callable[[Image.Image], Image.Image]] = {
+    "centre_crop": _centre_crop,
+    "pad_with_white": _pad_with_white,
+    "pad_with_border_colour": _pad_with_border_colour,
+    "stretch": _stretch,
+}
+
+
+def squared(how: str, paths: Sequence[Path], limits: Limits, folder: Path) -> tuple[Path, ...]:
+    """Write each picture as a square PNG under `folder`; return their paths in the same order.
+
+    `how` names one of SQUARES. What lies there already is kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    made = tuple(folder / f"{path.name}.png" for path in paths)
+    for path, square in zip(paths, made, strict=True):
+        if not square.exists():
+            SQUARES[how](open_picture(path.read_bytes(), limits, longest=_LONGEST)).save(square)
+    return made

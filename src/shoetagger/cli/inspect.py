@@ -1,0 +1,188 @@
+"""Commands that show what there is: status, history, export."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..config import params as parameters
+from ..config.settings import Settings
+from ..errors import ShoetaggerError
+from ..store.store import Store
+
+if TYPE_CHECKING:
+    from ..store.rows import Move, RunRow
+    from ..store.store import Store
+
+
+class ExportFormat(StrEnum):
+    CSV = "csv"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+# --- looking ----------------------------------------------------------------------------------
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show the live versions, how far tagging is, and the last night."""
+    settings = Settings.from_environment()
+    groups = list(parameters.load(settings.params_file).groups)
+    with Store(settings.store_url) as store:
+        live, counts = store.ledger.live(), store.current.counts(groups)
+        runs = {"last_night": store.runs.latest(1, "night"), "last_run": store.runs.latest(1)}
+        versions = {v.digest: v.version for v in store.ledger.versions()}
+    document = {
+        "groups": {
+            group: {
+                "version": versions.get(live.get(group, "")),
+                "bundle": live.get(group),
+                **asdict(counts.groups[group]),
+            }
+            for group in groups
+        },
+        "files": {
+            "known": counts.files,
+            "tagged": counts.tagged,
+            "rejected": counts.rejected,
+            "waiting": counts.waiting,
+            "gone": counts.gone,
+        },
+        "pictures": counts.images,
+        **{name: _run(found[0]) if found else None for name, found in runs.items()},
+    }
+    if as_json:
+        typer.echo(json.dumps(document, indent=1))
+    else:
+        _print_status(document)
+
+
+def _run(row: RunRow) -> dict[str, Any]:
+    return {
+        "kind": row.kind,
+        "state": row.state,
+        "started_at": row.started_at.isoformat(),
+        "ended_at": row.ended_at and row.ended_at.isoformat(),
+        "counts": dict(row.counts),
+        "alarms": list(row.alarms),
+    }
+
+
+def _print_status(document: dict[str, Any]) -> None:
+    for group, told in document["groups"].items():
+        version = f"version {told['version']}" if told["bundle"] else "no champion yet"
+        pictures = sum(told[state] for state in ("tagged", "stale", "untagged"))
+        share = f" ({told['tagged'] / pictures:.0%})" if pictures else ""
+        typer.echo(
+            f"{group:<12} {version:<16} {told['tagged']} of {pictures} pictures tagged{share}, "
+            f"{told['stale']} stale, {told['untagged']} untagged"
+        )
+    files = ", ".join(f"{number} {name}" for name, number in document["files"].items())
+    typer.echo(f"{'files':<12} {files}")
+    for name in ("last_night", "last_run"):
+        last, words = document[name], name.replace("_", " ")
+        if last is None:
+            typer.echo(f"{words:<12} none yet")
+            continue
+        counts = ", ".join(f"{number} {what}" for what, number in last["counts"].items())
+        typer.echo(f"{words:<12} {last['kind']} {last['state']}, {last['started_at']}: {counts}")
+        for alarm in last["alarms"]:
+            typer.echo(f"{'':<12} look: {alarm}")
+
+
+def history(
+    group: Annotated[str | None, typer.Argument(help="Only this group, removed ones too.")] = None,
+    picture: Annotated[
+        str | None,
+        typer.Option(help="Which versions tagged this one: a file of the inbox, or an image id."),
+    ] = None,
+    on: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="As of the end of this day, in UTC; else now."),
+    ] = None,
+) -> None:
+    """Show every move of a live version: what, when, by whom and why; or who tagged a picture."""
+    settings = Settings.from_environment()
+    with Store(settings.store_url) as store:
+        versions = {v.digest: f"version {v.version}" for v in store.ledger.versions()}
+        moves = store.ledger.history(group)
+        if group is not None and not moves:
+            parameters.load(settings.params_file).group(group)
+        if picture is not None:
+            _print_tagged(store, _image_id(settings, store, picture), group, on)
+            return
+    if on is not None:
+        raise ShoetaggerError("--on asks about a picture: name one with --picture")
+    for move in moves:
+        _print_move(move, versions)
+    if not moves:
+        typer.echo("no version was ever live")
+
+
+def _print_move(move: Move, versions: Mapping[str, str]) -> None:
+    source = versions.get(move.from_digest or "", "none")
+    target = versions.get(move.to_digest or "", "none")
+    typer.echo(
+        f"{move.created_at:%Y-%m-%d %H:%M} UTC  {move.group}: {move.kind} {source} -> {target} "
+        f"({move.state}) by {move.by}: {move.why}"
+    )
+    origin = [("data", move.data_revision), ("MLflow run", move.mlflow_run)]
+    if told := ", ".join(f"{what} {value}" for what, value in origin if value):
+        typer.echo(f"    {told}")
+
+
+def _image_id(settings: Settings, store: Store, picture: str) -> str:
+    """Return the id of a picture named by the beginning of its id, or by its file."""
+    from ..ingest.inbox import locator_of
+
+    if re.fullmatch(r"[0-9a-f]{8,64}", picture):
+        found = store.current.image_ids(picture, 2)
+        if len(found) == 2:
+            raise ShoetaggerError(f"more than one picture begins with {picture}: write more of it")
+        if found:
+            return found[0]
+    for path in (settings.inbox / picture, Path(picture)):
+        known = store.files.find(locator_of(path))
+        if known is not None and known.image_id is not None:
+            return known.image_id
+    raise ShoetaggerError(
+        f"no picture {picture!r} was tagged: name a file as it lies in {settings.inbox}, or the "
+        "first 8 or more characters of an image id"
+    )
+
+
+def _print_tagged(store: Store, image_id: str, group: str | None, on: datetime | None) -> None:
+    when = datetime.now(UTC)
+    if on is not None:
+        when = min(when, on.replace(tzinfo=UTC) + timedelta(days=1))
+    typer.echo(f"{image_id} as of {when:%Y-%m-%d %H:%M} UTC")
+    found = store.current.tags_at(image_id, when)
+    for name, told in found.items():
+        if group in (None, name):
+            version = f"version {told.version}" if told.version else "no version"
+            state = "corrected by a person" if told.corrected else "stale" if told.stale else "live"
+            typer.echo(f"{name:<12} {version:<16} {state}: {' '.join(told.tags)}")
+    if group not in found if group else not found:
+        typer.echo("no version had tagged it by then")
+
+
+def export(
+    out: Annotated[Path, typer.Argument(help="File to write.")],
+    format: Annotated[ExportFormat, typer.Option(help="What to write.")] = ExportFormat.CSV,
+) -> None:
+    """Write the current tags of all pictures to one file."""
+    from ..publishing.export import export as write
+
+    settings = Settings.from_environment()
+    groups = parameters.load(settings.params_file).groups
+    with Store(settings.store_url) as store:
+        rows = write(store, groups, format.value, out, inbox=settings.inbox)
+    typer.echo(f"{rows} pictures written to {out}")

@@ -1,0 +1,69 @@
+"""Commands about the label sheet: validate, audit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import astuple, fields
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..config import params as parameters
+from ..config.settings import Settings
+
+
+def validate(
+    data: Annotated[
+        Path | None, typer.Argument(help="Folder with images/ and the label sheet.")
+    ] = None,
+) -> None:
+    """Check the label sheet and the pictures it names; all faults in one report."""
+    from ..images.decode import Limits, unreadable
+    from ..learning.dataset.labels import find_sheet, read_labels
+
+    settings = Settings.from_environment()
+    options = parameters.load(settings.params_file)
+    folder = data or settings.repo / "data"
+    limits = Limits.of(options.images)
+    labels = read_labels(
+        find_sheet(folder),
+        folder / "images",
+        options.tags,
+        unreadable=lambda path: unreadable(path, limits),
+    )
+    for warning in labels.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(f"{len(labels.names)} labelled pictures, {len(labels.tags)} tags: no faults")
+
+
+def audit(
+    out: Annotated[Path, typer.Argument(help="Folder to write to.")] = Path("audit"),
+) -> None:
+    """List the cells of the label sheet to look at again, as a table and a page of pictures."""
+    from ..atomic import replacing
+    from ..learning.audit import findings as auditing
+    from ..learning.audit.page import audit_page, audit_sections
+    from ..publishing.pages import style
+    from ..publishing.tables import csv_line
+
+    settings = Settings.from_environment()
+    options, repo = parameters.load(settings.params_file), settings.repo
+    images = repo / "data" / "images"
+    found = auditing.findings(options, repo / "split", repo / "crossval", images)
+    sections = audit_sections(found, options.audit.shown)
+    shown = [finding for section in sections for finding in section.findings]
+    thumbnails = auditing.thumbnails(shown, images, options)
+    columns = [field.name for field in fields(auditing.Finding)]
+    lines = [columns, *(["" if v is None else str(v) for v in astuple(f)] for f in found)]
+    out.mkdir(parents=True, exist_ok=True)
+    for name, content in {
+        "audit.csv": b"".join(map(csv_line, lines)),
+        "audit.html": audit_page(sections, thumbnails).encode(),
+        "style.css": style(options.groups).encode(),
+    }.items():
+        with replacing(out / name) as file:
+            file.write(content)
+    kinds = Counter(finding.kind for finding in found)
+    typer.echo(", ".join(f"{kind} {count}" for kind, count in kinds.items()) or "no findings")
+    typer.echo(f"written to {out / 'audit.html'} and audit.csv beside it")

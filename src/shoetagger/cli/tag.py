@@ -1,0 +1,188 @@
+"""`shoetagger tag`: tags files with bundles or champions, and stores nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+from tqdm import tqdm
+
+from ..config import params as parameters
+from ..config.settings import Settings
+from ..errors import ShoetaggerError
+from ..store.store import Store
+
+if TYPE_CHECKING:
+    from ..inference.engine import Answer, Engine
+    from ..ingest.pool import Decoded
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+# --- tagging ----------------------------------------------------------------------------------
+def tag(
+    paths: Annotated[
+        list[Path], typer.Argument(exists=True, help="Pictures, or folders of them (recursively).")
+    ],
+    format: Annotated[Format, typer.Option(help="How to print the tags.")] = Format.TABLE,
+    bundle: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True, file_okay=False, help="Use this bundle (models/color); may be repeated."
+        ),
+    ] = None,
+) -> None:
+    """Tag pictures with the champions, or with the bundles named; nothing is stored."""
+    from ..inference.engine import Engine
+    from ..ingest.batches import asked_ahead, batched, decode_pool
+
+    settings = Settings.from_environment()
+    options = parameters.load(settings.params_file)
+    directories, versions = (bundle, {}) if bundle else _champions(settings, options)
+    engine = Engine(directories, settings.device, options.tag.precision)
+    groups = [b.group for b in engine.bundles]
+    if twice := {group for group in groups if groups.count(group) > 1}:
+        raise ShoetaggerError(
+            f"two bundles of group {', '.join(sorted(twice))} were named: name one a group"
+        )
+    numbers = {b.group: versions.get(b.digest, b.digest[:12]) for b in engine.bundles}
+    files = list(_files(paths))
+    out = _Output(format, sys.stdout, list(numbers))
+    # What a person names may be a link, wherever it leads, and is judged as it is now.
+    pool = decode_pool(options, engine.transforms, Path("/"), settle_seconds=0.0)
+    with pool, _bar(len(files)) as bar:
+        # The same file named twice is two lines: results come in the order given.
+        names = iter(files)
+        batches = batched(pool.run(locator for _, locator in files), options.tag.batch_size)
+        for batch, answers in asked_ahead(batches, partial(_answers, engine)):
+            for line in _lines(engine, batch, answers, [next(names)[0] for _ in batch], numbers):
+                out.write(line)
+            bar.update(len(batch))
+    out.close()
+
+
+def _champions(settings: Settings, options: parameters.Params) -> tuple[list[Path], dict[str, str]]:
+    """Return the folders of the live bundles, and their versions by digest."""
+    from ..promotion import versions as versions_module
+
+    with Store(settings.store_url) as store:
+        live = store.ledger.live()
+        digests = [live[group] for group in options.groups if group in live]
+        versions = {v.digest: v.version or "?" for v in store.ledger.versions()}
+    if not digests:
+        raise ShoetaggerError(
+            "no champion yet: train first (`make demo`, or trigger train_tag_models), or name "
+            "bundles that `dvc repro` made: --bundle models/color"
+        )
+    return [versions_module.bundle_directory(settings, digest) for digest in digests], versions
+
+
+def _files(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    """Yield the name to print and the locator of every file named or found in a folder named."""
+    from ..ingest.inbox import locator_of, path_of, scan
+
+    for path in paths:
+        if not path.is_dir():
+            yield str(path), locator_of(path)
+            continue
+        found = sorted(arrival.locator for arrival in scan(path))
+        absolute = path_of(locator_of(path))
+        for locator in found:
+            yield str(path / path_of(locator).relative_to(absolute)), locator
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What is said of one file."""
+
+    path: str
+    image_id: str | None
+    rejected: str | None
+    answers: dict[str, Answer]  # by group
+    scores: dict[str, float]  # by tag
+    versions: dict[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        if self.rejected is not None:
+            return {"path": self.path, "rejected": self.rejected}
+        return {
+            "path": self.path,
+            "image_id": self.image_id,
+            "tags": {group: list(answer.tags) for group, answer in self.answers.items()},
+            "scores": self.scores,
+            "versions": self.versions,
+        }
+
+
+def _answers(engine: Engine, batch: list[Decoded]) -> dict[str, list[Answer]]:
+    from ..ingest.batches import stack_views
+
+    good = [decoded for decoded in batch if decoded.views is not None]
+    return engine.answer(stack_views(engine, good)) if good else {}
+
+
+def _lines(
+    engine: Engine,
+    batch: list[Decoded],
+    answers: dict[str, list[Answer]],
+    names: list[str],
+    versions: dict[str, str],
+) -> Iterator[_Line]:
+    place = 0
+    for decoded, name in zip(batch, names, strict=True):
+        if decoded.views is None:
+            yield _Line(name, None, decoded.rejected or decoded.why or "unreadable", {}, {}, {})
+            continue
+        told = [(bundle, answers[bundle.digest][place]) for bundle in engine.bundles]
+        scores = {t: score for b, a in told for t, score in zip(b.tags, a.scores, strict=True)}
+        by_group = {bundle.group: answer for bundle, answer in told}
+        yield _Line(name, decoded.image_id, None, by_group, scores, versions)
+        place += 1
+
+
+class _Output:
+    """Prints lines in one of the formats, as they come."""
+
+    def __init__(self, format: Format, stream: TextIO, groups: list[str]) -> None:
+        self._format, self._stream, self._groups = format, stream, groups
+        # Names of files may hold bytes that are no text; they are shown escaped, never refused.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+        self._rows = csv.writer(stream, lineterminator="\n")
+        if format is Format.CSV:
+            self._rows.writerow(["path", "image_id", *groups, "rejected"])
+
+    def write(self, line: _Line) -> None:
+        from ..publishing.tables import defused, printable
+
+        if self._format is Format.JSONL:
+            print(json.dumps(line.as_dict()), file=self._stream)
+        elif self._format is Format.CSV:
+            tags = [" ".join(line.answers[g].tags) if line.answers else "" for g in self._groups]
+            self._rows.writerow(
+                map(defused, [line.path, line.image_id or "", *tags, line.rejected or ""])
+            )
+        elif line.rejected is not None:
+            print(f"{printable(line.path)}\n    rejected: {line.rejected}", file=self._stream)
+        else:
+            groups = [f"{g}: {' '.join(a.tags)}" for g, a in line.answers.items()]
+            print(f"{printable(line.path)}\n    {' | '.join(groups)}", file=self._stream)
+
+    def close(self) -> None:
+        self._stream.flush()
+
+
+def _bar(total: int) -> tqdm[Any]:
+    return tqdm(total=total, desc="tagging", unit=" files", disable=None, dynamic_ncols=True)

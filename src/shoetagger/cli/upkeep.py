@@ -1,0 +1,135 @@
+"""Commands that change state: night, rollback, retry, forget, backup, restore, sync, migrate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from tqdm import tqdm
+
+from ..config import params as parameters
+from ..config.settings import Settings, without_password
+from ..errors import ShoetaggerError
+from ..store.store import Store
+
+
+def night() -> None:
+    """Do the nightly job now, without Airflow: tag what is new in the inbox, then publish."""
+    from ..orchestration.nightly import night as run_night
+
+    settings = Settings.from_environment()
+    with tqdm(desc="tagging", unit=" pictures", disable=None, dynamic_ncols=True) as bar:
+
+        def progress(pictures: int) -> None:
+            bar.update(pictures)
+
+        summary = run_night(settings, "manual", progress)
+    typer.echo(str(summary))
+    if summary.alarms:
+        raise ShoetaggerError(f"published, but look: {'; '.join(summary.alarms)}")
+
+
+# --- upkeep -----------------------------------------------------------------------------------
+def rollback(
+    group: Annotated[str, typer.Argument(help="The group to move back.")],
+    why: Annotated[str, typer.Option(help="The reason, for the ledger.")],
+    to: Annotated[
+        str | None, typer.Option(help="The version to go back to; else the one before.")
+    ] = None,
+) -> None:
+    """Make an earlier version live again: its predictions count at once, no model runs."""
+    from ..config.settings import user
+    from ..promotion import moves
+    from ..publishing import publication
+
+    settings = Settings.from_environment()
+    parameters.load(settings.params_file).group(group)
+    version = moves.rollback(settings, group, to=to, by=user(), why=why)
+    typer.echo(f"{group}: version {version} is live")
+    counts = publication.publish_changes(settings)
+    typer.echo(f"{counts['days']} days published again")
+
+
+def retry(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Rejected files of the inbox; else all of them.")
+    ] = None,
+) -> None:
+    """Let the next night look again at rejected files, changed or not."""
+    from ..ingest.inbox import locator_of
+
+    with Store(Settings.from_environment().store_url) as store:
+        waiting = store.files.retry([locator_of(file) for file in files] if files else None)
+    typer.echo(f"{waiting} files wait for the next night")
+
+
+def forget(
+    image_id: Annotated[str, typer.Argument(help="The picture's id, as `export` tells it.")],
+) -> None:
+    """Erase what was derived from a picture: tags, corrections, thumbnail, rows of tables.
+
+    Its bytes are not tagged again, whatever the name, until `retry` names a file that holds them.
+    The file in the inbox, exports made by hand and backups are yours to remove.
+    """
+    from ..publishing.publication import forget as erase
+
+    counts = erase(Settings.from_environment(), image_id)
+    typer.echo(f"{image_id} is forgotten; {counts['days']} days published again")
+
+
+def backup(out: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
+    """Write the store and MLflow's runs, versions and models to one file, while they are in use."""
+    from ..ops.backup import backup as write
+
+    settings = Settings.from_environment()
+    manifest = write(settings, out)
+    if manifest["artifacts"] is None:
+        typer.echo(
+            f"MLflow at {without_password(settings.tracking_uri)} is left out: back it up there",
+            err=True,
+        )
+    typer.echo(f"{len(manifest['sha256'])} files, {out.stat().st_size:,} bytes written to {out}")
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="What backup wrote.")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put it in the place of what is there.")
+    ] = False,
+) -> None:
+    """Put a backup's store and registry in place, and publish all days anew; servers are down."""
+    from ..ops.backup import restore as put_back
+    from ..ops.processes import marked_processes
+    from ..publishing import publication
+
+    settings = Settings.from_environment()
+    if marked_processes(settings):
+        raise ShoetaggerError("the servers are running: `make down`, then restore")
+    manifest = put_back(settings, file, replace=replace)
+    counts = publication.publish_changes(settings, every_day=True)
+    typer.echo(f"restored as of {manifest['made_at']}; {counts['days']} days published again")
+
+
+def sync() -> None:
+    """Send MLflow what waits in the outbox."""
+    from ..tracking.run import sync as send
+    from ..tracking.run import trim
+
+    settings = Settings.from_environment()
+    report = send(settings.tracking_uri, settings.outbox, settings.artifacts)
+    given_up = trim(settings.outbox, parameters.load(settings.params_file).keep.outbox_mb)
+    waiting = report.waiting - len(given_up)
+    typer.echo(f"{report.sent} runs sent, {waiting} waiting in {settings.outbox}")
+
+
+def migrate() -> None:
+    """Make the store's tables and MLflow's, or bring older ones up to date."""
+    from ..tracking.connection import prepare
+
+    settings = Settings.from_environment()
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with Store(settings.store_url) as store:
+        store.migrate()
+    prepare(settings.tracking_uri)
+    typer.echo("store and MLflow are up to date")

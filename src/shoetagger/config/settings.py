@@ -1,0 +1,151 @@
+"""Where things are: read once from the environment, with embedded defaults inside the repo."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from getpass import getuser
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ..errors import ShoetaggerError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The places of one installation; see the README's table of environment variables."""
+
+    repo: Path
+    home: Path
+    inbox: Path
+    # These may hold a secret.
+    store_url: str = field(repr=False)
+    tracking_uri: str = field(repr=False)
+    device: str
+    notify_url: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """Read every place from `environ`; an unset or empty variable takes its default."""
+        repo = find_repo(environ.get("SHOETAGGER_REPO") or None)
+        home = Path(environ.get("SHOETAGGER_HOME") or repo / ".shoetagger").absolute()
+        device = environ.get("SHOETAGGER_DEVICE") or "auto"
+        if device not in ("auto", "cpu") and not device.startswith("cuda"):
+            raise ShoetaggerError(
+                f"SHOETAGGER_DEVICE={device!r} is not a device: use auto, cpu, cuda or cuda:N"
+            )
+        return cls(
+            repo=repo,
+            home=home,
+            inbox=Path(environ.get("SHOETAGGER_INBOX") or home / "inbox").absolute(),
+            store_url=_absolute(environ.get("SHOETAGGER_STORE_URL"))
+            or sqlite_url(home / "store.db"),
+            tracking_uri=_absolute(environ.get("MLFLOW_TRACKING_URI")) or _mlflow_database(home),
+            device=device,
+            notify_url=_webhook(environ.get("SHOETAGGER_NOTIFY_URL")),
+        )
+
+    @property
+    def params_file(self) -> Path:
+        return self.repo / "params.yaml"
+
+    @property
+    def mlflow_database(self) -> str:
+        """URL of the embedded database that MLflow keeps runs and versions in."""
+        return _mlflow_database(self.home)
+
+    @property
+    def artifacts(self) -> Path:
+        """Root of the models and figures that MLflow keeps, read alike by server and clients."""
+        return self.home / "mlflow" / "artifacts"
+
+    @property
+    def outbox(self) -> Path:
+        """What MLflow has not been told yet."""
+        return self.home / "outbox"
+
+    @property
+    def checkouts(self) -> Path:
+        """Checkouts of the commits that the training DAG works on."""
+        return self.home / "checkouts"
+
+    @property
+    def bundles(self) -> Path:
+        """Local cache of registered bundles, one folder a digest."""
+        return self.home / "bundles"
+
+    @property
+    def published(self) -> Path:
+        """Parquet, CSV and pages that others read."""
+        return self.home / "published"
+
+
+def _webhook(url: str | None) -> str | None:
+    """Return the address to call, checked; the message does not show it, for it may be secret."""
+    if not url:
+        return None
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or not url.isprintable() or " " in url:
+        raise ShoetaggerError(
+            "SHOETAGGER_NOTIFY_URL is no web address: it looks like https://host/path"
+        )
+    return url
+
+
+def _mlflow_database(home: Path) -> str:
+    return sqlite_url(home / "mlflow" / "mlflow.db")
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the URL of a SQLite file; `%` and `?` in its path would mean something else."""
+    return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
+
+
+def without_password(url: str) -> str:
+    """Return a URL as people may see it: without who is let in, and by which password or token."""
+    place = urlsplit(url).netloc
+    if "@" not in place:
+        return url
+    return url.replace(place, place.rpartition("@")[2], 1)
+
+
+def _absolute(url: str | None) -> str:
+    """Return a URL whose SQLite file, if it is one, every process finds alike."""
+    scheme, relative, path = (url or "").partition("sqlite:///")
+    if scheme or not relative or not path or path.startswith((":", "/", "file:")):
+        return url or ""
+    return f"sqlite:///{Path(path).absolute()}"
+
+
+def find_repo(named: str | None) -> Path:
+    """Return the repo to work in: the one named, else around the working directory, else ours.
+
+    A repo is a folder with `params.yaml` and `dvc.yaml`.
+    """
+    if named:
+        if not (Path(named) / "params.yaml").is_file():
+            raise ShoetaggerError(
+                f"SHOETAGGER_REPO={named} holds no params.yaml: name the folder of the project"
+            )
+        return Path(named).absolute()
+    here = Path.cwd()
+    source_tree = Path(__file__).absolute().parents[3]
+    for folder in (here, *here.parents, source_tree):
+        if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
+            return folder
+    raise ShoetaggerError(
+        f"no project around {here}: change into the repo, or set SHOETAGGER_REPO to its folder"
+    )
+
+
+def user() -> str:
+    """Return who is at work here, for runs and the ledger."""
+    try:
+        return getuser()
+    except (KeyError, OSError):  # a user id without a name, as containers have
+        return str(os.getuid())

@@ -1,0 +1,216 @@
+"""Airflow's REST API, as far as the demo and the tests need it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ..config.settings import Settings
+from ..errors import ShoetaggerError
+from ..ops.environment import Ports, Say, log_file, task_logs
+from ..ops.servers import credentials
+
+PATIENCE = 60.0  # seconds without an answer of Airflow
+
+
+class DemoError(ShoetaggerError):
+    """A step of the demo failed; the message says which, and where its log is."""
+
+
+# --- Airflow --------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class TaskState:
+    """One task instance of a run as Airflow tells it; `name` is for people."""
+
+    task_id: str
+    map_index: int
+    name: str
+    state: str | None
+    try_number: int
+    seconds: float | None
+
+    @classmethod
+    def from_answer(cls, answer: Mapping[str, Any]) -> TaskState:
+        name = answer["task_id"].rpartition(".")[2]
+        if answer["map_index"] >= 0:
+            name += f" {answer.get('rendered_map_index') or answer['map_index']}"
+        return cls(
+            task_id=answer["task_id"],
+            map_index=answer["map_index"],
+            name=name,
+            state=answer["state"],
+            try_number=answer["try_number"],
+            seconds=answer.get("duration"),
+        )
+
+
+@dataclass
+class Airflow:
+    """Airflow's REST API, as far as the demo and the tests need it."""
+
+    settings: Settings
+    ports: Ports
+    _client: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._client = httpx.Client(base_url=self.ports.airflow_url, timeout=30)
+        user, password = credentials(self.settings)
+        answer = self._ask("POST", "/auth/token", {"username": user, "password": password})
+        self._client.headers["Authorization"] = f"Bearer {answer['access_token']}"
+
+    def trigger(self, dag: str, conf: Mapping[str, Any], patience: float = 120.0) -> str:
+        """Start a run of a DAG, as soon as Airflow knows the DAG; returns the run's id."""
+        deadline = time.monotonic() + patience
+        while (found := self._find(f"/api/v2/dags/{dag}")) is None:
+            if time.monotonic() > deadline:
+                raise DemoError(f"Airflow does not know the DAG {dag}: {self._import_errors()}")
+            time.sleep(1)
+        if found["is_paused"]:  # a run of a paused DAG would wait for ever
+            self._ask("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
+        body = {"logical_date": None, "conf": dict(conf)}
+        return str(self._ask("POST", f"/api/v2/dags/{dag}/dagRuns", body)["dag_run_id"])
+
+    def follow(self, dag: str, run: str, say: Say, patience: float = 3600.0) -> list[TaskState]:
+        """Wait for a run's end and tell what happens; returns its tasks.
+
+        Raises DemoError that names the tasks that failed, with the ends of their logs.
+        """
+        begun, told = time.monotonic(), time.monotonic()
+        seen: dict[tuple[str, int], object] = {}
+        said: dict[tuple[str, int], object] = {}
+        while True:
+            state = self._ask("GET", f"/api/v2/dags/{dag}/dagRuns/{run}")["state"]
+            tasks = self.tasks(dag, run)
+            passed = clock(time.monotonic() - begun)
+            for task in tasks:
+                key, now = (task.task_id, task.map_index), (task.state, task.try_number)
+                # A task that has just begun may not have its name yet, and may soon be done.
+                fresh = task.state == "running" and seen.get(key) != now
+                seen[key] = now
+                if fresh or said.get(key) == now:
+                    continue
+                said[key] = now
+                if line := _event(task):
+                    say(f"      {passed}  {line}")
+                    told = time.monotonic()
+                    if task.state in ("failed", "up_for_retry"):
+                        say(f"             log: {self.log_file(dag, run, task)}")
+            if state == "success":
+                return tasks
+            if state == "failed":
+                raise DemoError(self._failure(dag, run, tasks))
+            if time.monotonic() - begun > patience:
+                raise DemoError(f"{dag} has not ended after {patience / 60:.0f} minutes")
+            if time.monotonic() - told > 20:
+                running = [task.name for task in tasks if task.state == "running"]
+                say(f"      {passed}  ... {', '.join(running) or 'waiting'}")
+                told = time.monotonic()
+            time.sleep(1)
+
+    def tasks(self, dag: str, run: str) -> list[TaskState]:
+        """Return the task instances of a run that there are so far."""
+        path = f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances"
+        answer = self._ask("GET", path, query={"limit": 1000, "order_by": "start_date"})
+        return [TaskState.from_answer(task) for task in answer["task_instances"]]
+
+    def log_file(self, dag: str, run: str, task: TaskState) -> Path:
+        """Return where the log of the last try of a task lies."""
+        folder = task_logs(self.settings) / f"dag_id={dag}" / f"run_id={run}"
+        folder /= f"task_id={task.task_id}"
+        if task.map_index >= 0:
+            folder /= f"map_index={task.map_index}"
+        return folder / f"attempt={task.try_number}.log"
+
+    def _failure(self, dag: str, run: str, tasks: Sequence[TaskState]) -> str:
+        failed = [task for task in tasks if task.state == "failed"]
+        parts = [f"{dag} failed" if failed else f"{dag} failed before any task did"]
+        for task in failed:
+            log = self.log_file(dag, run, task)
+            parts.append(f"task {task.name}: {_reason(log)}\n  log: {log}")
+        return "\n".join(parts)
+
+    def _import_errors(self) -> str:
+        errors = self._ask("GET", "/api/v2/importErrors")["import_errors"]
+        if not errors:
+            log = log_file(self.settings, "dag-processor")
+            return f"it finds no such file in {self.settings.repo / 'dags'}; see {log}"
+        return "\n".join(f"{error['filename']}:\n{error['stack_trace']}" for error in errors)
+
+    def _find(self, path: str) -> Any:
+        return self._ask("GET", path, missing=True)
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        missing: bool = False,
+    ) -> Any:
+        """Ask once; while Airflow is too busy to answer, a reading question is asked again."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                answer = self._client.request(method, path, json=body, params=query)
+                if answer.status_code < 500:
+                    break
+                trouble = f"status {answer.status_code}"
+            except httpx.TransportError as error:
+                trouble = str(error) or type(error).__name__
+            if method != "GET" or time.monotonic() > deadline:
+                raise DemoError(
+                    f"Airflow does not answer at {self.ports.airflow_url} ({trouble}); "
+                    f"its log is {log_file(self.settings, 'api-server')}"
+                )
+            time.sleep(2)
+        if missing and answer.status_code == 404:
+            return None
+        if answer.is_error:
+            raise DemoError(f"Airflow refuses {method} {path}: {answer.text}")
+        return answer.json()
+
+
+def _event(task: TaskState) -> str | None:
+    """Return what to say of a task that has just come into its state; None for nothing."""
+    took = f" ({clock(task.seconds)})" if task.seconds else ""
+    match task.state:
+        case "running":
+            return f"{task.name}: running"
+        case "success":
+            return f"{task.name}: done{took}"
+        case "skipped":
+            return f"{task.name}: skipped"
+        case "up_for_retry":
+            return f"{task.name}: failed, will be tried again"
+        case "failed":
+            return f"{task.name}: FAILED{took}"
+        case _:
+            return None
+
+
+def _reason(log: Path) -> str:
+    """Return the last error that a task's log tells of, in one paragraph."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return "it left no log"
+    for line in reversed(lines):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and entry.get("level") in ("error", "critical"):
+            details = entry.get("error_detail") or [{}]
+            return str(details[-1].get("exc_value") or entry.get("event"))
+    return lines[-1] if lines else "its log is empty"
+
+
+def clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

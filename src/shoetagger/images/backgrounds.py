@@ -1,0 +1,135 @@
+"""Finds the plain ground behind a shoe, and draws other grounds."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Square = NDArray[np.uint8]  # (S, S, 3)
+
+
+# --- backgrounds ----------------------------------------------------------------------------
+_PLAIN = 12  # levels a channel that a studio background may differ from its border's colour
+_SOFTEN = ImageFilter.BoxBlur(1)
+_STEEPER = [max(0, min(255, (level - 96) * 255 // 144)) for level in range(256)]
+
+
+def shoe_mask(picture: Image.Image) -> Square | None:
+    """Return the shoe's opacity, (H, W) uint8, or None where the background is not plain.
+
+    Background is what differs little from the border's colour and hangs together with the border.
+    """
+    pixels = np.asarray(picture).astype(np.int16)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    colour = np.median(border, axis=0).astype(np.int16)
+    if (np.abs(border - colour).max(axis=1) <= _PLAIN).mean() < 0.8:
+        return None
+    # A wider step would take the light parts of white shoes along.
+    background = _joined_to_border(np.abs(pixels - colour).max(axis=2) <= _PLAIN)
+    if not 0.1 < background.mean() < 0.97:
+        return None
+    # The blur makes the edge soft; the steeper scale keeps it on the shoe, off the old ground.
+    opacity = Image.fromarray(np.where(background, np.uint8(0), np.uint8(255)))
+    return np.asarray(opacity.filter(_SOFTEN).point(_STEEPER))
+
+
+def _joined_to_border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the part of `mask` that can be reached from the border by steps within `mask`."""
+    rows, columns = _runs(mask), _runs(mask.T)
+    reached = np.zeros_like(mask)
+    reached[[0, -1]], reached[:, [0, -1]] = mask[[0, -1]], mask[:, [0, -1]]
+    count = -1
+    while count != (count := int(reached.sum())):
+        # A run that is touched anywhere is reached as a whole: few rounds, not one a pixel.
+        reached = _spread(reached, rows) & mask
+        reached = _spread(reached.T, columns).T & mask
+    return reached
+
+
+def _runs(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Number the horizontal runs of equal pixels: (H, W)."""
+    starts = np.ones(mask.shape, dtype=bool)
+    starts[:, 1:] = mask[:, 1:] != mask[:, :-1]
+    return np.cumsum(starts).reshape(mask.shape) - 1
+
+
+def _spread(reached: NDArray[np.bool_], runs: NDArray[np.int64]) -> NDArray[np.bool_]:
+    touched = np.zeros(int(runs[-1, -1]) + 1, dtype=bool)
+    touched[runs[reached]] = True
+    return touched[runs]
+
+
+def draw_background(size: int, rng: np.random.Generator) -> Square:
+    """Draw a ground to put a shoe on: noise, gradient, boards, carpet or tiles; (size, size, 3)."""
+    kinds = (_noise, _gradient, _boards, _carpet, _tiles)
+    ground = kinds[rng.integers(len(kinds))](size, rng)  # (S, S, 3) or (S, S, 1), around 0..1
+    return (np.clip(ground, 0, 1) * 255).astype(np.uint8)
+
+
+def _clouds(size: int, cells: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return smooth noise in 0..1 with about `cells` (down, across) bumps, (S, S, 1)."""
+    coarse = rng.random(cells, dtype=np.float32)
+    smooth = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(smooth)[..., None]
+
+
+def _colour(rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return a muted colour, from near black to near white; shoes are the colourful things."""
+    grey = rng.uniform(0.1, 0.95)
+    return np.clip(grey + rng.normal(0, 0.08, size=3), 0, 1).astype(np.float32)
+
+
+def _wood(rng: np.random.Generator) -> NDArray[np.float32]:
+    light = rng.uniform(0.25, 0.9)
+    return (light * np.array([1.0, rng.uniform(0.7, 0.9), rng.uniform(0.4, 0.75)])).astype(
+        np.float32
+    )
+
+
+def _noise(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    cells = int(rng.integers(2, 24))
+    blend = _clouds(size, (cells, cells), rng)
+    return _colour(rng) * blend + _colour(rng) * (1 - blend)
+
+
+def _gradient(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    angle = rng.uniform(0, 2 * math.pi)
+    line = np.linspace(-0.5, 0.5, size, dtype=np.float32)
+    across, down = np.float32(math.cos(angle)), np.float32(math.sin(angle))
+    slope = across * line[None, :, None] + down * line[:, None, None] + np.float32(0.5)
+    return _colour(rng) * slope + _colour(rng) * (1 - slope)
+
+
+def _boards(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    board = int(rng.integers(max(2, size // 12), max(3, size // 4)))
+    row = (np.arange(size) + rng.integers(board)) // board
+    shade = rng.normal(1, 0.08, size=row[-1] + 1).astype(np.float32)[row][:, None, None]
+    grain = 1 + 0.2 * (_clouds(size, (min(size, 96), 4), rng) - 0.5)
+    seam = np.where(np.diff(row, prepend=row[0]) > 0, 0.55, 1).astype(np.float32)[:, None, None]
+    floor = _wood(rng) * shade * grain * seam
+    return np.asarray(floor.transpose(1, 0, 2) if rng.random() < 0.5 else floor)
+
+
+def _carpet(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    tuft = rng.normal(0, rng.uniform(0.04, 0.12), size=(size, size, 1)).astype(np.float32)
+    worn = 0.2 * (_clouds(size, (4, 4), rng) - 0.5)
+    return _colour(rng) + tuft + worn
+
+
+def _tiles(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    tile = int(rng.integers(max(3, size // 8), max(4, size // 2)))
+    down = (np.arange(size) + rng.integers(tile)) // tile
+    across = (np.arange(size) + rng.integers(tile)) // tile
+    shade = rng.normal(1, 0.05, size=(down[-1] + 1, across[-1] + 1)).astype(np.float32)
+    floor: NDArray[np.float32] = _colour(rng) * shade[down][:, across][..., None]
+    floor = floor + 0.08 * (_clouds(size, (8, 8), rng) - 0.5)
+    joint = _colour(rng)
+    floor[np.diff(down, prepend=down[0]) > 0] = joint
+    floor[:, np.diff(across, prepend=across[0]) > 0] = joint
+    return floor

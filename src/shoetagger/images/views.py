@@ -1,0 +1,183 @@
+"""Bytes to safe RGB pictures, and pictures to the squares that models see.
+
+What training sees and what the night sees stand side by side: `training_view`, `tagging_view`.
+This module runs in small worker processes and in the registered model: no torch here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from ..errors import ShoetaggerError
+from .backgrounds import draw_background, shoe_mask
+
+if TYPE_CHECKING:
+    from ..config.recipe import Augment
+    from .backgrounds import Square
+
+
+class TransformError(ShoetaggerError):
+    """A stored tagging transform has unknown, missing or wrong values."""
+
+
+@dataclass(frozen=True)
+class Transform:
+    """The tagging transform: the whole picture fitted into a padded square of `size` pixels.
+
+    `fill` (0..255) is the padding; `mean` and `std` are for pixels in 0..1 and belong to the
+    model, which normalises. It is part of the bundle and of the digest of every prefix.
+    """
+
+    size: int = 224
+    fill: int = 255
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values that `from_dict` takes back."""
+        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Transform:
+        """Check and take back what `as_dict` gave; raises TransformError that names the key."""
+        names = [field.name for field in fields(cls)]
+        if set(values) != set(names):
+            raise TransformError(
+                f"transform: the keys are {', '.join(names)}, not {', '.join(map(str, values))}"
+            )
+        if type(values["size"]) is not int or not 1 <= values["size"] <= 4096:
+            raise TransformError(f"transform.size: {values['size']!r} is not in 1..4096")
+        if type(values["fill"]) is not int or not 0 <= values["fill"] <= 255:
+            raise TransformError(f"transform.fill: {values['fill']!r} is not in 0..255")
+        return cls(
+            size=values["size"],
+            fill=values["fill"],
+            mean=_three_numbers(values["mean"], "mean", least=-math.inf),
+            std=_three_numbers(values["std"], "std", least=1e-6),
+        )
+
+
+def _three_numbers(value: object, key: str, *, least: float) -> tuple[float, float, float]:
+    if (
+        not isinstance(value, list | tuple)
+        or len(value) != 3
+        or not all(type(x) in (int, float) and math.isfinite(x) and x >= least for x in value)
+    ):
+        raise TransformError(f"transform.{key}: {value!r} is not three numbers that make sense")
+    return float(value[0]), float(value[1]), float(value[2])
+
+
+# --- picture to square ----------------------------------------------------------------------
+def tagging_view(picture: Image.Image, transform: Transform) -> Square:
+    """Fit the whole picture, antialiased, into the middle of a square padded with `fill`.
+
+    Takes an RGB picture; returns (size, size, 3) uint8.
+    """
+    size = transform.size
+    fitted = fit_longest(picture, size)
+    view = np.full((size, size, 3), transform.fill, dtype=np.uint8)
+    top, left = (size - fitted.height) // 2, (size - fitted.width) // 2
+    view[top : top + fitted.height, left : left + fitted.width] = np.asarray(fitted)
+    return view
+
+
+def training_view(
+    picture: Image.Image, transform: Transform, augment: Augment, rng: np.random.Generator
+) -> Square:
+    """Draw a random change of what `tagging_view` shows; `augment` says how strong each may be.
+
+    The same picture and the same state of `rng` give the same (size, size, 3) uint8.
+    A picture whose longer side is about twice the size is quickest.
+    """
+    size = transform.size
+    # Every number is drawn in every view: a changed strength leaves the other draws alone.
+    zoom, shift_x, shift_y, turn, *tone = rng.uniform(-1, 1, size=9)
+    flip, erase, replace = rng.uniform(size=3) < (augment.flip, augment.erase, augment.background)
+
+    fitted = fit_longest(picture, max(1, round(size * augment.min_scale ** (zoom / 2))))
+    shoe = shoe_mask(fitted) if replace else None
+    if shoe is not None:
+        fitted.putalpha(Image.fromarray(shoe))
+    elif augment.rotate:
+        fitted.putalpha(255)
+    placed = _place(fitted, size, (shift_x, shift_y), turn * augment.rotate, flip=bool(flip))
+    if shoe is not None:
+        ground = Image.fromarray(draw_background(size, rng))
+    else:
+        ground = Image.new("RGB", (size, size), (transform.fill,) * 3)
+    ground.paste(placed, mask=placed.getchannel("A") if placed.mode == "RGBA" else None)
+    view = np.array(ground.convert("RGB", _tones(ground, augment, tone)))
+    if erase:
+        _erase(view, rng)
+    return view
+
+
+def fit_longest(picture: Image.Image, longest: int) -> Image.Image:
+    scale = longest / max(picture.size)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    return picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+
+
+def _place(
+    fitted: Image.Image, size: int, shift: tuple[float, float], degrees: float, *, flip: bool
+) -> Image.Image:
+    """Turn about the middle and shift by a share (-1..1) of the room there is, in a square."""
+    if flip:
+        fitted = fitted.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    # A picture smaller than the square moves within it, a larger one shows another part.
+    x = (size - fitted.width) / 2 + shift[0] * abs(size - fitted.width) / 2
+    y = (size - fitted.height) / 2 + shift[1] * abs(size - fitted.height) / 2
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    middle_x, middle_y = x + fitted.width / 2, y + fitted.height / 2
+    # From a pixel of the square back to a pixel of the picture.
+    back = (
+        cos,
+        sin,
+        fitted.width / 2 - cos * middle_x - sin * middle_y,
+        -sin,
+        cos,
+        fitted.height / 2 + sin * middle_x - cos * middle_y,
+    )
+    if fitted.mode == "RGB":
+        fitted.putalpha(255)
+    square = (size, size)
+    return fitted.transform(square, Image.Transform.AFFINE, back, Image.Resampling.BILINEAR)
+
+
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+def _tones(picture: Image.Image, augment: Augment, tone: Sequence[float]) -> tuple[float, ...]:
+    """Return the 3 x 4 colour matrix of one brightness, contrast, saturation and hue shift."""
+    brightness = 1 + tone[0] * augment.brightness
+    contrast = 1 + tone[1] * augment.contrast
+    saturation = 1 + tone[2] * augment.saturation
+    angle = tone[3] * augment.hue * 2 * math.pi  # hue 0.5 = half the colour circle, as elsewhere
+    grey = np.tile(_LUMA, (3, 1))
+    turned = (
+        grey
+        + math.cos(angle) * (np.eye(3) - grey)
+        + math.sin(angle)
+        * np.array([[0.168, 0.330, -0.497], [-0.328, 0.035, 0.292], [1.250, -1.050, -0.203]])
+    )
+    matrix = brightness * contrast * (saturation * turned + (1 - saturation) * grey)
+    mean = float(_LUMA @ np.asarray(picture.resize((16, 16), Image.Resampling.BOX)).mean((0, 1)))
+    offset = brightness * (1 - contrast) * mean
+    rows = np.column_stack([matrix, np.full(3, offset)])
+    return tuple(float(x) for x in rows.ravel())
+
+
+def _erase(view: Square, rng: np.random.Generator) -> None:
+    """Paint one rectangle of 2 to 20 % of the view in a random colour, in place."""
+    size = view.shape[0]
+    area, shape = rng.uniform(0.02, 0.2), math.exp(rng.uniform(-1, 1))
+    height = min(size, max(1, round(size * math.sqrt(area * shape))))
+    width = min(size, max(1, round(size * math.sqrt(area / shape))))
+    top, left = rng.integers(size - height + 1), rng.integers(size - width + 1)
+    view[top : top + height, left : left + width] = rng.integers(0, 256, size=3)

@@ -1,0 +1,118 @@
+"""A bundle: all that is needed to tag with one group, apart from code."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+from ..atomic import replacing
+from ..errors import ShoetaggerError
+from ..images.views import Transform
+from ..network.backbone import POOLED, STAGES, ModelError, TagModel
+from ..network.digests import canonical, file_sha256
+from ..network.weights import WEIGHTS_FILE, load_weights
+
+BUNDLE_FILE = "bundle.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """All that is needed to tag with one group, apart from the weights, whose digest it holds."""
+
+    group: str
+    tags: tuple[str, ...]
+    arch: str
+    pooled: tuple[str, ...]
+    transform: Transform
+    thresholds: tuple[float, ...]
+    support: tuple[int, ...]  # positives that each threshold was calibrated on
+    prefixes: Mapping[str, str]  # stage -> digest
+    pretrained: str | None  # digest of the pretrained trunk
+    weights_sha256: str
+
+    @property
+    def digest(self) -> str:
+        """The name of this bundle: equal for equal inputs, wherever and whenever it was made."""
+        return hashlib.sha256(canonical(self.as_dict())).hexdigest()
+
+    def as_dict(self) -> dict[str, Any]:
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {"format": _FORMAT, **plain, "transform": self.transform.as_dict()}
+
+
+def save_bundle(bundle: Bundle, path: Path) -> None:
+    """Write bundle.json, beside and renamed."""
+    with replacing(path) as file:
+        file.write(json.dumps(bundle.as_dict(), indent=1, sort_keys=True).encode() + b"\n")
+
+
+def load_bundle(directory: Path) -> Bundle:
+    """Read `bundle.json` strictly; raises ModelError that names the folder and the fault."""
+    path = directory / BUNDLE_FILE
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(
+            f"{directory} holds no {BUNDLE_FILE}: name a folder such as models/color, "
+            "made by `dvc repro`"
+        ) from None
+    except ValueError as error:
+        raise ModelError(f"{path} is not valid JSON: {error}") from None
+    try:
+        return _parse_bundle(document)
+    except (KeyError, TypeError, ValueError, ShoetaggerError) as error:
+        raise ModelError(f"{path} is not a bundle of format {_FORMAT}: {error}") from None
+
+
+def _parse_bundle(document: Any) -> Bundle:
+    if not isinstance(document, dict) or document.get("format") != _FORMAT:
+        raise ValueError("unknown format")
+    names = {f.name for f in dataclasses.fields(Bundle)}
+    if set(document) != names | {"format"}:
+        raise ValueError(f"keys differ: {', '.join(sorted(set(document) ^ (names | {'format'})))}")
+    tags = tuple(str(tag) for tag in document["tags"])
+    thresholds = tuple(float(t) for t in document["thresholds"])
+    support = tuple(int(n) for n in document["support"])
+    pooled = tuple(document["pooled"])
+    if not tags or not len(tags) == len(set(tags)) == len(thresholds) == len(support):
+        raise ValueError("tags, thresholds and support must be lists of one length")
+    if not all(0.0 < t <= 1.0 for t in thresholds):
+        raise ValueError("thresholds must lie above 0 and up to 1")
+    if set(document["prefixes"]) != set(STAGES) or not pooled or not set(pooled) <= set(POOLED):
+        raise ValueError(f"pooled must be among {', '.join(POOLED)}")
+    if not torchvision.models.list_models(include=document["arch"]):
+        raise ValueError(f"unknown architecture {document['arch']!r}")
+    return Bundle(
+        group=str(document["group"]),
+        tags=tags,
+        arch=str(document["arch"]),
+        pooled=pooled,
+        transform=Transform.from_dict(document["transform"]),
+        thresholds=thresholds,
+        support=support,
+        prefixes={str(k): str(v) for k, v in document["prefixes"].items()},
+        pretrained=document["pretrained"],
+        weights_sha256=str(document["weights_sha256"]),
+    )
+
+
+def load_model(directory: Path, bundle: Bundle) -> TagModel:
+    """Load a bundle's model, ready to tag (eval mode, CPU); the weights' digest is checked."""
+    path = directory / WEIGHTS_FILE
+    if path.is_file() and file_sha256(path) != bundle.weights_sha256:
+        raise ModelError(
+            f"{path} is not the file that {BUNDLE_FILE} beside it describes: its digest differs; "
+            "restore both with `dvc checkout`, or fetch the version again"
+        )
+    with torch.device("meta"):  # no random start for weights that come from the file
+        model = TagModel(bundle.arch, len(bundle.tags), bundle.pooled)
+    return load_weights(model, path).eval()

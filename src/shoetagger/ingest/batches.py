@@ -1,0 +1,119 @@
+"""Batches of decoded images, ready for an engine."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from ..config import params
+from ..images.decode import Limits, Rejected
+from ..images.views import Transform
+from .inbox import Changed, Content, Gone, TooLarge, Unreachable, Unreadable, read
+from .pool import Decoded, DecodePool
+from .worker import RetryLater
+
+if TYPE_CHECKING:
+    from ..inference.engine import Engine
+
+
+GONE = "no longer there"
+
+
+def read_picture(locator: str, max_bytes: int, root: Path | None = None) -> Content:
+    """Read a file for a DecodePool: what can never be read is Rejected, the rest RetryLater.
+
+    A file that is gone is RetryLater with `GONE` in front of its words.
+    """
+    try:
+        return read(locator, max_bytes, root=root)
+    except (TooLarge, Unreadable) as error:
+        raise Rejected(error.reason) from None
+    except Gone as error:
+        raise RetryLater(f"{GONE}: {error.reason}") from None
+    except (Changed, Unreachable) as error:
+        raise RetryLater(error.reason) from None
+
+
+T = TypeVar("T")
+A = TypeVar("A")
+_ASKED_AT_ONCE = 2  # batches; the models are never out of work while one is written
+
+
+@dataclass(frozen=True)
+class ExtraView:
+    """Another view of new pictures, for somebody who would have to decode them again."""
+
+    transform: Transform
+    take: Callable[[str, np.ndarray, tuple[int, int]], None]  # image id, (S, S, 3) uint8, size
+    drop: Callable[[str], None]  # image id of a picture that was forgotten meanwhile
+
+
+def decode_pool(
+    options: params.Params,
+    transforms: Sequence[Transform],
+    root: Path,
+    *,
+    settle_seconds: float,
+    batch: int | None = None,
+) -> DecodePool:
+    """Return the decoding processes as params.yaml bounds them; `root` bounds symbolic links.
+
+    They go ahead of their taker by two batches, of `tag.batch_size` unless told otherwise.
+    """
+    limits = Limits.of(options.images)
+    return DecodePool(
+        transforms,
+        limits,
+        read=partial(read_picture, max_bytes=limits.max_bytes, root=root),
+        workers=options.tag.decode_workers,
+        seconds=options.tag.decode_seconds,
+        memory_mb=options.tag.decode_memory_mb,
+        settle_seconds=settle_seconds,
+        ahead=2 * (batch or options.tag.batch_size),
+    )
+
+
+def asked_ahead(
+    batches: Iterable[list[T]], ask: Callable[[list[T]], A]
+) -> Iterator[tuple[list[T], A]]:
+    """Yield each batch with what `ask` answers, in order; the next is asked about meanwhile.
+
+    So models are at work while one batch is written and another one collected. Where collecting
+    fails, what is under way is dropped: it is still to be done.
+    """
+    with ThreadPoolExecutor(_ASKED_AT_ONCE) as asking:
+        under_way: deque[tuple[list[T], Future[A]]] = deque()
+        for batch in batches:
+            under_way.append((batch, asking.submit(ask, batch)))
+            if len(under_way) == _ASKED_AT_ONCE:
+                asked, answer = under_way.popleft()
+                yield asked, answer.result()
+        for asked, answer in under_way:
+            yield asked, answer.result()
+
+
+def stack_views(engine: Engine, decoded: Sequence[Decoded]) -> dict[Any, np.ndarray]:
+    """Return for each of the engine's transforms the batch (B, S, S, 3) of decoded pictures.
+
+    Their views come in the order of the engine's transforms; what comes after is not its own.
+    """
+    columns = zip(*(d.views or () for d in decoded), strict=True)
+    return {
+        transform: np.stack(views)
+        for transform, views in zip(engine.transforms, columns, strict=False)
+    }
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield the items in lists of `size`, the last one maybe shorter."""
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch

@@ -1,0 +1,276 @@
+"""What has arrived: lists the inbox and reads its files, whatever they are, changing nothing there.
+
+A locator is `file://` and the percent-encoded bytes of an absolute path, so that any name survives.
+No other module opens locators.
+"""
+
+# Names are bytes here, which pathlib does not take:
+# ruff: noqa: PTH100, PTH115, PTH116, PTH123
+# The errors' names say what became of the file; "GoneError" would say no more:
+# ruff: noqa: N818
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from ..errors import PassingError, ShoetaggerError
+
+_SCHEME = "file://"
+
+# These tell of the place the bytes are kept at, not of the file: worth another try.
+_PLACE_IS_ILL = frozenset(
+    {
+        errno.EIO,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+        errno.ENOTCONN,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+    }
+)
+
+
+class InboxError(PassingError):
+    """The inbox as a whole cannot be listed, or a locator is none."""
+
+
+class ReadError(ShoetaggerError):
+    """One file could not be read; `reason` is a short phrase for people, `locator` names it."""
+
+    def __init__(self, locator: str, reason: str) -> None:
+        super().__init__(locator, reason)  # both, so that it can be pickled between processes
+        self.locator = locator
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.locator}: {self.reason}"
+
+
+class Gone(ReadError):
+    """There is no file of this name any more."""
+
+
+class Changed(ReadError):
+    """The file was written to while it was read; the next run reads it."""
+
+
+class Unreachable(ReadError):
+    """The disk or share that keeps the file does not answer; the next run tries again."""
+
+
+class TooLarge(ReadError):
+    """The file has more bytes than the limit; nothing of it was read."""
+
+
+class Unreadable(ReadError):
+    """It is no regular file of this inbox, or may not be read; stays so until it is changed."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One thing seen in the inbox; `refused` tells why it must not even be opened."""
+
+    locator: str
+    token: str
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
+class Content:
+    """A file's bytes, and what the file was both before and after they were read."""
+
+    data: bytes
+    token: str
+    modified_at: datetime | None = None
+
+
+def locator_of(path: Path | str | bytes) -> str:
+    """Return the locator of a path, made absolute and without `.`, `..` or doubled slashes."""
+    return _SCHEME + quote_from_bytes(os.path.abspath(os.fsencode(path)))
+
+
+def path_of(locator: str) -> Path:
+    """Return the path that a locator names; raises InboxError where it names no local file."""
+    return Path(os.fsdecode(_bytes_of(locator)))
+
+
+def scan(root: Path) -> Iterator[Arrival]:
+    """Yield everything below `root` that is no plain folder, one at a time, in no set order.
+
+    Regular files are to be read; so are symbolic links to regular files inside `root`, as a second
+    name of them. Links out of it, to folders or to nothing, FIFOs, sockets, devices and folders
+    that cannot be listed are yielded as refused, with the reason. No link to a folder is followed,
+    nothing is opened but folders, and what vanishes meanwhile is left out. Raises InboxError where
+    `root` cannot be listed.
+    """
+    top = os.path.abspath(os.fsencode(root))
+    try:
+        os.scandir(top).close()
+    except OSError as error:
+        raise InboxError(_no_inbox(root, error)) from None
+    beneath = os.path.realpath(top)
+    folders = [top]
+    while folders:
+        folder = folders.pop()
+        prefix = _SCHEME + quote_from_bytes(folder).rstrip("/") + "/"
+        try:
+            entries = os.scandir(folder)
+        except OSError as error:
+            refused = _refused_folder(folder, error)
+            if refused:
+                yield refused
+            continue
+        with entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                    continue
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except OSError:
+                    continue  # gone since it was listed
+                locator = prefix + quote_from_bytes(entry.name)
+                if stat.S_ISREG(status.st_mode):
+                    yield Arrival(locator, _token(status))
+                elif stat.S_ISLNK(status.st_mode):
+                    yield _link(locator, entry.path, status, beneath)
+                else:
+                    yield Arrival(locator, _token(status), _kind(status.st_mode))
+
+
+def read(locator: str, max_bytes: int, *, root: Path | None = None) -> Content:
+    """Return a regular file's bytes, all of one moment, at most `max_bytes` of them.
+
+    Without `root` a symbolic link is Unreadable; with it, links (on the way or at the end) are
+    followed as long as the file really lies below `root`. Raises Gone, Changed, Unreachable,
+    TooLarge or Unreadable. FIFOs and devices are never opened, and nothing here waits for a writer.
+    """
+    path = _bytes_of(locator)
+    follow = os.O_NOFOLLOW if root is None else 0
+    try:
+        # O_PATH names the thing without opening it: what is then checked is what is then opened.
+        handle = os.open(path, os.O_PATH | os.O_CLOEXEC | follow)
+    except OSError as error:
+        raise _failed(locator, error) from None
+    try:
+        before = os.fstat(handle)
+        _check_readable(locator, handle, before, root)
+        if before.st_size > max_bytes:
+            raise TooLarge(locator, f"too large ({before.st_size} bytes, limit {max_bytes})")
+        reopened = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(reopened, "rb", buffering=0) as file:
+            data = _read_all(file.fileno(), before.st_size)
+            after = os.fstat(reopened)
+    except OSError as error:
+        raise _failed(locator, error) from None
+    finally:
+        os.close(handle)
+    if len(data) != before.st_size or _token(after) != _token(before):
+        raise Changed(locator, "changed while it was read")
+    return Content(data, _token(before), datetime.fromtimestamp(before.st_mtime, UTC))
+
+
+def _bytes_of(locator: str) -> bytes:
+    path = unquote_to_bytes(locator.removeprefix(_SCHEME))
+    if not locator.startswith(_SCHEME + "/") or b"\0" in path:
+        raise InboxError(
+            f"{locator!r} names no local file: a locator looks like file:///folder/name"
+        )
+    return path
+
+
+def _token(status: os.stat_result) -> str:
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
+
+
+def _no_inbox(root: Path, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"the inbox {root} does not exist: create it, or set SHOETAGGER_INBOX to the folder"
+    if isinstance(error, NotADirectoryError):
+        return f"the inbox {root} is no folder: set SHOETAGGER_INBOX to the folder of the pictures"
+    return f"the inbox {root} cannot be listed ({error.strerror}): see to its permissions or mount"
+
+
+def _refused_folder(folder: bytes, error: OSError) -> Arrival | None:
+    """A folder that cannot be listed is shown, for there may be pictures in it; None if it left."""
+    try:
+        status = os.lstat(folder)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        token = "0-0-0"  # so deep that even its status cannot be asked for
+    else:
+        token = _token(status)
+    return Arrival(locator_of(folder), token, f"folder cannot be listed: {error.strerror}")
+
+
+def _link(locator: str, path: bytes, status: os.stat_result, beneath: bytes) -> Arrival:
+    try:
+        target = os.stat(path)
+        inside = _is_beneath(os.path.realpath(path), beneath)
+    except OSError:
+        return Arrival(locator, _token(status), "a symbolic link that leads nowhere")
+    if stat.S_ISDIR(target.st_mode):
+        return Arrival(locator, _token(status), "a symbolic link to a folder")
+    if not inside:
+        return Arrival(locator, _token(status), "a symbolic link out of the inbox")
+    if not stat.S_ISREG(target.st_mode):
+        return Arrival(locator, _token(status), f"a symbolic link to {_kind(target.st_mode)}")
+    return Arrival(locator, _token(target))
+
+
+def _is_beneath(path: bytes, root: bytes) -> bool:
+    return path.startswith(root.rstrip(b"/") + b"/")
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISFIFO(mode):
+        return "a FIFO, not a file"
+    if stat.S_ISSOCK(mode):
+        return "a socket, not a file"
+    return "a device, not a file"
+
+
+def _check_readable(locator: str, handle: int, status: os.stat_result, root: Path | None) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise Gone(locator, "a folder of this name took the file's place")
+    if stat.S_ISLNK(status.st_mode):
+        raise Unreadable(locator, "a symbolic link")
+    if not stat.S_ISREG(status.st_mode):
+        raise Unreadable(locator, _kind(status.st_mode))
+    if root is not None:
+        really = os.readlink(f"/proc/self/fd/{handle}".encode())
+        if not _is_beneath(really, os.path.realpath(os.fsencode(root))):
+            if status.st_nlink == 0:
+                raise Gone(locator, "gone")  # deleted since: the kernel no longer knows its place
+            raise Unreadable(locator, "a symbolic link out of the inbox")
+
+
+def _read_all(descriptor: int, size: int) -> bytes:
+    """Read up to one byte more than `size`, so that growth shows."""
+    pieces = []
+    missing = size + 1
+    while missing > 0 and (piece := os.read(descriptor, missing)):
+        pieces.append(piece)
+        missing -= len(piece)
+    return b"".join(pieces)
+
+
+def _failed(locator: str, error: OSError) -> ReadError:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return Gone(locator, "gone")
+    if error.errno in _PLACE_IS_ILL:
+        return Unreachable(locator, f"its place does not answer: {error.strerror}")
+    if error.errno == errno.ELOOP:
+        return Unreadable(locator, "a symbolic link that leads nowhere")
+    return Unreadable(locator, f"cannot be read: {error.strerror}")

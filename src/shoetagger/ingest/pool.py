@@ -1,0 +1,373 @@
+"""Decoding in worker processes that may hang, crash or run out of memory: it costs one picture.
+
+Workers are plain Python processes that import `images`, never torch. Views come back through
+memory that is shared without a name, so nothing can be left behind, however a process ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import pickle
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from ..errors import ShoetaggerError
+from ..images.decode import Limits
+from ..images.views import Transform
+from .shared_memory import READING, Slots, nameless_file
+from .worker import OUT_OF_MEMORY, Content, Job
+
+
+class DecodingError(ShoetaggerError):
+    """The workers cannot work at all, or `read` has a fault of its own."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What became of one locator: exactly one of `views`, `rejected` and `retry` is set.
+
+    `views` holds a (S, S, 3) uint8 array a transform, `size` the full (width, height), upright.
+    `rejected` is the reason. `retry` leaves the file to the next run, `why` says for what reason.
+    """
+
+    locator: str
+    token: str | None = None
+    image_id: str | None = None
+    size: tuple[int, int] | None = None
+    views: tuple[np.ndarray, ...] | None = None
+    rejected: str | None = None
+    retry: bool = False
+    why: str | None = None
+
+
+@dataclass
+class _Picture:
+    """One locator on its way; `slot` is the place in shared memory that its views go to."""
+
+    number: int
+    locator: str
+    slot: int
+    second_try: bool = False
+
+
+# --- the parent's side ----------------------------------------------------------------------
+_QUEUED_BYTES = 64 * 1024  # less than a socket holds: sending to a hung worker never blocks
+_START_SECONDS = 120.0
+_GRACE_SECONDS = 5.0
+_FAILED_STARTS = 3
+_SLOW_STREAM_SECONDS = 0.01
+
+
+class _Worker:
+    """One process and the pictures sent to it, which it answers in their order."""
+
+    def __init__(self, job: bytes, memory_file: int, seconds: float) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # Not multiprocessing: that would import the parent's __main__, torch and all.
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", Job.__module__, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # what a decoder says must not mix with our output
+                pass_fds=(theirs.fileno(), memory_file),
+                env=os.environ
+                | {
+                    "PYTHONPATH": os.pathsep.join(sys.path),  # `read` is imported there, too
+                    "OPENBLAS_NUM_THREADS": "1",  # its threads take memory
+                },
+            )
+        self.connection = Connection(ours.detach())
+        self.queue: deque[_Picture] = deque()
+        self.ready = False
+        self.alone = False  # with a picture whose first worker died
+        self.hung = False
+        self._seconds = seconds
+        self._alive_at = time.monotonic()
+        self._put(job)
+
+    def has_room(self) -> bool:
+        queued = sum(len(picture.locator) for picture in self.queue)
+        return not self.alone and queued < _QUEUED_BYTES and self.process.poll() is None
+
+    def send(self, picture: _Picture) -> None:
+        if not self.queue:
+            self._alive_at = time.monotonic()
+        self.queue.append(picture)
+        self._put(json.dumps([picture.number, picture.locator, picture.slot]).encode())
+
+    def _put(self, message: bytes) -> None:
+        # Where the process has just died, the end of file that follows tells.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.send_bytes(message)
+
+    def receive(self) -> dict[str, Any]:
+        """Return its next message; raises EOFError, OSError or ValueError where it is done for."""
+        # JSON, so that a worker taken over by hostile bytes has no way into this process.
+        message = json.loads(self.connection.recv_bytes())
+        if not isinstance(message, dict):
+            raise ValueError(message)
+        self._alive_at = time.monotonic()
+        return message
+
+    def patience(self) -> float:
+        """Return the seconds until it counts as hung although its own alarm did not ring."""
+        if self.ready and not self.queue:
+            return math.inf
+        allowed = 2 * self._seconds + _GRACE_SECONDS if self.ready else _START_SECONDS
+        return max(0.0, self._alive_at + allowed - time.monotonic())
+
+    def end(self) -> int:
+        """Kill the process; returns how it ended, a negative number for a signal."""
+        self.process.kill()
+        # A process that not even that can end, deep in a dead file system, is left to itself.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=_GRACE_SECONDS)
+        self.connection.close()
+        return self.process.returncode or 0
+
+
+class DecodePool(AbstractContextManager["DecodePool"]):
+    """Long-lived worker processes that turn locators into views.
+
+    `read` gets a locator and returns its Content. It is pickled by reference: a function of an
+    importable module, or a functools.partial of one. It raises Rejected for a file that can never
+    be read, RetryLater or OSError for one that the next run should try again.
+
+    Each worker may take `memory_mb`; reading a picture and decoding it may take `seconds` each.
+    A picture whose worker crashes, hangs or runs out of memory is tried once more, alone in a
+    fresh worker, and then rejected with that reason; the others in flight are not affected.
+    A broken picture whose file changed less than `settle_seconds` ago may still be arriving: it is
+    left to the next run, and so is one that cannot be read in time.
+
+    At most `ahead` pictures are in work or wait to be taken; with at least a batch of them the
+    workers go on while the batch is computed. Leaving the context ends all workers; they also end
+    when this process dies, in whatever way.
+    """
+
+    def __init__(
+        self,
+        transforms: Sequence[Transform],
+        limits: Limits,
+        *,
+        read: Callable[[str], Content],
+        workers: int,
+        seconds: float,
+        memory_mb: int,
+        settle_seconds: float = 0.0,
+        ahead: int = 128,
+    ) -> None:
+        if not transforms or workers < 1 or ahead < 1:
+            raise ValueError("a DecodePool needs at least one transform, worker and picture ahead")
+        self._seconds, self._memory_mb, self._ahead = seconds, memory_mb, ahead
+        shapes = tuple(transforms), ahead
+        self._memory_file = nameless_file(Slots.room(*shapes))
+        self._slots = Slots(self._memory_file, *shapes)
+        self._job = pickle.dumps(
+            Job(
+                read=read,
+                transforms=tuple(transforms),
+                limits=limits,
+                seconds=seconds,
+                settle_seconds=settle_seconds,
+                memory_mb=memory_mb,
+                memory_file=self._memory_file,
+                slots=ahead,
+            )
+        )
+        self._wanted = workers
+        self._workers: list[_Worker] = []
+        self._selector = selectors.DefaultSelector()
+        self._failed_starts = 0
+        self._flow: _Flow | None = None
+
+    def __enter__(self) -> DecodePool:
+        try:
+            self._fill_up()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all workers; a closed pool cannot be used again."""
+        for worker in list(self._workers):
+            self._end(worker)
+        self._selector.close()
+        if self._memory_file >= 0:
+            os.close(self._memory_file)
+            self._memory_file = -1
+
+    def run(self, locators: Iterable[str]) -> Iterator[Decoded]:
+        """Decode a stream of locators; yields one Decoded each, in the order given.
+
+        `locators` is drawn from in the caller's thread, while results are taken. Raises
+        DecodingError where workers cannot start or `read` raises anything unforeseen.
+        """
+        if self._flow is not None or self._memory_file < 0:
+            raise DecodingError("this pool of decoders is closed, or busy with another run")
+        self._flow = flow = _Flow(free=list(range(self._ahead)))
+        try:
+            yield from self._run(iter(locators), flow)
+        finally:
+            self._flow = None
+            # Who stops halfway wants no more of what is under way.
+            for worker in [w for w in self._workers if w.queue]:
+                self._end(worker)
+
+    def _run(self, locators: Iterator[str], flow: _Flow) -> Iterator[Decoded]:
+        taken = given = 0
+        room = 1  # how many more may be drawn although a result is ready
+        more = True
+        while more or given < taken:
+            self._send(flow)
+            self._receive(flow, timeout=0)
+            ready = given in flow.done
+            if more and flow.free and taken - given < self._ahead and (not ready or room > 0):
+                asked = time.monotonic()
+                locator = next(locators, None)
+                more = locator is not None
+                # A slow stream must not hold back what is ready; a quick one fills what is ahead.
+                room = 0 if time.monotonic() - asked > _SLOW_STREAM_SECONDS else room - 1
+                if locator is not None:
+                    flow.waiting.append(_Picture(taken, locator, flow.free.pop()))
+                    taken += 1
+            elif ready:
+                yield flow.done.pop(given)
+                given += 1
+                room = 2
+            elif given < taken:
+                self._receive(flow, timeout=None)
+
+    def _fill_up(self) -> None:
+        while len(self._workers) < self._wanted:
+            worker = _Worker(self._job, self._memory_file, self._seconds)
+            self._workers.append(worker)
+            self._selector.register(worker.connection, selectors.EVENT_READ, worker)
+
+    def _end(self, worker: _Worker) -> int:
+        self._workers.remove(worker)
+        self._selector.unregister(worker.connection)
+        return worker.end()
+
+    def _send(self, flow: _Flow) -> None:
+        self._fill_up()
+        while flow.waiting:
+            able = [worker for worker in self._workers if worker.has_room()]
+            if not able:
+                return
+            min(able, key=lambda worker: len(worker.queue)).send(flow.waiting.popleft())
+
+    def _receive(self, flow: _Flow, timeout: float | None) -> None:
+        if timeout is None:
+            patience = min(worker.patience() for worker in self._workers)
+            timeout = None if patience == math.inf else patience
+        heard = self._selector.select(timeout)
+        for key, _ in heard:
+            worker: _Worker = key.data
+            try:
+                message = worker.receive()
+                self._take(worker, message, flow)
+            except (EOFError, OSError, ValueError, LookupError, TypeError):
+                self._bury(worker, flow)
+        for worker in self._workers:
+            if not heard and timeout != 0 and worker.patience() <= 0:
+                worker.hung = True
+                worker.process.kill()  # the end of file that follows does the rest
+
+    def _take(self, worker: _Worker, message: dict[str, Any], flow: _Flow) -> None:
+        if not worker.ready:
+            worker.ready = bool(message["ready"])
+            self._failed_starts = 0
+            return
+        picture = worker.queue[0]
+        if message["number"] != picture.number:
+            raise ValueError(message)
+        if message["fault"] is not None:
+            raise DecodingError(f"{picture.locator} cannot be read:\n{message['fault']}")
+        size, verdict = message["size"], (message["rejected"], message["why"])
+        decoded = Decoded(
+            locator=picture.locator,
+            token=message["token"],
+            image_id=message["image_id"],
+            size=None if size is None else (int(size[0]), int(size[1])),
+            views=self._slots.copy(picture.slot) if verdict == (None, None) else None,
+            rejected=verdict[0],
+            retry=verdict[1] is not None,
+            why=verdict[1],
+        )
+        worker.queue.popleft()
+        worker.alone = False
+        flow.give(picture, decoded)
+
+    def _bury(self, worker: _Worker, flow: _Flow) -> None:
+        """Replace a worker that died; the picture it died of is tried alone, then rejected."""
+        code = self._end(worker)
+        if not worker.ready:
+            self._failed_starts += 1
+            if self._failed_starts >= _FAILED_STARTS:
+                raise DecodingError(
+                    f"the decoding workers do not start (last exit code {code}): see what they "
+                    f"wrote above; is tag.decode_memory_mb ({self._memory_mb}) too small?"
+                )
+        suspect = worker.queue.popleft() if worker.ready and worker.queue else None
+        flow.waiting.extendleft(reversed(worker.queue))
+        self._fill_up()
+        if suspect is None:
+            return
+        hung = worker.hung or code == -signal.SIGALRM
+        if hung and self._slots.phase[suspect.slot] == READING:
+            why = f"reading it took longer than {self._seconds:g} s"
+            flow.give(suspect, Decoded(suspect.locator, retry=True, why=why))
+        elif suspect.second_try:
+            reason = self._cause_of_death(code, hung=hung)
+            flow.give(suspect, Decoded(suspect.locator, rejected=reason))
+        else:
+            suspect.second_try = True
+            fresh = self._workers[-1]
+            fresh.alone = True
+            fresh.send(suspect)
+
+    def _cause_of_death(self, code: int, *, hung: bool) -> str:
+        if hung:
+            return f"decoding it takes longer than {self._seconds:g} s"
+        if code == OUT_OF_MEMORY:
+            return f"decoding it takes more than {self._memory_mb} MB of memory"
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return f"the decoder crashed on it ({how})"
+
+
+@dataclass
+class _Flow:
+    """What is under way in one run."""
+
+    free: list[int]  # slots
+    waiting: deque[_Picture] = field(default_factory=deque)
+    done: dict[int, Decoded] = field(default_factory=dict)
+
+    def give(self, picture: _Picture, decoded: Decoded) -> None:
+        self.done[picture.number] = decoded
+        self.free.append(picture.slot)

@@ -1,0 +1,151 @@
+"""The side of decoding that runs in worker processes."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import pickle
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from typing import Protocol
+
+from ..errors import ShoetaggerError
+from ..images.decode import Limits, Rejected, image_id, open_with_size
+from ..images.views import Transform, tagging_view
+from .shared_memory import DECODING, READING, Slots
+
+
+class RetryLater(ShoetaggerError):  # noqa: N818 - a verdict on a file, not a fault of the program
+    """What `read` raises for a file that the next run should look at: gone, changed, no answer."""
+
+
+class Content(Protocol):
+    """What `read` returns; `modified_at` says when the file was last written to, if known."""
+
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def token(self) -> str: ...
+    @property
+    def modified_at(self) -> datetime | None: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker must know, sent once to each."""
+
+    read: Callable[[str], Content]
+    transforms: tuple[Transform, ...]
+    limits: Limits
+    seconds: float
+    settle_seconds: float
+    memory_mb: int
+    memory_file: int
+    slots: int
+
+
+OUT_OF_MEMORY = 77  # exit code
+_IDLE_SECONDS = 5.0
+
+
+def work(socket_file: int) -> None:
+    """Be a worker process: answer what comes over the socket until it ends."""
+    parent = os.getppid()
+    # Ctrl-C reaches the whole terminal; it is the parent that decides what ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The alarm must kill even inside a native decoder: no handler of Python's could.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+    pipe = Connection(socket_file)
+    job: Job = pickle.loads(pipe.recv_bytes())  # from the parent that started us
+    slots = Slots(job.memory_file, job.transforms, job.slots)
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_DATA, job.memory_mb * 2**20)
+    pipe.send_bytes(json.dumps({"ready": True}).encode())
+    with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError):
+        while True:
+            # A process that the parent forked may hold the socket open after its death.
+            while not pipe.poll(_IDLE_SECONDS):
+                if os.getppid() != parent:
+                    return
+            number, locator, slot = json.loads(pipe.recv_bytes())
+            try:
+                answer = _answer(locator, slot, job, slots)
+            except MemoryError:
+                os._exit(OUT_OF_MEMORY)
+            pipe.send_bytes(json.dumps(vars(answer) | {"number": number}).encode())
+
+
+def _limit(what: int, most: int) -> None:
+    hard = resource.getrlimit(what)[1]
+    if hard != resource.RLIM_INFINITY:
+        most = min(most, hard)
+    resource.setrlimit(what, (most, most))
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A worker's word on one picture, whose views then lie in its slot."""
+
+    token: str | None = None
+    image_id: str | None = None
+    size: tuple[int, int] | None = None
+    rejected: str | None = None
+    why: str | None = None
+    fault: str | None = None
+
+
+def _answer(locator: str, slot: int, job: Job, slots: Slots) -> _Answer:
+    slots.phase[slot] = READING
+    signal.setitimer(signal.ITIMER_REAL, job.seconds)
+    try:
+        content = job.read(locator)
+        slots.phase[slot] = DECODING
+        signal.setitimer(signal.ITIMER_REAL, job.seconds)
+        return _decode(content, slot, job, slots)
+    except Rejected as error:
+        return _Answer(rejected=error.reason)
+    except (RetryLater, OSError) as error:
+        return _Answer(why=str(error))
+    except MemoryError:
+        raise
+    except Exception:  # a fault of ours: the parent raises it
+        return _Answer(fault=traceback.format_exc())
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _decode(content: Content, slot: int, job: Job, slots: Slots) -> _Answer:
+    data = content.data
+    identity = image_id(data)
+    longest = max(transform.size for transform in job.transforms)
+    try:
+        opened = open_with_size(data, job.limits, longest=longest)
+    except Rejected as error:
+        if error.unfinished and _just_changed(content.modified_at, job.settle_seconds):
+            why = f"may still be arriving, for it has just changed: {error.reason}"
+            return _Answer(token=content.token, why=why)
+        return _Answer(token=content.token, image_id=identity, rejected=error.reason)
+    for transform, views in zip(job.transforms, slots.views, strict=True):
+        views[slot] = tagging_view(opened.image, transform)
+    return _Answer(token=content.token, image_id=identity, size=opened.size)
+
+
+def _just_changed(modified_at: datetime | None, settle_seconds: float) -> bool:
+    if modified_at is None:
+        return False
+    # A time in the future is a wrong clock, not a file that arrives for ever.
+    return abs((datetime.now(UTC) - modified_at).total_seconds()) < settle_seconds
+
+
+if __name__ == "__main__":
+    # Under its own name: what comes pickled names the classes of that module.
+    importlib.import_module("shoetagger.ingest.worker").work(int(sys.argv[1]))

@@ -1,0 +1,148 @@
+"""Side and fold of each picture, by a hash of seed and image id: rows added later move nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ...config import recipe
+from ...errors import ShoetaggerError
+from .labels import Labels
+
+SIDES = ("train", "validation")
+
+
+class SplitError(ShoetaggerError):
+    """A tag cannot be learned and measured with the labels there are."""
+
+
+def side(image_id: str, split: recipe.Split) -> str:
+    """Return the side of a picture, "train" or "validation", before any positive moves."""
+    return SIDES[_fraction(split.seed, "side", image_id) < split.validation]
+
+
+def fold(image_id: str, split: recipe.Split) -> int:
+    """Return the picture's fold, 0..folds-1, independent of its side; 0 where there are none."""
+    return int(_fraction(split.seed, "fold", image_id) * split.folds)
+
+
+def split_group(
+    labels: Labels, image_ids: Sequence[str], tags: Sequence[str], split: recipe.Split
+) -> tuple[pd.DataFrame, list[str]]:
+    """Split the pictures for one group of tags; `image_ids` belong to `labels.names`.
+
+    Returns a table sorted by name (image_name, image_id, side, fold, then one 0/1 column a tag)
+    and the sentences of the report: which positives moved because a tag had none on a side, and
+    which pictures are there twice with different tags. Raises SplitError, naming every tag
+    concerned, where a tag lacks positives or negatives.
+    """
+    columns = [labels.tags.index(tag) for tag in tags]
+    table = pd.DataFrame(labels.matrix[:, columns].astype(np.int64), columns=list(tags))
+    table.insert(0, "image_name", list(labels.names))
+    table.insert(1, "image_id", list(image_ids))
+    table.insert(2, "side", [side(image_id, split) for image_id in image_ids])
+    table.insert(3, "fold", [fold(image_id, split) for image_id in image_ids])
+    table = table.sort_values("image_name", ignore_index=True)
+
+    _refuse_rare(table, tags)
+    report = _contradictions(table, tags)
+    report += _move_positives(table, tags, split)
+    _refuse_without_negatives(table, tags)
+    return table, report
+
+
+def _fraction(seed: int, purpose: str, image_id: str) -> float:
+    digest = hashlib.sha256(f"{seed}:{purpose}:{image_id}".encode()).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53  # 53 bits: never rounds up to 1
+
+
+def _refuse_rare(table: pd.DataFrame, tags: Sequence[str]) -> None:
+    faults = []
+    for tag in tags:
+        count = table.loc[table[tag] == 1, "image_id"].nunique()
+        if count < 2:
+            have = "1 picture" if count else "no picture"
+            faults.append(
+                f"tag {tag!r} has {have} that shows it, and needs 2: one to learn from and one "
+                "to validate with; tick it for more pictures, or take it out of params.yaml"
+            )
+    if faults:
+        pictures = table["image_id"].nunique()
+        raise SplitError("\n".join([*faults, f"({pictures} different pictures are labelled)"]))
+
+
+def _contradictions(table: pd.DataFrame, tags: Sequence[str]) -> list[str]:
+    sentences = []
+    copies = table[table.duplicated("image_id", keep=False)]
+    for _, same in copies.groupby("image_id", sort=False):
+        differing = [tag for tag in tags if same[tag].nunique() > 1]
+        if differing:
+            names = ", ".join(map(repr, same["image_name"]))
+            sentences.append(
+                f"{names} are the same picture with different tags: {', '.join(differing)}"
+            )
+    return sentences
+
+
+def _move_positives(table: pd.DataFrame, tags: Sequence[str], split: recipe.Split) -> list[str]:
+    """Give each tag a positive on either side, in `table`; return a sentence for each move.
+
+    The positive with the lowest hash moves, of those that no other tag needs where they are.
+    """
+    order = {i: _fraction(split.seed, "side", i) for i in table["image_id"].unique()}
+    moves: dict[str, int] = {}
+    sentences: dict[str, str] = {}
+    for _ in range(8 * len(tags)):
+        wanted = next(
+            ((tag, on) for tag in tags for on in SIDES if not _positives(table, tag, on)), None
+        )
+        if wanted is None:
+            break
+        tag, lacking = wanted
+        other = SIDES[lacking == SIDES[0]]
+        positives = _positives(table, tag, other)
+        needed = {i for t in tags if len(only := _positives(table, t, other)) == 1 for i in only}
+        # Where all are needed, one goes nevertheless, and the tag that loses it comes next.
+        moved = min(positives, key=lambda i: (i in needed, moves.get(i, 0), order[i]))
+        moves[moved] = moves.get(moved, 0) + 1
+        rows = table["image_id"] == moved
+        table.loc[rows, "side"] = lacking
+        if moves[moved] % 2 == 0:  # back where its hash put it
+            del sentences[moved]
+            continue
+        names = ", ".join(map(repr, table.loc[rows, "image_name"]))
+        sentences[moved] = (
+            f"tag {tag!r}: none of its {len(positives)} pictures fell on the {lacking} side, "
+            f"so {names} moved there from {other}"
+        )
+    else:
+        lacking_tags = [t for t in tags if not all(_positives(table, t, on) for on in SIDES)]
+        if lacking_tags:
+            raise SplitError(
+                f"tags {', '.join(map(repr, lacking_tags))} share so few pictures that they cannot "
+                "all have one on either side: tick them for more pictures"
+            )
+    return list(sentences.values())
+
+
+def _positives(table: pd.DataFrame, tag: str, on: str) -> set[str]:
+    return set(table.loc[(table[tag] == 1) & (table["side"] == on), "image_id"])
+
+
+def _refuse_without_negatives(table: pd.DataFrame, tags: Sequence[str]) -> None:
+    faults = []
+    for on in SIDES:
+        rows = table[table["side"] == on]
+        size = "1 picture" if len(rows) == 1 else f"{len(rows)} pictures"
+        faults += [
+            f"tag {tag!r} is ticked for all of the {on} side ({size}), so nothing there "
+            "shows what it looks like when absent: label more pictures without it, or take it out "
+            "of params.yaml"
+            for tag in tags
+            if (rows[tag] == 1).all()
+        ]
+    if faults:
+        raise SplitError("\n".join(faults))

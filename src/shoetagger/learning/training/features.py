@@ -1,0 +1,230 @@
+"""The frozen prefix of the trunk, computed once for all groups and many augmented views.
+
+What training consumes is a `Source`: the states that enter the trained stages, either read from
+the stage's files (`Cached`) or computed from the pictures each time (`Live`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from ...errors import ShoetaggerError
+from ...network.backbone import STAGES, State, TagModel, begin, frozen_stages, is_seen_by
+from ...network.digests import prefix_digests
+from .pictures import Pictures
+
+INDEX_FILE = "index.json"
+
+# Views that a head is fitted to where none are kept: each is another pass over all pictures, at
+# every fit.
+_LIVE_VIEWS = 1
+
+
+class FeaturesError(ShoetaggerError):
+    """The files of the stage `features` do not fit the pictures or the parameters."""
+
+
+class Source(Protocol):
+    """States of pictures, by row of the picture list, as they enter the trained stages."""
+
+    @property
+    def views(self) -> int:
+        """How many augmented views a head is fitted to; cached ones recur after as many epochs."""
+
+    def augmented(self, rows: np.ndarray, epoch: int) -> State:
+        """Return one augmented view of each row, another one in another epoch."""
+
+    def plain(self, rows: np.ndarray) -> State:
+        """Return each row as the night will see it."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows of a source and what is true of them: `rows` (N,), `truth` (N, tags) 0/1."""
+
+    rows: np.ndarray
+    truth: np.ndarray
+
+
+@dataclass(frozen=True)
+class Index:
+    """What the files hold: `views` augmented views of `image_ids` up to the stage `freeze`."""
+
+    freeze: str
+    views: int
+    image_ids: tuple[str, ...]
+    prefix: str | None  # digest of the frozen prefix
+
+
+def views_that_fit(pictures: int, bytes_a_view: int, views: int, max_gb: float) -> int:
+    """Return how many augmented views a picture fit beside the plain one; 0 = compute them live."""
+    room = int(max_gb * 1e9 // max(pictures * bytes_a_view, 1)) - 1
+    return max(0, min(views, room))
+
+
+def compute(
+    model: TagModel,
+    pictures: Pictures,
+    image_ids: Sequence[str],
+    *,
+    freeze: str,
+    views: int,
+    max_gb: float,
+    prefix: str | None,
+    directory: Path,
+    device: torch.device,
+    on_batch: Callable[[int, int], None],
+) -> Index:
+    """Write the states after the stage `freeze` of all views of all pictures, as half floats.
+
+    Writes `map.npy` (unless the whole trunk is frozen) and for all that `model` pools up to there a
+    `pooled_<name>.npy`, all of shape (views + 1, N, ...), the plain view last, and `index.json`.
+    Nothing but the index where nothing is frozen or nothing fits `max_gb`. `on_batch` hears how
+    many pictures of how many are done.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    stages = frozen_stages(freeze)
+    shapes = _shapes(model, stages, pictures) if stages and len(pictures) else {}
+    bytes_a_view = sum(2 * int(np.prod(shape)) for shape in shapes.values())
+    fitting = views_that_fit(len(pictures), bytes_a_view, views, max_gb) if shapes else 0
+    if fitting:
+        planes = (fitting + 1, len(pictures))
+        files = {
+            name: np.lib.format.open_memmap(
+                _file(directory, name), mode="w+", dtype=np.float16, shape=(*planes, *shape)
+            )
+            for name, shape in shapes.items()
+        }
+        live = Live(model, pictures, freeze, fitting, device)
+        for row in range(len(pictures)):  # all views of one picture: it is decoded once for them
+            drawn = [pictures.view(row, number) for number in range(fitting)]
+            state = live.state([*drawn, pictures.plain(row)])
+            for name, array in _arrays(state, stages).items():
+                files[name][:, row] = array
+            on_batch(row + 1, len(pictures))
+        for file in files.values():
+            file.flush()
+    index = Index(freeze, fitting, tuple(image_ids), prefix)
+    (directory / INDEX_FILE).write_text(json.dumps(asdict(index), indent=1) + "\n")
+    return index
+
+
+def _shapes(
+    model: TagModel, stages: Sequence[str], pictures: Pictures
+) -> dict[str, tuple[int, ...]]:
+    state = Live(model, pictures, stages[-1], 1, torch.device("cpu")).plain(np.arange(1))
+    return {name: array.shape[1:] for name, array in _arrays(state, stages).items()}
+
+
+def _arrays(state: State, stages: Sequence[str]) -> dict[str, np.ndarray]:
+    tensors = {f"pooled_{k}": v for k, v in state.pooled.items()}
+    if stages[-1] != STAGES[-1]:
+        tensors["map"] = state.map
+    return {name: tensor.half().cpu().numpy() for name, tensor in tensors.items()}
+
+
+def _file(directory: Path, name: str) -> Path:
+    return directory / f"{name}.npy"
+
+
+class Live:
+    """States computed from the pictures each time they are asked for."""
+
+    def __init__(
+        self, model: TagModel, pictures: Pictures, freeze: str, views: int, device: torch.device
+    ) -> None:
+        self._model, self.views = model.to(device), views
+        self._pictures, self._device = pictures, device
+        self._stages = frozen_stages(freeze)
+
+    def augmented(self, rows: np.ndarray, epoch: int) -> State:
+        return self.state([self._pictures.view(int(row), epoch) for row in rows])
+
+    def plain(self, rows: np.ndarray) -> State:
+        return self.state([self._pictures.plain(int(row)) for row in rows])
+
+    @torch.no_grad()
+    def state(self, views: Sequence[np.ndarray]) -> State:
+        """Return the state of drawn views, each (S, S, 3) uint8, after the frozen stages."""
+        batch = torch.from_numpy(np.stack(views)).to(self._device)
+        state = begin(batch, self._pictures.transform, self._model.pooled)
+        if not self._stages:
+            return state
+        # The prefix alone goes to eval mode: the stages after it may be training right now.
+        for stage in self._stages:
+            getattr(self._model, stage).eval()
+        return self._model.run(state, self._stages)
+
+
+class Cached:
+    """States read from what the stage `features` wrote."""
+
+    def __init__(
+        self, directory: Path, index: Index, pooled: Sequence[str], device: torch.device
+    ) -> None:
+        self.views, self._device = index.views, device
+        frozen = frozen_stages(index.freeze)
+        names = [f"pooled_{name}" for name in pooled if is_seen_by(name, frozen)]
+        if frozen[-1] != STAGES[-1]:  # after the last stage, the head alone is left to run
+            names.append("map")
+        try:
+            self._files = {n: np.load(_file(directory, n), mmap_mode="r") for n in names}
+        except FileNotFoundError as error:
+            raise FeaturesError(
+                f"{error.filename} is missing: {directory} was computed for other heads; run "
+                "`dvc repro --force features`"
+            ) from None
+
+    def augmented(self, rows: np.ndarray, epoch: int) -> State:
+        # Each picture walks through its views from a place of its own: a batch mixes views.
+        return self._state((rows + epoch) % self.views, rows)
+
+    def plain(self, rows: np.ndarray) -> State:
+        return self._state(np.full(len(rows), self.views), rows)
+
+    def _state(self, views: np.ndarray, rows: np.ndarray) -> State:
+        tensors = {
+            name: torch.from_numpy(np.asarray(file[views, rows])).to(self._device).float()
+            for name, file in self._files.items()
+        }
+        pooled = {k.removeprefix("pooled_"): t for k, t in tensors.items() if k != "map"}
+        nothing = torch.empty(len(rows), 0, device=self._device)
+        return State(tensors.get("map", nothing), pooled)
+
+
+def open_source(
+    directory: Path,
+    model: TagModel,
+    pictures: Pictures,
+    image_ids: Sequence[str],
+    freeze: str,
+    device: torch.device,
+) -> Source:
+    """Return the cached states of the pictures, or live ones where nothing was cached."""
+    index = read_index(directory)
+    if index.views and index.prefix != prefix_digests(model, pictures.transform)[freeze]:
+        raise FeaturesError(
+            f"{directory} was computed with another trunk (train.arch, its weights, or "
+            "images.size): run `dvc repro features`"
+        )
+    if index.freeze != freeze or index.image_ids != tuple(image_ids):
+        raise FeaturesError(
+            f"{directory} was computed for other pictures or another train.freeze: run "
+            "`dvc repro features`"
+        )
+    if index.views:
+        return Cached(directory, index, model.pooled, device)
+    return Live(model, pictures, freeze, _LIVE_VIEWS, device)
+
+
+def read_index(directory: Path) -> Index:
+    """Read `index.json` of the stage's folder."""
+    document = json.loads((directory / INDEX_FILE).read_text())
+    return Index(**{**document, "image_ids": tuple(document["image_ids"])})

@@ -1,0 +1,301 @@
+"""Fit one group: its head, and the stages of its trunk that are not frozen."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...config.recipe import Train
+from ...errors import ShoetaggerError
+from ...network.backbone import STAGES, TagModel, frozen_stages, trained_stages
+from ...network.devices import pick_dtype
+from .features import Examples, Source
+from .head import ROUNDS, Criterion, cross_entropy, fit_head, start_from_frequencies
+
+_WARM_UP = 0.1  # share of the steps in which the learning rate rises
+_MAX_NORM = 5.0  # of the gradient
+_EVALUATION_BATCH = 64
+
+
+class TrainError(ShoetaggerError):
+    """Training cannot start, or its loss stopped being a number."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What the callback hears when an epoch, or a round of the head, ended.
+
+    Losses are plain binary cross-entropies, means over pictures and tags, whatever weights and
+    criterion training goes by: both sides can be compared.
+    """
+
+    number: int  # from 1
+    train_loss: float
+    validation_loss: float | None
+    learning_rate: float | None  # none while the head alone is fitted
+
+
+def epochs_of(recipe: Train) -> int:
+    """Return how many epochs a training tells of: the rounds of the head, those of the trunk."""
+    return ROUNDS * _is_pretrained(recipe) + recipe.epochs * bool(trained_stages(recipe.freeze))
+
+
+def fit(
+    model: TagModel,
+    source: Source,
+    training: Examples,
+    validation: Examples | None,
+    recipe: Train,
+    *,
+    device: torch.device,
+    on_epoch: Callable[[Epoch], None],
+    criterion: Criterion = cross_entropy,
+) -> None:
+    """Train the head and the stages after `recipe.freeze`, in place.
+
+    A pretrained trunk gets its head fitted first, and then its last stages are trained from there,
+    if any are (Kumar et al., 2022): with a random head they would first forget what they knew. A
+    random trunk and its head learn together.
+
+    The weights of the last epoch are kept (or their running average, `recipe.ema`): nothing is
+    chosen by looking at the validation side, whose loss is only told. `criterion` is what training
+    makes small. Deterministic on one machine for a seed and a number of threads. Raises TrainError
+    when the loss is not finite.
+    """
+    if len(training.rows) < 2:
+        raise TrainError(f"{len(training.rows)} training pictures: at least 2 are needed")
+    make_deterministic(recipe.seed)
+    model.to(device).to(memory_format=torch.channels_last)
+    weight = positive_weight(training.truth, recipe.positive_weight).to(device)
+    start_from_frequencies(model, training.truth)
+    told = 0
+
+    def on_losses(loss: float, rate: float | None) -> None:
+        nonlocal told
+        told += 1
+        other = None if validation is None else _loss_of(model, source, validation, recipe, device)
+        on_epoch(Epoch(told, loss, other, rate))
+
+    def on_round(loss: float) -> None:
+        if not math.isfinite(loss):
+            raise TrainError(
+                f"the loss became {loss} while the head was fitted: raise train.head_l2 "
+                f"({recipe.head_l2}), or see whether the trunk's weights are whole"
+            )
+        on_losses(loss, None)
+
+    if _is_pretrained(recipe):
+        fit_head(
+            model,
+            _all_seen(model, source, training, recipe, device),
+            _target(training.truth, recipe.label_smoothing, device),
+            weight,
+            l2=recipe.head_l2,
+            criterion=criterion,
+            on_round=on_round,
+        )
+    if trained_stages(recipe.freeze):
+        _train_stages(model, source, training, recipe, weight, criterion, device, on_losses)
+    model.eval()
+
+
+def _is_pretrained(recipe: Train) -> bool:
+    return recipe.weights != "none"
+
+
+@torch.inference_mode()
+def _all_seen(
+    model: TagModel, source: Source, training: Examples, recipe: Train, device: torch.device
+) -> Tensor:
+    """Return what the head sees of all views, the plain one last: (views * N, width) float16."""
+    model.eval()
+    rest, count = trained_stages(recipe.freeze), len(training.rows)
+    seen = torch.empty(
+        ((source.views + 1) * count, sum(model.widths)), dtype=torch.float16, device=device
+    )
+    for view in range(source.views + 1):
+        start = view * count
+        for rows in _batches(training.rows, _EVALUATION_BATCH):
+            plain = view == source.views
+            state = source.plain(rows) if plain else source.augmented(rows, view)
+            with _scoring_precision(device):
+                values = model.seen(model.run(state, rest))
+            seen[start : start + len(rows)] = values.half()
+            start += len(rows)
+    return seen
+
+
+def _train_stages(
+    model: TagModel,
+    source: Source,
+    training: Examples,
+    recipe: Train,
+    weight: Tensor,
+    criterion: Criterion,
+    device: torch.device,
+    on_losses: Callable[[float, float | None], None],
+) -> None:
+    """Train the stages that are not frozen together with the head."""
+    frozen, trained = frozen_stages(recipe.freeze), trained_stages(recipe.freeze)
+    optimizer, schedule = _optimizer(model, frozen, recipe, _steps(training, recipe))
+    average, alike = _Average(model, recipe.ema), torch.ones_like(weight)
+    shuffle = np.random.default_rng(recipe.seed)
+    for number in range(recipe.epochs):
+        _training_mode(model, frozen, pretrained=_is_pretrained(recipe))
+        losses = []
+        for batch in _batches(shuffle.permutation(len(training.rows)), recipe.batch_size):
+            state = source.augmented(training.rows[batch], number)
+            target = _target(training.truth[batch], recipe.label_smoothing, device)
+            with _half_precision(device):
+                logits = model.finish(model.run(state, trained))
+            loss = criterion(logits.float(), target, weight)
+            if not torch.isfinite(loss):
+                raise TrainError(
+                    f"the loss became {loss.item()} in epoch {number + 1} of the stages: lower "
+                    f"train.head_lr ({recipe.head_lr}) or train.trunk_lr ({recipe.trunk_lr})"
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(model.parameters(), _MAX_NORM)
+            optimizer.step()
+            schedule.step()
+            average.update(model)
+            told = cross_entropy(logits.detach().float(), target, alike)
+            losses.append(told.item() * len(batch))
+        on_losses(sum(losses) / len(training.rows), float(schedule.get_last_lr()[-1]))
+    average.put_into(model)
+
+
+def make_deterministic(seed: int) -> None:
+    """Seed torch and choose deterministic algorithms for this process."""
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+@torch.inference_mode()
+def scores(
+    model: TagModel, source: Source, rows: np.ndarray, freeze: str, device: torch.device
+) -> np.ndarray:
+    """Return the scores (N, tags) float32 in 0..1 of rows of a source, as the night sees them."""
+    model.to(device).to(memory_format=torch.channels_last).eval()
+    rest = trained_stages(freeze)
+    found = []
+    for batch in _batches(np.arange(len(rows)), _EVALUATION_BATCH):
+        state = source.plain(rows[batch])
+        with _scoring_precision(device):
+            logits = model.finish(model.run(state, rest))
+        found.append(torch.sigmoid(logits.float()).cpu().numpy())
+    return np.concatenate(found) if found else np.empty((0, model.head.out_features), np.float32)
+
+
+def positive_weight(truth: np.ndarray, most: float) -> Tensor:
+    """Return how much a positive of each tag weighs: the root of its rarity, at most `most`."""
+    positives = np.clip(truth.sum(axis=0), 1, None)
+    rarity = np.sqrt((len(truth) - positives) / positives)
+    return torch.from_numpy(np.clip(rarity, 1.0, max(most, 1.0)).astype(np.float32))
+
+
+def _steps(training: Examples, recipe: Train) -> int:
+    return recipe.epochs * math.ceil(len(training.rows) / recipe.batch_size)
+
+
+def _optimizer(
+    model: TagModel, frozen: tuple[str, ...], recipe: Train, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """AdamW with a rate each for trunk and head, warmed up and then falling as a cosine."""
+    for stage in frozen:
+        getattr(model, stage).requires_grad_(False)
+    trunk = [p for s in STAGES[len(frozen) :] for p in getattr(model, s).parameters()]
+    groups = [
+        {"params": trunk, "lr": recipe.trunk_lr},
+        {"params": list(model.head.parameters()), "lr": recipe.head_lr},
+    ]
+    optimizer = torch.optim.AdamW(
+        [group for group in groups if group["params"]], weight_decay=recipe.weight_decay
+    )
+    warm = max(1, round(_WARM_UP * steps))
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def _training_mode(model: TagModel, frozen: tuple[str, ...], *, pretrained: bool) -> None:
+    model.train()
+    for stage in frozen:  # frozen layers keep their batch-norm statistics, to stay shareable
+        getattr(model, stage).eval()
+    if pretrained:
+        model.norm.eval()  # its statistics are those that the head was fitted with
+        # A few hundred pictures estimate batch statistics worse than ImageNet's million did.
+        for stage in STAGES:
+            for module in getattr(model, stage).modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+
+
+def _batches(order: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Cut an order into batches; a last batch of one joins the one before, for batch norm."""
+    starts = list(range(0, len(order), size))
+    if len(starts) > 1 and len(order) - starts[-1] == 1:
+        starts.pop()
+    for i, start in enumerate(starts):
+        yield order[start : starts[i + 1] if i + 1 < len(starts) else len(order)]
+
+
+def _target(truth: np.ndarray, smoothing: float, device: torch.device) -> Tensor:
+    target = torch.from_numpy(truth.astype(np.float32)).to(device)
+    return target * (1 - smoothing) + smoothing / 2
+
+
+def _half_precision(device: torch.device) -> torch.autocast:
+    """Train in bfloat16 on a GPU, and on a CPU that multiplies it natively, in half the time."""
+    native = device.type == "cuda" or pick_dtype(device) == torch.bfloat16
+    return torch.autocast(device.type, torch.bfloat16, enabled=native)
+
+
+def _scoring_precision(device: torch.device) -> torch.autocast:
+    """Score in bfloat16 on a GPU, in float32 on a CPU."""
+    return torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda")
+
+
+def _loss_of(
+    model: TagModel, source: Source, examples: Examples, recipe: Train, device: torch.device
+) -> float:
+    found = scores(model, source, examples.rows, recipe.freeze, device)
+    likely = np.clip(np.where(examples.truth == 1, found, 1 - found), 1e-7, 1.0)
+    return float(-np.log(likely).mean())
+
+
+class _Average:
+    """Running average of a model's weights; a decay of 0 keeps the last weights."""
+
+    def __init__(self, model: TagModel, decay: float) -> None:
+        self._decay, self._step = decay, 0
+        self._kept = copy.deepcopy(model.state_dict()) if decay else {}
+
+    @torch.no_grad()
+    def update(self, model: TagModel) -> None:
+        if not self._decay:
+            return
+        self._step += 1
+        # Early on the average follows quickly, or it would remember the random start.
+        decay = min(self._decay, self._step / (self._step + 10))
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                self._kept[name].lerp_(tensor, 1 - decay)
+            else:
+                self._kept[name].copy_(tensor)
+
+    def put_into(self, model: TagModel) -> None:
+        if self._decay:
+            model.load_state_dict(self._kept)

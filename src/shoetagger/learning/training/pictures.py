@@ -1,0 +1,99 @@
+"""A dataset of image files as training sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from ...config.params import Params
+from ...images.decode import Limits, Rejected, image_id, open_picture
+from ...images.views import Transform, fit_longest, tagging_view, training_view
+
+if TYPE_CHECKING:
+    from ...config.recipe import Augment
+    from ...images.backgrounds import Square
+
+
+# --- the Dataset ----------------------------------------------------------------------------
+class Pictures:
+    """Map-style Dataset of (S, S, 3) uint8 views of picture files; torch's DataLoader takes it.
+
+    Item k is view `views[k % len(views)]` of picture `k // len(views)`. Without `augment` every
+    view is the tagging view. A view depends on the seed, the picture's bytes and the view's
+    number only: neither on the order nor on the process that draws it. Raises Rejected, with the
+    file's name in front, for a file that is no picture.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        transform: Transform,
+        limits: Limits,
+        *,
+        augment: Augment | None = None,
+        seed: int = 0,
+        views: Sequence[int] = (0,),
+    ) -> None:
+        self.paths = tuple(paths)
+        self.transform = transform
+        self.limits = limits
+        self.augment = augment
+        self.seed = seed
+        self.views = tuple(views)
+        self._last: tuple[Path, str, Image.Image] | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths) * len(self.views)
+
+    def __getitem__(self, item: int) -> Square:
+        if not 0 <= item < len(self):
+            raise IndexError(item)
+        index, turn = divmod(item, len(self.views))
+        return self.plain(index) if self.augment is None else self.view(index, self.views[turn])
+
+    def plain(self, index: int) -> Square:
+        """Return the tagging view of a picture, exactly as the night sees it."""
+        picture = _open_file(self.paths[index], self.limits, self.transform.size)[1]
+        return tagging_view(picture, self.transform)
+
+    def view(self, index: int, number: int) -> Square:
+        """Return one augmented view of a picture; `augment` must be given."""
+        if self.augment is None:
+            raise ValueError("these pictures have no augment: only their plain view can be drawn")
+        identity, picture = self._picture(self.paths[index])
+        rng = np.random.default_rng([self.seed, number, int(identity, 16)])
+        return training_view(picture, self.transform, self.augment, rng)
+
+    def _picture(self, path: Path) -> tuple[str, Image.Image]:
+        # Views of one picture are mostly asked for in a row: decode it once for them.
+        if self._last is None or self._last[0] != path:
+            longest = 2 * self.transform.size
+            identity, picture = _open_file(path, self.limits, longest)
+            if max(picture.size) > longest:
+                picture = fit_longest(picture, longest)
+            self._last = path, identity, picture
+        return self._last[1], self._last[2]
+
+
+def _open_file(path: Path, limits: Limits, longest: int) -> tuple[str, Image.Image]:
+    data = path.read_bytes()
+    try:
+        return image_id(data), open_picture(data, limits, longest=longest)
+    except Rejected as error:
+        raise Rejected(f"{path}: {error.reason}", unfinished=error.unfinished) from None
+
+
+def open_pictures(params: Params, table: pd.DataFrame, images: Path) -> Pictures:
+    """Return the data set of a table's pictures, in its order."""
+    return Pictures(
+        paths=[images / name for name in table["image_name"]],
+        transform=Transform(size=params.images.size),
+        limits=Limits.of(params.images),
+        augment=params.images.augment,
+        seed=params.train.seed,
+    )

@@ -1,1 +1,0 @@
-"""The store's tables through time: Alembic's folder, run by `Store.migrate()`."""

@@ -1,0 +1,143 @@
+"""Trunk, head and bundle: build, save, load, and the digest of each prefix of a trunk."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from ..errors import ShoetaggerError
+from ..images.views import Transform
+from .pooling import BINS, channel_moments, color_histogram
+
+STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
+HISTOGRAM = "histogram"
+_CONTRAST = "_contrast"
+
+# What a head can see: colours, each stage as a whole, what stands out from its border.
+POOLED = (HISTOGRAM, *STAGES, *(stage + _CONTRAST for stage in STAGES))
+
+
+class ModelError(ShoetaggerError):
+    """Weights that cannot be had, or a bundle that is not what it says it is."""
+
+
+class State(NamedTuple):
+    """What flows from stage to stage: the activation map and what heads see of earlier ones."""
+
+    map: Tensor  # (B, channels, height, width)
+    pooled: Mapping[str, Tensor]  # name among POOLED -> (B, values), where a head asks for it
+
+
+class TagModel(nn.Module):
+    """A ResNet trunk in five stages and a linear head with one logit a tag.
+
+    The head sees what `pooled` names, side by side: the spatial means and standard deviations of a
+    stage's channels (colours are plain in early stages and gone in late ones, shapes the other way
+    round); with `_contrast`, those of what stands out from the stage's border, of the shoe rather
+    than the ground; and the histogram of the colours of what stands out.
+    """
+
+    def __init__(
+        self, arch: str, tags: int, pooled: tuple[str, ...] = ("layer4",), dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.arch, self.pooled = arch, pooled
+        resnet = torchvision.models.get_model(arch, weights=None)
+        self.stem = nn.Sequential(
+            OrderedDict(
+                conv1=resnet.conv1, bn1=resnet.bn1, relu=resnet.relu, maxpool=resnet.maxpool
+            )
+        )
+        self.layer1, self.layer2 = resnet.layer1, resnet.layer2
+        self.layer3, self.layer4 = resnet.layer3, resnet.layer4
+        self.widths = tuple(self._width(name) for name in pooled)
+        # Standardised inputs: those of early stages are an order smaller than those of late ones.
+        self.norm = nn.BatchNorm1d(sum(self.widths), affine=False)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(sum(self.widths), tags)
+
+    def forward(self, state: State) -> Tensor:
+        """Return the logits (B, tags) of pictures, as `begin` gives them."""
+        return self.finish(self.run(state, STAGES))
+
+    def run(self, state: State, stages: tuple[str, ...]) -> State:
+        """Run the named stages, in order, on the state that the stage before them left."""
+        for stage in stages:
+            state = advance(getattr(self, stage), stage, state, self.pooled)
+        return state
+
+    def seen(self, state: State) -> Tensor:
+        """Return what the head sees, (B, sum of `widths`), of the state after the last stage."""
+        return torch.cat([state.pooled[name] for name in self.pooled], dim=1)
+
+    def finish(self, state: State) -> Tensor:
+        """Return the logits (B, tags) of the state after the last stage."""
+        logits: Tensor = self.head(self.dropout(self.norm(self.seen(state))))
+        return logits
+
+    def _width(self, pooled: str) -> int:
+        return BINS if pooled == HISTOGRAM else 2 * stage_channels(self, stage_of(pooled))
+
+
+def begin(
+    views: Tensor,
+    transform: Transform,
+    pooled: Collection[str],
+    dtype: torch.dtype = torch.float32,
+) -> State:
+    """Return the state of uint8 pictures (B, S, S, 3) before the first stage of a trunk."""
+    colors = {HISTOGRAM: color_histogram(views)} if HISTOGRAM in pooled else {}
+    return State(normalise(views, transform).to(dtype), colors)
+
+
+def advance(stage: nn.Module, name: str, state: State, pooled: Collection[str]) -> State:
+    """Run one stage of a trunk, and keep what `pooled` names of it."""
+    x = stage(state.map)
+    kept = {
+        seen: channel_moments(x, contrast=seen.endswith(_CONTRAST))
+        for seen in pooled
+        if stage_of(seen) == name
+    }
+    return State(x, {**state.pooled, **kept})
+
+
+def stage_of(pooled: str) -> str:
+    """Return the stage that a name among POOLED is about."""
+    return pooled.removesuffix(_CONTRAST)
+
+
+def is_seen_by(pooled: str, stages: Collection[str]) -> bool:
+    """Return whether a name among POOLED is known once these first stages have run."""
+    return pooled == HISTOGRAM or stage_of(pooled) in stages
+
+
+def stage_channels(model: TagModel, stage: str) -> int:
+    """Return how many channels a stage of the trunk gives."""
+    convolutions = [m for m in getattr(model, stage).modules() if isinstance(m, nn.Conv2d)]
+    # A block's downsampling convolution comes after its main path and has as many channels.
+    return convolutions[-1].out_channels
+
+
+def frozen_stages(freeze: str) -> tuple[str, ...]:
+    """Return the stages that `train.freeze` names: all up to and including it."""
+    return () if freeze == "none" else STAGES[: STAGES.index(freeze) + 1]
+
+
+def trained_stages(freeze: str) -> tuple[str, ...]:
+    """Return the stages after the one that `train.freeze` names."""
+    return STAGES[len(frozen_stages(freeze)) :]
+
+
+def normalise(views: Tensor, transform: Transform) -> Tensor:
+    """Turn uint8 pictures (B, S, S, 3) into normalised floats (B, 3, S, S), channels last."""
+    mean = torch.tensor(transform.mean, device=views.device)
+    std = torch.tensor(transform.std, device=views.device)
+    # By whole lines of pixels: steps of three numbers are slow.
+    scale, shift = (line.repeat(views.shape[2]) for line in (1 / (255 * std), -mean / std))
+    x = views.flatten(2).float().mul_(scale).add_(shift)
+    return x.view(views.shape).permute(0, 3, 1, 2)

@@ -1,0 +1,26 @@
+"""Which device, and which type of numbers on it."""
+
+from __future__ import annotations
+
+import torch
+
+from .backbone import ModelError
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device named, or for "auto" the GPU where there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(f"device {name!r} asked for, but torch sees no GPU: use auto or cpu")
+    return torch.device(name)
+
+
+def pick_dtype(device: torch.device) -> torch.dtype:
+    """Return the type for trunks: bfloat16 where the device multiplies it natively."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = torch.cpu.get_capabilities()
+        native = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return torch.bfloat16 if native else torch.float32

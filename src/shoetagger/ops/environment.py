@@ -1,0 +1,165 @@
+"""Ports, places and environment variables of the servers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ..config.settings import Settings, sqlite_url
+from ..errors import ShoetaggerError
+
+HOST = "127.0.0.1"
+USER = "admin"
+POOL = "gpu"
+MARK = "SHOETAGGER_SERVERS_OF"
+NAME = "SHOETAGGER_SERVER"
+Say = Callable[[str], None]
+
+
+class ServersError(ShoetaggerError):
+    """A server cannot be set up, started or reached."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where the two servers listen."""
+
+    airflow: int = 8080
+    mlflow: int = 5000
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Ports:
+        """Read AIRFLOW_PORT and MLFLOW_PORT; raises ServersError that names a bad one."""
+        ports = cls(
+            airflow=_port(environ, "AIRFLOW_PORT", cls.airflow),
+            mlflow=_port(environ, "MLFLOW_PORT", cls.mlflow),
+        )
+        if ports.airflow == ports.mlflow:
+            raise ServersError(
+                f"AIRFLOW_PORT and MLFLOW_PORT are both {ports.airflow}: give each its own"
+            )
+        return ports
+
+    @property
+    def airflow_url(self) -> str:
+        return f"http://{HOST}:{self.airflow}"
+
+    @property
+    def mlflow_url(self) -> str:
+        return f"http://{HOST}:{self.mlflow}"
+
+
+def _port(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name) or str(default)
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise ServersError(f"{name}={text!r} is not a port: use a number in 1..65535")
+    return int(text)
+
+
+# --- places ---------------------------------------------------------------------------------
+def airflow_home(settings: Settings) -> Path:
+    """Airflow's own folder: its database, secrets and the logs of tasks."""
+    return settings.home / "airflow"
+
+
+def log_file(settings: Settings, server: str) -> Path:
+    """Where one server's output goes; the last start's only."""
+    return settings.home / "logs" / f"{server}.log"
+
+
+def task_logs(settings: Settings) -> Path:
+    """Root of the logs of Airflow's tasks."""
+    return airflow_home(settings) / "logs"
+
+
+def passwords_file(settings: Settings) -> Path:
+    return airflow_home(settings) / "passwords.json"
+
+
+def state_file(settings: Settings) -> Path:
+    return settings.home / "servers.json"
+
+
+# --- environment ----------------------------------------------------------------------------
+def own_mlflow(settings: Settings, ports: Ports) -> str | None:
+    """Return the database our MLflow server serves; None where the tracking URI names another's."""
+    uri = urlsplit(settings.tracking_uri)
+    if uri.scheme not in ("http", "https"):
+        return settings.tracking_uri
+    if uri.hostname in (HOST, "localhost") and uri.port == ports.mlflow:
+        return settings.mlflow_database
+    return None
+
+
+def airflow_environment(settings: Settings, ports: Ports) -> dict[str, str]:
+    """Return every variable that Airflow, its tasks and MLflow need; secrets stay in files.
+
+    Meant to be laid over an environment from which foreign `AIRFLOW__*` variables were taken
+    (see `whole_environment`): the settings of another Airflow must not reach this one.
+    """
+    home = airflow_home(settings)
+    tracking = ports.mlflow_url if own_mlflow(settings, ports) else settings.tracking_uri
+    return {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(settings.repo / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__PARALLELISM": os.environ.get("AIRFLOW__CORE__PARALLELISM") or "4",
+        # The night must come by itself after the first start.
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords_file(settings)),
+        # The next two belong together: with the port alone, every task fails without a word.
+        "AIRFLOW__API__BASE_URL": ports.airflow_url,
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{ports.airflow_url}/execution/",
+        "AIRFLOW__API__HOST": HOST,
+        "AIRFLOW__API__PORT": str(ports.airflow),
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": sqlite_url(home / "airflow.db"),
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(task_logs(settings)),
+        "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "10",
+        "MLFLOW_TRACKING_URI": tracking,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DVC_NO_ANALYTICS": "1",
+        "DO_NOT_TRACK": "1",
+        "SCARF_ANALYTICS": "false",
+        "SHOETAGGER_REPO": str(settings.repo),
+        "SHOETAGGER_HOME": str(settings.home),
+        "SHOETAGGER_INBOX": str(settings.inbox),
+        "SHOETAGGER_STORE_URL": settings.store_url,
+        "SHOETAGGER_DEVICE": settings.device,
+        # The code of the repo that is served, whatever else is installed.
+        "PYTHONPATH": _joined(str(settings.repo / "src"), os.environ.get("PYTHONPATH")),
+        "PATH": _joined(str(Path(sys.executable).parent), os.environ.get("PATH")),
+        "PYTHONUNBUFFERED": "1",
+        # Threads that spin while they wait starve each other where servers share the cores:
+        # measured on 2 busy cores, training took six times as long and eight times the CPU.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY") or "PASSIVE",
+        # Titles of processes must not overwrite the environment that carries our mark.
+        "SPT_NOENV": "1",
+        MARK: str(settings.home.resolve()),
+    }
+
+
+def whole_environment(settings: Settings, ports: Ports) -> dict[str, str]:
+    """Return the caller's environment, without another Airflow's settings, under our own."""
+    outer = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW__")}
+    return outer | airflow_environment(settings, ports)
+
+
+def _joined(first: str, rest: str | None) -> str:
+    return first if not rest else f"{first}{os.pathsep}{rest}"
+
+
+def script_path(tool: str) -> str:
+    return str(Path(sys.executable).with_name(tool))
+
+
+def last_lines(path: Path, count: int = 15) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(f"  | {line}" for line in lines[-count:])

@@ -1,0 +1,132 @@
+"""The servers' processes: recorded, found again and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from ..config.settings import Settings
+from .environment import HOST, MARK, NAME, Ports, ServersError, state_file
+
+
+@dataclass(frozen=True)
+class Started:
+    """What one `up` started: its ports, and for each server its pid and when that was born."""
+
+    ports: Ports
+    processes: Mapping[str, tuple[int, float]]
+
+    def alive(self, name: str) -> bool:
+        pid, born = self.processes[name]
+        try:
+            process = psutil.Process(pid)
+            # The clock may be set by a little while it runs, which moves every birth.
+            same = abs(process.create_time() - born) < 2
+            return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+        except psutil.Error:
+            return False
+
+
+def refuse_taken_ports(ports: Ports, commands: Mapping[str, Sequence[str]]) -> None:
+    wanted = {"AIRFLOW_PORT": ("Airflow", ports.airflow, 8081)}
+    if "mlflow" in commands:
+        wanted["MLFLOW_PORT"] = ("MLflow", ports.mlflow, 5001)
+    for variable, (title, port, other) in wanted.items():
+        with socket.socket() as probe:
+            # Connections that were closed a moment ago do not count.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except PermissionError:
+                raise ServersError(
+                    f"port {port} for {title} needs rights that you lack: take one above 1023, "
+                    f"as in `make up {variable}={other}`"
+                ) from None
+            except OSError:
+                raise ServersError(
+                    f"port {port} for {title} is taken by {_owner(port)}: stop that, or choose "
+                    f"other ports, as in `make up AIRFLOW_PORT={_free_port_near(ports.airflow)} "
+                    f"MLFLOW_PORT={_free_port_near(ports.mlflow)}`"
+                ) from None
+
+
+def _owner(port: int) -> str:
+    """Describe the process that listens on a port, as far as we may see it."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            here = connection.laddr
+            if connection.status == psutil.CONN_LISTEN and here and here.port == port:
+                if connection.pid is None:
+                    break
+                command = " ".join(psutil.Process(connection.pid).cmdline())
+                return f"process {connection.pid} ({command[:80]})"
+    except psutil.Error:
+        pass
+    return "another user's process"
+
+
+def _free_port_near(port: int) -> int:
+    """Return the first port from `port` upwards on which nothing listens."""
+    for candidate in range(port, 65536):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind((HOST, candidate))
+                return candidate
+    return port
+
+
+def marked_processes(settings: Settings) -> list[tuple[str, psutil.Process]]:
+    """Return (server, process) of everything that this installation's servers started."""
+    home = str(settings.home.resolve())
+    spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    found = []
+    for process in psutil.process_iter():
+        if process.pid in spared:
+            continue
+        try:
+            environment = process.environ()
+            if environment.get(MARK) == home and process.status() != psutil.STATUS_ZOMBIE:
+                found.append((environment.get(NAME, ""), process))
+        except (psutil.Error, OSError):
+            continue  # gone meanwhile, or another user's
+    return found
+
+
+def end_processes(processes: Sequence[psutil.Process], *, kill: bool, patience: float) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if kill:
+                process.kill()
+            else:
+                process.terminate()
+    psutil.wait_procs(processes, timeout=patience)
+
+
+def write_state(settings: Settings, started: Started) -> None:
+    path = state_file(settings)
+    beside = path.with_name(path.name + ".new")
+    document = {
+        "airflow_port": started.ports.airflow,
+        "mlflow_port": started.ports.mlflow,
+        "processes": started.processes,
+    }
+    beside.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    beside.replace(path)
+
+
+def read_state(settings: Settings) -> Started | None:
+    try:
+        document = json.loads(state_file(settings).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return Started(
+        Ports(document["airflow_port"], document["mlflow_port"]),
+        {name: (pid, born) for name, (pid, born) in document["processes"].items()},
+    )

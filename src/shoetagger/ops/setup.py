@@ -1,0 +1,195 @@
+"""Secrets, databases and pools: what servers need before their first start."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import os
+import secrets
+import sqlite3
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ..config.settings import Settings
+from .environment import (
+    MARK,
+    POOL,
+    USER,
+    Ports,
+    Say,
+    ServersError,
+    airflow_home,
+    last_lines,
+    log_file,
+    own_mlflow,
+    passwords_file,
+    script_path,
+    whole_environment,
+)
+
+
+# --- set up ---------------------------------------------------------------------------------
+def setup(settings: Settings, ports: Ports, say: Say = print) -> None:
+    """Make folders and secrets, migrate store, MLflow and Airflow, create the pool; idempotent."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with only_one_starts(settings, say):
+        set_up(settings, ports, say)
+
+
+def set_up(settings: Settings, ports: Ports, say: Say) -> None:
+    for folder in (airflow_home(settings), settings.home / "logs"):
+        folder.mkdir(exist_ok=True)
+    airflow_home(settings).chmod(0o700)
+    if settings.inbox.is_relative_to(settings.home):
+        settings.inbox.mkdir(parents=True, exist_ok=True)
+    _write_secrets(settings)
+    _migrate_store(settings)
+    _migrate_mlflow(settings, ports, say)
+    _migrate_airflow(settings, ports, say)
+
+
+def _write_secrets(settings: Settings) -> None:
+    """Write password and keys once, readable by their owner alone."""
+    config = airflow_home(settings) / "airflow.cfg"
+    if not config.exists():
+        fernet = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+        _write_private(
+            config,
+            "# Generated secrets; everything else comes from the environment.\n"
+            f"[core]\nfernet_key = {fernet}\n\n"
+            f"[api]\nsecret_key = {secrets.token_urlsafe(48)}\n\n"
+            f"[api_auth]\njwt_secret = {secrets.token_urlsafe(96)}\n",
+        )
+    if not passwords_file(settings).exists():
+        _write_private(
+            passwords_file(settings), json.dumps({USER: secrets.token_urlsafe(12)}) + "\n"
+        )
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file of mode 0600 whole or not at all."""
+    beside = path.with_name(path.name + ".new")
+    beside.unlink(missing_ok=True)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    beside.replace(path)
+
+
+def _migrate_store(settings: Settings) -> None:
+    from ..store.store import Store
+
+    store = Store(settings.store_url)
+    try:
+        store.migrate()
+    finally:
+        store.close()
+
+
+def _migrate_mlflow(settings: Settings, ports: Ports, say: Say) -> None:
+    """Bring our MLflow database up to date before anything touches it in parallel."""
+    database = own_mlflow(settings, ports)
+    if database is None:
+        return
+    say("setting up MLflow's database")
+    settings.artifacts.mkdir(parents=True, exist_ok=True)
+    from ..tracking import connection
+
+    connection.prepare(database)
+
+
+def _migrate_airflow(settings: Settings, ports: Ports, say: Say) -> None:
+    """Migrate Airflow's database and make sure of the pool, once a version of Airflow."""
+    slots = os.environ.get("SHOETAGGER_GPU_SLOTS") or ""
+    if slots and not slots.isdecimal():
+        raise ServersError(f"SHOETAGGER_GPU_SLOTS={slots!r} is not a number of slots")
+    version = importlib.metadata.version("apache-airflow")
+    stamp = airflow_home(settings) / f"migrated-{version}{'-' + slots if slots else ''}"
+    database = airflow_home(settings) / "airflow.db"
+    if stamp.exists() and database.exists():
+        return
+    say("setting up Airflow's database")
+    with _migrated_beside(database) as beside:
+
+        def airflow(*arguments: str) -> str:
+            there = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{beside}"}
+            purpose = "set up Airflow's database"
+            return _run_once(settings, ports, "airflow", arguments, purpose, there)
+
+        airflow("db", "migrate")
+        # Slots that somebody changed in the UI are left alone, unless the environment says so.
+        if slots or f'"{POOL}"' not in airflow("pools", "list", "-o", "json"):
+            airflow("pools", "set", POOL, slots or "1", "tasks that fill the GPU, or all cores")
+    for old in airflow_home(settings).glob("migrated-*"):
+        old.unlink()
+    stamp.touch()
+
+
+@contextlib.contextmanager
+def _migrated_beside(path: Path) -> Iterator[Path]:
+    """Yield a copy of an SQLite database to migrate, which then takes the place of `path`.
+
+    A migration that is cut off leaves its database half made, which no later one mends.
+    """
+    for left in path.parent.glob(f"{path.name}.migrating-*"):
+        left.unlink()
+    beside = path.with_name(f"{path.name}.migrating-{os.getpid()}")
+    if path.exists():
+        with (
+            contextlib.closing(sqlite3.connect(path)) as source,
+            contextlib.closing(sqlite3.connect(beside)) as copy,
+        ):
+            source.backup(copy)
+    yield beside
+    # Rows may still lie in the write-ahead log; all must be in the file before it moves.
+    with contextlib.closing(sqlite3.connect(beside)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    beside.replace(path)
+
+
+def _run_once(
+    settings: Settings,
+    ports: Ports,
+    tool: str,
+    arguments: Sequence[str],
+    purpose: str,
+    changes: Mapping[str, str] | None = None,
+) -> str:
+    """Run one command of a tool to its end and return its output."""
+    environment = whole_environment(settings, ports) | dict(changes or {})
+    del environment[MARK]  # not a server: `down` in another terminal must not end it
+    done = subprocess.run(
+        [script_path(tool), *arguments],
+        env=environment,
+        cwd=settings.home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    log = log_file(settings, f"setup-{tool}")
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"$ {tool} {' '.join(arguments[:2])}\n{done.stdout}{done.stderr}\n")
+    if done.returncode:
+        raise ServersError(
+            f"cannot {purpose}: `{tool} {' '.join(arguments[:2])}` ended with {done.returncode}; "
+            f"its log is {log}\n{last_lines(log)}"
+        )
+    return done.stdout
+
+
+@contextlib.contextmanager
+def only_one_starts(settings: Settings, say: Say) -> Iterator[None]:
+    """Hold the lock of `up`; the system drops it when this process dies in whatever way."""
+    with (settings.home / "servers.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("the servers are being started elsewhere: waiting for that")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,47 @@
+"""What dvc.yaml and data.dvc name: outputs of stages, the data folder and its revision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .process import PipelineError
+
+
+def data_folder(checkout: Path) -> Path:
+    """Return the folder that data.dvc versions: images/ and the label sheet."""
+    return checkout / str(data_out(checkout)["path"])
+
+
+def outputs(checkout: Path, stage: str) -> dict[str, Path]:
+    """Return where a stage's outputs lie, by the name of each file or folder.
+
+    dvc.yaml is the one home of these paths; whoever needs one asks here.
+    """
+    from dvc.repo import Repo
+
+    with Repo(str(checkout)) as repo:
+        # Not by `repo.stage`, which looks for dvc.yaml in the working directory.
+        for found in repo.index.stages:
+            if found.cmd and found.name == stage:
+                return {Path(out.fs_path).name: Path(out.fs_path) for out in found.outs}
+    raise PipelineError(f"dvc.yaml of {checkout} has no stage {stage}")
+
+
+def data_revision(checkout: Path) -> str:
+    """Return the md5 that data.dvc gives the image set and label sheet of a checkout."""
+    return str(data_out(checkout)["md5"])
+
+
+def data_out(repo: Path) -> Mapping[str, Any]:
+    try:
+        (out,) = yaml.safe_load((repo / "data.dvc").read_text(encoding="utf-8"))["outs"]
+        return {"path": out["path"], "md5": out["md5"]}
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise PipelineError(
+            f"{repo / 'data.dvc'} does not name one folder of data ({error}): "
+            "make it with `dvc add data`"
+        ) from None

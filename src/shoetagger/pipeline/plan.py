@@ -1,0 +1,196 @@
+"""What a training run names: a commit, its overrides and its groups."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..config.params import Params, parse
+from ..config.settings import Settings
+from ..config.strict import ParamsError
+from .dvc_files import data_out
+from .process import PipelineError, run_git
+
+INPUTS = ("params.yaml", "dvc.yaml", "data.dvc", "src", ".dvcignore")
+NEEDED = ("params.yaml", "dvc.yaml", "data.dvc")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training run names: a full commit id, and the overrides of its params.yaml."""
+
+    commit: str
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name of its checkout: equal plans, and only those, have the same."""
+        if not self.overrides:
+            return self.commit[:12]
+        digest = hashlib.sha256(json.dumps(self.overrides).encode()).hexdigest()
+        return f"{self.commit[:12]}-{digest[:8]}"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"commit": self.commit, "overrides": list(self.overrides)}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Plan:
+        return cls(commit=value["commit"], overrides=tuple(value["overrides"]))
+
+
+def prepare(settings: Settings, revision: str = "HEAD", overrides: Sequence[str] = ()) -> Plan:
+    """Resolve `revision` to a commit and check that a run can be made from it.
+
+    Where it is the commit that the workspace stands on, uncommitted inputs are refused by name,
+    for whoever starts a run means what they see. Raises PipelineError, or ParamsError for what
+    params.yaml holds at that commit.
+    """
+    repo = settings.repo
+    commit = _resolve(repo, revision)
+    tracked = run_git(repo, "ls-tree", "-z", "--name-only", commit).split("\0")
+    for name in NEEDED:
+        if name not in tracked:
+            raise PipelineError(
+                f"commit {commit[:12]} of {repo} has no {name}: `git add {name}` and commit"
+            )
+    plan = Plan(commit, tuple(line.strip() for line in overrides if line.strip()))
+    for override in plan.overrides:
+        if override.partition("=")[0].partition(".")[0].strip() == "promote":
+            raise PipelineError(
+                f"override {override!r}: whoever starts a run does not decide what it has to "
+                "pass; commit the change to params.yaml"
+            )
+    params_of(settings, plan)
+    if commit == _resolve(repo, "HEAD"):
+        _refuse_uncommitted(repo)
+    return plan
+
+
+def params_of(settings: Settings, plan: Plan) -> Params:
+    """Return the parameters that the plan's stages see: of its commit, with its overrides."""
+    text = run_git(settings.repo, "show", f"{plan.commit}:params.yaml")
+    try:
+        document = yaml.safe_load(text)
+        parse(document)
+    except (yaml.YAMLError, ParamsError) as error:
+        raise PipelineError(f"params.yaml of commit {plan.commit[:12]}: {error}") from None
+    for override in plan.overrides:
+        document = override_params(document, override)
+    try:
+        return parse(document)  # with all of them, for one may be valid beside another only
+    except ParamsError as error:
+        raise PipelineError(f"with the overrides {', '.join(plan.overrides)}: {error}") from None
+
+
+def groups_of(settings: Settings, plan: Plan, asked: Sequence[str] = ()) -> list[str]:
+    """Return the groups to train, in the order of params.yaml: those asked for, or else all.
+
+    Raises PipelineError that lists the groups there are where an unknown one is asked for.
+    """
+    known = list(params_of(settings, plan).groups)
+    if unknown := [name for name in asked if name not in known]:
+        raise PipelineError(
+            f"no group {', '.join(map(repr, unknown))} in params.yaml of commit "
+            f"{plan.commit[:12]}: the groups are {', '.join(known)}"
+        )
+    return [name for name in known if name in asked] if asked else known
+
+
+class _OverrideLoader(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number, as it is for `dvc exp run -S`."""
+
+
+_OverrideLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def override_params(document: Any, override: str) -> Any:
+    """Return a copy of a parsed params.yaml with one `section.key=value` (value in YAML) set."""
+    key, equals, text = override.partition("=")
+    path = key.strip().split(".")
+    if not equals or not all(path):
+        raise PipelineError(f"override {override!r} is not of the form train.head_l2=0.001")
+    try:
+        value = yaml.load(text, Loader=_OverrideLoader)
+    except yaml.YAMLError as error:
+        raise PipelineError(f"override {override!r}: the value is not YAML: {error}") from None
+    document = copy.deepcopy(document)
+    place = document
+    for depth, part in enumerate(path[:-1], start=1):
+        # A group's own `train` may not be there yet; params.parse refuses what must not be there.
+        place = place.setdefault(part, {})
+        if not isinstance(place, dict):
+            raise PipelineError(
+                f"override {override!r}: {'.'.join(path[:depth])} is a value, not a section"
+            )
+    place[path[-1]] = value
+    return document
+
+
+# --- the revision -------------------------------------------------------------------------------
+def _resolve(repo: Path, revision: str) -> str:
+    top = run_git(repo, "rev-parse", "--show-toplevel").strip()
+    if Path(top) != repo.resolve():
+        raise PipelineError(f"{repo} is not the root of a git repo ({top} is): move it there")
+    try:
+        return run_git(
+            repo, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"
+        ).strip()
+    except PipelineError:
+        raise PipelineError(
+            f"{revision!r} is not a revision of {repo}: name a branch, tag or commit that "
+            "`git log` shows there, or fetch it first"
+        ) from None
+
+
+def _refuse_uncommitted(repo: Path) -> None:
+    status = run_git(
+        repo, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *INPUTS
+    )
+    changed = [entry[3:] for entry in status.split("\0") if entry]
+    if changed:
+        raise PipelineError(
+            f"uncommitted inputs: {_some(changed)}. A run is made from one commit: commit them "
+            "(`git commit`), or name another revision"
+        )
+    data = data_out(repo)["path"]
+    # A clone whose data was never pulled has changed nothing.
+    if (repo / data).exists() and (changed := _changed_data(repo, data)):
+        raise PipelineError(
+            f"{data}/ is not what data.dvc says: {_some(changed)}. "
+            "Run `dvc add data` and commit data.dvc, or undo it with `dvc checkout data.dvc`"
+        )
+
+
+def _changed_data(repo: Path, data: str) -> list[str]:
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        # Not what `dvc status` does: it wants the lock that a running `dvc repro` may hold.
+        with Repo(str(repo)) as opened:
+            changes = opened.data_status([data], granular=True, with_renames=False)["uncommitted"]
+    except DvcException as error:
+        raise PipelineError(f"DVC cannot compare {repo / data} with data.dvc: {error}") from None
+    names = sorted(
+        f"{name} ({kind})"
+        for kind in ("added", "modified", "deleted", "unknown")
+        for name in changes.get(kind, [])
+    )
+    # The folder itself is named too; it says something only where nothing else is.
+    return [name for name in names if not name.startswith(f"{data}{os.sep} (")] or names
+
+
+def _some(names: Sequence[str], most: int = 10) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

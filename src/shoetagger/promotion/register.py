@@ -1,0 +1,68 @@
+"""Registers a trained group as challenger."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from ..config.settings import Settings
+from ..pipeline.dvc_files import data_revision, outputs
+from ..pipeline.plan import Plan, params_of
+from ..pipeline.repro import using
+from ..store.store import Store
+from ..tracking.registry import CHALLENGER
+from .compare import OUT_OF_FOLD
+from .versions import open_registry, remember_version, validation_side
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """A registered version under test."""
+
+    group: str
+    digest: str
+    version: str
+
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def register(settings: Settings, plan: Plan, group: str) -> Challenger:
+    """Register what the stages of one group left in the plan's checkout, as the challenger.
+
+    Idempotent: the same bundle is the same version.
+    """
+    from ..images.decode import Limits
+    from ..inference.bundle import BUNDLE_FILE, load_bundle
+    from ..learning.evaluation.metrics import flat_figures
+    from . import side_by_side
+
+    options = params_of(settings, plan)
+    stage = f"evaluate@{group}"
+    registry = open_registry(settings)
+    with using(settings, plan, stage) as checkout, Store(settings.store_url) as store:
+        made = outputs(checkout, stage)
+        directory = made[BUNDLE_FILE].parent
+        bundle = load_bundle(directory)
+        version = registry.register(
+            directory,
+            limits=Limits.of(options.images),
+            tags={
+                "git_commit": plan.commit,
+                "data_revision": data_revision(checkout),
+                "overrides": " ".join(plan.overrides),
+                "validation_side": validation_side(options),
+            },
+            metrics=flat_figures(json.loads(made[f"{group}.json"].read_text())),
+            figures=made["figures"],
+        )
+        remember_version(store, version, bundle.tags)
+    with (
+        using(settings, plan, "split"),
+        using(settings, plan, f"crossval@{group}") as checkout,
+    ):
+        scores = side_by_side.out_of_fold(checkout, group)
+    if scores is not None:
+        registry.log_files(version, {OUT_OF_FOLD: scores.encode()})
+    registry.set_alias(group, CHALLENGER, version.number)
+    return Challenger(group, version.digest, version.number)

@@ -1,0 +1,59 @@
+"""Versions in store and registry, and their bundles on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ..config import params
+from ..config.settings import Settings, without_password
+from ..errors import ShoetaggerError
+from ..store.store import Store
+from ..tracking.registry import Registry, Version, holds
+
+
+class PromotionError(ShoetaggerError):
+    """A version cannot be registered, compared, promoted or rolled back to."""
+
+
+def validation_side(options: params.Params) -> str:
+    """Return what decides which pictures are for validation, as a version's tag."""
+    return f"seed {options.split.seed}, share {options.split.validation}"
+
+
+def bundle_directory(settings: Settings, digest: str) -> Path:
+    """Return the local folder of a bundle, fetched from the registry where it is not whole here."""
+    cached = settings.bundles / digest
+    if holds(cached, digest):
+        return cached
+    registry = open_registry(settings)
+    with Store(settings.store_url) as store:
+        known = store.ledger.version_of(digest)
+    version = find_version(registry, known.group, digest) if known else None
+    if version is None:
+        raise PromotionError(
+            f"bundle {digest[:12]} is neither in {settings.bundles} nor in the registry at "
+            f"{without_password(settings.tracking_uri)}: restore the registry, or train and "
+            "promote anew"
+        )
+    return registry.fetch(version, settings.bundles)
+
+
+def open_registry(settings: Settings) -> Registry:
+    return Registry(settings.tracking_uri, settings.artifacts)
+
+
+def remember_version(store: Store, version: Version, tags: Sequence[str]) -> None:
+    store.ledger.add_version(
+        digest=version.digest,
+        group=version.group,
+        tags=tags,
+        registry_name=version.name,
+        version=version.number,
+        now=datetime.now(UTC),
+    )
+
+
+def find_version(registry: Registry, group: str, digest: str) -> Version | None:
+    return next((v for v in registry.versions(group) if v.digest == digest), None)

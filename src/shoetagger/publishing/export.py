@@ -1,0 +1,41 @@
+"""The current tags of all images as one table, on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from ..atomic import replacing
+from ..config.recipe import Group
+from ..store.store import Store
+from .publication import PublishError
+from .tables import FORMATS, fill, rows
+
+
+def export(
+    store: Store, groups: Mapping[str, Group], fmt: str, out: Path | BinaryIO, *, inbox: Path
+) -> int:
+    """Write the current tags of all pictures as one table; return the number of rows.
+
+    `fmt` is parquet, csv or jsonl (see `tables`). A path is written beside and renamed, unless it
+    is a device or a pipe; a stream is written as it comes. Raises PublishError.
+    """
+    if fmt not in FORMATS:
+        raise PublishError(f"no format {fmt!r}: the formats are {', '.join(FORMATS)}")
+    try:
+        if not isinstance(out, Path):
+            return _export(store, groups, fmt, out, inbox)
+        if out.exists() and not out.is_file():
+            with out.open("wb") as file:
+                return _export(store, groups, fmt, file, inbox)
+        with replacing(out) as file:
+            return _export(store, groups, fmt, file, inbox)
+    except OSError as error:
+        where = out if isinstance(out, Path) else "the output"
+        raise PublishError(f"cannot write {where}: {error.strerror or error}") from error
+
+
+def _export(store: Store, groups: Mapping[str, Group], fmt: str, out: BinaryIO, inbox: Path) -> int:
+    source = rows(store.current.rows(list(groups)), groups, inbox)
+    return fill([FORMATS[fmt](out, groups)], source, groups).pictures

@@ -1,0 +1,347 @@
+"""What others read: tables and pages of the current tags, and full exports on demand."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import groupby, islice
+from pathlib import Path
+
+from ..config import params as parameters
+from ..config.params import Params
+from ..config.settings import Settings
+from ..errors import PassingError
+from ..store.store import Store
+from .pages import (
+    Day,
+    LiveGroup,
+    Refusal,
+    day_page,
+    fingerprint,
+    index_page,
+    page_name,
+    rejected_page,
+    style,
+)
+from .tables import (
+    CsvTable,
+    ParquetTable,
+    Tally,
+    csv_line,
+    fill,
+    parquet_schema,
+    read_parquet,
+    read_tally,
+    rows,
+    shown_name,
+    timestamp,
+)
+from .thumbnails import Thumbnails, folder_in, place, sweep
+
+log = logging.getLogger(__name__)
+
+# Rejected files on their page; the table beside it has them all.
+REJECTED_SHOWN = 2000
+
+# Days that the index shows with a row of thumbnails; the others are links.
+DAYS_PICTURED = 30
+
+# Called after every page with the day, its pictures done, and its pictures that will be.
+Progress = Callable[[str, int, int], None]
+
+
+class PublishError(PassingError):
+    """A table or a page cannot be written, or an export was asked for that there is not."""
+
+
+def publish_changes(
+    settings: Settings,
+    params: Params | None = None,
+    *,
+    every_day: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, int]:
+    """Bring the tables and pages in `settings.published` up to date with the store.
+
+    Rewrites the days whose rows changed since they were last published, the list of rejected files
+    and the index; every day if asked, or where groups, page sizes or the look of the pages
+    changed. A day counts as published when all its files are in their places. Two of these wait
+    for each other.
+
+    Returns counts: days and pages rewritten, pictures on the days rewritten, thumbnails made,
+    pictures without a thumbnail (their files are gone), rejected files listed.
+    Raises PublishError where the disk does not take it; what was there before is then intact.
+    """
+    params = params or parameters.load(settings.params_file)
+    published = settings.published
+    try:
+        published.mkdir(parents=True, exist_ok=True)
+        with _alone(published), _staging(published) as staging:
+            store = Store(settings.store_url)
+            try:
+                return _Publication(settings, params, store, staging, progress).run(every_day)
+            finally:
+                store.close()
+    except OSError as error:
+        raise PublishError(
+            f"cannot publish into {published}: {error.strerror or error}: mend that and publish "
+            "again; what was published before is intact"
+        ) from error
+
+
+def forget(settings: Settings, image_id: str) -> dict[str, int]:
+    """Erase a picture from the store and from all that is published; returns as publish_changes.
+
+    Its tags, corrections, thumbnail and rows go, and its bytes are refused from now on, until
+    `Store.retry_rejected` is given a file that holds them. Raises StoreError for an unknown one.
+    """
+    with Store(settings.store_url) as store:
+        store.files.forget(image_id, datetime.now(UTC))
+    published = settings.published
+    published.mkdir(parents=True, exist_ok=True)
+    with _alone(published):  # whoever publishes now may still make it
+        place(folder_in(published), image_id).unlink(missing_ok=True)
+    return publish_changes(settings)
+
+
+class _Publication:
+    """One bringing up to date, alone in its folder."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        params: Params,
+        store: Store,
+        staging: Path,
+        progress: Progress | None,
+    ) -> None:
+        self._published = settings.published
+        self._inbox = settings.inbox
+        self._params = params
+        self._groups = params.groups
+        self._store = store
+        self._staging = staging
+        self._progress = progress
+        self._thumbs = folder_in(self._published)
+        self._paged: set[str] = set()
+        self._counts = dict.fromkeys(("days", "pictures", "pages", "without_thumbnail"), 0)
+
+    def run(self, every_day: bool) -> dict[str, int]:
+        look = _look(self._params, self._inbox)
+        format_file = self._published / ".format"
+        same = format_file.is_file() and format_file.read_text() == look
+        # Revisions are read before rows: a row that changes meanwhile leaves its day changed.
+        changed = dict(self._store.days.changed())
+        days = changed if same and not every_day else self._all_days() | changed
+        latest = sorted({*self._published_days(), *days}, reverse=True)
+        self._paged = set(latest[: self._params.keep.page_days])
+        with Thumbnails(self._thumbs, self._inbox, self._params, self._sources) as thumbnails:
+            for day, revision in sorted(days.items()):
+                self._publish_day(day, thumbnails)
+                if revision is not None:
+                    self._store.days.mark_published(day, revision)
+        self._remove_old_pages()
+        sweep(self._thumbs)
+        rejected = self._publish_rejected()
+        self._publish_index(rejected)
+        self._stage(format_file.name).write_text(look)
+        self._put_in_place()
+        counts = self._counts | {"thumbnails": thumbnails.made, "rejected": rejected}
+        log.info("published: %s", ", ".join(f"{key} {value}" for key, value in counts.items()))
+        return counts
+
+    def _all_days(self) -> dict[str, int | None]:
+        """Return the days that have pictures or files here, unchanged ones without a revision."""
+        arrived = (day for day, _ in groupby(self._store.current.rows([]), lambda row: row.day))
+        return dict.fromkeys((*arrived, *self._published_days()))
+
+    def _published_days(self) -> list[str]:
+        tables = (self._published / "parquet").glob("day=*/tags.parquet")
+        return sorted((table.parent.name.removeprefix("day=") for table in tables), reverse=True)
+
+    def _sources(self, image_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        found = self._store.current.rows([], image_ids=image_ids)
+        return {picture.image_id: picture.locators for picture in found}
+
+    def _publish_day(self, day: str, thumbnails: Thumbnails) -> None:
+        parquet = self._stage("parquet", f"day={day}", "tags.parquet")
+        table = self._stage("csv", f"{day}.csv")
+        with parquet.open("wb") as columns, table.open("wb") as lines:
+            tally = fill(
+                [ParquetTable(columns, self._groups), CsvTable(lines, self._groups)],
+                rows(
+                    self._store.current.rows(list(self._groups), day=day), self._groups, self._inbox
+                ),
+                self._groups,
+            )
+        if tally.pictures:
+            # The pages come from the table just written: they show what it says, whatever the
+            # store has become meanwhile.
+            pages = self._stage_pages(day, parquet, tally, thumbnails)
+            self._put_in_place()
+        else:
+            pages = 0
+            self._discard()
+            shutil.rmtree(self._published / "parquet" / f"day={day}", ignore_errors=True)
+            (self._published / "csv" / f"{day}.csv").unlink(missing_ok=True)
+        self._remove_pages_after(day, pages)
+        self._counts["days"] += 1
+        self._counts["pictures"] += tally.pictures
+        self._counts["pages"] += pages
+
+    def _stage_pages(self, day: str, parquet: Path, tally: Tally, thumbnails: Thumbnails) -> int:
+        if day not in self._paged:
+            return 0
+        size, most = self._params.publish.page_size, self._params.publish.max_pages
+        pages = min(-(-tally.pictures // size), most)
+        chunks = islice(read_parquet(parquet, self._groups, size), pages)
+        for number, chunk in enumerate(chunks, start=1):
+            gone = thumbnails.make(row.image_id for row in chunk)
+            page = day_page(
+                day,
+                chunk,
+                groups=self._groups,
+                gone=gone,
+                number=number,
+                pages=pages,
+                page_size=size,
+                pictures=tally.pictures,
+            )
+            self._stage("pages", day, page_name(number)).write_text(page, encoding="utf-8")
+            self._counts["without_thumbnail"] += len(gone)
+            if self._progress:
+                self._progress(day, min(number * size, tally.pictures), pages * size)
+        return pages
+
+    def _remove_pages_after(self, day: str, pages: int) -> None:
+        folder = self._published / "pages" / day
+        for page in folder.glob("*.html"):
+            if page.stem.isdecimal() and int(page.stem) > pages:
+                page.unlink()
+        if not pages and folder.is_dir():
+            folder.rmdir()
+
+    def _remove_old_pages(self) -> None:
+        """Take pages and thumbnails from the days that are too old to have them."""
+        for day in self._published_days():
+            if day in self._paged or not (self._published / "pages" / day).is_dir():
+                continue
+            self._remove_pages_after(day, 0)
+            parquet = self._published / "parquet" / f"day={day}" / "tags.parquet"
+            for chunk in read_parquet(parquet, self._groups, self._params.publish.page_size):
+                for row in chunk:
+                    place(self._thumbs, row.image_id).unlink(missing_ok=True)
+
+    def _publish_rejected(self) -> int:
+        total = 0
+        shown: list[Refusal] = []
+        with self._stage("rejected.csv").open("wb") as lines:
+            lines.write(csv_line(["file", "reason", "first_seen", "locator"]))
+            for row in self._store.files.rejected():
+                file = shown_name(row.locator, self._inbox)
+                lines.write(csv_line([file, row.reason, timestamp(row.first_seen), row.locator]))
+                total += 1
+                if len(shown) < REJECTED_SHOWN:
+                    shown.append(Refusal(file, row.reason, row.first_seen))
+        page = self._stage("pages", "rejected.html")
+        page.write_text(rejected_page(shown, total), encoding="utf-8")
+        self._put_in_place()
+        return total
+
+    def _publish_index(self, rejected: int) -> None:
+        days: list[Day] = []
+        total = Tally()
+        for day in self._published_days():
+            tally = read_tally(self._published / "parquet" / f"day={day}" / "tags.parquet")
+            total.merge(tally)
+            first = tally.first if len(days) < DAYS_PICTURED else ()
+            kept = tuple(i for i in first if place(self._thumbs, i).exists())
+            days.append(Day(day, tally, kept, paged=day in self._paged))
+        page = index_page(
+            days,
+            [self._live(name, total) for name in self._groups],
+            groups=self._groups,
+            tally=total,
+            waiting=self._store.current.counts(list(self._groups)).waiting,
+            rejected=rejected,
+            now=datetime.now(UTC),
+        )
+        self._stage("pages", "style.css").write_text(style(self._groups), encoding="utf-8")
+        self._stage("pages", "index.html").write_text(page, encoding="utf-8")
+        self._put_in_place()
+
+    def _live(self, group: str, total: Tally) -> LiveGroup:
+        digest = self._store.ledger.live().get(group)
+        version = self._store.ledger.version_of(digest) if digest else None
+        moves = self._store.ledger.history(group) if digest else []
+        since = [move.done_at for move in moves if move.to_digest == digest and move.done_at]
+        return LiveGroup(
+            name=group,
+            version=version.version if version else None,
+            since=max(since, default=None),
+            tagged=total.pictures - total.untagged[group],
+            stale=total.stale[group],
+            untagged=total.untagged[group],
+        )
+
+    def _stage(self, *parts: str) -> Path:
+        path = self._staging.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _put_in_place(self) -> None:
+        """Rename all staged files into their places, the tables after the pages."""
+        staged = [path for path in self._staging.rglob("*") if path.is_file()]
+        for path in sorted(staged, key=lambda path: (path.suffix != ".html", path)):
+            place = self._published / path.relative_to(self._staging)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(place)
+
+    def _discard(self) -> None:
+        for path in self._staging.iterdir():
+            shutil.rmtree(path)
+
+
+def _look(params: Params, inbox: Path) -> str:
+    """Return a digest of all that the files of every day depend on, besides their rows."""
+    depends = {
+        "tables": str(parquet_schema(params.groups)),
+        "pages": fingerprint(),
+        "groups": {name: group.tags for name, group in params.groups.items()},
+        "page_size": params.publish.page_size,
+        "max_pages": params.publish.max_pages,
+        "page_days": params.keep.page_days,
+        "inbox": os.fsencode(inbox).hex(),
+    }
+    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def _alone(published: Path) -> Iterator[None]:
+    """Hold the folder's lock, waiting for another publisher; a killed one lets go of it."""
+    with (published / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another publisher is at work in %s: waiting for it", published)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _staging(published: Path) -> Iterator[Path]:
+    """Give an empty folder on the same file system; what a killed publisher left is removed."""
+    staging = published / ".staging"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

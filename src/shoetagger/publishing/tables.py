@@ -1,0 +1,365 @@
+"""The current tags as tables: what a row holds, and how it looks as Parquet, CSV and JSON lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+from urllib.parse import unquote_to_bytes, urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..config.recipe import Group
+from ..store.rows import CurrentRow
+
+# Rows that are held in memory at a time; also the size of a Parquet row group.
+CHUNK = 5000
+
+# Pictures that a day's footer names, for the row of thumbnails that stands for the day.
+FIRST = 8
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What counts now for one picture and one group."""
+
+    tags: tuple[str, ...]
+    scores: Mapping[str, float]
+    version: str | None
+    stale: bool
+    corrected: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture: a group that has not tagged it yet is missing from `groups`.
+
+    `file` is a name for people, valid text of one line; `locator` is the exact one.
+    """
+
+    image_id: str
+    file: str
+    locator: str
+    first_seen: datetime
+    groups: Mapping[str, Cell]
+
+
+def shown_name(locator: str, inbox: Path) -> str:
+    """Return a file's name below `inbox` (else its last part) as one line of valid text.
+
+    Bytes that are not UTF-8, control characters and those that turn the direction of writing
+    appear as escapes (`\\xff`, `\\n`, `\\u202e`), so that a name can neither break a line nor pass
+    for another.
+    """
+    path = unquote_to_bytes(urlsplit(locator).path)
+    root = bytes(inbox).rstrip(b"/") + b"/"
+    name = path[len(root) :] if path.startswith(root) else path.rsplit(b"/", 1)[-1]
+    return printable(name.decode("utf-8", "backslashreplace"))
+
+
+def printable(text: str) -> str:
+    """Return a text as one line, with what a terminal or a page would obey as escapes."""
+    return "".join(_visible(letter) for letter in text)
+
+
+# Left-to-right and right-to-left overrides, embeddings, isolates and marks.
+_TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def _visible(letter: str) -> str:
+    if letter in _TURNS or unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp"):
+        return letter.encode("unicode_escape").decode("ascii")
+    return letter
+
+
+def rows(current: Iterable[CurrentRow], groups: Mapping[str, Group], inbox: Path) -> Iterator[Row]:
+    """Turn the store's rows into those of the tables, one by one."""
+    for picture in current:
+        locator = picture.locators[0] if picture.locators else ""
+        yield Row(
+            image_id=picture.image_id,
+            file=shown_name(locator, inbox),
+            locator=locator,
+            first_seen=picture.first_seen,
+            groups={
+                name: Cell(
+                    tags=tuple(cell.tags),
+                    scores=cell.scores,
+                    version=cell.version,
+                    stale=cell.stale,
+                    corrected=cell.corrected,
+                )
+                for name in groups
+                if (cell := picture.groups.get(name)) is not None
+            },
+        )
+
+
+@dataclass
+class Tally:
+    """What the rows of a table add up to; the tags are counted a group."""
+
+    pictures: int = 0
+    tags: dict[str, Counter[str]] = field(default_factory=dict)
+    stale: Counter[str] = field(default_factory=Counter)
+    untagged: Counter[str] = field(default_factory=Counter)
+    first: list[str] = field(default_factory=list)
+
+    def add(self, chunk: Sequence[Row], groups: Iterable[str]) -> None:
+        self.pictures += len(chunk)
+        self.first += [row.image_id for row in chunk[: max(0, FIRST - len(self.first))]]
+        for group in groups:
+            counted = self.tags.setdefault(group, Counter())
+            for row in chunk:
+                cell = row.groups.get(group)
+                if cell is None:
+                    self.untagged[group] += 1
+                    continue
+                counted.update(cell.tags)
+                self.stale[group] += cell.stale
+
+    def merge(self, other: Tally) -> None:
+        """Add another table's counts to these."""
+        self.pictures += other.pictures
+        for group, counted in other.tags.items():
+            self.tags.setdefault(group, Counter()).update(counted)
+        self.stale.update(other.stale)
+        self.untagged.update(other.untagged)
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "pictures": self.pictures,
+                "tags": self.tags,
+                "stale": self.stale,
+                "untagged": self.untagged,
+                "first": self.first,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Tally:
+        known = json.loads(text)
+        return cls(
+            pictures=known["pictures"],
+            tags={group: Counter(counted) for group, counted in known["tags"].items()},
+            stale=Counter(known["stale"]),
+            untagged=Counter(known["untagged"]),
+            first=list(known["first"]),
+        )
+
+
+class Table(Protocol):
+    """A table being written: rows come in chunks, `close` writes what is left."""
+
+    def write(self, chunk: Sequence[Row]) -> None: ...
+
+    def close(self, tally: Tally) -> None: ...
+
+
+class ParquetTable:
+    """Parquet, for analysis: a list of tags a group, and one score column a tag.
+
+    Columns: image_id, file, locator, first_seen (UTC); per group `<group>_tags` (null = not tagged
+    yet), `<group>_version`, `<group>_stale`, `<group>_corrected`; then `score_<tag>` (float32; null
+    where the version that tagged the picture does not know the tag). The footer carries the tally.
+    """
+
+    def __init__(self, out: BinaryIO, groups: Mapping[str, Group]) -> None:
+        self._groups = groups
+        self._schema = parquet_schema(groups)
+        self._writer = pq.ParquetWriter(out, self._schema, compression="zstd")
+
+    def write(self, chunk: Sequence[Row]) -> None:
+        columns: list[list[Any]] = [
+            [row.image_id for row in chunk],
+            [row.file for row in chunk],
+            [row.locator for row in chunk],
+            [row.first_seen for row in chunk],
+        ]
+        cells = {name: [row.groups.get(name) for row in chunk] for name in self._groups}
+        for column in cells.values():
+            columns.append([None if c is None else list(c.tags) for c in column])
+            columns.append([None if c is None else c.version for c in column])
+            columns.append([None if c is None else c.stale for c in column])
+            columns.append([None if c is None else c.corrected for c in column])
+        for name, group in self._groups.items():
+            for tag in group.tags:
+                columns.append([None if c is None else c.scores.get(tag) for c in cells[name]])
+        arrays = [
+            pa.array(column, kind.type) for column, kind in zip(columns, self._schema, strict=True)
+        ]
+        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+
+    def close(self, tally: Tally) -> None:
+        self._writer.add_key_value_metadata({"shoetagger": tally.to_json()})
+        self._writer.close()
+
+
+def parquet_schema(groups: Mapping[str, Group]) -> Any:
+    """Return the pyarrow schema of the current tags of `groups`."""
+    columns = [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("file", pa.string(), nullable=False),
+        pa.field("locator", pa.string(), nullable=False),
+        pa.field("first_seen", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+    for name in groups:
+        columns += [
+            pa.field(f"{name}_tags", pa.list_(pa.string())),
+            pa.field(f"{name}_version", pa.string()),
+            pa.field(f"{name}_stale", pa.bool_()),
+            pa.field(f"{name}_corrected", pa.bool_()),
+        ]
+    for group in groups.values():
+        columns += [pa.field(f"score_{tag}", pa.float32()) for tag in group.tags]
+    return pa.schema(columns)
+
+
+def read_parquet(path: Path, groups: Mapping[str, Group], chunk: int) -> Iterator[list[Row]]:
+    """Yield the rows that ParquetTable wrote, `chunk` at a time."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=chunk):
+            yield [_row(record, groups) for record in batch.to_pylist()]
+
+
+def _row(record: Mapping[str, Any], groups: Mapping[str, Group]) -> Row:
+    cells = {}
+    for name, group in groups.items():
+        if record[f"{name}_tags"] is None:
+            continue
+        scores = {tag: record[f"score_{tag}"] for tag in group.tags}
+        cells[name] = Cell(
+            tags=tuple(record[f"{name}_tags"]),
+            scores={tag: score for tag, score in scores.items() if score is not None},
+            version=record[f"{name}_version"],
+            stale=record[f"{name}_stale"],
+            corrected=record[f"{name}_corrected"],
+        )
+    return Row(
+        image_id=record["image_id"],
+        file=record["file"],
+        locator=record["locator"],
+        first_seen=record["first_seen"],
+        groups=cells,
+    )
+
+
+def read_tally(path: Path) -> Tally:
+    """Return the tally in the footer of a file that ParquetTable wrote; its rows are not read."""
+    return Tally.from_json(pq.read_metadata(path).metadata[b"shoetagger"])
+
+
+class CsvTable:
+    """CSV, for spreadsheets: one row a picture, one column a group with its tags after commas.
+
+    Columns: image_id, file, first_seen, the groups, then `stale` and `corrected`, which name the
+    groups whose tags are of an earlier version or by hand. Cells cannot act as formulas.
+    """
+
+    def __init__(self, out: BinaryIO, groups: Mapping[str, Group]) -> None:
+        self._groups = groups
+        self._out = out
+        self._put(["image_id", "file", "first_seen", *groups, "stale", "corrected"])
+
+    def write(self, chunk: Sequence[Row]) -> None:
+        for row in chunk:
+            cells = [row.groups.get(name) for name in self._groups]
+            named = list(zip(self._groups, cells, strict=True))
+            self._put(
+                [
+                    row.image_id,
+                    row.file,
+                    timestamp(row.first_seen),
+                    *("" if cell is None else ", ".join(cell.tags) for cell in cells),
+                    ", ".join(name for name, cell in named if cell and cell.stale),
+                    ", ".join(name for name, cell in named if cell and cell.corrected),
+                ]
+            )
+
+    def close(self, tally: Tally) -> None:
+        """Nothing follows the rows."""
+
+    def _put(self, cells: Sequence[str]) -> None:
+        self._out.write(csv_line(cells))
+
+
+def csv_line(cells: Iterable[str]) -> bytes:
+    """Return one line of CSV in UTF-8, its formulas defused."""
+    line = io.StringIO(newline="")
+    # The writer quotes only those line ends that it would write itself: so let it write both.
+    csv.writer(line, lineterminator="\r\n").writerow(defused(cell) for cell in cells)
+    return line.getvalue().removesuffix("\r\n").encode("utf-8") + b"\n"
+
+
+def defused(cell: str) -> str:
+    """Return `cell` so that no spreadsheet takes it for a formula: with a ' before it if need be.
+
+    The wide forms of the signs count too: some spreadsheets read them as the narrow ones.
+    """
+    return f"'{cell}" if cell.startswith(tuple("=+-@\t\r\n＝＋－＠")) else cell
+
+
+class JsonlTable:
+    """One JSON object a line, with the keys of `shoetagger tag --format jsonl` and a few more."""
+
+    def __init__(self, out: BinaryIO, groups: Mapping[str, Group]) -> None:
+        self._groups = groups
+        self._out = out
+
+    def write(self, chunk: Sequence[Row]) -> None:
+        for row in chunk:
+            cells = {name: row.groups[name] for name in self._groups if name in row.groups}
+            record = {
+                "image_id": row.image_id,
+                "file": row.file,
+                "locator": row.locator,
+                "first_seen": timestamp(row.first_seen),
+                "tags": {name: list(cell.tags) for name, cell in cells.items()},
+                "scores": {
+                    tag: round(score, 6)
+                    for cell in cells.values()
+                    for tag, score in cell.scores.items()
+                },
+                "versions": {name: cell.version for name, cell in cells.items()},
+                "stale": [name for name, cell in cells.items() if cell.stale],
+                "corrected": [name for name, cell in cells.items() if cell.corrected],
+            }
+            self._out.write(json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n")
+
+    def close(self, tally: Tally) -> None:
+        """Nothing follows the rows."""
+
+
+FORMATS: Mapping[str, type[ParquetTable] | type[CsvTable] | type[JsonlTable]] = {
+    "parquet": ParquetTable,
+    "csv": CsvTable,
+    "jsonl": JsonlTable,
+}
+
+
+def fill(tables: Sequence[Table], source: Iterable[Row], groups: Mapping[str, Group]) -> Tally:
+    """Stream `source` into every table and close them; return what it adds up to."""
+    tally = Tally()
+    source = iter(source)
+    while chunk := list(islice(source, CHUNK)):
+        tally.add(chunk, groups)
+        for table in tables:
+            table.write(chunk)
+    for table in tables:
+        table.close(tally)
+    return tally
+
+
+def timestamp(moment: datetime) -> str:
+    """Return a moment as ISO 8601 text in UTC, to the second."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,157 @@
+"""A small JPEG of each picture, made once by the decoding workers, for the pages."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from PIL import Image
+
+from ..atomic import replacing
+from ..config import params as parameters
+from ..config.params import Params
+from ..config.settings import Settings
+from ..images.views import Transform
+from ..ingest.batches import ExtraView, decode_pool
+from ..ingest.pool import DecodePool
+
+# image ids -> where the bytes of each have been seen
+Sources = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
+
+# Writing a thumbnail takes milliseconds: a file that is older than this has no writer any more.
+_LEFT_AFTER_SECONDS = 3600.0
+
+
+def transform(pixels: int) -> Transform:
+    """Return the view that a thumbnail is: the whole picture on a white square of `pixels`."""
+    return Transform(size=pixels)
+
+
+def folder_in(published: Path) -> Path:
+    """Return where the thumbnails lie in the folder that others read."""
+    return published / "pages" / "thumbs"
+
+
+def place(folder: Path, image_id: str) -> Path:
+    """Return where a picture's thumbnail lies below `folder`: spread over 256 folders."""
+    return folder / image_id[:2] / f"{image_id}.jpg"
+
+
+def keep(folder: Path, image_id: str, view: np.ndarray, size: tuple[int, int]) -> None:
+    """Write one thumbnail from its view, (S, S, 3) uint8; `size` is the picture's own."""
+    path = place(folder, image_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = _unfinished(folder)
+    unfinished.mkdir(exist_ok=True)
+    with replacing(path, unfinished) as file:
+        Image.fromarray(_without_seams(view, size)).save(file, "JPEG", quality=82, optimize=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes have left half-written; a shard may be writing meanwhile."""
+    for path in _unfinished(folder).glob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):  # it was being written, and now has its place
+            if time.time() - path.stat().st_mtime > _LEFT_AFTER_SECONDS:
+                path.unlink()
+
+
+def of_shard(settings: Settings) -> ExtraView:
+    """Return what lets a shard keep thumbnails of what it tags, as many as a day's pages show."""
+    params = parameters.load(settings.params_file)
+    folder = folder_in(settings.published)
+    left = params.publish.page_size * params.publish.max_pages
+
+    def take(image_id: str, view: np.ndarray, size: tuple[int, int]) -> None:
+        nonlocal left
+        if left > 0 and not place(folder, image_id).exists():
+            keep(folder, image_id, view, size)
+            left -= 1
+
+    def drop(image_id: str) -> None:
+        place(folder, image_id).unlink(missing_ok=True)
+
+    return ExtraView(transform(params.publish.thumbnail), take, drop)
+
+
+def _unfinished(folder: Path) -> Path:
+    return folder / ".unfinished"
+
+
+# A studio's background varies less than this (of 255) along the edge of a picture.
+_EVEN = 10
+
+
+def _without_seams(view: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Continue an even background over the padding: the square then looks like one picture."""
+    pixels = len(view)
+    width, height = (max(1, round(side * pixels / max(size))) for side in size)
+    top, left = (pixels - height) // 2, (pixels - width) // 2
+    bottom, right = top + height, left + width
+    padding_and_edge = [
+        (np.s_[:, :left], np.s_[top:bottom, left : left + 2]),
+        (np.s_[:, right:], np.s_[top:bottom, right - 2 : right]),
+        (np.s_[:top, :], np.s_[top : top + 2, left:right]),
+        (np.s_[bottom:, :], np.s_[bottom - 2 : bottom, left:right]),
+    ]
+    seamless = view.copy()
+    for padding, edge in padding_and_edge:
+        colour = np.median(view[edge], axis=(0, 1))
+        if np.percentile(np.abs(view[edge] - colour), 98) < _EVEN:
+            seamless[padding] = colour.round()
+    return seamless
+
+
+class Thumbnails(AbstractContextManager["Thumbnails"]):
+    """Makes the thumbnails that are missing; its workers start when the first one is.
+
+    `sources` tells where the bytes of the image ids asked for have been seen.
+    """
+
+    def __init__(self, folder: Path, root: Path, params: Params, sources: Sources) -> None:
+        self._folder = folder
+        self._root = root
+        self._params = params
+        self._sources = sources
+        self._pool: DecodePool | None = None
+        self.made = 0
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._pool:
+            self._pool.close()
+
+    def make(self, image_ids: Iterable[str]) -> set[str]:
+        """Make those that are missing; return the ids that stay without: their files are gone.
+
+        A file counts only while it still holds the bytes of that image id; where one is gone,
+        another one with the same bytes serves.
+        """
+        missing = [i for i in image_ids if not place(self._folder, i).exists()]
+        if not missing:
+            return set()
+        left = set(missing)
+        sources = {image_id: list(seen) for image_id, seen in self._sources(missing).items()}
+        while asked := [(i, sources[i].pop(0)) for i in missing if i in left and sources.get(i)]:
+            decoded = self._workers().run(locator for _, locator in asked)
+            for (image_id, _), picture in zip(asked, decoded, strict=True):
+                if picture.views and picture.size and picture.image_id == image_id:
+                    keep(self._folder, image_id, picture.views[0], picture.size)
+                    left.discard(image_id)
+                    self.made += 1
+        return left
+
+    def _workers(self) -> DecodePool:
+        if self._pool is None:
+            thumbnail = transform(self._params.publish.thumbnail)
+            pool = decode_pool(self._params, [thumbnail], self._root, settle_seconds=0.0)
+            self._pool = pool.__enter__()
+        return self._pool

@@ -1,0 +1,78 @@
+"""What the stages of a group read: the pictures, their states, and what is true of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import torch
+import typer
+
+from ..config.params import Params
+from ..learning.dataset.tables import read_split
+from ..learning.training.features import Examples, Source, open_source
+from ..learning.training.pictures import Pictures, open_pictures
+from ..network.backbone import TagModel
+from ..network.weights import build
+
+# Arguments that the stages of a group have in common.
+Group = Annotated[str, typer.Argument(help="group of tags, as in params.yaml")]
+SplitTable = Annotated[Path, typer.Option("--split", help="the group's table")]
+Images = Annotated[Path, typer.Option("--images", help="folder of the pictures")]
+Features = Annotated[Path, typer.Option("--features", help="folder of the stage features")]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One group's table, a model to fill, and the source of the states it learns from."""
+
+    group: str
+    tags: tuple[str, ...]
+    table: pd.DataFrame
+    pictures: Pictures
+    device: torch.device
+    params: Params
+    features: Path
+
+    def new_model(self) -> tuple[TagModel, str | None]:
+        """Return a model with fresh head, the same each time, and its pretrained trunk's digest."""
+        recipe = self.params.train_of(self.group)
+        torch.manual_seed(recipe.seed)
+        return build(recipe.arch, len(self.tags), recipe.weights, recipe.pooled, recipe.dropout)
+
+    def source(self, model: TagModel) -> Source:
+        """Return where the states of the pictures come from, as the frozen stages leave them."""
+        freeze, ids = self.params.train.freeze, list(self.table["image_id"])
+        return open_source(self.features, model, self.pictures, ids, freeze, self.device)
+
+    def examples(self, chosen: pd.Series[bool]) -> Examples:
+        """Return the chosen rows of the table as examples."""
+        rows = np.flatnonzero(chosen.to_numpy())
+        return Examples(rows, self.table[list(self.tags)].to_numpy(dtype=np.uint8)[rows])
+
+    @property
+    def training(self) -> pd.Series[bool]:
+        return self.table["side"] == "train"
+
+    @property
+    def validation(self) -> pd.Series[bool]:
+        return self.table["side"] == "validation"
+
+
+def open_lesson(
+    params: Params, group: str, split: Path, images: Path, features: Path, device: torch.device
+) -> Lesson:
+    """Read what the stages of one group need."""
+    table = read_split(split)
+    return Lesson(
+        group=group,
+        tags=params.group(group).tags,
+        table=table,
+        pictures=open_pictures(params, table, images),
+        device=device,
+        params=params,
+        features=features,
+    )

@@ -1,0 +1,56 @@
+"""Whether a run's counts are usual."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+from ..config import operations
+
+# tag -> (pictures of a night that have it, pictures that could have it)
+Rates = Mapping[str, tuple[int, int]]
+
+
+def judge(
+    counts: Mapping[str, int], rates: Rates, past: Sequence[Rates], options: operations.Tag
+) -> list[str]:
+    """Return why a person should look at a night, in words; nothing for a usual one.
+
+    `counts` holds the night's files, `tagged` and `rejected`; `past` the rates of earlier nights.
+    What rests on fewer than `tag.judge_from` files or pictures is not judged.
+    """
+    reasons = []
+    settled = counts["tagged"] + counts["rejected"]
+    if settled >= options.judge_from and counts["rejected"] > options.max_rejected * settled:
+        reasons.append(
+            f"{counts['rejected']} of {settled} files were rejected, more than a share of "
+            f"{options.max_rejected} (tag.max_rejected): see pages/rejected.html for the reasons"
+        )
+    for tag, (positives, pictures) in rates.items():
+        before = [night[tag] for night in past if tag in night and night[tag][1]]
+        if pictures < options.judge_from or len(before) < options.drift.min_nights:
+            continue
+        usual, spread = _usual(before, pictures)
+        width = max(options.drift.deviations * spread, options.drift.least)
+        rate = positives / pictures
+        if abs(rate - usual) > width:
+            reasons.append(
+                f"tag {tag}: {positives} of {pictures} pictures ({rate:.0%}) have it, where "
+                f"{max(0.0, usual - width):.0%} to {min(1.0, usual + width):.0%} was usual in "
+                f"{len(before)} nights (tag.drift): look at the pictures, and at what was promoted"
+            )
+    return reasons
+
+
+def _usual(before: Sequence[tuple[int, int]], pictures: int) -> tuple[float, float]:
+    """Return a tag's rate over earlier nights, and how far from it a night of `pictures` may lie.
+
+    One standard deviation: of chance in so few pictures, and of what nights differ beyond chance.
+    """
+    # Half a picture with and half a one without: a tag never seen is rare, not impossible.
+    usual = (sum(k for k, _ in before) + 0.5) / (sum(n for _, n in before) + 1)
+    chance = usual * (1 - usual)
+    seen = statistics.fmean((k / n - usual) ** 2 for k, n in before)
+    beyond = max(0.0, seen - chance * statistics.fmean(1 / n for _, n in before))
+    return usual, math.sqrt(chance / pictures + beyond)

@@ -1,0 +1,260 @@
+"""One shard of a tagging run."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from ..config import params
+from ..config.settings import Settings
+from ..ingest import batches
+from ..ingest.batches import ExtraView, T, asked_ahead, batched, decode_pool, stack_views
+from ..ingest.pool import Decoded, DecodePool
+from ..store.rows import Backlog, FileRow, Prediction, RejectedFile, Tagged, file_id_of
+from ..store.store import Store
+from .logfmt import event
+from .run import TaggingError, TaggingRun
+
+if TYPE_CHECKING:
+    from ..inference.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+
+Progress = Callable[[int], None]  # hears how many files or pictures were just settled
+
+
+def shard_range(shard: int, of: int) -> tuple[str, str | None]:
+    """Return the range [lo, hi) of ids (sha256 in hex) that is a shard's; hi None is the end."""
+    if not 0 <= shard < of:
+        raise TaggingError(f"shard {shard} of {of}: shards are numbered from 0")
+    edges = [format(i * 16**8 // of, "08x") for i in (shard, shard + 1)]
+    return edges[0] if shard else "", edges[1] if shard + 1 < of else None
+
+
+def tag_shard(
+    settings: Settings,
+    run: TaggingRun,
+    shard: int,
+    of: int,
+    progress: Progress | None = None,
+    extra_view: ExtraView | None = None,
+) -> dict[str, Any]:
+    """Tag what lies in a shard, arrivals first, then the backlog, until the budget is spent.
+
+    Returns the numbers of pictures tagged, rejected, tagged again and left for later, and as
+    `positives` how many of those tagged got each tag. A batch is computed first and written in one
+    short transaction: killed anywhere, nothing is half-written. `extra_view` is then given its view
+    of every picture just tagged.
+    """
+    from ..inference.engine import Engine
+    from ..promotion import versions
+
+    options = params.load(settings.params_file)
+    directories = [versions.bundle_directory(settings, digest) for digest in run.pins.values()]
+    engine = Engine(directories, settings.device, options.tag.precision)
+    batch = engine.batch_size(options.tag.batch_size)
+    deadline = _deadline(run, options.tag.budget_minutes)
+    if extra_view and extra_view.transform.size > max(
+        transform.size for transform in engine.transforms
+    ):
+        extra_view = None  # for its sake pictures would be decoded larger, and tags could change
+    with ExitStack() as stack:
+        store = stack.enter_context(Store(settings.store_url))
+        pool = stack.enter_context(
+            decode_pool(
+                options,
+                [*engine.transforms, *([extra_view.transform] if extra_view else [])],
+                settings.inbox,
+                settle_seconds=options.tag.settle_seconds,
+                batch=batch,
+            )
+        )
+        worker = _Shard(
+            store=store,
+            pool=pool,
+            engine=engine,
+            run=run,
+            range=shard_range(shard, of),
+            batch=batch,
+            deadline=deadline,
+            progress=progress or (lambda _: None),
+            extra_view=extra_view,
+        )
+        worker.tag_arrivals()
+        worker.tag_backlog()
+    counts = dict(worker.counts)
+    logger.info(event("shard", run=run.run_id, shard=shard, of=of, **counts))
+    return counts | {"positives": dict(worker.positives)}
+
+
+@dataclass
+class _Shard:
+    """The loop over one shard's files and pictures; `counts` grows as it goes."""
+
+    store: Store
+    pool: DecodePool
+    engine: Engine
+    run: TaggingRun
+    range: tuple[str, str | None]
+    batch: int
+    deadline: float
+    progress: Progress
+    extra_view: ExtraView | None
+
+    def __post_init__(self) -> None:
+        self.counts: Counter[str] = Counter(tagged=0, rejected=0, retagged=0, deferred=0)
+        self.positives = Counter({tag: 0 for b in self.engine.bundles for tag in b.tags})
+
+    def tag_arrivals(self) -> None:
+        """Decode, score and settle every file that waits."""
+        rows: dict[str, FileRow] = {}
+
+        def locators() -> Iterator[str]:
+            for row in self._pages(self._new_files):
+                rows[row.locator] = row
+                yield row.locator
+
+        decoded = batched(self.pool.run(locators()), self.batch)
+        batches = ([(rows.pop(d.locator), d) for d in some] for some in decoded)
+        for batch, predictions in asked_ahead(batches, self._predict_arrivals):
+            self._settle(batch, predictions)
+
+    def tag_backlog(self) -> None:
+        """Score again, newest first, the pictures that lack a pinned bundle's prediction."""
+        rows: dict[str, list[Backlog]] = {}
+
+        def locators() -> Iterator[str]:
+            for row in self._pages(self._backlog):
+                if not row.locators:  # lost between two looks: no work any more
+                    continue
+                rows.setdefault(row.locators[0], []).append(row)
+                yield row.locators[0]
+
+        decoded = batched(self.pool.run(locators()), self.batch)
+        batches = ([(rows[d.locator].pop(0), d) for d in some] for some in decoded)
+        for batch, predictions in asked_ahead(batches, self._predict_backlog):
+            self._retag(batch, predictions)
+
+    def _predict_arrivals(self, batch: Sequence[tuple[FileRow, Decoded]]) -> list[Prediction]:
+        return self._predict([d for _, d in batch if d.views is not None], self.run.pins.values())
+
+    def _predict_backlog(self, batch: Sequence[tuple[Backlog, Decoded]]) -> list[Prediction]:
+        wanting: dict[tuple[str, ...], list[Decoded]] = {}
+        for row, d in _unchanged(batch):
+            wanting.setdefault(row.groups, []).append(d)
+        return [
+            prediction
+            for groups, pictures in wanting.items()
+            for prediction in self._predict(pictures, [self.run.pins[g] for g in groups])
+        ]
+
+    def _settle(
+        self, batch: Sequence[tuple[FileRow, Decoded]], predictions: Sequence[Prediction]
+    ) -> None:
+        good = [(row, d) for row, d in batch if d.views is not None]
+        bad = [(row, d) for row, d in batch if d.rejected is not None]
+        later = [(row, d) for row, d in batch if d.retry]
+        self.store.predictions.record(
+            tagged=[_tagged(row, d) for row, d in good],
+            rejected=[
+                RejectedFile(row.file_id, d.token or row.token, d.rejected or "", d.image_id)
+                for row, d in bad
+            ],
+            predictions=predictions,
+            gone=[row.file_id for row, d in later if _is_gone(d)],
+            run_id=self.run.run_id,
+            now=datetime.now(UTC),
+        )
+        for row, d in bad:
+            said = event("rejected", picture=d.image_id, file=row.locator, reason=d.rejected)
+            logger.warning(said)
+        for row, d in later:
+            said = event("deferred", picture=d.image_id, file=row.locator, reason=d.why)
+            logger.info(said)
+        if self.extra_view:
+            self._hand_on([d for _, d in good], self.extra_view)
+        self.positives.update(tag for said in predictions for tag in said.tags)
+        self._count(tagged=len(good), rejected=len(bad), deferred=len(later))
+
+    def _hand_on(self, decoded: Sequence[Decoded], extra_view: ExtraView) -> None:
+        image_ids = [_image_id(d) for d in decoded]
+        unwanted = self.store.files.forgotten(image_ids)
+        for d in decoded:
+            if d.views and d.size and d.image_id not in unwanted:
+                extra_view.take(_image_id(d), d.views[-1], d.size)
+        # Whoever forgets one after this look finds it and takes it away.
+        for image_id in self.store.files.forgotten(image_ids) - unwanted:
+            extra_view.drop(image_id)
+
+    def _retag(
+        self, batch: Sequence[tuple[Backlog, Decoded]], predictions: Sequence[Prediction]
+    ) -> None:
+        gone = [file_id_of(d.locator) for _, d in batch if _is_gone(d)]
+        self.store.predictions.record(
+            predictions=predictions, gone=gone, run_id=self.run.run_id, now=datetime.now(UTC)
+        )
+        good = len(_unchanged(batch))
+        self._count(retagged=good, deferred=len(batch) - good)
+
+    def _predict(self, decoded: Sequence[Decoded], digests: Iterable[str]) -> list[Prediction]:
+        if not decoded:
+            return []
+        views = stack_views(self.engine, decoded)
+        answers = self.engine.answer(views, only=set(digests))
+        return [
+            Prediction(_image_id(d), digest, answer.scores, answer.tags)
+            for digest, told in answers.items()
+            for d, answer in zip(decoded, told, strict=True)
+        ]
+
+    def _pages(self, page: Callable[[T | None], list[T]]) -> Iterator[T]:
+        """Walk through pages of work until there is no more, or no more time."""
+        last: T | None = None
+        while time.time() < self.deadline and (rows := page(last)):
+            yield from rows
+            last = rows[-1]
+
+    def _new_files(self, last: FileRow | None) -> list[FileRow]:
+        after = last.file_id if last else None
+        return self.store.files.new(*self.range, limit=4 * self.batch, after=after)
+
+    def _backlog(self, last: Backlog | None) -> list[Backlog]:
+        after = (last.first_seen, last.image_id) if last else None
+        return self.store.predictions.backlog(
+            self.run.pins, *self.range, limit=4 * self.batch, after=after
+        )
+
+    def _count(self, **more: int) -> None:
+        self.counts.update(more)
+        self.progress(sum(more.values()))
+
+
+def _unchanged(batch: Sequence[tuple[Backlog, Decoded]]) -> list[tuple[Backlog, Decoded]]:
+    """Leave out what cannot be read, and files replaced since: the next scan's business."""
+    return [(row, d) for row, d in batch if d.views and d.image_id == row.image_id]
+
+
+def _tagged(row: FileRow, decoded: Decoded) -> Tagged:
+    width, height = decoded.size or (0, 0)
+    return Tagged(row.file_id, decoded.token or row.token, _image_id(decoded), width, height)
+
+
+def _image_id(decoded: Decoded) -> str:
+    if decoded.image_id is None:
+        raise TaggingError(f"{decoded.locator}: decoded without an image id")
+    return decoded.image_id
+
+
+def _is_gone(decoded: Decoded) -> bool:
+    return (decoded.why or "").startswith(batches.GONE)
+
+
+def _deadline(run: TaggingRun, minutes: float) -> float:
+    return (datetime.fromisoformat(run.started_at) + timedelta(minutes=minutes)).timestamp()

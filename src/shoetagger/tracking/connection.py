@@ -1,0 +1,208 @@
+"""The connection to MLflow."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from ..config.settings import without_password
+from ..errors import PassingError, ShoetaggerError
+from ..locks import locked
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+EXPERIMENT = "shoetagger"
+_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+
+class TrackingError(ShoetaggerError):
+    """MLflow, or the outbox that stands in for it, cannot be used."""
+
+
+class SilentError(TrackingError, PassingError):
+    """MLflow does not answer, or not as MLflow would: it may later."""
+
+
+def load_mlflow() -> None:
+    """Import MLflow (seconds) with telemetry and unpickling off, unless the user set them."""
+    for name, value in {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        # Models name their requirements themselves: a uv.lock nearby is no concern of theirs.
+        "MLFLOW_UV_AUTO_DETECT": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+    import mlflow  # noqa: F401 - its environment had to be set first
+
+
+def connect(tracking_uri: str) -> MlflowClient:
+    """Return a client whose database, where it is one, has been made or migrated."""
+    prepare(tracking_uri)
+    load_mlflow()
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri, registry_uri=tracking_uri)
+
+
+_prepared: set[str] = set()
+
+
+def prepare(tracking_uri: str) -> None:
+    """Make or migrate an SQLite tracking database; do nothing for other kinds of URI.
+
+    Processes that come at once wait for the first: MLflow's own migration, run twice at a time,
+    spoils the database for good.
+    """
+    if not tracking_uri.startswith("sqlite:///") or tracking_uri in _prepared:
+        return
+    load_mlflow()
+    import mlflow.db
+    from alembic.util import CommandError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    upgrade = mlflow.db.upgrade.callback  # what `mlflow db upgrade` runs
+    assert upgrade is not None
+
+    path = Path(tracking_uri.removeprefix("sqlite:///"))
+    try:
+        with locked(path.with_name(f"{path.name}.lock"), seconds=120.0) as alone:
+            if not alone:
+                raise TrackingError(f"another process has been migrating {path} for two minutes")
+            # MLflow would spend minutes on a database that cannot be opened.
+            sqlite3.connect(path).close()
+            upgrade(tracking_uri)
+    except (OSError, sqlite3.Error, SQLAlchemyError, CommandError) as error:
+        raise TrackingError(f"the MLflow database {path} cannot be opened: {error}") from error
+    _prepared.add(tracking_uri)
+
+
+def experiment_id(client: MlflowClient, artifacts: Path) -> str:
+    """Return the id of the experiment of this project; make it where there is none.
+
+    A database or a server on this machine keeps its files under `artifacts`, so that clients of
+    the one and of the other read them alike; any other server decides for itself.
+    """
+    from mlflow.exceptions import MlflowException
+
+    url = urlsplit(client.tracking_uri)
+    local = url.scheme not in ("http", "https") or url.hostname in ("127.0.0.1", "localhost", "::1")
+    root = artifacts.absolute().as_uri() if local else None
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is None:
+        try:
+            return str(client.create_experiment(EXPERIMENT, artifact_location=root))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(EXPERIMENT)  # another process was faster
+            assert found is not None
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def tagged_run(client: MlflowClient, experiment: str, key: str, value: str) -> str | None:
+    """Return the id of the latest run whose tag `key` is `value`, or None."""
+    order = ["attributes.start_time DESC"]
+    condition = f'tags.`{key}` = "{value}"'
+    runs = client.search_runs([experiment], condition, max_results=1, order_by=order)
+    return str(runs[0].info.run_id) if runs else None
+
+
+class Connection:
+    """MLflow and the experiment of this project, connected to at the first word."""
+
+    def __init__(self, tracking_uri: str, artifacts: Path, *, seconds: int) -> None:
+        """`seconds` bounds the wait for each answer of a server."""
+        self._uri, self._artifacts, self._seconds = tracking_uri, artifacts, seconds
+        self._client: MlflowClient | None = None
+        self._experiment = ""
+
+    @contextmanager
+    def open(self) -> Iterator[tuple[MlflowClient, str]]:
+        """Give the client and the experiment's id; SilentError where MLflow is not there.
+
+        The errors of MLflow that the block lets out become SilentError, too.
+        """
+        load_mlflow()
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            with _quiet("mlflow", "urllib3"), _environment(self._uri, self._seconds):
+                if self._client is None:
+                    _knock(self._uri)
+                    client = connect(self._uri)
+                    self._experiment = experiment_id(client, self._artifacts)
+                    self._client = client
+                yield self._client, self._experiment
+        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, TrackingError) as error:
+            raise SilentError(_reason(self._uri, error)) from error
+
+
+@contextmanager
+def _environment(tracking_uri: str, seconds: int) -> Iterator[None]:
+    """Say within the block which MLflow is meant and how long to wait for a server.
+
+    MLflow reads these variables at each request. How long to wait the user may have said before;
+    MLflow's own default is minutes. The address a client knows, but not all that it calls.
+    """
+    waits = {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    }
+    ours = {name: value for name, value in waits.items() if name not in os.environ}
+    ours["MLFLOW_TRACKING_URI"] = tracking_uri
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Keep loggers silent: whole tracebacks of what is caught here are no news for the user."""
+    before = {name: logging.getLogger(name).level for name in names}
+    try:
+        for name in names:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _reason(tracking_uri: str, error: BaseException) -> str:
+    """Return one line that says who fails, without a password, and why."""
+    url = without_password(tracking_uri)
+    while (deeper := error.__cause__ or error.__context__) is not None:
+        error = deeper
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"MLflow at {url} does not answer as it should ({lines[0][:200]})"
+
+
+def _knock(tracking_uri: str) -> None:
+    """Raise OSError where a database server cannot be reached: MLflow would try for minutes."""
+    url = urlsplit(tracking_uri)
+    port = url.port or _DATABASE_PORTS.get(url.scheme.partition("+")[0])
+    if port and url.hostname and url.scheme not in ("http", "https"):
+        socket.create_connection((url.hostname, port), timeout=5).close()

@@ -1,0 +1,117 @@
+"""A bundle and the code that reads it as an MLflow model."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import io
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..images.decode import Limits
+    from ..inference.bundle import Bundle
+
+
+# What a registered model runs; it travels with every version.
+_SERVED = ("errors.py", "atomic.py", "images", "network", "inference")
+
+# Columns of a registered model's answer that are not scores.
+OWN_COLUMNS = ("tags", "rejected")
+
+# Where a package is not called what it is imported as.
+_DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
+
+
+def served_sources() -> dict[str, bytes]:
+    """Return the source files that a registered model needs of this package, by their paths."""
+    package = Path(__file__).parents[1]
+    found = [package / "__init__.py"]
+    for name in _SERVED:
+        found += [package / name] if name.endswith(".py") else (package / name).glob("*.py")
+    return {path.relative_to(package).as_posix(): path.read_bytes() for path in sorted(found)}
+
+
+def requirements() -> list[str]:
+    """Return what a registered model needs from the package index, pinned as it is here."""
+    imported = {name for source in served_sources().values() for name in _imports(source)}
+    names = {_DISTRIBUTIONS.get(name, name) for name in imported - sys.stdlib_module_names}
+    pinned = {name: importlib.metadata.version(name) for name in names | {"mlflow", "pandas"}}
+    # A local part such as +cpu is not on the index.
+    return [f"{name}=={version.partition('+')[0]}" for name, version in sorted(pinned.items())]
+
+
+def _imports(source: bytes) -> set[str]:
+    """Return the top-level packages that a source imports when it runs, this one aside."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def save_model(bundle: Bundle, directory: Path, limits: Limits, model: Any, target: Path) -> None:
+    """Write the folder of a pyfunc model: this package's script, its core and the bundle."""
+    import mlflow.pyfunc
+    import pandas as pd
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types.schema import Array, ColSpec, DataType, Schema, TensorSpec
+
+    from ..inference.bundle import BUNDLE_FILE
+    from ..network.weights import WEIGHTS_FILE
+
+    parts = target.with_name("parts")
+    for name, source in served_sources().items():
+        write_file(parts / "code" / name, source)
+    script = parts / "served_model.py"  # a copy: MLflow writes down where it was
+    shutil.copyfile(Path(__file__).with_name(script.name), script)
+    (parts / "bundle").mkdir()
+    for name in (BUNDLE_FILE, WEIGHTS_FILE):
+        shutil.copyfile(directory / name, parts / "bundle" / name)
+    answer: list[ColSpec | TensorSpec] = [
+        ColSpec(Array(DataType.string), "tags"),
+        ColSpec(DataType.string, "rejected", required=False),
+        *(ColSpec(DataType.double, tag, required=False) for tag in bundle.tags),
+    ]
+    mlflow.pyfunc.save_model(
+        path=target,
+        python_model=script,
+        artifacts={part: str(parts / part) for part in ("bundle", "code")},
+        signature=ModelSignature(Schema([ColSpec(DataType.binary, "image")]), Schema(answer)),
+        input_example=pd.DataFrame({"image": [_example()]}),
+        pip_requirements=requirements(),
+        model_config={
+            "device": "auto",
+            "max_bytes": limits.max_bytes,
+            "max_pixels": limits.max_pixels,
+        },
+        mlflow_model=Model(
+            artifact_path=model.artifact_location,
+            run_id=model.source_run_id,
+            model_id=model.model_id,
+        ),
+    )
+
+
+def write_file(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def _example() -> bytes:
+    """Return a small PNG, as an example of what a registered model takes."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.new("RGB", (64, 48), "white")
+    ImageDraw.Draw(picture).polygon([(8, 14), (22, 14), (30, 26), (56, 32), (56, 38), (8, 38)])
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()

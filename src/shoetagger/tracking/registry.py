@@ -1,0 +1,349 @@
+"""Registered models: their versions and aliases, and the bundles in them."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from ..errors import ShoetaggerError
+from ..locks import locked
+from .connection import Connection, tagged_run
+from .packaging import OWN_COLUMNS, save_model, write_file
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+    from ..images.decode import Limits
+    from ..inference.bundle import Bundle
+
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+
+
+class RegistryError(ShoetaggerError):
+    """A version that is not there, or a bundle that is not what its version says."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a group's registered model."""
+
+    group: str
+    name: str
+    number: str
+    digest: str  # of its bundle
+    aliases: tuple[str, ...]
+    run_id: str | None  # MLflow's, of the run that trained it
+    tags: Mapping[str, str]
+
+
+class Registry:
+    """The registered models of all groups.
+
+    Every method but a cached `fetch` asks MLflow, and raises tracking.SilentError where it is not
+    there.
+    """
+
+    def __init__(self, tracking_uri: str, artifacts: Path) -> None:
+        """`artifacts` is where a database or local server keeps its models."""
+        self._artifacts, self._uri = artifacts, tracking_uri
+        self._mlflow = Connection(tracking_uri, artifacts, seconds=60)
+
+    def register(
+        self,
+        directory: Path,
+        *,
+        limits: Limits,
+        tags: Mapping[str, str],
+        metrics: Mapping[str, float],
+        figures: Path | None = None,
+    ) -> Version:
+        """Make the bundle in `directory` a version of its group's model; once for each digest.
+
+        The version belongs to the run that trained the weights (tag `weights_sha256`), or to a new
+        one that gets `tags`, `metrics` and the files in `figures`. The version itself gets `tags`
+        and `metrics`; `limits` bound the pictures that a served model accepts.
+        """
+        bundle = _checked(directory)
+        with (
+            self._mlflow.open() as (client, experiment),
+            locked(self._artifacts / ".register.lock", seconds=600.0) as alone,
+        ):
+            if not alone:
+                raise RegistryError("another process has been registering for ten minutes")
+            found = _first_of(client, bundle)
+            if found is not None:
+                return _version(found, _aliases(client, bundle.group))
+            run_id = _run_of(client, experiment, bundle, tags, figures)
+            about = {
+                **{key: str(value) for key, value in tags.items()},
+                "bundle_digest": bundle.digest,
+                "weights_sha256": bundle.weights_sha256,
+            }
+            model = client.create_logged_model(
+                experiment, model_name(bundle.group), run_id, tags=about
+            )
+            with TemporaryDirectory() as scratch:
+                target = Path(scratch) / "model"
+                save_model(bundle, directory, limits, model, target)
+                client.log_model_artifacts(model.model_id, str(target))
+            client.finalize_logged_model(model.model_id, "READY")
+            _link(client, run_id, model.model_id, metrics)
+            _ensure_model(client, bundle.group)
+            mine = client.create_model_version(
+                model_name(bundle.group),
+                source=f"models:/{model.model_id}",
+                run_id=run_id,
+                tags=about,
+                model_id=model.model_id,
+            )
+            # The lock holds within one machine. Between two, the first version stays.
+            first = _first_of(client, bundle) or mine
+            if first.version != mine.version:
+                client.delete_model_version(mine.name, str(mine.version))
+            return _version(first, _aliases(client, bundle.group))
+
+    def versions(self, group: str) -> list[Version]:
+        """Return all versions of a group, in order of registration."""
+        with self._mlflow.open() as (client, _):
+            aliases = _aliases(client, group)
+            found = client.search_model_versions(f"name = '{model_name(group)}'")
+            ours = [v for v in found if "bundle_digest" in v.tags]
+            return [_version(v, aliases) for v in sorted(ours, key=lambda v: int(v.version))]
+
+    def by_alias(self, group: str, alias: str) -> Version | None:
+        """Return the version that an alias points to, or None."""
+        with self._mlflow.open() as (client, _):
+            number = _aliases(client, group).get(alias)
+        return None if number is None else self.by_number(group, number)
+
+    def by_number(self, group: str, number: str) -> Version | None:
+        """Return a version by its number, or None."""
+        from mlflow.exceptions import MlflowException
+
+        with self._mlflow.open() as (client, _):
+            try:
+                found = client.get_model_version(model_name(group), number)
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return None
+                raise
+            return _version(found, _aliases(client, group))
+
+    def set_alias(self, group: str, alias: str, number: str) -> None:
+        """Point an alias to a version, whatever it pointed to."""
+        with self._mlflow.open() as (client, _):
+            client.set_registered_model_alias(model_name(group), alias, number)
+
+    def drop_alias(self, group: str, alias: str) -> None:
+        """Remove an alias; one that is not there is no error."""
+        with self._mlflow.open() as (client, _):
+            if alias in _aliases(client, group):
+                client.delete_registered_model_alias(model_name(group), alias)
+
+    def log_files(self, version: Version, files: Mapping[str, bytes]) -> None:
+        """Put files that belong to a version into its run; a second time they are replaced."""
+        if version.run_id is None:  # registered by other means than ours
+            return
+        with TemporaryDirectory() as scratch:
+            for name, data in files.items():
+                write_file(Path(scratch) / name, data)
+            with self._mlflow.open() as (client, _):
+                client.log_artifacts(version.run_id, scratch, _folder(version))
+
+    def read_file(self, version: Version, name: str) -> bytes | None:
+        """Return a file that `log_files` put into a version's run; None where there is none."""
+        if version.run_id is None:
+            return None
+        path = f"{_folder(version)}/{name}"
+        with TemporaryDirectory() as scratch, self._mlflow.open() as (client, _):
+            listed = client.list_artifacts(version.run_id, _folder(version))
+            if path not in [found.path for found in listed]:
+                return None
+            got = client.download_artifacts(version.run_id, path, scratch)
+            return Path(got).read_bytes()
+
+    def page_of(self, version: Version, name: str) -> str | None:
+        """Return the address at which MLflow's UI shows a version's file; None without a server."""
+        if version.run_id is None or not self._uri.startswith(("http://", "https://")):
+            return None
+        with self._mlflow.open() as (client, _):
+            experiment = client.get_run(version.run_id).info.experiment_id
+        place = f"experiments/{experiment}/runs/{version.run_id}/artifacts/{_folder(version)}"
+        return f"{self._uri.rstrip('/')}/#/{place}/{name}"
+
+    def fetch(self, version: Version, cache: Path) -> Path:
+        """Return a folder with the bundle of a version: `cache`/<digest>, filled where it is not.
+
+        What is cached and whole is used without asking MLflow. Raises RegistryError where the
+        registry gives another bundle than the version names.
+        """
+        target = cache / version.digest
+        if holds(target, version.digest):
+            return target
+        beside = cache / f".{uuid.uuid4().hex}"
+        beside.mkdir(parents=True)
+        try:
+            with self._mlflow.open() as (client, _):
+                from mlflow.artifacts import download_artifacts
+
+                source = client.get_model_version_download_uri(version.name, version.number)
+                got = download_artifacts(
+                    f"{source}/artifacts/bundle", dst_path=str(beside), tracking_uri=self._uri
+                )
+            if not holds(Path(got), version.digest):
+                raise RegistryError(
+                    f"version {version.number} of {version.name} is registered with bundle "
+                    f"{version.digest[:12]}, but its files are another or are damaged: register "
+                    "the model again and promote that version"
+                )
+            if target.exists() and not holds(target, version.digest):
+                shutil.rmtree(target)
+            try:
+                Path(got).rename(target)
+            except OSError:
+                if not holds(target, version.digest):  # another process was not the faster one
+                    raise
+        finally:
+            shutil.rmtree(beside)
+        return target
+
+
+def model_name(group: str) -> str:
+    """Return the name under which a group's model is registered."""
+    return f"shoetagger-{group}"
+
+
+def _folder(version: Version) -> str:
+    """Return where a version's files lie in its run, which other versions may share."""
+    return f"versions/{version.number}"
+
+
+def _checked(directory: Path) -> Bundle:
+    """Read a bundle that is about to be registered, and refuse one that cannot be served."""
+    from ..inference.bundle import load_bundle
+    from ..network.digests import file_sha256
+    from ..network.weights import WEIGHTS_FILE
+
+    bundle = load_bundle(directory)
+    weights = directory / WEIGHTS_FILE
+    if not weights.is_file() or file_sha256(weights) != bundle.weights_sha256:
+        raise RegistryError(
+            f"{weights} is not the file that the bundle beside it describes: run `dvc repro`"
+        )
+    taken = set(bundle.tags) & set(OWN_COLUMNS)
+    if taken:
+        raise RegistryError(
+            f"group {bundle.group}: a tag called {taken.pop()!r} cannot be served, for that is a "
+            "column of every answer; rename it"
+        )
+    return bundle
+
+
+def holds(directory: Path, digest: str) -> bool:
+    """Tell whether a folder holds the whole bundle of this digest, undamaged."""
+    from ..inference.bundle import load_bundle
+    from ..network.backbone import ModelError
+    from ..network.digests import file_sha256
+    from ..network.weights import WEIGHTS_FILE
+
+    try:
+        bundle = load_bundle(directory)
+        whole = file_sha256(directory / WEIGHTS_FILE) == bundle.weights_sha256
+    except (ModelError, FileNotFoundError):
+        return False
+    return whole and bundle.digest == digest
+
+
+def _aliases(client: MlflowClient, group: str) -> dict[str, str]:
+    """Return the aliases of a group's model, each with a version number."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        aliases = client.get_registered_model(model_name(group)).aliases
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return {}
+        raise
+    return {alias: str(number) for alias, number in aliases.items()}
+
+
+def _version(found: ModelVersion, aliases: Mapping[str, str]) -> Version:
+    number = str(found.version)
+    if "bundle_digest" not in found.tags:
+        raise RegistryError(
+            f"version {number} of {found.name} holds no bundle of this project: "
+            "point the alias to a version that training registered"
+        )
+    return Version(
+        group=found.name.removeprefix(model_name("")),
+        name=found.name,
+        number=number,
+        digest=found.tags["bundle_digest"],
+        aliases=tuple(sorted(alias for alias, to in aliases.items() if to == number)),
+        run_id=found.run_id or None,
+        tags=dict(found.tags),
+    )
+
+
+def _first_of(client: MlflowClient, bundle: Bundle) -> ModelVersion | None:
+    """Return the first version with this bundle, or None."""
+    where = f"name = '{model_name(bundle.group)}' and tags.bundle_digest = '{bundle.digest}'"
+    return min(client.search_model_versions(where), key=lambda v: int(v.version), default=None)
+
+
+def _run_of(
+    client: MlflowClient,
+    experiment: str,
+    bundle: Bundle,
+    tags: Mapping[str, str],
+    figures: Path | None,
+) -> str:
+    """Return the run that trained the weights, or a new one where MLflow never heard of it."""
+    found = tagged_run(client, experiment, "weights_sha256", bundle.weights_sha256)
+    if found is not None:
+        return found
+    about = {key: str(value) for key, value in tags.items()}
+    run = client.create_run(experiment, tags=about, run_name=f"register {bundle.group}")
+    run_id = str(run.info.run_id)
+    if figures is not None and figures.is_dir():
+        client.log_artifacts(run_id, str(figures), "plots")
+    client.set_terminated(run_id, "FINISHED")
+    # Last: a second attempt takes over a run only when it is whole.
+    client.set_tag(run_id, "weights_sha256", bundle.weights_sha256)
+    return run_id
+
+
+def _link(client: MlflowClient, run_id: str, model_id: str, metrics: Mapping[str, float]) -> None:
+    """Show the model on its run's page, and the metrics on the model's."""
+    from mlflow.entities import LoggedModelOutput, Metric
+
+    client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+    now = int(time.time() * 1000)
+    points = []
+    for name, value in metrics.items():
+        # A number that the run has already keeps its place, or its chart would show it twice.
+        said = [m for m in client.get_metric_history(run_id, name) if m.value == value]
+        when, step = (said[-1].timestamp, said[-1].step) if said else (now, 0)
+        points.append(Metric(name, float(value), when, step, model_id, run_id=run_id))
+    if points:
+        client.log_batch(run_id, metrics=points)
+
+
+def _ensure_model(client: MlflowClient, group: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(
+            model_name(group), description=f"Tags pictures with the tags of group {group}."
+        )
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise

@@ -1,0 +1,69 @@
+"""The machinery of the benchmark runs and writes its files; no time is judged here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from benchmarks import discovery, report, variants
+from benchmarks.bundles import make_bundles
+
+from shoetagger.demo import sample
+from shoetagger.images.views import Transform
+from shoetagger.inference.bundle import load_bundle
+from shoetagger.network.backbone import STAGES
+from shoetagger.tagging import run
+
+ROOT = Path(__file__).parents[2]
+CHOSEN = tuple(v for v in variants.VARIANTS if v.name in ("a", "b", "c", "d", "f"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_every_kind_of_variant_tags_every_picture_and_the_report_tells_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "no weights"))
+    monkeypatch.setenv("GOMP_SPINCOUNT", "0")  # a busy machine's threads must not spin
+    pictures = tmp_path / "pictures"
+    sample.write_arrivals(pictures, count=2, seed=1)
+    outcomes = variants.run(
+        ROOT, list(pictures.iterdir()), rounds=1, variants=CHOSEN, say=lambda _: None
+    )
+    assert all(outcome.pictures == 2 for (outcome,) in outcomes.values())
+    # Three trunks, or one: the count of operations shows what is shared.
+    assert outcomes["f"][0].gigaflops < 0.4 * outcomes["d"][0].gigaflops
+    assert outcomes["d"][0].gigaflops == pytest.approx(outcomes["b"][0].gigaflops, rel=0.02)
+    assert all(outcome.peak_mb > 50 for (outcome,) in outcomes.values())
+
+    results = report.Results("a machine", "2 pictures", 1, 100.0, 200.0, outcomes)
+    report.write(results, tmp_path / "docs")
+    objects = json.loads((tmp_path / "docs" / "benchmarks.json").read_text())
+    assert [o["name"] for o in objects] == list(outcomes)
+    wanted = {"name", "pictures_per_second", "ratio", "decode_s", "model_s", "write_s", "peak_mb"}
+    assert all(wanted <= set(o) for o in objects)
+    assert next(o["ratio"] for o in objects if o["name"] == "b") == 1.0
+    page = (tmp_path / "docs" / "BENCHMARKS.md").read_text(encoding="utf-8")
+    assert all(f"| ({variant.name}) {variant.title} |" in page for variant in CHOSEN)
+    assert (tmp_path / "docs" / "benchmarks.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("freeze", "shared"), [("none", 0), ("layer3", 4), ("layer4", 5)])
+def test_bundles_share_just_what_is_frozen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, freeze: str, shared: int
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "no weights"))
+    folders = make_bundles(tmp_path, 3, freeze, [("layer4",)], Transform(size=32))
+    prefixes = [load_bundle(folder).prefixes for folder in folders]
+    alike = [stage for stage in STAGES if len({p[stage] for p in prefixes}) == 1]
+    assert alike == list(STAGES[:shared])
+
+
+def test_finding_work_finds_just_what_is_new_among_many_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_NOTED_AT_ONCE", 500)  # more than one batch
+    discovery.make_known(tmp_path, known=1200)
+    told = discovery.measure(tmp_path)  # raises where it is not just that
+    assert set(told) == {"wall", "cpu", "peak_mb"}

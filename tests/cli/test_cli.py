@@ -1,0 +1,247 @@
+"""The command: what a newcomer sees, and what a script can rely on."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.bundles import write_bundle
+from PIL import Image
+from typer.testing import CliRunner
+
+from shoetagger.cli.app import app
+from shoetagger.config import params as parameters
+from shoetagger.config.settings import Settings
+from shoetagger.errors import ShoetaggerError
+from shoetagger.store.store import Store
+
+ROOT = Path(__file__).parents[2]
+GROUPS = parameters.load(ROOT / "params.yaml").groups
+NAME = "Stövlett 'brun', \"new\".jpg"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with two pictures, one of them in a subfolder, and a file that is none."""
+    folder = tmp_path / "pictures"
+    (folder / "more").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for path in (folder / NAME, folder / "more" / "b.png"):
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
+    (folder / "notes.jpg").write_text("no picture")
+    return folder
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """An installation with a champion for colour, its MLflow out of reach."""
+    monkeypatch.setenv("SHOETAGGER_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("SHOETAGGER_REPO", str(ROOT))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    settings = Settings.from_environment()
+    settings.inbox.mkdir(parents=True)
+    made = write_bundle(tmp_path / "made", "color", GROUPS["color"].tags)
+    settings.bundles.mkdir()
+    (tmp_path / "made").rename(settings.bundles / made.digest)
+    with Store(settings.store_url) as store:
+        store.migrate()
+        store.ledger.add_version(
+            digest=made.digest, group="color", tags=made.tags,
+            registry_name="shoetagger-color", version="3", now=datetime.now(UTC),
+        )  # fmt: skip
+        store.ledger.finish(
+            store.ledger.begin("color", made.digest, kind="promote", by="me", why="it is good")
+        )
+    return settings
+
+
+def call(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_help_names_every_command_in_a_sentence() -> None:
+    said = call("--help")
+    for command in ("tag", "night", "status", "export", "validate", "history", "rollback", "sync"):
+        assert command in said
+    assert "nothing is stored" in call("tag", "--help")
+
+
+def test_tag_prints_one_json_line_a_file(installed: Settings, pictures: Path) -> None:
+    lines = [
+        json.loads(line) for line in call("tag", str(pictures), "--format", "jsonl").splitlines()
+    ]
+    by_name = {Path(line["path"]).name: line for line in lines}
+    assert set(by_name) == {NAME, "b.png", "notes.jpg"}
+    assert set(by_name["notes.jpg"]) == {"path", "rejected"}
+    told = by_name[NAME]
+    assert told["path"] == str(pictures / NAME)
+    assert told["image_id"] == hashlib.sha256((pictures / NAME).read_bytes()).hexdigest()
+    assert set(told["scores"]) == set(GROUPS["color"].tags)
+    assert told["tags"]["color"]
+    assert told["versions"] == {"color": "3"}
+    with Store(installed.store_url) as store:
+        assert store.current.counts(["color"]).files == 0  # nothing is stored
+
+
+def test_tag_uses_the_bundles_named(pictures: Path, tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "mine", "material", ("suede", "canvas"))
+    out = call("tag", str(pictures / NAME), "--bundle", str(tmp_path / "mine"), "--format", "jsonl")
+    told = json.loads(out)
+    assert told["versions"] == {"material": bundle.digest[:12]}
+    assert set(told["scores"]) == {"suede", "canvas"}
+
+
+def test_tag_as_csv_and_as_a_table(installed: Settings, pictures: Path) -> None:
+    assert installed
+    rows = list(csv.DictReader(io.StringIO(call("tag", str(pictures), "--format", "csv"))))
+    assert [row["path"] for row in rows if row["rejected"]] == [str(pictures / "notes.jpg")]
+    assert all(row["color"] for row in rows if not row["rejected"])
+    table = call("tag", str(pictures))
+    assert f"{pictures / NAME}\n    color: " in table
+    assert "rejected: " in table
+
+
+def test_the_same_file_named_twice_is_two_lines(installed: Settings, pictures: Path) -> None:
+    assert installed
+    file = str(pictures / NAME)
+    assert len(call("tag", file, file, "--format", "jsonl").splitlines()) == 2
+
+
+def test_folders_are_found_by_any_path_and_links_by_name(
+    installed: Settings, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert installed
+    (pictures / "more" / "link.jpg").symlink_to(pictures / NAME)
+    monkeypatch.chdir(pictures / "more")
+    assert len(call("tag", "..", "--format", "jsonl").splitlines()) == 4
+    (line,) = call("tag", "link.jpg", "--format", "jsonl").splitlines()
+    assert json.loads(line)["tags"]["color"]
+
+
+def test_a_broken_file_is_judged_as_it_is_now(installed: Settings, pictures: Path) -> None:
+    assert installed
+    whole = (pictures / NAME).read_bytes()
+    (pictures / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    told = json.loads(call("tag", str(pictures / "cut.jpg"), "--format", "jsonl"))
+    assert "truncated" in told["rejected"]
+    assert "arriving" not in told["rejected"]
+
+
+def test_two_bundles_of_one_group_are_refused(pictures: Path, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "a")
+    write_bundle(tmp_path / "b", head_seed=2)
+    with pytest.raises(ShoetaggerError, match="two bundles of group color"):
+        call("tag", str(pictures), "--bundle", str(tmp_path / "a"), "--bundle", str(tmp_path / "b"))
+
+
+def test_without_a_champion_it_says_what_to_do(pictures: Path) -> None:
+    with Store(Settings.from_environment().store_url) as store:
+        Settings.from_environment().home.mkdir(parents=True, exist_ok=True)
+        store.migrate()
+    with pytest.raises(ShoetaggerError, match=r"no champion yet.*--bundle models/color"):
+        call("tag", str(pictures))
+
+
+def test_night_status_history_and_export(
+    installed: Settings, pictures: Path, tmp_path: Path
+) -> None:
+    (pictures / NAME).rename(installed.inbox / NAME)
+    said = call("night")
+    assert "1 tagged" in said
+    assert "by color v3" in said
+    document = json.loads(call("status", "--json"))
+    assert document["files"]["tagged"] == 1
+    assert document["groups"]["color"]["version"] == "3"
+    assert document["groups"]["style"]["bundle"] is None
+    assert document["last_run"]["state"] == "done"
+    assert "no champion yet" in call("status")
+    assert "promote none -> version 3 (done) by me: it is good" in call("history", "color")
+    assert "color        version 3        1 of 1 pictures tagged (100%), 0 stale" in call("status")
+    (installed.inbox / "bad.jpg").write_text("no picture")
+    call("night")
+    assert "1 files wait" in call("retry")
+    out = tmp_path / "tags.csv"
+    assert "1 pictures written" in call("export", str(out))
+    assert NAME in next(csv.DictReader(out.open(newline="", encoding="utf-8-sig"))).values()
+
+
+def test_history_tells_which_version_tagged_a_picture_on_a_day(
+    installed: Settings, pictures: Path
+) -> None:
+    (pictures / NAME).rename(installed.inbox / NAME)
+    call("night")
+    with Store(installed.store_url) as store:
+        (row,) = store.current.rows(["color"])
+        tags = " ".join(row.groups["color"].tags)
+        store.current.correct(
+            row.image_id, "color", ["black"], by="me", why="x", now=datetime.now(UTC)
+        )
+    for picture in (NAME, str(installed.inbox / NAME), row.image_id, row.image_id[:8]):
+        told = call("history", "--picture", picture)
+        assert told.startswith(row.image_id)
+        assert "color        version 3        corrected by a person: black" in told
+    with Store(installed.store_url) as store:
+        store.current.correct(row.image_id, "color", None, by="me", why="x", now=datetime.now(UTC))
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    told = call("history", "--picture", NAME, "--on", today)
+    assert f"color        version 3        live: {tags}" in told
+    early = call("history", "--picture", NAME, "--on", "2026-05-03")
+    assert "as of 2026-05-04 00:00 UTC\nno version had tagged it by then" in early
+    assert "no version had" in call("history", "style", "--picture", NAME)
+    with pytest.raises(ShoetaggerError, match=r"no picture 'other.jpg' was tagged: name a file"):
+        call("history", "--picture", "other.jpg")
+    with pytest.raises(ShoetaggerError, match="name one with --picture"):
+        call("history", "--on", today)
+
+
+def test_an_unknown_group_is_refused_by_name(installed: Settings) -> None:
+    assert installed
+    with pytest.raises(ShoetaggerError, match=r"no group 'colour'.*color, style, detail"):
+        call("rollback", "colour", "--why", "a typo")
+
+
+def test_validate_reports_all_faults_at_once(tmp_path: Path) -> None:
+    images = tmp_path / "data" / "images"
+    images.mkdir(parents=True)
+    Image.new("RGB", (40, 40)).save(images / "a.jpg")
+    tags = [tag for group in GROUPS.values() for tag in group.tags]
+    sheet = tmp_path / "data" / "labels.csv"
+    sheet.write_text(
+        f"image_name,{','.join(tags)}\na.jpg,maybe{',' * 18}\nmissing.jpg,1{',' * 18}\n"
+    )
+    with pytest.raises(ShoetaggerError) as caught:
+        call("validate", str(tmp_path / "data"))
+    assert "'maybe'" in str(caught.value)
+    assert "missing.jpg" in str(caught.value)
+    sheet.write_text(f"image_name,{','.join(tags)}\na.jpg,1{',' * 18}\n")
+    assert "no faults" in call("validate", str(tmp_path / "data"))
+
+
+def test_a_fault_is_one_line_and_a_non_zero_exit(tmp_path: Path) -> None:
+    environment = os.environ | {"SHOETAGGER_HOME": str(tmp_path / "nothing")}
+    done = subprocess.run(
+        [sys.executable, "-m", "shoetagger.cli.app", "status"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "migrate" in done.stderr
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys, shoetagger.cli.app\n"
+    code += "print([m for m in ('torch', 'mlflow') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from shoetagger.config.params import Params, load, parse
+from shoetagger.config.recipe import Pooled
+from shoetagger.config.strict import ParamsError
+from shoetagger.network.backbone import POOLED
+
+OURS = Path(__file__).parents[2] / "params.yaml"
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(OURS.read_text(encoding="utf-8"))
+    return loaded
+
+
+def changed(document: dict[str, Any], key: str, value: object) -> dict[str, Any]:
+    result = copy.deepcopy(document)
+    *path, last = key.split(".")
+    section = result
+    for name in path:
+        section = section[name]
+    section[last] = value
+    return result
+
+
+def test_the_repos_own_file_is_read_and_holds_the_articles_19_tags_in_3_groups() -> None:
+    params = load(OURS)
+    assert [len(group.tags) for group in params.groups.values()] == [7, 7, 5]
+    assert len(set(params.tags)) == 19
+
+
+def test_a_head_may_see_all_that_a_model_can_show_it() -> None:
+    assert get_args(Pooled) == POOLED
+
+
+def test_a_group_is_four_lines_of_the_file(document: dict[str, Any]) -> None:
+    params = parse(changed(document, "groups.sole", {"tags": ["platform", "wedge"]}))
+    assert params.group("sole").tags == ("platform", "wedge")
+    assert params.tags[-2:] == ("platform", "wedge")
+
+
+def test_a_group_may_train_differently(document: dict[str, Any]) -> None:
+    params = parse(changed(document, "groups.color.train", {"epochs": 3}))
+    assert params.train_of("color").epochs == 3
+    assert params.train_of("color").head_lr == params.train.head_lr
+    assert params.train_of("style") == params.train
+
+
+def test_a_whole_number_is_a_number(document: dict[str, Any]) -> None:
+    assert parse(changed(document, "images.augment.rotate", 8)).images.augment.rotate == 8.0
+
+
+def test_a_number_with_an_exponent_is_one_as_it_is_to_dvc(document: dict[str, Any]) -> None:
+    document["train"] |= yaml.safe_load("{head_lr: 1e-3, trunk_lr: 2.5E-4}")
+    assert parse(document).train.head_lr == 0.001
+    assert parse(document).train.trunk_lr == 0.00025
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("train.epoch", 5, "unknown key train.epoch: the keys here are arch, "),
+        ("training", {}, "unknown key training"),
+        ("train.epochs", "five", "train.epochs: 'five' is not a whole number"),
+        ("train.epochs", True, "train.epochs: True is not a whole number"),
+        ("train.epochs", 5.0, "train.epochs: 5.0 is not a whole number"),
+        ("train.epochs", 0, "train.epochs: must be at least 1"),
+        ("train.head_lr", "1e-3 or so", "train.head_lr: '1e-3 or so' is not a number"),
+        ("train.epochs", "1e1", "train.epochs: '1e1' is not a whole number"),
+        ("train.weights", "Imagenet", "train.weights: 'Imagenet' is not one of imagenet, none"),
+        ("train.weights", "none", "train.freeze: freezing layers of a network with random"),
+        ("train", None, "train: None is not a mapping"),
+        ("tag.schedule", 2, "tag.schedule: 2 is not text"),
+        ("split.validation", 1, "split.validation: must lie between 0 and 1"),
+        ("split.folds", 1, "split.folds: must be 0 (none) or at least 2"),
+        ("promote.margin", 0.1, "unknown key promote.margin: the keys here are min_positives, "),
+        ("promote.rule.min_support", 0, "promote.rule.min_support: must be at least 1"),
+        ("promote.approval", "sometimes", "'sometimes' is not one of never, always"),
+        ("promote.approval", {"when": 1}, "unknown key promote.approval.when: the keys here are"),
+        ("promote.approval", {"when_tags_change_over": 2}, "change_over: must lie in 0..1"),
+        ("promote.approval_hours", 0, "promote.approval_hours: must be above 0"),
+        ("groups", {}, "groups: name at least one group"),
+        ("groups.color.tags", "black", "groups.color.tags: 'black' is not a list"),
+        ("groups.color.tags", [], "groups.color.tags: name at least one tag"),
+        ("groups.style.tags", ["boot", "red"], "'red' is also a tag of color"),
+        ("groups.style.tags", ["boot", "boot"], "'boot' is also a tag of style"),
+        ("groups.my-group", {"tags": ["a"]}, "groups.my-group: a group's name"),
+        ("groups.color.train", {"lr": 1.0}, "unknown key groups.color.train.lr"),
+        ("groups.color.train", {"arch": "resnet50"}, "all groups share one trunk; set train.arch"),
+    ],
+)
+def test_a_wrong_key_or_value_is_refused_by_name(
+    document: dict[str, Any], key: str, value: object, said: str
+) -> None:
+    with pytest.raises(ParamsError) as caught:
+        parse(changed(document, key, value))
+    assert said in str(caught.value)
+
+
+def test_a_missing_key_is_named(document: dict[str, Any]) -> None:
+    del document["split"]["seed"]
+    with pytest.raises(ParamsError, match=r"^missing key split\.seed$"):
+        parse(document)
+
+
+def test_an_unknown_group_is_refused_with_the_groups_there_are() -> None:
+    with pytest.raises(ParamsError, match=r"no group 'colour'.*color, style, detail"):
+        load(OURS).group("colour")
+
+
+def test_a_broken_or_missing_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    with pytest.raises(ParamsError, match="is missing: restore it"):
+        load(path)
+    path.write_text("train: [", encoding="utf-8")
+    with pytest.raises(ParamsError, match="is not valid YAML"):
+        load(path)
+    path.write_text("", encoding="utf-8")
+    with pytest.raises(ParamsError, match=r"params\.yaml: the file: None is not a mapping"):
+        load(path)
+    path.write_text(OURS.read_text(encoding="utf-8") + "\nspare: 1\n", encoding="utf-8")
+    with pytest.raises(ParamsError, match=r"params\.yaml: unknown key spare"):
+        load(path)
+
+
+def test_params_cannot_be_changed_by_those_who_get_them() -> None:
+    params = load(OURS)
+    assert isinstance(params, Params)
+    with pytest.raises(AttributeError):
+        params.split.seed = 2  # type: ignore[misc]

@@ -1,0 +1,39 @@
+"""Runs a program with Airflow in it, as tasks of an installation find it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from shoetagger.config.settings import Settings
+from shoetagger.ops import environment as environment_module
+
+
+class Told(NamedTuple):
+    """The JSON that a program wrote, and all that it printed."""
+
+    report: dict[str, Any]
+    log: str
+
+
+def run_program(
+    program: str, settings: Settings, *arguments: str, cwd: Path, **environment: str
+) -> Told:
+    """Run Python code in a process of its own; it writes a report to its last argument."""
+    report = settings.home / "report.json"
+    report.unlink(missing_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments, str(report)],
+        env=environment_module.whole_environment(settings, environment_module.Ports())
+        | {"MLFLOW_TRACKING_URI": settings.tracking_uri}
+        | environment,
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert report.exists(), done.stdout[-8000:]
+    return Told(json.loads(report.read_text()), done.stdout)

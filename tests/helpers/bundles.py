@@ -1,0 +1,67 @@
+"""Small bundles with random weights for tests: real models, nothing learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from shoetagger.images.views import Transform
+from shoetagger.inference.bundle import BUNDLE_FILE, Bundle, save_bundle
+from shoetagger.network.backbone import STAGES, TagModel
+from shoetagger.network.digests import prefix_digests
+from shoetagger.network.weights import WEIGHTS_FILE, save_weights
+
+TRANSFORM = Transform(size=32)
+POOLED = ("layer1", "layer4")
+
+
+def random_model(
+    tags: int,
+    *,
+    trunk_seed: int,
+    head_seed: int,
+    shared: str = "layer4",
+    pooled: tuple[str, ...] = POOLED,
+) -> TagModel:
+    """Make a model whose trunk is that of `trunk_seed` up to the stage `shared`, its own after."""
+    torch.manual_seed(head_seed)
+    model = TagModel("resnet18", tags, pooled)
+    torch.manual_seed(trunk_seed)
+    trunk = TagModel("resnet18", tags, pooled)
+    for stage in STAGES[: STAGES.index(shared) + 1]:
+        getattr(model, stage).load_state_dict(getattr(trunk, stage).state_dict())
+    return model.eval()
+
+
+def write_bundle(
+    directory: Path,
+    group: str = "color",
+    tags: tuple[str, ...] = ("black", "white", "red"),
+    *,
+    trunk_seed: int = 1,
+    head_seed: int = 1,
+    shared: str = "layer4",
+    pooled: tuple[str, ...] = POOLED,
+    transform: Transform = TRANSFORM,
+    thresholds: tuple[float, ...] | None = None,
+) -> Bundle:
+    """Write a bundle's two files into `directory` and return what was written."""
+    model = random_model(
+        len(tags), trunk_seed=trunk_seed, head_seed=head_seed, shared=shared, pooled=pooled
+    )
+    digest = save_weights(model, directory / WEIGHTS_FILE, None)
+    bundle = Bundle(
+        group=group,
+        tags=tags,
+        arch="resnet18",
+        pooled=pooled,
+        transform=transform,
+        thresholds=thresholds or (0.5,) * len(tags),
+        support=(10,) * len(tags),
+        prefixes=prefix_digests(model, transform),
+        pretrained=None,
+        weights_sha256=digest,
+    )
+    save_bundle(bundle, directory / BUNDLE_FILE)
+    return bundle

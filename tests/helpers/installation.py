@@ -1,0 +1,94 @@
+"""A small installation that can tag: what a test of the night begins with."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import yaml
+from helpers.bundles import write_bundle
+from PIL import Image
+
+from shoetagger.config import params as parameters
+from shoetagger.config.settings import Settings
+from shoetagger.images.views import Transform
+from shoetagger.store.store import Store
+
+ROOT = Path(__file__).parents[2]
+TAGS = parameters.load(ROOT / "params.yaml").groups
+
+
+def write_often(folder: Path) -> Path:
+    """Make a project whose nights write small batches; return its folder."""
+    repo = folder / "repo"
+    repo.mkdir()
+    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    document["tag"] |= {"batch_size": 8, "decode_workers": 1}
+    (repo / "params.yaml").write_text(yaml.safe_dump(document))
+    (repo / "dvc.yaml").write_text("")
+    return repo
+
+
+def install(folder: Path, store_url: str | None = None) -> Settings:
+    """Set up an installation with two live groups of three, its MLflow out of reach."""
+    home = folder / "state"
+    found = Settings(
+        repo=ROOT,
+        home=home,
+        inbox=folder / "inbox",
+        store_url=store_url or f"sqlite:///{home / 'store.db'}",
+        tracking_uri="http://127.0.0.1:9",
+        device="cpu",
+    )
+    home.mkdir(parents=True)
+    found.inbox.mkdir()
+    with Store(found.store_url) as store:
+        store.migrate()
+    make_live(found, "color", head_seed=1)
+    make_live(found, "style", head_seed=2)
+    return found
+
+
+def make_live(settings: Settings, group: str, head_seed: int, size: int = 32) -> str:
+    """Put a bundle into the cache and make it live, as a promotion does; returns its digest."""
+    beside = settings.home / "made"
+    bundle = write_bundle(
+        beside, group, TAGS[group].tags, head_seed=head_seed, transform=Transform(size=size)
+    )
+    target = settings.bundles / bundle.digest
+    target.parent.mkdir(exist_ok=True)
+    if not target.exists():
+        beside.rename(target)
+    with Store(settings.store_url) as store:
+        now = datetime.now(UTC)
+        number = str(len(store.ledger.versions(group)) + 1)
+        store.ledger.add_version(
+            digest=bundle.digest, group=group, tags=bundle.tags,
+            registry_name=f"shoetagger-{group}", version=number, now=now,
+        )  # fmt: skip
+        store.ledger.finish(
+            store.ledger.begin(group, bundle.digest, kind="promote", by="test", why="test")
+        )
+    shutil.rmtree(beside, ignore_errors=True)
+    return bundle.digest
+
+
+def put_pictures(settings: Settings, count: int, seed: int = 0) -> list[Path]:
+    rng = np.random.default_rng(seed)
+    paths = []
+    for i in range(count):
+        path = settings.inbox / f"shoe {seed}-{i}, 'new'.jpg"
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
+        paths.append(path)
+    return paths
+
+
+def predictions(settings: Settings) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return image id -> group -> current tags."""
+    with Store(settings.store_url) as store:
+        return {
+            row.image_id: {group: told.tags for group, told in row.groups.items()}
+            for row in store.current.rows(list(TAGS))
+        }

@@ -1,0 +1,83 @@
+"""The decision rule, and thresholds that trust few positives little."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from shoetagger.errors import ShoetaggerError
+from shoetagger.inference.decision import decide, names
+from shoetagger.learning.evaluation.calibration import calibrate
+
+
+def test_tags_that_pass_are_answered_and_else_the_best_one() -> None:
+    scores = np.array([[0.9, 0.6, 0.1], [0.2, 0.4, 0.1], [0.29, 0.4, 0.0]])
+    decisions = decide(scores, (0.5, 0.5, 0.5))
+    assert names(decisions, ("a", "b", "c")) == [("a", "b"), ("b",), ("b",)]
+    # 0.29 of 0.3 is nearer than 0.4 of 0.5
+    assert names(decide(scores[2:], (0.3, 0.5, 0.5)), ("a", "b", "c")) == [("a",)]
+
+
+def test_a_group_of_one_tag_may_say_no() -> None:
+    assert decide(np.array([[0.4], [0.6]]), (0.5,)).tolist() == [[0], [1]]
+
+
+def test_a_score_that_equals_its_threshold_passes() -> None:
+    assert decide(np.array([[0.5, 0.9]]), (0.5, 0.5)).tolist() == [[1, 1]]
+
+
+def drawn(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores and truth (count, 1) of a tag that one picture in ten has."""
+    truth = (rng.random((count, 1)) < 0.1).astype(np.uint8)
+    return np.clip(rng.normal(0.2 + 0.3 * truth, 0.15), 0, 1), truth
+
+
+def test_thresholds_are_better_on_new_pictures_than_one_half_and_than_the_best_of_the_old() -> None:
+    rng = np.random.default_rng(0)
+    new, true = drawn(rng, 5000)
+    found, best = [], []
+    for _ in range(30):
+        scores, truth = drawn(rng, 150)
+        (threshold,), (support,) = calibrate(scores, truth, shrink=0.0)
+        assert support == truth.sum()
+        found.append(f1_score(true, new >= threshold))
+        cuts = np.unique(scores)
+        chosen = cuts[np.argmax([f1_score(truth, scores >= cut) for cut in cuts])]
+        best.append(f1_score(true, new >= chosen))
+    assert np.mean(found) > np.mean(best) + 0.005
+    assert np.mean(found) > f1_score(true, new >= 0.5) + 0.01
+
+
+def test_few_positives_leave_the_threshold_near_one_half() -> None:
+    scores = np.array([[0.2], [0.15], [0.05], [0.04], [0.03], [0.02]])
+    truth = np.array([[1], [1], [0], [0], [0], [0]], dtype=np.uint8)
+    (trusting,), _ = calibrate(scores, truth, shrink=0.0)
+    (wary,), _ = calibrate(scores, truth, shrink=20.0)
+    assert 0.05 < trusting < 0.2
+    assert np.log(wary / (1 - wary)) == pytest.approx(
+        np.log(trusting / (1 - trusting)) * 2 / 22, abs=1e-3
+    )
+
+
+def test_a_tag_without_positives_keeps_one_half() -> None:
+    assert calibrate(np.array([[0.1], [0.9]]), np.zeros((2, 1), np.uint8), 1.0) == ((0.5,), (0,))
+    assert calibrate(np.empty((0, 1)), np.empty((0, 1), np.uint8), 1.0) == ((0.5,), (0,))
+
+
+def test_equal_scores_cannot_be_parted() -> None:
+    scores, truth = np.full((4, 1), 0.3), np.array([[1], [0], [1], [0]], dtype=np.uint8)
+    (found,), _ = calibrate(scores, truth, shrink=0.0)
+    assert 0.05 <= found <= 0.3
+
+
+def test_twenty_thousand_rows_are_no_trouble() -> None:
+    rng = np.random.default_rng(1)
+    truth = (rng.random((20_000, 2)) < 0.3).astype(np.uint8)
+    thresholds, _ = calibrate(rng.random((20_000, 2)), truth, 10.0)
+    assert all(0.05 <= t <= 0.95 for t in thresholds)
+
+
+def test_shapes_that_differ_are_refused() -> None:
+    with pytest.raises(ShoetaggerError, match="differ in shape"):
+        calibrate(np.zeros((2, 1)), np.zeros((3, 1)), 1.0)

@@ -1,0 +1,186 @@
+"""The engine gives what the separate models give, and runs what they share once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.bundles import TRANSFORM, write_bundle
+
+from shoetagger.images.views import Transform
+from shoetagger.inference.bundle import load_bundle, load_model
+from shoetagger.inference.decision import decide, names
+from shoetagger.inference.engine import Engine, batch_that_fits, for_inference
+from shoetagger.network.backbone import STAGES, begin
+
+MIXES = {
+    "all alike": [("layer4", 1), ("layer4", 1), ("layer4", 1)],
+    "some alike": [("layer2", 1), ("layer2", 1), ("stem", 1)],
+    "in two families": [("layer3", 1), ("layer3", 2), ("layer3", 1)],
+    "nothing alike": [("layer4", 1), ("layer4", 2), ("layer4", 3)],
+}
+
+
+# What the heads of a mix see, in turn.
+SEEN = (
+    ("layer1", "layer4"),
+    ("histogram", "layer1_contrast", "layer4_contrast"),
+    ("layer4_contrast", "layer4"),
+)
+
+
+def pictures(count: int, size: int = 32) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def bundles(tmp_path: Path, mix: list[tuple[str, int]]) -> list[Path]:
+    folders = []
+    for i, (shared, trunk) in enumerate(mix):
+        folder = tmp_path / str(i)
+        tags = tuple(f"tag{i}{k}" for k in range(i + 2))
+        write_bundle(
+            folder, f"group{i}", tags, trunk_seed=trunk, head_seed=10 + i, shared=shared,
+            pooled=SEEN[i % len(SEEN)],
+        )  # fmt: skip
+        folders.append(folder)
+    return folders
+
+
+@contextmanager
+def stage_calls(engine: Engine) -> Iterator[list[str]]:
+    """Record the digest of every stage that the engine runs."""
+    calls: list[str] = []
+    hooks = [
+        stage.register_forward_hook(lambda *_, d=digest: calls.append(d))
+        for digest, stage in engine._stages.items()
+    ]
+    yield calls
+    for hook in hooks:
+        hook.remove()
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("precision", ["auto", "float32"])
+@pytest.mark.parametrize("mix", MIXES.values(), ids=MIXES.keys())
+def test_scores_equal_those_of_the_separate_models(
+    tmp_path: Path, mix: list[tuple[str, int]], precision: str, device: str
+) -> None:
+    folders, batch = bundles(tmp_path, mix), pictures(5)
+    engine = Engine(folders, device, precision)
+    scores = engine.score({TRANSFORM: batch})
+    for folder in folders:
+        bundle = load_bundle(folder)
+        with torch.inference_mode():
+            state = begin(torch.from_numpy(batch), bundle.transform, bundle.pooled)
+            alone = torch.sigmoid(load_model(folder, bundle)(state)).numpy()
+        tolerance = 1e-5 if engine.dtype == torch.float32 else 2e-2
+        np.testing.assert_allclose(scores[bundle.digest], alone, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("mix", "runs"),
+    [("all alike", 5), ("some alike", 1 + 2 + 2 + 3 + 3), ("nothing alike", 15)],
+)
+def test_a_shared_stage_runs_once(tmp_path: Path, mix: str, runs: int) -> None:
+    engine = Engine(bundles(tmp_path, MIXES[mix]), "cpu")
+    with stage_calls(engine) as calls:
+        engine.score({TRANSFORM: pictures(1)})  # of more, each core takes some
+    distinct = {b.prefixes[s] for b in engine.bundles for s in STAGES}
+    assert sorted(calls) == sorted(distinct)
+    assert len(calls) == runs
+
+
+def test_the_engine_keeps_one_copy_of_what_is_shared(tmp_path: Path) -> None:
+    engine = Engine(bundles(tmp_path, MIXES["all alike"]), "cpu")
+    assert len(engine._stages) == len(STAGES)
+
+
+def test_only_the_bundles_asked_for_are_run(tmp_path: Path) -> None:
+    folders = bundles(tmp_path, MIXES["nothing alike"])
+    engine = Engine(folders, "cpu")
+    wanted = engine.bundles[1].digest
+    with stage_calls(engine) as calls:
+        assert set(engine.score({TRANSFORM: pictures(1)}, only=[wanted])) == {wanted}
+    assert len(calls) == len(STAGES)
+
+
+def test_what_several_cores_score_comes_back_in_order(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path)
+    engine = Engine([tmp_path], "cpu", "float32")
+    batch = pictures(51)  # more than two cores take at once, and no multiple of it
+    together = engine.score({TRANSFORM: batch})[bundle.digest]
+    alone = [engine.score({TRANSFORM: batch[[i]]})[bundle.digest] for i in range(len(batch))]
+    assert len(np.unique(together, axis=0)) == len(batch)
+    np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-5)
+
+
+def test_an_engine_leaves_torchs_threads_as_they_were(tmp_path: Path) -> None:
+    def seen_by_a_new_thread() -> int:
+        with ThreadPoolExecutor(1) as one:
+            return one.submit(torch.get_num_threads).result()
+
+    write_bundle(tmp_path)
+    before = torch.get_num_threads(), seen_by_a_new_thread()
+    engine = Engine([tmp_path], "cpu")
+    engine.score({TRANSFORM: pictures(20)})
+    assert (torch.get_num_threads(), seen_by_a_new_thread()) == before
+
+
+def test_bundles_of_different_sizes_are_each_given_their_own_view(tmp_path: Path) -> None:
+    small = write_bundle(tmp_path / "small")
+    large = write_bundle(tmp_path / "large", "style", transform=Transform(size=64))
+    engine = Engine([tmp_path / "small", tmp_path / "large"], "cpu")
+    assert {t.size for t in engine.transforms} == {32, 64}
+    views = {t: pictures(3, t.size) for t in engine.transforms}
+    scores = engine.score(views)
+    assert scores[small.digest].shape == scores[large.digest].shape == (3, 3)
+
+
+def test_answers_follow_the_decision_rule(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path, thresholds=(0.4, 0.5, 0.6))
+    engine = Engine([tmp_path], "cpu")
+    views = {TRANSFORM: pictures(6)}
+    answers = engine.answer(views)[bundle.digest]
+    decided = names(decide(engine.score(views)[bundle.digest], bundle.thresholds), bundle.tags)
+    assert [answer.tags for answer in answers] == decided
+    assert all(answer.tags for answer in answers)
+    assert all(0 <= score <= 1 for answer in answers for score in answer.scores)
+
+
+def test_folded_batch_norms_and_bfloat16_change_scores_by_little(tmp_path: Path) -> None:
+    write_bundle(tmp_path, head_seed=3)
+    bundle = load_bundle(tmp_path)
+    model, x = load_model(tmp_path, bundle), torch.randn(4, 3, 32, 32)
+    with torch.inference_mode():
+        plain = model.layer2(model.layer1(model.stem(x)))
+        for stage in (model.stem, model.layer1, model.layer2):
+            for_inference(stage)
+        folded = model.layer2(model.layer1(model.stem(x)))
+    torch.testing.assert_close(folded, plain, rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.layer1.modules())
+
+
+def test_a_batch_grows_with_the_memory_that_is_free_up_to_a_limit() -> None:
+    megabyte = 2**20
+    assert batch_that_fits(100 * megabyte, 10 * megabyte, least=64) == 64
+    assert batch_that_fits(8000 * megabyte, 10 * megabyte, least=64) == 128
+    assert batch_that_fits(80000 * megabyte, 10 * megabyte, least=64) == 1024
+
+
+def test_on_a_cpu_the_batch_is_the_one_asked_for(tmp_path: Path) -> None:
+    write_bundle(tmp_path)
+    assert Engine([tmp_path], "cpu").batch_size(48) == 48
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_batch_is_no_smaller_and_fits(tmp_path: Path) -> None:
+    write_bundle(tmp_path)
+    engine = Engine([tmp_path], "cuda")
+    size = engine.batch_size(16)
+    assert size >= 16
+    assert len(engine.score({TRANSFORM: pictures(size)})[engine.bundles[0].digest]) == size

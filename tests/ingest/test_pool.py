@@ -1,0 +1,481 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.corpus import LIMITS, corpus, encode, plain, shoe
+
+from shoetagger.images.decode import Rejected, image_id, open_picture
+from shoetagger.images.views import Transform, tagging_view
+from shoetagger.ingest.pool import Decoded, DecodePool, DecodingError
+from shoetagger.ingest.worker import Content, RetryLater
+
+SMALL = Transform(size=64)
+
+
+@dataclass(frozen=True)
+class File:
+    data: bytes
+    token: str = "token"
+    modified_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Trap:
+    """Bytes that harm whoever decodes them, as a native decoder with a fault would."""
+
+    do: str
+    token: str = "token"
+    modified_at: datetime | None = None
+
+    @property
+    def data(self) -> bytes:
+        if self.do == "hang":
+            time.sleep(60)
+        if self.do == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if self.do == "abort":
+            os.abort()
+        if self.do == "leak":
+            return bytes(3_000_000_000)
+        return plain("JPEG")
+
+
+def read(locator: str, marks: Path | None = None) -> Content:
+    """Give what the locator says: `<what>:<anything>`, or the file of that name."""
+    what = locator.partition(":")[0]
+    if what in FAULTS:
+        raise FAULTS[what]
+    if what == "once":  # harmful at the first try only
+        assert marks is not None
+        try:
+            (marks / locator).touch(exist_ok=False)
+        except FileExistsError:
+            return File(plain("PNG"))
+        return Trap(locator.partition(":")[2])
+    if what == "hang-reading":
+        time.sleep(60)
+    if what == "abort-reading":
+        os.abort()
+    if what == "shoe":
+        return File(encode(shoe((60 + int(locator.partition(":")[2]), 50)), "PNG"), token=locator)
+    if what == "slow":
+        time.sleep(0.2)
+        return File(plain("PNG"))
+    if what == "young":
+        return File(plain("JPEG")[:900], modified_at=datetime.now(UTC) - timedelta(seconds=3))
+    if what == "young-html":
+        return File(b"<html>", modified_at=datetime.now(UTC))
+    if what == "from-the-future":
+        return File(plain("JPEG")[:900], modified_at=datetime.now(UTC) + timedelta(days=3))
+    if what in ("hang", "stop", "abort", "leak"):
+        return Trap(what)
+    return File(Path(locator).read_bytes())
+
+
+FAULTS = {
+    "refused": Rejected("it may not be read"),
+    "gone": RetryLater("no longer there"),
+    "no-answer": OSError(5, "Input/output error"),
+    "bug": ZeroDivisionError("of our own"),
+}
+
+
+def refuse_to_unpickle() -> Callable[[str], Content]:
+    raise ValueError("this reader cannot be made here")
+
+
+class Unmakeable:
+    def __call__(self, locator: str) -> Content:
+        raise NotImplementedError
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return refuse_to_unpickle, ()
+
+
+def make_pool(**changes: Any) -> DecodePool:
+    settings: dict[str, Any] = {
+        "read": read, "workers": 1, "seconds": 30.0, "memory_mb": 300, "ahead": 16,
+    }  # fmt: skip
+    return DecodePool([SMALL], LIMITS, **(settings | changes))
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[DecodePool]:
+    with make_pool(workers=2) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DecodePool]:
+    """One worker, little time."""
+    marked = partial(read, marks=tmp_path_factory.mktemp("marks"))
+    with make_pool(read=marked, seconds=1.0, settle_seconds=60.0) as pool:
+        yield pool
+
+
+def shoes(count: int) -> list[str]:
+    return [f"shoe:{number}" for number in range(count)]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 20.0) -> bool:
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.02)
+    return holds()
+
+
+# --- what comes back ---
+
+
+def test_pictures_come_back_in_order_with_all_that_is_known(pool: DecodePool) -> None:
+    results = list(pool.run(shoes(50)))
+    assert [result.locator for result in results] == shoes(50)
+    for number, result in enumerate(results):
+        data = read(f"shoe:{number}").data
+        assert result.token == f"shoe:{number}"
+        assert result.image_id == image_id(data)
+        assert result.size == (60 + number, 50)
+        assert result.views is not None
+        assert (result.views[0] == tagging_view(open_picture(data, LIMITS), SMALL)).all()
+        assert (result.rejected, result.retry) == (None, False)
+
+
+def test_each_transform_has_its_view() -> None:
+    transforms = [SMALL, Transform(size=32, fill=0)]
+    with DecodePool(transforms, LIMITS, read=read, workers=1, seconds=30, memory_mb=600) as pool:
+        (result,) = pool.run(["shoe:0"])
+    assert result.views is not None
+    picture = open_picture(read("shoe:0").data, LIMITS)
+    for view, transform in zip(result.views, transforms, strict=True):
+        assert (view == tagging_view(picture, transform)).all()
+
+
+def test_views_stay_what_they_are_while_later_pictures_are_decoded(pool: DecodePool) -> None:
+    results = pool.run(shoes(40))
+    first = next(results)
+    assert first.views is not None
+    kept = first.views[0].copy()
+    for _ in results:
+        pass
+    assert (first.views[0] == kept).all()
+
+
+def test_a_pool_serves_many_runs_and_an_empty_one(pool: DecodePool) -> None:
+    assert list(pool.run([])) == []
+    assert len(list(pool.run(shoes(3)))) == len(list(pool.run(iter(shoes(3))))) == 3
+
+
+def test_a_run_left_halfway_does_not_disturb_the_next(pool: DecodePool) -> None:
+    results = pool.run(shoes(50))
+    next(results)
+    results.close()
+    assert [result.locator for result in pool.run(shoes(5))] == shoes(5)
+
+
+def test_two_runs_at_once_are_refused(pool: DecodePool) -> None:
+    first = pool.run(shoes(3))
+    next(first)
+    with pytest.raises(DecodingError, match="busy"):
+        next(pool.run(shoes(1)))
+    assert len(list(first)) == 2
+
+
+def test_no_more_than_ahead_are_drawn_from_the_stream(pool: DecodePool) -> None:
+    drawn = 0
+
+    def stream() -> Iterator[str]:
+        nonlocal drawn
+        for locator in shoes(200):
+            drawn += 1
+            yield locator
+
+    for taken, _ in enumerate(pool.run(stream())):
+        assert drawn <= taken + 16 + 1
+    assert drawn == 200
+
+
+def test_a_slow_stream_does_not_hold_back_what_is_ready(pool: DecodePool) -> None:
+    drawn = 0
+
+    def stream() -> Iterator[str]:
+        nonlocal drawn
+        for locator in shoes(8):
+            drawn += 1
+            yield locator
+            time.sleep(0.1)
+
+    list(pool.run(shoes(2)))  # the workers have started
+    for taken, _ in enumerate(pool.run(stream())):
+        assert drawn <= taken + 4
+
+
+def test_the_workers_go_on_while_a_batch_is_computed(pool: DecodePool) -> None:
+    results = pool.run(["slow:"] * 12)
+    next(results)
+    time.sleep(1.6)
+    start = time.monotonic()
+    assert len(list(results)) == 11
+    assert time.monotonic() - start < 0.8
+
+
+# --- what cannot be tagged ---
+
+
+def test_the_corpus_comes_out_as_it_must(tmp_path: Path, pool: DecodePool) -> None:
+    cases = {}
+    for number, case in enumerate(corpus()):
+        path = tmp_path / f"{number}.jpg"
+        path.write_bytes(case.data)
+        cases[str(path)] = case
+    pids = [worker.process.pid for worker in pool._workers]
+    for result in pool.run(iter(cases)):
+        case = cases[result.locator]
+        assert (result.views is None) != (result.rejected is None)
+        assert not result.retry
+        if case.outcome != "either":
+            assert (result.views is not None) == (case.outcome == "tagged"), case.name
+            assert case.reason in (result.rejected or ""), case.name
+    # Every bomb was seen before it went off.
+    assert [worker.process.pid for worker in pool._workers] == pids
+
+
+def test_what_read_says_is_passed_on(pool: DecodePool) -> None:
+    refused, gone, ill = pool.run(["refused:", "gone:", "no-answer:"])
+    assert (refused.rejected, refused.retry) == ("it may not be read", False)
+    assert (gone.rejected, gone.retry, gone.why) == (None, True, "no longer there")
+    assert (ill.rejected, ill.retry) == (None, True)
+
+
+def test_a_fault_of_read_itself_is_no_fault_of_the_file(pool: DecodePool) -> None:
+    with pytest.raises(DecodingError, match=r"bug:.*\n(.*\n)*ZeroDivisionError: of our own"):
+        list(pool.run(["shoe:1", "bug:", "shoe:2"]))
+    assert len(list(pool.run(shoes(3)))) == 3
+
+
+def test_a_broken_file_that_has_just_changed_is_left_for_the_next_run(
+    pool: DecodePool, hasty: DecodePool
+) -> None:
+    young, html, future, good = hasty.run(["young:", "young-html:", "from-the-future:", "shoe:1"])
+    assert (young.rejected, young.retry) == (None, True)
+    assert "still be arriving" in (young.why or "")
+    assert "truncated JPEG" in (young.why or "")
+    assert (html.retry, future.retry) == (False, False)
+    assert "a web page" in (html.rejected or "")
+    assert "truncated" in (future.rejected or "")
+    assert good.views is not None
+    (at_once,) = pool.run(["young:"])
+    assert "truncated" in (at_once.rejected or "")
+
+
+# --- what harms the decoder ---
+
+
+def test_a_crash_costs_one_picture(pool: DecodePool) -> None:
+    locators = shoes(20)
+    locators[7:7] = ["abort:"]
+    locators[9:9] = ["abort-reading:"]
+    results = {result.locator: result for result in pool.run(locators)}
+    assert list(results) == locators
+    for locator in ("abort:", "abort-reading:"):
+        assert results[locator].rejected == "the decoder crashed on it (SIGABRT)"
+    assert all(results[locator].views is not None for locator in shoes(20))
+
+
+def test_a_hang_costs_one_picture(hasty: DecodePool) -> None:
+    locators = [*shoes(5), "hang:", "shoe:5", "shoe:6"]
+    results = {result.locator: result for result in hasty.run(locators)}
+    assert list(results) == locators
+    assert results["hang:"].rejected == "decoding it takes longer than 1 s"
+    assert all(results[locator].views is not None for locator in shoes(7))
+
+
+def test_a_file_that_cannot_be_read_in_time_is_left_for_the_next_run(hasty: DecodePool) -> None:
+    hanging, good = hasty.run(["hang-reading:", "shoe:1"])
+    assert (hanging.retry, hanging.rejected) == (True, None)
+    assert hanging.why == "reading it took longer than 1 s"
+    assert good.views is not None
+
+
+def test_too_much_memory_costs_one_picture(pool: DecodePool) -> None:
+    first, leak, last = pool.run(["shoe:1", "leak:", "shoe:2"])
+    assert leak.rejected == "decoding it takes more than 300 MB of memory"
+    assert first.views is not None
+    assert last.views is not None
+
+
+def test_what_goes_well_the_second_time_is_decoded(hasty: DecodePool) -> None:
+    locators = ["shoe:0", "once:abort", "once:hang", "shoe:1"]
+    results = list(hasty.run(locators))
+    assert [result.locator for result in results] == locators
+    assert all(result.views is not None for result in results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_many_crashes_in_a_row_cost_only_their_pictures(workers: int) -> None:
+    locators = [f"abort:{number}" for number in range(6)]
+    mixed = [locator for pair in zip(locators, shoes(6), strict=True) for locator in pair]
+    with make_pool(workers=workers) as pool:
+        results = list(pool.run(mixed))
+    assert [result.locator for result in results] == mixed
+    assert [result.rejected is not None for result in results] == [True, False] * 6
+
+
+def test_a_worker_that_someone_kills_costs_nothing(pool: DecodePool) -> None:
+    results = []
+    for result in pool.run(shoes(60)):
+        results.append(result)
+        if len(results) == 20:
+            pool._workers[0].process.kill()
+    assert [result.locator for result in results] == shoes(60)
+    assert all(result.views is not None for result in results)
+    idle = pool._workers[0]
+    idle.process.kill()
+    idle.process.wait()
+    assert all(result.views is not None for result in pool.run(shoes(5)))
+
+
+@pytest.mark.slow
+def test_a_worker_whose_own_alarm_cannot_ring_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shoetagger.ingest.pool._GRACE_SECONDS", 1.0)
+    with make_pool(seconds=1.0) as pool:
+        stopped, good = pool.run(["stop:", "shoe:1"])
+    assert "longer than" in (stopped.rejected or "")
+    assert good.views is not None
+
+
+def test_workers_that_cannot_start_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shoetagger.ingest.pool._FAILED_STARTS", 1)  # one is enough to see it
+    with make_pool(read=Unmakeable()) as pool, pytest.raises(DecodingError, match="do not start"):
+        list(pool.run(shoes(3)))
+
+
+# --- the processes ---
+
+
+def test_workers_do_not_import_torch(pool: DecodePool) -> None:
+    assert len(list(pool.run(shoes(4)))) == 4
+    for worker in pool._workers:
+        maps = Path(f"/proc/{worker.process.pid}/maps").read_text()
+        assert "numpy" in maps
+        assert "torch" not in maps
+    code = "import sys, shoetagger.ingest.worker; print(*sys.modules)"
+    listed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert {"torch", "torchvision", "pandas", "yaml", "mlflow"}.isdisjoint(listed.stdout.split())
+
+
+def test_leaving_the_pool_leaves_nothing_behind() -> None:
+    # The shared memory has no name: where no descriptor is left, nothing is.
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    pids = []
+
+    def be_interrupted() -> None:
+        with make_pool(workers=2) as pool:
+            next(pool.run(shoes(30)))
+            pids.extend(worker.process.pid for worker in pool._workers)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        be_interrupted()
+    assert not any(alive(pid) for pid in pids)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_closed_pool_refuses_to_run() -> None:
+    pool = make_pool()
+    pool.close()
+    with pytest.raises(DecodingError, match="closed"):
+        next(pool.run(shoes(1)))
+
+
+@pytest.mark.slow
+def test_several_pools_work_at_once() -> None:
+    results: dict[int, list[Decoded]] = {}
+
+    def work(number: int) -> None:
+        with make_pool() as pool:
+            results[number] = list(pool.run(shoes(20)))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(2):
+        assert all(result.views is not None for result in results[number])
+
+
+PARENT = """
+import json, os, sys, time
+from tests.ingest.test_pool import make_pool, shoes
+with make_pool(workers=2, seconds=3) as pool:
+    results = pool.run({locators})
+    next(results)
+    print(json.dumps([worker.process.pid for worker in pool._workers]), flush=True)
+    for _ in results:
+        pass
+    time.sleep(60)
+"""
+
+
+def start_parent(locators: str) -> tuple[subprocess.Popen[str], list[int]]:
+    places = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT.format(locators=locators)],
+        env=os.environ | {"PYTHONPATH": places},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert parent.stdout is not None
+    return parent, json.loads(parent.stdout.readline())
+
+
+def test_workers_die_with_a_parent_that_is_killed() -> None:
+    parent, pids = start_parent("['shoe:1', 'hang:']")  # one is idle, one hangs
+    assert all(alive(pid) for pid in pids)
+    parent.kill()
+    parent.communicate()
+    assert wait_until(lambda: not any(alive(pid) for pid in pids))
+
+
+def test_ctrl_c_ends_parent_and_workers_without_a_word_too_many() -> None:
+    parent, pids = start_parent("shoes(3)")
+    os.killpg(parent.pid, signal.SIGINT)  # as a terminal does: to all of them
+    _, said = parent.communicate(timeout=30)
+    assert not any(alive(pid) for pid in pids)
+    assert said.count("Traceback") == 1
+    assert said.rstrip().endswith("KeyboardInterrupt")
+    assert "resource_tracker" not in said
+
+
+def test_views_are_plain_arrays(pool: DecodePool) -> None:
+    (result,) = pool.run(["shoe:1"])
+    assert result.views is not None
+    assert result.views[0].dtype == np.uint8
+    assert result.views[0].shape == (64, 64, 3)
+    assert result.views[0].flags.owndata

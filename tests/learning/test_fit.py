@@ -1,0 +1,252 @@
+"""The loop learns, repeats itself, leaves frozen stages alone and stops where a loss explodes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from shoetagger.config import params as parameters
+from shoetagger.config.recipe import Augment, Train
+from shoetagger.images.decode import Limits
+from shoetagger.images.views import Transform
+from shoetagger.learning.training import features
+from shoetagger.learning.training.features import (
+    Cached,
+    Examples,
+    FeaturesError,
+    Live,
+    open_source,
+    views_that_fit,
+)
+from shoetagger.learning.training.fit import (
+    Epoch,
+    TrainError,
+    epochs_of,
+    fit,
+    positive_weight,
+    scores,
+)
+from shoetagger.learning.training.head import ROUNDS
+from shoetagger.learning.training.pictures import Pictures
+from shoetagger.network.backbone import STAGES, TagModel, frozen_stages
+from shoetagger.network.digests import prefix_digests
+
+CPU = torch.device("cpu")
+PARAMS = parameters.load(Path(__file__).parents[2] / "params.yaml")
+RECIPE = replace(
+    PARAMS.train,
+    weights="none",
+    freeze="none",
+    epochs=3,
+    batch_size=8,
+    head_lr=0.01,
+    trunk_lr=0.001,
+    ema=0.0,
+    label_smoothing=0.0,
+)
+PRETRAINED = replace(RECIPE, weights="imagenet", freeze="layer3")
+STILL = Augment(
+    min_scale=1.0, flip=0.0, rotate=0.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0,
+    erase=0.0, background=0.0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+    """Twenty-four squares: red ones and blue ones, and every third has a white bar."""
+    folder = tmp_path_factory.mktemp("squares")
+    for i in range(24):
+        square = Image.new("RGB", (32, 32), (200, 30, 30) if i % 2 else (30, 30, 200))
+        if i % 3 == 0:
+            square.paste((255, 255, 255), (0, 12, 32, 20))
+        square.save(folder / f"{i:02}.png")
+    limits = Limits(max_bytes=10**6, max_pixels=10**6)
+    return Pictures(sorted(folder.iterdir()), Transform(size=32), limits, augment=STILL, seed=1)
+
+
+TRUTH = np.array([[i % 2, 1 - i % 2, i % 3 == 0] for i in range(24)], dtype=np.uint8)
+IDS = [str(i) for i in range(24)]
+
+
+def new_model(tags: int = 3, seed: int = 0) -> TagModel:
+    torch.manual_seed(seed)
+    return TagModel("resnet18", tags, ("stem", "layer4"))
+
+
+def train(
+    pictures: Pictures, recipe: Train = RECIPE, truth: np.ndarray = TRUTH
+) -> tuple[TagModel, list[Epoch]]:
+    model, epochs = new_model(truth.shape[1]), list[Epoch]()
+    examples = Examples(np.arange(len(truth)), truth)
+    source = Live(model, pictures, recipe.freeze, 3, CPU)
+    fit(model, source, examples, examples, recipe, device=CPU, on_epoch=epochs.append)
+    return model, epochs
+
+
+def test_a_model_learns_what_can_be_seen(pictures: Pictures) -> None:
+    recipe = replace(RECIPE, epochs=12)
+    model, epochs = train(pictures, recipe)
+    assert [epoch.number for epoch in epochs] == list(range(1, 13))
+    assert epochs[-1].train_loss < 0.5 * epochs[0].train_loss
+    found = scores(model, Live(model, pictures, "none", 3, CPU), np.arange(24), "none", CPU)
+    assert ((found > 0.5) == TRUTH).mean() > 0.9
+
+
+@pytest.mark.parametrize("freeze", ["layer3", "layer4"])
+def test_a_pretrained_trunk_gets_its_head_fitted_first(pictures: Pictures, freeze: str) -> None:
+    recipe = replace(PRETRAINED, freeze=freeze)  # type: ignore[arg-type]
+    model, epochs = train(pictures, recipe)
+    trained = 3 if freeze == "layer3" else 0
+    assert [epoch.learning_rate is None for epoch in epochs] == [True] * ROUNDS + [False] * trained
+    assert len(epochs) == epochs_of(recipe)
+    assert epochs[ROUNDS - 1].train_loss < 0.1
+    found = scores(model, Live(model, pictures, freeze, 3, CPU), np.arange(24), freeze, CPU)
+    assert ((found > 0.5) == TRUTH).mean() > 0.9
+
+
+def test_losses_of_both_sides_mean_the_same(pictures: Pictures) -> None:
+    # Both sides are the same pictures here, and no view differs from another.
+    recipe = replace(PRETRAINED, freeze="layer4", positive_weight=3.0, head_l2=0.1)
+    _, epochs = train(pictures, recipe)
+    for epoch in epochs:
+        assert epoch.train_loss == pytest.approx(epoch.validation_loss, rel=0.01)
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_the_same_seed_gives_the_same_weights(pictures: Pictures, pretrained: bool) -> None:
+    recipe = PRETRAINED if pretrained else RECIPE
+    (first, _), (second, _) = train(pictures, recipe), train(pictures, recipe)
+    for mine, theirs in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("freeze", ["stem", "layer3", "layer4"])
+def test_frozen_stages_stay_as_they_were_and_shareable(pictures: Pictures, freeze: str) -> None:
+    recipe = replace(PRETRAINED, freeze=freeze)  # type: ignore[arg-type]
+    before = prefix_digests(new_model(), pictures.transform)
+    after = prefix_digests(train(pictures, recipe)[0], pictures.transform)
+    frozen = frozen_stages(freeze)
+    assert [s for s in STAGES if before[s] == after[s]] == list(frozen)
+
+
+def test_averaged_weights_are_kept_when_asked_for(pictures: Pictures) -> None:
+    last, averaged = train(pictures)[0], train(pictures, replace(RECIPE, ema=0.9))[0]
+    assert not torch.equal(last.head.weight, averaged.head.weight)
+    assert torch.isfinite(averaged.head.weight).all()
+
+
+def test_a_loss_that_is_no_number_stops_with_the_parameters_to_lower(pictures: Pictures) -> None:
+    recipe = replace(RECIPE, head_lr=1e30, trunk_lr=1e30)
+    with pytest.raises(TrainError, match=r"loss became .* lower train\.head_lr"):
+        train(pictures, recipe)
+
+
+def test_a_trunk_that_gives_no_numbers_stops_before_a_model_is_made(pictures: Pictures) -> None:
+    recipe, model = replace(PRETRAINED, freeze="layer4"), new_model()
+    model.layer4[0].conv1.weight.data.fill_(torch.inf)
+    source, examples = Live(model, pictures, "layer4", 1, CPU), Examples(np.arange(24), TRUTH)
+    with pytest.raises(TrainError, match=r"while the head was fitted: raise train\.head_l2"):
+        fit(model, source, examples, None, recipe, device=CPU, on_epoch=lambda _: None)
+
+
+def test_one_picture_is_too_few(pictures: Pictures) -> None:
+    with pytest.raises(TrainError, match="at least 2"):
+        train(pictures, truth=TRUTH[:1])
+
+
+@pytest.mark.parametrize("count", [2, 9])  # 9 leaves a last batch of one, which batch norm refuses
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_a_group_of_one_tag_and_few_pictures_trains(
+    pictures: Pictures, count: int, pretrained: bool
+) -> None:
+    recipe = PRETRAINED if pretrained else RECIPE
+    model, _ = train(pictures, recipe, TRUTH[:count, :1])
+    assert torch.isfinite(model.head.weight).all()
+
+
+def test_rare_positives_weigh_more_up_to_a_bound() -> None:
+    truth = np.zeros((100, 3), np.uint8)
+    truth[:1, 0] = truth[:20, 1] = truth[:80, 2] = 1
+    assert positive_weight(truth, 4.0).tolist() == pytest.approx([4.0, 2.0, 1.0])
+    assert positive_weight(truth, 1.0).tolist() == [1.0, 1.0, 1.0]
+
+
+def compute(pictures: Pictures, folder: Path, freeze: str, max_gb: float) -> features.Index:
+    return features.compute(
+        new_model(1).eval(), pictures, IDS, freeze=freeze, views=3, max_gb=max_gb,
+        prefix=prefix_digests(new_model(), pictures.transform)[freeze],
+        directory=folder, device=CPU, on_batch=lambda *_: None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("freeze", ["stem", "layer3", "layer4"])
+def test_cached_states_equal_live_ones(pictures: Pictures, tmp_path: Path, freeze: str) -> None:
+    assert compute(pictures, tmp_path, freeze, 1.0).views == 3
+    model, rows = new_model().eval(), np.array([5, 0, 7])
+    cached = open_source(tmp_path, model, pictures, IDS, freeze, CPU)
+    assert isinstance(cached, Cached)
+    rest = STAGES[len(frozen_stages(freeze)) :]
+    with torch.no_grad():
+        from_files = model.finish(model.run(cached.plain(rows), rest))
+        afresh = model.finish(model.run(Live(model, pictures, freeze, 3, CPU).plain(rows), rest))
+    torch.testing.assert_close(from_files, afresh, atol=0.02, rtol=0.02)  # half floats
+
+
+def test_a_head_that_sees_what_was_not_kept_says_how_to_compute_it(
+    pictures: Pictures, tmp_path: Path
+) -> None:
+    compute(pictures, tmp_path, "layer4", 1.0)
+    model = TagModel("resnet18", 3, ("stem", "layer4_contrast")).eval()
+    model.load_state_dict(new_model().state_dict())
+    with pytest.raises(
+        FeaturesError, match=r"pooled_layer4_contrast\.npy is missing: .* run `dvc repro"
+    ):
+        open_source(tmp_path, model, pictures, IDS, "layer4", CPU)
+
+
+def test_a_head_fitted_to_cached_states_answers_as_one_fitted_to_live_ones(
+    pictures: Pictures, tmp_path: Path
+) -> None:
+    compute(pictures, tmp_path, "layer4", 1.0)
+    recipe, examples = replace(PRETRAINED, freeze="layer4"), Examples(np.arange(24), TRUTH)
+    answers = []
+    for cached in (True, False):
+        model = new_model()
+        live = Live(model, pictures, "layer4", 3, CPU)
+        source = open_source(tmp_path, model, pictures, IDS, "layer4", CPU) if cached else live
+        fit(model, source, examples, None, recipe, device=CPU, on_epoch=lambda _: None)
+        answers.append(scores(model, live, np.arange(24), "layer4", CPU))
+    np.testing.assert_allclose(answers[0], answers[1], atol=0.05)
+
+
+def test_what_does_not_fit_is_computed_live(pictures: Pictures, tmp_path: Path) -> None:
+    assert compute(pictures, tmp_path, "layer3", max_gb=0.0).views == 0
+    source = open_source(tmp_path, new_model(), pictures, IDS, "layer3", CPU)
+    assert isinstance(source, Live)
+    assert source.views == 1  # each is another pass over all pictures at every fit
+    assert list(tmp_path.glob("*.npy")) == []
+
+
+def test_views_are_bounded_by_the_room_there_is() -> None:
+    assert views_that_fit(pictures=220, bytes_a_view=100_000, views=12, max_gb=2.0) == 12
+    assert views_that_fit(pictures=20_000, bytes_a_view=100_000, views=12, max_gb=10.0) == 4
+    assert views_that_fit(pictures=20_000, bytes_a_view=100_000, views=12, max_gb=2.0) == 0
+
+
+def test_features_of_another_trunk_are_refused(pictures: Pictures, tmp_path: Path) -> None:
+    compute(pictures, tmp_path, "stem", 1.0)
+    with pytest.raises(FeaturesError, match="another trunk"):
+        open_source(tmp_path, new_model(seed=5), pictures, IDS, "stem", CPU)
+
+
+def test_features_of_other_pictures_are_refused(pictures: Pictures, tmp_path: Path) -> None:
+    compute(pictures, tmp_path, "stem", 1.0)
+    with pytest.raises(FeaturesError, match="dvc repro features"):
+        open_source(tmp_path, new_model(), pictures, IDS[::-1], "stem", CPU)
+    with pytest.raises(FeaturesError, match="dvc repro features"):
+        open_source(tmp_path, new_model(), pictures, IDS, "layer1", CPU)

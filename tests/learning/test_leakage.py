@@ -1,0 +1,126 @@
+"""No model learns from what it is judged on, and no threshold either."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from shoetagger.config import params as parameters
+from shoetagger.inference.decision import decide
+from shoetagger.learning.evaluation.calibration import calibrate
+from shoetagger.learning.training.features import Examples
+from shoetagger.learning.training.fit import Epoch, TrainError
+from shoetagger.stages import crossval, evaluate, features, group, split, train
+
+ROOT = Path(__file__).parents[2]
+SPLIT, IMAGES, STATES = Path("split/style.csv"), Path("data/images"), Path("features")
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
+    """The split of forty small pictures in the current folder; nothing is learned from them yet."""
+    monkeypatch.chdir(tmp_path)
+    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    document["groups"] = {"style": {"tags": ["boot", "heel"]}}
+    document["train"] |= {"weights": "none", "freeze": "none"}
+    document["images"]["size"] = 32
+    document["audit"]["exclusive"] = []
+    Path("params.yaml").write_text(yaml.safe_dump(document))
+    IMAGES.mkdir(parents=True)
+    rows = ["image_name,boot,heel"]
+    for i in range(40):
+        noise = np.random.default_rng(i).integers(0, 256, (30, 30, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(IMAGES / f"{i:02}.png")
+        rows.append(f"{i:02}.png,{i % 2},{1 - i % 2}")
+    Path("data/labels.csv").write_text("\n".join(rows) + "\n")
+    split.main(Path("data"), SPLIT.parent)
+    features.main(SPLIT.parent / "images.csv", IMAGES, STATES)
+    return pd.read_csv(SPLIT)
+
+
+class Learner:
+    """Takes the place of `fit` and notes the rows that it is shown."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, stage: ModuleType) -> None:
+        self.learned: list[set[int]] = []
+        self.told: list[set[int] | None] = []
+        monkeypatch.setattr(stage, "fit", self)
+
+    def __call__(
+        self, _model: object, _source: object, training: Examples, validation: Examples | None,
+        _recipe: object, **how: Any,
+    ) -> None:  # fmt: skip
+        self.learned.append(set(training.rows.tolist()))
+        self.told.append(None if validation is None else set(validation.rows.tolist()))
+        how["on_epoch"](Epoch(1, 0.5, None, None))
+
+
+def rows_of(table: pd.DataFrame, chosen: pd.Series[bool]) -> set[int]:
+    return set(np.flatnonzero(chosen).tolist()) & set(range(len(table)))
+
+
+def test_the_final_model_learns_from_the_training_side_alone(
+    table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = Learner(monkeypatch, train)
+    train.main("style", SPLIT, IMAGES, STATES, Path("weights.safetensors"), Path("history.csv"))
+    assert learner.learned == [rows_of(table, table["side"] == "train")]
+    assert learner.told == [rows_of(table, table["side"] == "validation")]
+
+
+def test_a_fold_is_scored_by_a_model_that_learned_from_the_others(
+    table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = Learner(monkeypatch, crossval)
+    asked: list[set[int]] = []
+
+    def scores(_model: object, _source: object, rows: np.ndarray, *_: object) -> np.ndarray:
+        asked.append(set(rows.tolist()))
+        return np.full((len(rows), 2), 0.5)
+
+    monkeypatch.setattr(crossval, "scores", scores)
+    crossval.main("style", SPLIT, IMAGES, STATES, Path("crossval/style.csv"))
+    training = rows_of(table, table["side"] == "train")
+    for fold, (learned, judged) in enumerate(zip(learner.learned, asked, strict=True)):
+        assert judged == training & rows_of(table, table["fold"] == fold)
+        assert learned == training - judged
+    assert set().union(*asked) == training
+    assert learner.told == [None] * 5  # nothing is chosen by any other picture
+    written = pd.read_csv("crossval/style.csv")
+    assert set(written["image_name"]) == set(table.loc[table["side"] == "train", "image_name"])
+
+
+def test_a_fold_that_leaves_one_picture_is_refused_with_what_to_do(table: pd.DataFrame) -> None:
+    few = table.assign(side=["train"] * 3 + ["validation"] * 37, fold=[0, 0, 1] + [0] * 37)
+    few.to_csv(SPLIT, index=False)
+    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("folds: 5", "folds: 2"))
+    with pytest.raises(TrainError, match=r"fold 0 leaves 1 of 3 .* split\.folds \(2\)"):
+        crossval.main("style", SPLIT, IMAGES, STATES, Path("crossval/style.csv"))
+
+
+def test_a_fold_is_decided_by_thresholds_of_the_others(table: pd.DataFrame) -> None:
+    lesson = group.open_lesson(
+        parameters.load(Path("params.yaml")), "style", SPLIT, IMAGES, STATES, torch.device("cpu")
+    )
+    training = table[table["side"] == "train"].reset_index(drop=True)
+    half = np.arange(len(training)) % 4 // 2  # two folds, with boots and heels in both
+    found = training[["image_name"]].assign(fold=half)
+    for tag in lesson.tags:  # each fold can be told apart, at a level of its own
+        found[tag] = np.where(half == 0, 0.6, 0.1) + 0.2 * training[tag]
+        found[f"true_{tag}"] = training[tag]
+    judged = evaluate._judge_out_of_fold(lesson, found)
+    assert judged is not None
+    # By what the other fold shows, everything in the first passes; its own thresholds know better.
+    assert judged.decisions[half == 0].all()
+    own, _ = calibrate(judged.scores[half == 0], judged.truth[half == 0], 0.001)
+    np.testing.assert_array_equal(decide(judged.scores[half == 0], own), judged.truth[half == 0])
+    names = lesson.table["image_name"].iloc[judged.rows]
+    assert list(names) == list(training["image_name"])

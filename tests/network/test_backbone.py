@@ -1,0 +1,147 @@
+"""Bundles are what they say they are, and their digests depend on nothing but their contents."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.bundles import TRANSFORM, random_model, write_bundle
+from torchvision.transforms.v2 import functional as F
+
+from shoetagger.images.views import Transform
+from shoetagger.inference.bundle import load_bundle, load_model
+from shoetagger.network.backbone import STAGES, ModelError, State, TagModel, normalise
+from shoetagger.network.devices import pick_device
+from shoetagger.network.digests import prefix_digests
+from shoetagger.network.pooling import BINS
+from shoetagger.network.weights import build
+
+
+def test_a_bundle_survives_saving_and_loading(tmp_path: Path) -> None:
+    written = write_bundle(tmp_path)
+    read = load_bundle(tmp_path)
+    assert read == written
+    assert read.digest == written.digest
+    original = random_model(3, trunk_seed=1, head_seed=1)
+    loaded = load_model(tmp_path, read)
+    state = State(torch.randn(2, 3, 32, 32), {})
+    torch.testing.assert_close(loaded(state), original(state))
+
+
+def test_equal_inputs_give_equal_bundle_digests_wherever_they_are_written(tmp_path: Path) -> None:
+    first, second = write_bundle(tmp_path / "a"), write_bundle(tmp_path / "b")
+    assert first.digest == second.digest
+    assert write_bundle(tmp_path / "c", head_seed=2).digest != first.digest
+
+
+def test_a_prefix_digest_changes_from_the_first_differing_stage_on() -> None:
+    one = random_model(3, trunk_seed=1, head_seed=1, shared="layer2")
+    other = random_model(5, trunk_seed=1, head_seed=2, shared="layer2")
+    mine, theirs = prefix_digests(one, TRANSFORM), prefix_digests(other, TRANSFORM)
+    same = [stage for stage in STAGES if mine[stage] == theirs[stage]]
+    assert same == ["stem", "layer1", "layer2"]
+
+
+def test_a_prefix_digest_covers_batch_norm_buffers_and_the_transform() -> None:
+    model = random_model(3, trunk_seed=1, head_seed=1)
+    before = prefix_digests(model, TRANSFORM)
+    assert prefix_digests(model, Transform(size=64))["stem"] != before["stem"]
+    model.stem.bn1.running_mean += 1
+    assert prefix_digests(model, TRANSFORM)["stem"] != before["stem"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("format", 99),
+        ("thresholds", [0.5]),
+        ("thresholds", [0.5, 0.5, 7.0]),
+        ("tags", ["black", "black", "red"]),
+        ("prefixes", {"stem": "x"}),
+        ("pooled", ["layer9"]),
+        ("arch", "lenet"),
+        ("surprise", 1),
+    ],
+)
+def test_a_bundle_with_a_fault_is_refused_by_name(tmp_path: Path, key: str, value: object) -> None:
+    write_bundle(tmp_path)
+    path = tmp_path / "bundle.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(ModelError, match="is not a bundle"):
+        load_bundle(tmp_path)
+
+
+def test_weights_that_are_not_the_bundles_own_are_refused(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path)
+    write_bundle(tmp_path / "other", head_seed=2)
+    (tmp_path / "other" / "weights.safetensors").replace(tmp_path / "weights.safetensors")
+    with pytest.raises(ModelError, match="its digest differs"):
+        load_model(tmp_path, bundle)
+
+
+def test_a_missing_bundle_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="dvc repro"):
+        load_bundle(tmp_path)
+
+
+def test_imagenet_weights_that_cannot_be_had_say_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    with pytest.raises(ModelError, match=r"TORCH_HOME.*train\.weights=none"):
+        build("resnet18", 3, "imagenet", ("layer4",), 0.0)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut off", "no weights", "code"])
+def test_a_damaged_weights_file_says_what_to_do_and_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    class Planted:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    cached = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    cached.parent.mkdir(parents=True)
+    if damage == "code":
+        cached.write_bytes(pickle.dumps(Planted()))
+    elif damage == "cut off":
+        torch.save({"conv1.weight": torch.zeros(1000)}, cached)
+        cached.write_bytes(cached.read_bytes()[:500])
+    else:
+        cached.write_bytes(b"" if damage == "empty" else b"<html>not found</html>")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(ModelError, match="remove the damaged"):
+        build("resnet18", 3, "imagenet", ("layer4",), 0.0)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_asked_for_gpu_that_is_not_there_is_an_error() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ModelError, match="sees no GPU"):
+        pick_device("cuda:0")
+    assert pick_device("auto") == torch.device("cpu")
+
+
+def test_a_models_head_is_as_wide_as_what_it_sees() -> None:
+    model = TagModel("resnet18", 4, ("stem", "layer3", "layer4"))
+    assert model.head.in_features == 2 * (64 + 256 + 512)
+    assert TagModel("resnet50", 4, ("layer1", "layer4")).head.in_features == 2 * (256 + 2048)
+    widths = TagModel("resnet18", 4, ("histogram", "layer2", "layer2_contrast")).widths
+    assert widths == (BINS, 2 * 128, 2 * 128)
+
+
+def test_pictures_are_normalised_as_torchvision_does() -> None:
+    views = torch.randint(0, 256, (3, 8, 8, 3), dtype=torch.uint8)
+    found = normalise(views, TRANSFORM)
+    floats = views.permute(0, 3, 1, 2) / 255
+    torch.testing.assert_close(found, F.normalize(floats, TRANSFORM.mean, TRANSFORM.std))
+    assert found.is_contiguous(memory_format=torch.channels_last)

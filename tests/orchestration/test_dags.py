@@ -1,0 +1,361 @@
+"""The DAGs: their wiring as Airflow reads it, and real runs on a real Airflow database."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.airflow_program import run_program
+from PIL import Image
+
+from shoetagger.config import params
+from shoetagger.config.settings import Settings
+from shoetagger.ops.environment import POOL, Ports
+from shoetagger.ops.setup import setup
+from shoetagger.store.store import Store
+
+ROOT = Path(__file__).parents[2]
+
+# The first of the real runs sets up and trains for all that follow.
+pytestmark = pytest.mark.timeout(1800)
+
+# A recipe that takes seconds, and learns nothing.
+TINY = [
+    "train.weights=none",
+    "train.freeze=none",
+    "train.epochs=1",
+    "images.size=32",
+    "features.views=1",
+    "split.folds=2",
+    "evaluate.bootstrap=10",
+]
+
+# In a process of its own, for Airflow reads its configuration once, when it is imported.
+READ_DAGS = """
+import json, os, sys, time
+from airflow.dag_processing.dagbag import DagBag
+before, start = set(sys.modules), time.perf_counter()
+bag = DagBag(sys.argv[1])
+seconds = time.perf_counter() - start
+dags = {
+    dag.dag_id: {
+        "doc": dag.doc_md,
+        "tags": sorted(dag.tags),
+        "max_active_runs": dag.max_active_runs,
+        "params": dag.params.dump(),
+        "schema": {name: dag.params.get_param(name).schema for name in dag.params},
+        "tasks": {
+            task.task_id: {
+                "after": sorted(task.upstream_task_ids),
+                "pool": task.pool,
+                "retries": task.retries,
+                "rule": task.trigger_rule.value,
+                "doc": task.doc_md or getattr(task, "partial_kwargs", {}).get("doc_md"),
+                "named": getattr(task, "map_index_template", None),
+                "hours": task.execution_timeout and task.execution_timeout.total_seconds() / 3600,
+                "outlets": [outlet.name for outlet in task.outlets],
+            }
+            for task in dag.tasks
+        },
+    }
+    for dag in bag.dags.values()
+}
+json.dump({"errors": bag.import_errors, "dags": dags, "seconds": seconds,
+           "imported": sorted(set(sys.modules) - before)}, open(sys.argv[2], "w"))
+"""
+
+RUN_DAG = """
+import json, sys
+from airflow.dag_processing.dagbag import DagBag
+from airflow.models.asset import AssetEvent
+from airflow.utils.session import create_session
+folder, dag_id, conf, report = sys.argv[1:]
+run = DagBag(folder).dags[dag_id].test(run_conf=json.loads(conf))
+with create_session() as session:
+    told = {
+        "state": str(run.state),
+        "tasks": [
+            [ti.task_id, ti.rendered_map_index or ti.map_index, str(ti.state)]
+            for ti in run.get_task_instances(session=session)
+        ],
+        "events": session.query(AssetEvent).count(),
+    }
+json.dump(told, open(report, "w"))
+"""
+
+
+# --- the wiring ---------------------------------------------------------------------------------
+
+
+def read_dags(folder: Path, home: Path, **environment: str) -> Any:
+    there = {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
+    }
+    home.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-c", READ_DAGS, str(folder), str(home / "read.json")],
+        env=os.environ | there | environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads((home / "read.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return read_dags(ROOT / "dags", tmp_path_factory.mktemp("airflow"))
+
+
+def test_the_dags_are_read_quickly_and_import_nothing_heavy(read: Any) -> None:
+    assert read["errors"] == {}
+    assert set(read["dags"]) == {"train_tag_models", "tag_new_images", "roll_back_tag_model"}
+    heavy = {"torch", "torchvision", "mlflow", "dvc", "pandas", "numpy", "PIL", "sklearn"}
+    assert heavy.isdisjoint(read["imported"])
+    assert read["seconds"] < 2, "0.1 s on a machine that does nothing else"
+
+
+def test_training_goes_from_commit_to_champion_group_by_group(read: Any) -> None:
+    tasks = read["dags"]["train_tag_models"]["tasks"]
+    assert tasks["checkout"]["after"] == []
+    assert tasks["groups"]["after"] == ["checkout"]
+    assert tasks["split"]["after"] == ["checkout", "groups"]
+    assert tasks["features"]["after"] == ["checkout", "split"]
+    for name in ("train", "crossval"):
+        assert tasks[f"model.{name}"]["after"] == ["checkout", "features", "groups"]
+    order = ["evaluate", "register", "compare", "approve", "promote"]
+    assert {"model.train", "model.crossval"} <= set(tasks["model.evaluate"]["after"])
+    for before, after in itertools.pairwise(order):
+        assert f"model.{before}" in tasks[f"model.{after}"]["after"]
+    assert tasks["model.promote"]["outlets"] == ["shoetagger-champions"]
+    assert "model.compare" in tasks["model.promote"]["after"]
+    in_pool = {name for name, task in tasks.items() if task["pool"] == POOL}
+    models = {f"model.{name}" for name in ("train", "crossval", "evaluate", "compare")}
+    assert in_pool == {"features", *models}
+    assert all(task["named"] for name, task in tasks.items() if name.startswith("model."))
+
+
+def test_tagging_publishes_and_finishes_whatever_became_of_its_shards(read: Any) -> None:
+    dag = read["dags"]["tag_new_images"]
+    tasks = dag["tasks"]
+    assert dag["max_active_runs"] == 1
+    assert tasks["find_arrivals"]["after"] == ["begin"]
+    assert tasks["shards"]["after"] == ["begin", "find_arrivals"]
+    assert tasks["tag_shard"]["after"] == ["begin", "shards"]
+    assert tasks["publish"]["after"] == ["tag_shard"]
+    assert "publish" in tasks["finish"]["after"]
+    assert tasks["publish"]["rule"] == tasks["finish"]["rule"] == "all_done"
+    assert {name for name, task in tasks.items() if task["pool"] == POOL} == {"tag_shard"}
+    budget = params.load(ROOT / "params.yaml").tag.budget_minutes
+    assert tasks["tag_shard"]["hours"] * 60 > budget
+
+
+def test_the_form_offers_groups_revision_and_overrides(read: Any) -> None:
+    dag = read["dags"]["train_tag_models"]
+    groups = list(params.load(ROOT / "params.yaml").groups)
+    assert dag["params"] == {"groups": groups, "revision": "HEAD", "overrides": []}
+    assert dag["schema"]["groups"]["examples"] == groups
+    assert dag["schema"]["overrides"]["items"] == {"type": "string"}
+
+
+def test_rolling_back_asks_for_group_version_and_reason_and_publishes(read: Any) -> None:
+    dag = read["dags"]["roll_back_tag_model"]
+    assert dag["schema"]["group"]["enum"] == list(params.load(ROOT / "params.yaml").groups)
+    assert dag["params"]["version"] is None, "the one before"
+    assert dag["schema"]["why"]["minLength"] == 1
+    assert dag["tasks"]["publish"]["after"] == ["roll_back"]
+
+
+def test_dags_and_tasks_say_what_they_do(read: Any) -> None:
+    for dag in read["dags"].values():
+        assert dag["doc"].startswith("### ")
+        assert dag["tags"] == ["shoetagger"]
+        assert all(task["doc"] for task in dag["tasks"].values()), dag["tasks"]
+
+
+def test_a_broken_params_file_is_an_import_error_that_names_the_key(tmp_path: Path) -> None:
+    text = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("  shards:", "  shard:"))
+    read = read_dags(ROOT / "dags", tmp_path / "airflow", SHOETAGGER_REPO=str(tmp_path))
+    assert read["dags"] == {}
+    assert len(read["errors"]) == 3
+    assert all("unknown key tag.shard" in error for error in read["errors"].values())
+
+
+@pytest.mark.parametrize("name", ["train_tag_models", "tag_new_images", "roll_back_tag_model"])
+def test_a_dag_file_only_wires(name: str) -> None:
+    assert len((ROOT / "dags" / f"{name}.py").read_text().splitlines()) <= 70
+
+
+# --- real runs ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What became of a DAG run."""
+
+    state: str
+    tasks: dict[tuple[str, Any], str]
+    log: str
+    events: int
+
+    def states(self, task: str) -> dict[Any, str]:
+        return {name: state for (task_id, name), state in self.tasks.items() if task_id == task}
+
+    def line(self, words: str) -> str:
+        """Return the line of the log that holds these words."""
+        found = [line for line in self.log.splitlines() if words in line]
+        assert found, self.log[-5000:]
+        return found[0]
+
+
+@dataclass(frozen=True)
+class Shop:
+    """An installation of its own: a clone with data and state, and a real Airflow database."""
+
+    settings: Settings
+
+    def run(self, dag_id: str, conf: dict[str, Any] | None = None, **environment: str) -> Ran:
+        dags = str(self.settings.repo / "dags")
+        told, log = run_program(
+            RUN_DAG, self.settings, dags, dag_id, json.dumps(conf or {}),
+            cwd=self.settings.repo, **environment,
+        )  # fmt: skip
+        states = {(task, name): state for task, name, state in told["tasks"]}
+        return Ran(told["state"], states, log, told["events"])
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    folder = tmp_path_factory.mktemp("shop")
+    repo = folder / "repo"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(repo)], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "pull", "--quiet", "data.dvc"], cwd=repo, check=True
+    )
+    settings = Settings.from_environment(
+        {"SHOETAGGER_REPO": str(repo), "SHOETAGGER_HOME": str(folder / "home")}
+    )
+    setup(settings, Ports(), say=lambda _: None)
+    return Shop(settings)
+
+
+@pytest.fixture(scope="module")
+def before_training(shop: Shop) -> Ran:
+    return shop.run("tag_new_images")
+
+
+@pytest.fixture(scope="module")
+def trained(shop: Shop, before_training: Ran) -> Ran:
+    assert before_training.state == "failed"
+    return shop.run("train_tag_models", {"groups": ["color", "style"], "overrides": TINY})
+
+
+@pytest.mark.slow
+def test_without_a_champion_tagging_says_what_to_do(before_training: Ran) -> None:
+    assert before_training.state == "failed"
+    assert before_training.states("begin") == {-1: "failed"}
+    assert "train first" in before_training.line("no champion yet")
+
+
+@pytest.mark.slow
+def test_training_promotes_the_first_version_of_each_group(shop: Shop, trained: Ran) -> None:
+    assert trained.state == "success", trained.log[-5000:]
+    assert trained.states("model.train") == {"color": "success", "style": "success"}
+    assert trained.states("model.promote") == {"color": "success", "style": "success"}
+    assert trained.events == 2
+    with Store(shop.settings.store_url) as store:
+        assert set(store.ledger.live()) == {"color", "style"}
+        assert all("dag_test" in move.by for move in store.ledger.history())
+    changed = subprocess.run(
+        ["git", "status", "--porcelain"],
+        cwd=shop.settings.repo,
+        capture_output=True,
+        text=True,
+    )
+    assert changed.stdout == "", "the workspace was written"
+
+
+@pytest.mark.slow
+def test_training_again_restores_everything_and_ends_as_skipped(shop: Shop, trained: Ran) -> None:
+    again = shop.run("train_tag_models", {"groups": ["style"], "overrides": TINY})
+    assert again.state == "success"
+    assert again.states("model.evaluate") == {"style": "success"}
+    assert again.states("model.approve") == {"style": "skipped"}
+    # What is skipped before it runs has an index, and no name yet.
+    assert list(again.states("model.promote").values()) == ["skipped"]
+    assert "is the champion already" in again.log
+    assert again.events == trained.events
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("trained")
+def test_an_empty_inbox_is_a_night_like_any_other(shop: Shop) -> None:
+    ran = shop.run("tag_new_images")
+    assert ran.state == "success"
+    assert set(ran.states("tag_shard").values()) == {"skipped"}
+    assert ran.states("publish") == ran.states("finish") == {-1: "success"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("trained")
+def test_new_pictures_are_tagged_and_a_bad_file_is_rejected(shop: Shop) -> None:
+    inbox = shop.settings.inbox
+    inbox.mkdir(exist_ok=True)
+    for number, colour in enumerate(["red", "blue", "black"]):
+        Image.new("RGB", (60, 40), colour).save(inbox / f"{number} é.jpg")
+    (inbox / "bad.jpg").write_text("not a picture")
+    os.utime(inbox / "bad.jpg", (1, 1))  # old enough not to be still arriving
+
+    # One shard fails; what it left is the next run's.
+    failed = shop.run("tag_new_images", SHOETAGGER_DEVICE="cuda:99")
+    assert failed.state == "failed"
+    assert set(failed.states("tag_shard").values()) == {"failed"}
+    assert failed.states("publish") == {-1: "success"}
+    assert failed.states("finish") == {-1: "failed"}
+
+    ran = shop.run("tag_new_images")
+    assert ran.state == "success", ran.log[-5000:]
+    assert ran.states("tag_shard") == {"1 of 1": "success"}
+    with Store(shop.settings.store_url) as store:
+        assert len(list(store.current.rows(["color", "style"]))) == 3
+        (rejected,) = store.files.rejected()
+        assert rejected.locator.endswith("bad.jpg")
+        assert [run.kind for run in store.runs.latest(1)] == ["manual"]
+    assert list(shop.settings.published.glob("csv/*.csv"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("trained")
+def test_uncommitted_labels_fail_the_checkout_in_one_line(shop: Shop) -> None:
+    sheet = shop.settings.repo / "data" / "labels.csv"
+    kept = sheet.read_bytes()
+    try:
+        sheet.unlink()  # it may be a link into the cache
+        sheet.write_bytes(kept + b"new.jpg" + b"," * 19 + b"\n")
+        ran = shop.run("train_tag_models", {"overrides": TINY})
+    finally:
+        sheet.write_bytes(kept)
+    assert ran.state == "failed"
+    assert ran.states("checkout") == {-1: "failed"}
+    assert "dvc add data" in ran.line("data/labels.csv (modified)")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("trained")
+def test_an_unknown_group_fails_in_one_line(shop: Shop) -> None:
+    ran = shop.run("train_tag_models", {"groups": ["colour"], "overrides": TINY})
+    assert ran.state == "failed"
+    assert ran.states("groups") == {-1: "failed"}
+    assert ran.states("split") == {-1: "upstream_failed"}
+    assert "the groups are color, style, detail" in ran.line("no group 'colour'")

@@ -1,0 +1,573 @@
+"""A git revision checked out and DVC stages run in it: real git, real DVC, tiny stages."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dvc.repo import Repo
+
+from shoetagger.config import params
+from shoetagger.config.settings import Settings
+from shoetagger.pipeline.checkout import checkout, checkout_lock, prune
+from shoetagger.pipeline.dvc_files import data_revision, outputs
+from shoetagger.pipeline.plan import Plan, groups_of, override_params, params_of, prepare
+from shoetagger.pipeline.process import PipelineError, TryAgainError
+from shoetagger.pipeline.repro import run_stage
+
+REAL_PARAMS = Path(__file__).parents[2] / "params.yaml"
+
+# A package of the commit's own, so that its `src` must come first on the path. Each stage notes
+# in runs.txt that it really ran.
+TINY = """
+import os, pathlib, sys, time, yaml
+stage, out, *inputs = sys.argv[1:]
+root = pathlib.Path(os.environ["SHOETAGGER_HOME"])
+with (root / "runs.txt").open("a") as runs:
+    runs.write(f"{stage} {os.getpid()}\\n")
+print("tiny stage", stage, "by", sys.executable, flush=True)
+fail, wait = root / f"fail-{stage}", root / f"wait-{stage}"
+if fail.exists():
+    sys.exit(fail.read_text())
+while wait.exists():
+    wait.with_suffix(".reached").touch()
+    time.sleep(0.05)
+epochs = yaml.safe_load(open("params.yaml"))["train"]["epochs"]
+text = "".join(p.read_text() for p in map(pathlib.Path, inputs))
+pathlib.Path(out).parent.mkdir(parents=True, exist_ok=True)
+pathlib.Path(out).write_text(f"{stage} {epochs}: {text}")
+"""
+TINY_STAGES = """
+stages:
+  split:
+    cmd: python -m tiny_stages split split/all.txt data/labels.csv
+    deps: [data, src/tiny_stages.py]
+    outs: [split]
+  train:
+    foreach: ${groups}
+    do:
+      cmd: python -m tiny_stages train-${key} models/${key}.txt split/all.txt
+      deps: [split, src/tiny_stages.py]
+      params: [train]
+      outs: ["models/${key}.txt"]
+"""
+
+
+def git(repo: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
+    return subprocess.run(
+        ["git", *identity, *arguments], cwd=repo, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def dvc(repo: Path, *arguments: str, **more: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=repo,
+        env=os.environ | more,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def add_data(repo: Path) -> None:
+    """`dvc add data`, without the seconds that a new Python takes."""
+    with Repo(str(repo)) as opened:
+        opened.add(str(repo / "data"))
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    repo = tmp_path_factory.mktemp("template") / "repo"
+    (repo / "src").mkdir(parents=True)
+    (repo / "data" / "images").mkdir(parents=True)
+    (repo / "data" / "labels.csv").write_text("image_name,black\na.jpg,1\n")
+    (repo / "data" / "images" / "ä b.jpg").write_bytes(b"picture")
+    (repo / "src" / "tiny_stages.py").write_text(TINY)
+    (repo / "dvc.yaml").write_text(TINY_STAGES)
+    (repo / ".gitignore").write_text("/.shoetagger/\n__pycache__/\n")
+    shutil.copy(REAL_PARAMS, repo / "params.yaml")
+    git(repo, "init", "--quiet", "--initial-branch=main")
+    with Repo.init(str(repo)):
+        pass
+    add_data(repo)
+    git(repo, "add", ".")
+    git(repo, "commit", "--quiet", "-m", "First")
+    return repo
+
+
+@pytest.fixture
+def settings(template: Path, tmp_path: Path) -> Settings:
+    repo = tmp_path / "repo"
+    shutil.copytree(template, repo, symlinks=True)
+    settings = Settings.from_environment({"SHOETAGGER_REPO": str(repo)})
+    settings.home.mkdir()
+    return settings
+
+
+def runs(settings: Settings) -> list[str]:
+    """Which stages really ran, in order."""
+    file = settings.home / "runs.txt"
+    return [line.split()[0] for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+# --- overrides ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def document() -> Any:
+    return yaml.safe_load(REAL_PARAMS.read_text())
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [("train.epochs=5", 5), ("train.epochs = 5", 5), ("train.head_lr=1e-3", 0.001)],
+)
+def test_an_override_sets_one_value_given_in_yaml(
+    document: Any, override: str, value: object
+) -> None:
+    changed = override_params(document, override)
+    key = override.partition("=")[0].strip().split(".")[1]
+    assert getattr(params.parse(changed).train, key) == value
+    assert params.parse(document) == params.load(REAL_PARAMS), "the original was changed"
+
+
+def test_a_group_gets_a_training_parameter_of_its_own(document: Any) -> None:
+    found = params.parse(override_params(document, "groups.color.train.epochs=3"))
+    assert found.train_of("color").epochs == 3
+    assert found.train_of("style").epochs == found.train.epochs
+
+
+def test_a_list_is_a_value(document: Any) -> None:
+    found = params.parse(override_params(document, "groups.color.tags=[black, red]"))
+    assert found.groups["color"].tags == ("black", "red")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.epochs", "not of the form"),
+        ("=5", "not of the form"),
+        ("train..epochs=5", "not of the form"),
+        ("train.epochs=[5", "not YAML"),
+        ("train.epochs.x=5", "train.epochs is a value"),
+    ],
+)
+def test_an_override_that_cannot_be_read_is_refused(
+    document: Any, override: str, said: str
+) -> None:
+    with pytest.raises(PipelineError, match=said):
+        override_params(document, override)
+
+
+# --- prepare ------------------------------------------------------------------------------------
+
+
+def test_a_run_names_the_commit_of_its_revision(settings: Settings) -> None:
+    head = git(settings.repo, "rev-parse", "HEAD")
+    plan = prepare(settings, overrides=["train.epochs=5", " "])
+    assert plan == Plan(head, ("train.epochs=5",))
+    assert Plan.from_dict(plan.as_dict()) == plan
+    assert params_of(settings, plan).train.epochs == 5
+
+
+def test_plans_that_differ_have_checkouts_that_differ() -> None:
+    commit = "0123456789abcdef"
+    names = {Plan(commit, o).name for o in [(), ("a=1",), ("a=1", "b=2"), ("b=2", "a=1")]}
+    assert len(names) == 4
+    assert Plan(commit).name == "0123456789ab"
+
+
+@pytest.mark.parametrize("revision", ["nonsense", "", "--all", "HEAD~7", "HEAD:params.yaml"])
+def test_a_revision_that_does_not_exist_is_refused(settings: Settings, revision: str) -> None:
+    with pytest.raises(PipelineError, match="is not a revision") as caught:
+        prepare(settings, revision)
+    assert repr(revision) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.epoch=5", "unknown key train.epoch: "),
+        ("train.epochs=many", "train.epochs: 'many' is not a whole number"),
+        ("groups.colour.train.epochs=3", "groups.colour.tags"),
+        ("split.validation=2", "split.validation"),
+    ],
+)
+def test_an_override_that_params_refuses_is_named(
+    settings: Settings, override: str, said: str
+) -> None:
+    with pytest.raises(PipelineError) as caught:
+        prepare(settings, overrides=["train.epochs=5", override])
+    assert said in str(caught.value)
+    assert override in str(caught.value)
+
+
+def test_overrides_may_be_valid_together_only(settings: Settings) -> None:
+    overrides = ["train.weights=none", "train.freeze=none"]
+    plan = prepare(settings, overrides=overrides)
+    assert params_of(settings, plan).train.freeze == "none"
+    with pytest.raises(PipelineError, match=r"train\.freeze"):
+        prepare(settings, overrides=overrides[:1])
+
+
+@pytest.mark.parametrize("key", ["promote.rule.macro_f1_margin", " promote.approval", "promote"])
+def test_what_a_challenger_has_to_pass_cannot_be_overridden(settings: Settings, key: str) -> None:
+    with pytest.raises(PipelineError, match="does not decide what it has to pass; commit the"):
+        prepare(settings, overrides=[f"{key}=never"])
+
+
+def test_uncommitted_inputs_are_refused_by_name(settings: Settings) -> None:
+    repo = settings.repo
+    with (repo / "params.yaml").open("a") as file:
+        file.write("# mine\n")
+    (repo / "src" / "new module.py").write_text("")
+    (repo / "notes.txt").write_text("not an input")
+    with pytest.raises(PipelineError) as caught:
+        prepare(settings)
+    message = str(caught.value)
+    assert "params.yaml" in message
+    assert "src/new module.py" in message
+    assert "commit" in message
+    assert "notes.txt" not in message
+
+
+def test_changed_labels_are_refused_by_name(settings: Settings) -> None:
+    with (settings.repo / "data" / "labels.csv").open("a") as file:
+        file.write("b.jpg,0\n")
+    (settings.repo / "data" / "images" / "new ü.jpg").write_bytes(b"another")
+    with pytest.raises(PipelineError) as caught:
+        prepare(settings)
+    message = str(caught.value)
+    assert "data/labels.csv (modified)" in message
+    assert "data/images/new ü.jpg (added)" in message
+    assert "dvc add data" in message
+
+
+def test_a_label_sheet_that_went_missing_is_refused_by_name(settings: Settings) -> None:
+    (settings.repo / "data" / "labels.csv").unlink()
+    with pytest.raises(PipelineError, match=r"data/labels\.csv \(deleted\)"):
+        prepare(settings)
+
+
+def test_data_that_was_added_but_not_committed_is_refused(settings: Settings) -> None:
+    with (settings.repo / "data" / "labels.csv").open("a") as file:
+        file.write("b.jpg,0\n")
+    add_data(settings.repo)
+    with pytest.raises(PipelineError, match=r"uncommitted inputs: data\.dvc"):
+        prepare(settings)
+
+
+def test_a_clone_whose_data_was_never_pulled_has_changed_nothing(settings: Settings) -> None:
+    shutil.rmtree(settings.repo / "data")
+    assert prepare(settings).commit
+
+
+def test_another_commit_is_not_held_up_by_what_is_uncommitted_here(settings: Settings) -> None:
+    first = git(settings.repo, "rev-parse", "HEAD")
+    git(settings.repo, "commit", "--quiet", "--allow-empty", "-m", "Second")
+    (settings.repo / "src" / "unfinished.py").write_text("")
+    with pytest.raises(PipelineError, match=r"unfinished\.py"):
+        prepare(settings)
+    assert prepare(settings, "HEAD~1").commit == first
+
+
+def test_a_commit_without_data_is_refused(settings: Settings) -> None:
+    git(settings.repo, "rm", "--quiet", "data.dvc")
+    git(settings.repo, "commit", "--quiet", "-m", "No data")
+    with pytest.raises(PipelineError, match=r"has no data\.dvc"):
+        prepare(settings)
+
+
+def test_a_folder_that_is_no_git_repo_is_refused(tmp_path: Path) -> None:
+    shutil.copy(REAL_PARAMS, tmp_path / "params.yaml")
+    settings = Settings.from_environment({"SHOETAGGER_REPO": str(tmp_path)})
+    with pytest.raises(PipelineError, match="git"):
+        prepare(settings)
+
+
+def test_a_broken_params_file_of_a_commit_is_named(settings: Settings) -> None:
+    (settings.repo / "params.yaml").write_text("train: [")
+    git(settings.repo, "commit", "--quiet", "-am", "Broken")
+    with pytest.raises(PipelineError, match=r"params\.yaml of commit"):
+        prepare(settings)
+
+
+def test_groups_come_in_the_order_of_params_and_unknown_ones_are_refused(
+    settings: Settings,
+) -> None:
+    plan = Plan(git(settings.repo, "rev-parse", "HEAD"))
+    assert groups_of(settings, plan) == ["color", "style", "detail"]
+    assert groups_of(settings, plan, ["detail", "color"]) == ["color", "detail"]
+    with pytest.raises(PipelineError, match=r"no group 'colour'.* color, style, detail"):
+        groups_of(settings, plan, ["colour", "style"])
+
+
+def test_the_outputs_of_a_stage_are_named_by_dvc_yaml(settings: Settings) -> None:
+    found = outputs(settings.repo, "train@style")
+    assert found == {"style.txt": settings.repo / "models" / "style.txt"}
+    with pytest.raises(PipelineError, match="no stage train@sizes"):
+        outputs(settings.repo, "train@sizes")
+
+
+# --- checkout -----------------------------------------------------------------------------------
+
+
+def test_a_checkout_holds_commit_data_and_overrides_and_leaves_the_workspace_alone(
+    settings: Settings,
+) -> None:
+    plan = prepare(settings, overrides=["groups.color.train.epochs=3"])
+    (settings.home / "some state").touch()
+    status = ["status", "--porcelain", "--ignored"]
+    before = git(settings.repo, *status)
+    folder = checkout(settings, plan)
+    assert folder.parent == settings.checkouts
+    assert git(folder, "describe", "--always", "--abbrev=40", "--dirty") == plan.commit
+    assert params.load(folder / "params.yaml").train_of("color").epochs == 3
+    assert (folder / "data" / "images" / "ä b.jpg").read_bytes() == b"picture"
+    recorded = yaml.safe_load((settings.repo / "data.dvc").read_text())["outs"][0]["md5"]
+    assert data_revision(folder) == recorded
+    assert git(settings.repo, *status) == before
+    marker = folder / "made once"
+    marker.touch()
+    assert checkout(settings, plan) == folder
+    assert marker.exists()
+    assert sorted(p.name for p in settings.checkouts.iterdir()) == [
+        folder.name,
+        f"{folder.name}.lock",
+    ]
+
+
+def test_workers_that_come_at_once_make_one_checkout(settings: Settings) -> None:
+    plan = Plan(git(settings.repo, "rev-parse", "HEAD"))
+    found: list[Path] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(checkout(settings, plan))) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [settings.checkouts / plan.name] * 3
+    assert (found[0] / "data" / "labels.csv").exists()
+
+
+@pytest.mark.slow
+def test_what_a_killed_checkout_left_behind_is_cleared_away(settings: Settings) -> None:
+    plan = Plan(git(settings.repo, "rev-parse", "HEAD"))
+    half = settings.checkouts / f".{plan.name}.dead"
+    (half / "tree" / "data").mkdir(parents=True)
+    folder = checkout(settings, plan)
+    assert not half.exists()
+    assert (folder / "data" / "labels.csv").exists()
+
+
+@pytest.mark.slow
+def test_data_that_is_nowhere_fails_in_a_way_that_may_pass(settings: Settings) -> None:
+    shutil.rmtree(settings.repo / ".dvc" / "cache")
+    plan = Plan(git(settings.repo, "rev-parse", "HEAD"))
+    with pytest.raises(TryAgainError, match="dvc push"):
+        checkout(settings, plan)
+    assert [p.name for p in settings.checkouts.iterdir()] == [f"{plan.name}.lock"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["in the repo", "beside the repo", "only for this user"])
+def test_data_is_pulled_from_a_remote_given_by_a_relative_path(
+    settings: Settings, place: str
+) -> None:
+    repo = settings.repo
+    url = {"in the repo": "store", "beside the repo": "../store"}.get(place, "../my store")
+    local = ["--local"] if place == "only for this user" else []
+    dvc(repo, "remote", "add", *local, "--default", "origin", url)
+    dvc(repo, "push", "--quiet")
+    git(repo, "add", "-A")
+    git(repo, "commit", "--quiet", "--allow-empty", "-m", "A remote")
+    shutil.rmtree(repo / ".dvc" / "cache")
+    shutil.rmtree(repo / "data")
+    folder = checkout(settings, prepare(settings))
+    assert (folder / "data" / "labels.csv").exists()
+    assert (repo / ".dvc" / "cache").is_dir(), "the cache is not shared"
+    assert not (folder / ".dvc" / "cache").exists()
+
+
+@pytest.mark.slow
+def test_a_cache_that_the_repo_configures_is_shared(settings: Settings, tmp_path: Path) -> None:
+    repo = settings.repo
+    (repo / ".dvc" / "cache").rename(tmp_path / "big disk")
+    dvc(repo, "cache", "dir", "--local", str(tmp_path / "big disk"))
+    folder = checkout(settings, prepare(settings))
+    assert (folder / "data" / "labels.csv").exists()
+    assert not (folder / ".dvc" / "cache").exists()
+    with Repo(str(folder)) as opened:
+        assert opened.cache.legacy.path == str(tmp_path / "big disk")
+
+
+def test_old_checkouts_go_but_not_those_in_use(settings: Settings) -> None:
+    for age, name in enumerate(["newest", "second", "in use", "oldest"]):
+        (settings.checkouts / name / "data").mkdir(parents=True)
+        os.utime(settings.checkouts / name, (1000 - age, 1000 - age))
+    in_use = settings.checkouts / "in use"
+    with checkout_lock(in_use, fcntl.LOCK_SH):
+        assert prune(settings, keep=2) == ["oldest"]
+    assert {p.name for p in settings.checkouts.iterdir() if p.is_dir()} == {
+        "newest",
+        "second",
+        "in use",
+    }
+    assert prune(settings, keep=2) == ["in use"]
+    most = params.load(settings.params_file).keep.checkouts
+    for number in range(most):
+        (settings.checkouts / str(number)).mkdir()
+    assert len(prune(settings)) == 2  # as params.yaml says
+    assert sum(p.is_dir() for p in settings.checkouts.iterdir()) == most
+
+
+# --- stages -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plan(settings: Settings) -> Plan:
+    return Plan(git(settings.repo, "rev-parse", "HEAD"))
+
+
+@pytest.mark.slow
+def test_the_workspace_restores_what_a_run_computed(
+    settings: Settings, plan: Plan, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    assert run_stage(settings, plan, "split") == "ran"
+    assert run_stage(settings, plan, "train@color") == "ran"
+    assert run_stage(settings, plan, "train@color") == "unchanged"
+    assert "tiny stage train-color by" in caplog.text
+    assert not (settings.repo / "models").exists(), "the workspace was written"
+    assert runs(settings) == ["split", "train-color"]
+
+    dvc(settings.repo, "repro", "train@color", SHOETAGGER_HOME=str(settings.home))
+    assert runs(settings) == ["split", "train-color"]
+    name = "models/color.txt"
+    folder = checkout(settings, plan)
+    assert (settings.repo / name).read_text() == (folder / name).read_text()
+
+    # A worker whose checkout went, or that never had one, restores what the stage rests on too.
+    shutil.rmtree(folder)
+    caplog.clear()
+    assert run_stage(settings, plan, "train@color") == "restored"
+    assert "train@color: restored from the DVC cache" in caplog.text
+    assert (folder / "split" / "all.txt").exists()
+    assert runs(settings) == ["split", "train-color"]
+
+
+@pytest.mark.slow
+def test_overrides_reach_the_stage(settings: Settings, plan: Plan) -> None:
+    plan = dataclasses.replace(plan, overrides=("train.epochs=77",))
+    run_stage(settings, plan, "train@style")
+    assert runs(settings) == ["split", "train-style"]
+    made = (checkout(settings, plan) / "models" / "style.txt").read_text()
+    assert made.startswith("train-style 77")
+
+
+@pytest.mark.slow
+def test_two_stages_run_at_once_and_one_stage_twice_runs_once(
+    settings: Settings, plan: Plan
+) -> None:
+    run_stage(settings, plan, "split")
+    for group in ("color", "style"):
+        (settings.home / f"wait-train-{group}").touch()
+    outcomes: list[str] = []
+
+    def run(stage: str) -> None:
+        outcomes.append(run_stage(settings, plan, stage, patience=60))
+
+    threads = [
+        threading.Thread(target=run, args=(f"train@{group}",))
+        for group in ("color", "style", "style")
+    ]
+    for thread in threads:
+        thread.start()
+    until(
+        lambda: all(
+            (settings.home / f"wait-train-{g}.reached").exists() for g in ("color", "style")
+        )
+    )
+    for group in ("color", "style"):
+        (settings.home / f"wait-train-{group}").unlink()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["ran", "ran", "unchanged"]
+    assert sorted(runs(settings)) == ["split", "train-color", "train-style"]
+
+
+@pytest.mark.slow
+def test_a_stage_kept_busy_for_too_long_fails_in_a_way_that_may_pass(
+    settings: Settings, plan: Plan
+) -> None:
+    (settings.home / "wait-split").touch()
+    first = threading.Thread(target=run_stage, args=(settings, plan, "split"))
+    first.start()
+    until((settings.home / "wait-split.reached").exists)
+    with pytest.raises(TryAgainError, match="kept busy for 1 s"):
+        run_stage(settings, plan, "split", patience=1)
+    (settings.home / "wait-split").unlink()
+    first.join()
+    assert runs(settings) == ["split"]
+
+
+@pytest.mark.slow
+def test_a_stage_that_fails_says_its_last_lines(settings: Settings, plan: Plan) -> None:
+    (settings.home / "fail-split").write_text("labels.csv row 7, column 'boot': 'yes?' is wrong")
+    with pytest.raises(PipelineError, match="row 7, column 'boot'") as caught:
+        run_stage(settings, plan, "split")
+    assert not isinstance(caught.value, TryAgainError)
+    with pytest.raises(PipelineError, match="'train@sizes' not found"):
+        run_stage(settings, plan, "train@sizes")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_is_killed_takes_its_stage_along(
+    settings: Settings, plan: Plan, number: signal.Signals
+) -> None:
+    (settings.home / "wait-split").touch()
+    program = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"  # as in a task of Airflow
+        "from shoetagger.config import settings\n"
+        "from shoetagger.pipeline import plan, repro\n"
+        "s = settings.Settings.from_environment()\n"
+        f"repro.run_stage(s, plan.Plan({plan.commit!r}), 'split')\n"
+    )
+    environment = os.environ | {"SHOETAGGER_REPO": str(settings.repo)}
+    environment["SHOETAGGER_HOME"] = str(settings.home)
+    worker = subprocess.Popen([sys.executable, "-c", program], env=environment)
+    until((settings.home / "wait-split.reached").exists)
+    (stage,) = (settings.home / "runs.txt").read_text().splitlines()
+    pid = int(stage.split()[1])
+    worker.send_signal(number)
+    worker.wait()
+    until(lambda: not Path(f"/proc/{pid}").exists())
+    # And the next one finds no lock that nobody holds.
+    (settings.home / "wait-split").unlink()
+    assert run_stage(settings, plan, "split", patience=20) == "ran"

@@ -1,0 +1,617 @@
+"""Tables and pages: what they hold, what is rewritten, and what strange names do to them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import quote_from_bytes, unquote, urlsplit
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from shoetagger.config import params
+from shoetagger.config.params import Params
+from shoetagger.config.recipe import Group
+from shoetagger.config.settings import Settings
+from shoetagger.images import decode
+from shoetagger.ingest.inbox import scan
+from shoetagger.publishing import pages, tables
+from shoetagger.publishing.export import export
+from shoetagger.publishing.publication import PublishError, publish_changes
+from shoetagger.publishing.tables import Cell, Row
+from shoetagger.publishing.thumbnails import keep, place
+from shoetagger.store.rows import Prediction, RejectedFile, Tagged
+from shoetagger.store.store import Store
+
+VOID = {"meta", "link", "img", "input", "br", "hr"}
+
+GROUPS = {"color": Group(("black", "red")), "style": Group(("boot", "flat"))}
+
+STRANGE = [
+    "two words.jpg",
+    "dots.in.name.jpg_640x640.jpg",
+    'it\'s "quoted", twice.jpg',
+    "Stövel läder – grå.jpg",
+    "50% off #1? a&b;c.jpg",
+    "<script>alert(1)</script>.jpg".replace("/", "\u2215"),
+    '"><img src=x onerror=alert(1)>.jpg',
+    "{{ 7 * 7 }}{% raw %}.jpg",
+    "=HYPERLINK(1).jpg",
+    "line\nbreak.jpg",
+    "tab\tand\rreturn.jpg",
+    "gpj.\u202eexe.jpg",
+    "back\\slash.jpg",
+]
+
+
+@dataclass
+class Element:
+    tag: str
+    attributes: dict[str, str]
+    text: str = ""
+    inside: list[Element] = field(default_factory=list)
+
+    def all(self, tag: str, mark: str | None = None) -> list[Element]:
+        """Find the elements below this one by tag, and by class if one is given."""
+        found = []
+        for child in self.inside:
+            classes = child.attributes.get("class", "").split()
+            if child.tag == tag and (mark is None or mark in classes):
+                found.append(child)
+            found += child.all(tag, mark)
+        return found
+
+
+class Page(HTMLParser):
+    """Reads a page as a browser would, and holds it to be well-formed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.root = Element("", {})
+        self._open = [self.root]
+        self.feed(text)
+        self.close()
+        assert [element.tag for element in self._open] == [""], "an element is not closed"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        element = Element(tag, {key: value or "" for key, value in attrs})
+        self._open[-1].inside.append(element)
+        if tag not in VOID:
+            self._open.append(element)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop().tag == tag
+
+    def handle_data(self, data: str) -> None:
+        for element in self._open:
+            element.text += data
+
+
+def row(image_id: str = "ab" * 32, file: str = "shoe.jpg", **groups: Cell) -> Row:
+    return Row(image_id, file, "file:///inbox/shoe.jpg", datetime(2026, 1, 2, tzinfo=UTC), groups)
+
+
+def cell(*tags: str, stale: bool = False, corrected: bool = False) -> Cell:
+    return Cell(tags, dict.fromkeys(tags, 0.934), "3", stale, corrected)
+
+
+def page_of(*rows: Row, **changes: object) -> Page:
+    arguments = {"gone": set(), "number": 1, "pages": 1, "page_size": 200, "pictures": len(rows)}
+    text = pages.day_page("2026-01-02", rows, groups=GROUPS, **(arguments | changes))
+    return Page(text)
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        (b"/inbox/a b.jpg", "a b.jpg"),
+        (b"/inbox/sub/a.jpg", "sub/a.jpg"),
+        (b"/elsewhere/sub/a.jpg", "a.jpg"),
+        (b"/inboxed/a.jpg", "a.jpg"),
+        ("/inbox/grå 100%#?.jpg".encode(), "grå 100%#?.jpg"),
+        (b"/inbox/caf\xe9.jpg", "caf\\xe9.jpg"),
+        (b"/inbox/line\nbreak.jpg", "line\\nbreak.jpg"),
+        ("/inbox/\u202egpj.exe".encode(), "\\u202egpj.exe"),
+        ("/inbox/👩‍🔧.jpg".encode(), "👩‍🔧.jpg"),
+        (b"/inbox//jpg", "/jpg"),
+    ],
+)
+def test_a_name_is_shown_below_the_inbox_as_one_line_of_valid_text(path: bytes, shown: str) -> None:
+    name = tables.shown_name("file://" + quote_from_bytes(path), Path("/inbox"))
+    assert name == shown
+    assert name.encode("utf-8").decode("utf-8") == name
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "＝"])
+def test_csv_cells_cannot_act_as_formulas(start: str) -> None:
+    line = tables.csv_line([f"{start}1+1", "plain", 'a,"b"'])
+    assert next(csv.reader([line.decode()])) == [f"'{start}1+1", "plain", 'a,"b"']
+
+
+def test_tags_are_the_caption_grouped_and_hinted() -> None:
+    page = page_of(row(color=cell("black", "red"), style=cell("boot")))
+    figure = page.root.all("figure")[0]
+    shown = [(t.text, t.attributes["class"]) for t in figure.all("ul", "tags")[0].all("li")]
+    assert shown == [("black", "g0"), ("red", "g0"), ("boot", "g1")]
+    assert figure.all("li")[0].attributes["title"] == "color · score 0.93 · version 3"
+    image = figure.all("img")[0]
+    assert image.attributes["alt"] == "Picture tagged black, red, boot"
+    assert image.attributes["src"] == f"../thumbs/ab/{'ab' * 32}.jpg"
+    assert figure.all("span", "file")[0].text == "shoe.jpg"
+
+
+def test_stale_corrected_and_missing_groups_are_marked() -> None:
+    page = page_of(
+        row(color=cell("black", stale=True), style=cell("boot", corrected=True)),
+        row(color=cell("red")),
+    )
+    first, second = page.root.all("figure")
+    assert [li.text for li in first.all("li", "stale")] == ["black"]
+    assert "earlier version" in first.all("li", "stale")[0].attributes["title"]
+    assert [li.text for li in first.all("li", "hand")] == ["boot"]
+    assert [li.text for li in second.all("li", "wait")] == ["style?"]
+    assert "1 picture here" in page.root.all("p", "sum")[0].text
+
+
+def test_a_picture_that_is_gone_keeps_its_place_and_tags() -> None:
+    page = page_of(row(color=cell("black")), gone={"ab" * 32})
+    assert not page.root.all("img")
+    assert page.root.all("div", "gone")[0].attributes["aria-label"].startswith("Picture tagged")
+    assert page.root.all("li", "g0")[0].text == "black"
+
+
+@pytest.mark.parametrize("name", [*STRANGE, "x" * 255, "<!-- ", "</ul></main>", "&lt;b&gt;", "]]>"])
+def test_every_name_and_tag_is_text_on_the_page(name: str) -> None:
+    strange = {"color": Group((name, "red")), "style": Group(("boot",))}
+    rows = [row(file=name, color=cell(name), style=cell("boot"))]
+    plain = pages.day_page(
+        "2026-01-02", rows, groups=strange, gone=set(), number=1, pages=1, page_size=9, pictures=1
+    )
+    page = Page(plain)
+    written = name.replace("\r", "\n")  # as a parser of HTML reads it
+    assert not page.root.all("script")
+    assert len(page.root.all("img")) == 1
+    assert page.root.all("span", "file")[0].text.replace("\r", "\n") == written
+    assert page.root.all("ul", "tags")[0].all("li")[0].text.replace("\r", "\n") == written
+    refused = Page(pages.rejected_page([pages.Refusal(name, name, datetime.now(UTC))], 1))
+    assert [td.text.replace("\r", "\n") for td in refused.root.all("td")[:2]] == [written] * 2
+
+
+def test_the_filter_has_a_box_for_every_tag_on_the_page_and_a_rule_for_each() -> None:
+    page = page_of(row(color=cell("red"), style=cell("boot")), row(color=cell("red")))
+    boxes = [box.attributes["id"] for box in page.root.all("input")]
+    labels = [" ".join(label.text.split()) for label in page.root.all("label")]
+    assert list(zip(boxes, labels, strict=True)) == [("t1", "red 2"), ("t2", "boot 1")]
+    marked = [li.attributes["class"] for li in page.root.all("ul", "pictures")[0].inside]
+    assert marked == ["t1 t2", "t1"]
+    sheet = pages.style(GROUPS)
+    assert all(f"main:has(#t{i}:checked) .pictures > :not(.t{i})" in sheet for i in range(4))
+
+
+def test_a_bounded_day_says_what_its_pages_leave_out() -> None:
+    page = page_of(row(color=cell("red")), number=1, pages=2, page_size=1, pictures=9)
+    assert "first 2 of 9 pictures" in page.root.all("p", "note")[0].text
+    assert not page_of(row(color=cell("red"))).root.all("p", "note")
+
+
+def test_the_pager_links_neighbours_and_ends() -> None:
+    page = page_of(row(), number=20, pages=500, page_size=1, pictures=500)
+    links = [a.attributes["href"] for a in page.root.all("nav", "pager")[0].all("a")]
+    assert links[:2] == ["019.html", "001.html"]
+    assert links[-2:] == ["500.html", "021.html"]
+    assert len(links) < 12
+
+
+NOW = datetime(2026, 1, 2, 2, 0, tzinfo=UTC)
+DAY = "2026-01-02"
+
+
+@dataclass
+class Works:
+    """A store, an inbox and a place to publish; tags are invented, pictures are real."""
+
+    settings: Settings
+    params: Params
+    store: Store
+
+    def arrive(self, *names: str | bytes, shade: int = 0) -> None:
+        """Put pictures into the inbox, each of its own bytes; a name ending in .txt is text."""
+        for i, name in enumerate(names):
+            path = os.path.join(os.fsencode(self.settings.inbox), os.fsencode(name))  # noqa: PTH118
+            os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+            with open(path, "wb") as file:  # noqa: PTH123
+                if path.endswith(b".txt"):
+                    file.write(b"no picture")
+                else:
+                    Image.new("RGB", (40 + i, 60), (shade, i % 256, 99)).save(file, "PNG")
+
+    def tag(self, *, now: datetime = NOW, thumbnails: bool = True) -> None:
+        """Settle all that is new, with the bundle that is live for each group.
+
+        With `thumbnails` they are there already, so that no decoding worker need start.
+        """
+        chosen = {"color": ("black", "red"), "style": ("boot",)}
+        small = np.full((8, 8, 3), 200, np.uint8)
+        self.store.files.note(list(scan(self.settings.inbox)), now)
+        live = self.store.ledger.live()
+        tagged, rejected, predictions = [], [], []
+        for file in self.store.files.new("", None, 10_000):
+            data = Path(os.fsdecode(unquote(file.locator[7:], errors="surrogateescape")))
+            if data.suffix == ".txt":
+                rejected.append(RejectedFile(file.file_id, file.token, "not a picture"))
+                continue
+            picture = decode.image_id(data.read_bytes())
+            tagged.append(Tagged(file.file_id, file.token, picture, 40, 60))
+            if thumbnails:
+                keep(self.settings.published / "pages" / "thumbs", picture, small, (8, 8))
+            for group, digest in live.items():
+                scores = tuple(0.75 if t in chosen[group] else 0.25 for t in GROUPS[group].tags)
+                predictions.append(Prediction(picture, digest, scores, chosen[group]))
+        self.store.predictions.record(
+            tagged=tagged, rejected=rejected, predictions=predictions, run_id="r", now=now
+        )
+
+    def promote(self, group: str, version: str) -> None:
+        digest = f"{group}{version}".ljust(64, "0")
+        self.store.ledger.add_version(
+            digest=digest,
+            group=group,
+            tags=GROUPS[group].tags,
+            registry_name=f"shoetagger-{group}",
+            version=version,
+            now=NOW,
+        )
+        self.store.ledger.finish(
+            self.store.ledger.begin(group, digest, kind="promote", by="test", why="test"), NOW
+        )
+
+    def publish(self, **changes: int) -> dict[str, int]:
+        wanted = replace(self.params, publish=replace(self.params.publish, **changes))
+        return publish_changes(self.settings, wanted)
+
+    def page(self, *parts: str) -> Page:
+        return Page(self.settings.published.joinpath("pages", *parts).read_text("utf-8"))
+
+    def files(self) -> dict[str, tuple[int, int]]:
+        """Everything published, with what tells a rewritten file from an old one."""
+        found = [p for p in self.settings.published.rglob("*") if p.is_file()]
+        return {
+            str(p.relative_to(self.settings.published)): (p.stat().st_ino, p.stat().st_mtime_ns)
+            for p in found
+            if not p.name.startswith(".")
+        }
+
+
+@pytest.fixture
+def works(tmp_path: Path) -> Iterator[Works]:
+    settings = Settings.from_environment({"SHOETAGGER_HOME": str(tmp_path / "home")})
+    settings.inbox.mkdir(parents=True)
+    plain = params.load(settings.params_file)
+    store = Store(settings.store_url)
+    store.migrate()
+    tag = replace(plain.tag, decode_workers=1)
+    ours = Works(settings, replace(plain, groups=GROUPS, tag=tag), store)
+    ours.promote("color", "1")
+    ours.promote("style", "1")
+    yield ours
+    store.close()
+
+
+def test_an_arrival_day_becomes_a_table_for_analysis_and_one_for_spreadsheets(works: Works) -> None:
+    works.arrive("b.png", "sub/a.png")
+    works.tag()
+    counts = works.publish()
+    assert counts["days"] == counts["pages"] == 1
+    assert counts["pictures"] == 2
+
+    table = pq.read_table(works.settings.published / "parquet")
+    columns = table.to_pydict()
+    assert sorted(columns["file"]) == ["b.png", "sub/a.png"]
+    assert columns["color_tags"] == [["black", "red"]] * 2
+    assert columns["score_black"] == [0.75, 0.75]
+    assert columns["score_flat"] == [0.25, 0.25]
+    assert columns["style_version"] == ["1", "1"]
+    assert columns["color_stale"] == columns["color_corrected"] == [False, False]
+    assert table.schema.field("first_seen").type == pa.timestamp("us", tz="UTC")
+    assert all(locator.startswith("file:///") for locator in columns["locator"])
+
+    with (works.settings.published / "csv" / f"{DAY}.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["color"] for line in lines] == ["black, red"] * 2
+    assert {line["file"] for line in lines} == {"b.png", "sub/a.png"}
+    assert lines[0]["first_seen"] == "2026-01-02T02:00:00Z"
+    assert lines[0]["image_id"] in columns["image_id"]
+
+
+def test_strange_names_survive_to_the_last_page(works: Works) -> None:
+    bytes_only = b"latin\xe91.png"
+    works.arrive(*STRANGE, bytes_only)
+    works.arrive("<b>.txt", "=cmd.txt")
+    works.tag(thumbnails=False)
+    counts = works.publish()
+    assert (counts["thumbnails"], counts["without_thumbnail"]) == (len(STRANGE) + 1, 0)
+    assert counts["rejected"] == 2
+
+    page = works.page(DAY, "001.html")
+    inbox = works.settings.inbox
+    shown = {
+        tables.shown_name("file://" + quote_from_bytes(os.fsencode(inbox / os.fsdecode(n))), inbox)
+        for n in [*STRANGE, bytes_only]
+    }
+    assert {name.text for name in page.root.all("span", "file")} == shown
+    assert "latin\\xe91.png" in shown
+    assert not page.root.all("script")
+    rejected = works.page("rejected.html")
+    assert {td.text for td in rejected.root.all("td", "file")} == {"<b>.txt", "=cmd.txt"}
+    with (works.settings.published / "csv" / f"{DAY}.csv").open(newline="") as file:
+        named = {line["file"] for line in csv.DictReader(file)}
+    assert named == {f"'{n}" if n.startswith("=") else n for n in shown}
+    assert "'=cmd.txt" in (works.settings.published / "rejected.csv").read_text()
+
+
+def test_every_link_of_every_page_leads_to_a_file_wherever_the_folder_lies(
+    works: Works, tmp_path: Path
+) -> None:
+    works.arrive(*(f"{i}.png" for i in range(5)), "x.txt")
+    works.tag()
+    works.publish(page_size=2)
+    moved = tmp_path / "a #copied? 100% folder"
+    works.settings.published.rename(moved)
+    followed = 0
+    for file in moved.rglob("*.html"):
+        page = Page(file.read_text("utf-8"))
+        links = [e.attributes["href"] for e in (*page.root.all("a"), *page.root.all("link"))]
+        for link in [*links, *(image.attributes["src"] for image in page.root.all("img"))]:
+            assert not urlsplit(link).scheme
+            assert str(tmp_path) not in link
+            if not link.startswith("#"):
+                assert (file.parent / unquote(urlsplit(link).path)).is_file(), link
+                followed += 1
+        assert str(works.settings.inbox) not in file.read_text("utf-8")
+    assert followed > 20
+
+
+def test_only_what_changed_is_rewritten(works: Works) -> None:
+    works.arrive("old.png")
+    works.tag()
+    works.publish()
+    before = works.files()
+    assert works.publish()["days"] == 0
+
+    later = NOW + timedelta(days=1)
+    works.arrive("new.png", shade=200)
+    works.tag(now=later)
+    counts = works.publish()
+    assert (counts["days"], counts["pictures"], counts["thumbnails"]) == (1, 1, 0)
+    after = works.files()
+    kept = {name for name in before if DAY in name or "thumbs" in name}
+    assert len(kept) == 4
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+    days = [a.text for a in works.page("index.html").root.all("a", "day")]
+    assert days == ["2026-01-03", DAY]
+
+
+def test_a_promotion_marks_the_old_tags_stale_until_they_are_made_again(works: Works) -> None:
+    works.arrive("a.png")
+    works.tag(thumbnails=False)
+    assert works.publish()["thumbnails"] == 1
+    thumbnails = {name: at for name, at in works.files().items() if "thumbs" in name}
+    works.promote("color", "2")
+    assert works.publish()["thumbnails"] == 0
+    assert thumbnails.items() <= works.files().items()
+    page = works.page(DAY, "001.html")
+    assert [li.text for li in page.root.all("li", "stale")] == ["black", "red"]
+    frame = pq.read_table(works.settings.published / "parquet").to_pandas()
+    assert (frame.color_stale[0], frame.color_version[0], frame.style_stale[0]) == (
+        True,
+        "1",
+        False,
+    )
+    index = works.page("index.html")
+    assert [" ".join(p.text.split()) for p in index.root.all("p", "live")] == [
+        "live: version 2 since 2026-01-02",
+        "live: version 1 since 2026-01-02",
+    ]
+
+
+def test_pages_hold_so_many_pictures_and_a_smaller_day_loses_its_last_pages(works: Works) -> None:
+    works.arrive(*(f"{i}.png" for i in range(5)))
+    works.tag()
+    assert works.publish(page_size=2)["pages"] == 3
+    assert len(works.page(DAY, "003.html").root.all("figure")) == 1
+    assert works.publish(page_size=3)["pages"] == 2
+    folder = works.settings.published / "pages" / DAY
+    assert sorted(p.name for p in folder.iterdir()) == ["001.html", "002.html"]
+    assert works.publish(page_size=1, max_pages=2)["pages"] == 2
+    assert "first 2 of 5 pictures" in works.page(DAY, "001.html").root.all("p", "note")[0].text
+    assert pq.read_table(works.settings.published / "parquet").num_rows == 5
+
+
+def test_only_the_latest_days_have_pages_and_older_ones_keep_their_tables(works: Works) -> None:
+    days = [NOW + timedelta(days=n) for n in range(3)]
+    pictures = {}
+    for n, day in enumerate(days):
+        works.arrive(f"{n}.png", shade=n)
+        works.tag(now=day)
+        data = (works.settings.inbox / f"{n}.png").read_bytes()
+        pictures[n] = place(works.settings.published / "pages" / "thumbs", decode.image_id(data))
+        wanted = replace(works.params, keep=replace(works.params.keep, page_days=2))
+        publish_changes(works.settings, wanted)
+    pages_of = {p.parent.name for p in works.settings.published.glob("pages/2*/*.html")}
+    assert pages_of == {day.date().isoformat() for day in days[1:]}
+    assert [pictures[n].exists() for n in range(3)] == [False, True, True]
+    assert pq.read_table(works.settings.published / "parquet").num_rows == 3
+    assert len(list(works.settings.published.glob("csv/*.csv"))) == 3
+    linked = {a.attributes["href"] for a in works.page("index.html").root.all("a", "day")}
+    assert linked == {f"{day}/001.html" for day in pages_of}
+    publish_changes(works.settings, works.params)  # more days asked for: they are made again
+    assert works.page(DAY, "001.html").root.all("figure")
+
+
+def test_a_day_without_pictures_any_more_vanishes(works: Works) -> None:
+    works.arrive("a.png")
+    works.tag()
+    works.publish()
+    works.arrive("a.png", shade=7)  # the same name, other bytes: another picture, another day
+    works.tag(now=NOW + timedelta(days=1))
+    works.publish()
+    assert not [name for name in works.files() if DAY in name]
+    assert works.page("index.html").root.all("b")[0].text == "1"
+
+
+def test_a_picture_that_is_gone_or_replaced_gets_a_placeholder(works: Works) -> None:
+    works.arrive("gone.png", "replaced.png", "copied.png")
+    (works.settings.inbox / "z copy.png").write_bytes(
+        (works.settings.inbox / "copied.png").read_bytes()
+    )
+    works.tag(thumbnails=False)
+    (works.settings.inbox / "gone.png").unlink()
+    (works.settings.inbox / "copied.png").unlink()
+    Image.new("RGB", (9, 9)).save(works.settings.inbox / "replaced.png")
+    counts = works.publish()
+    assert (counts["thumbnails"], counts["without_thumbnail"]) == (1, 2)
+    page = works.page(DAY, "001.html")
+    assert len(page.root.all("div", "gone")) == 2
+    assert len(page.root.all("img")) == 1
+
+
+def test_a_thumbnail_is_small_and_shows_the_whole_picture(works: Works) -> None:
+    picture = Image.new("RGB", (600, 300), "red")
+    picture.paste("blue", (0, 150, 600, 300))
+    for x in range(0, 600, 60):
+        picture.paste("black", (x, 0, x + 30, 10))
+    picture.save(works.settings.inbox / "wide.png")
+    works.tag(thumbnails=False)
+    works.publish(thumbnail=100)
+    (path,) = (works.settings.published / "pages" / "thumbs").rglob("*.jpg")
+    with Image.open(path) as thumbnail:
+        assert thumbnail.size == (100, 100)
+        above, *inside, below = (thumbnail.getpixel((50, y)) for y in (5, 40, 60, 95))
+    assert inside[0][0] > 200 > 60 > inside[0][2]
+    assert inside[1][2] > 200 > 60 > inside[1][0]
+    assert min(above) > 240, "an uneven edge is framed in white"
+    assert below[2] > 200 > 60 > below[0], "an even one is continued"
+
+
+def test_a_folder_that_was_deleted_is_made_again(works: Works) -> None:
+    works.arrive("a.png", "b.txt")
+    works.tag()
+    works.publish()
+    before = set(works.files())
+    works.settings.published.rename(works.settings.home / "lost")
+    assert works.publish()["thumbnails"] == 1
+    assert set(works.files()) == before
+
+
+def test_an_empty_store_has_pages_that_say_what_to_do(works: Works) -> None:
+    counts = works.publish()
+    assert counts["days"] == 0
+    assert "inbox" in works.page("index.html").root.all("p", "note")[0].text
+    assert "None" in works.page("rejected.html").root.all("p", "note")[0].text
+
+
+def test_a_day_counts_as_published_only_when_its_files_are_in_place(works: Works) -> None:
+    works.arrive("a.png")
+    works.tag()
+    works.publish()
+    before = works.files()
+    works.promote("color", "2")
+    blocked = works.settings.published / "pages" / DAY / "001.html"
+    kept = blocked.read_bytes()
+    blocked.unlink()
+    (blocked / "in the way").mkdir(parents=True)
+    with pytest.raises(PublishError, match="cannot publish into"):
+        works.publish()
+    assert [day for day, _ in works.store.days.changed()] == [DAY]
+    table = f"parquet/day={DAY}/tags.parquet"
+    assert works.files()[table] == before[table]
+    (blocked / "in the way").rmdir()
+    blocked.rmdir()
+    assert works.publish()["days"] == 1
+    assert blocked.read_bytes() != kept
+    assert not works.store.days.changed()
+
+
+def test_what_a_killed_publisher_left_is_not_published(works: Works) -> None:
+    left = works.settings.published / ".staging" / "pages" / DAY / "009.html"
+    left.parent.mkdir(parents=True)
+    left.write_text("half a pa")
+    works.arrive("a.png")
+    works.tag()
+    works.publish()
+    assert not left.exists()
+    assert not [name for name in works.files() if name.endswith("009.html")]
+
+
+def test_a_half_written_thumbnail_is_swept_when_nobody_can_be_writing_it(works: Works) -> None:
+    works.arrive("a.png")
+    works.tag()
+    works.publish()
+    (unfinished,) = (works.settings.published / "pages" / "thumbs").glob(".*")
+    left, being_written = unfinished / ".left.tmp", unfinished / ".now.tmp"
+    for path in (left, being_written):
+        path.write_bytes(b"half a JP")
+    os.utime(left, (1e9, 1e9))
+    works.publish()
+    assert list(unfinished.iterdir()) == [being_written]
+
+
+def test_two_publishers_at_once_do_the_work_once(works: Works) -> None:
+    works.arrive(*(f"{i}.png" for i in range(4)))
+    works.tag()
+    done: list[dict[str, int]] = []
+    threads = [threading.Thread(target=lambda: done.append(works.publish())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(counts["days"] for counts in done) == [0, 0, 1]
+    assert not list(works.settings.published.glob(".staging*"))
+
+
+@pytest.mark.parametrize("fmt", ["csv", "jsonl", "parquet"])
+def test_an_export_holds_every_picture_in_each_format(
+    works: Works, tmp_path: Path, fmt: str
+) -> None:
+    works.arrive("a b.png", "=b.png")
+    works.tag()
+    out = tmp_path / f"all.{fmt}"
+    inbox = works.settings.inbox
+    assert export(works.store, GROUPS, fmt, out, inbox=inbox) == 2
+    stream = io.BytesIO()
+    assert export(works.store, GROUPS, fmt, stream, inbox=inbox) == 2
+    assert stream.getvalue() == out.read_bytes()
+    if fmt == "parquet":
+        assert sorted(pq.read_table(out)["file"].to_pylist()) == ["=b.png", "a b.png"]
+    elif fmt == "csv":
+        names = [line["file"] for line in csv.DictReader(out.open(newline=""))]
+        assert sorted(names) == ["'=b.png", "a b.png"]
+    else:
+        lines = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+        assert {line["file"] for line in lines} == {"a b.png", "=b.png"}
+        assert lines[0]["tags"] == {"color": ["black", "red"], "style": ["boot"]}
+        assert lines[0]["scores"] == {"black": 0.75, "red": 0.75, "boot": 0.75, "flat": 0.25}
+        assert lines[0]["versions"] == {"color": "1", "style": "1"}
+
+
+def test_an_export_that_cannot_be_written_says_so_and_leaves_nothing(
+    works: Works, tmp_path: Path
+) -> None:
+    inbox = works.settings.inbox
+    with pytest.raises(PublishError, match="no format 'xls': the formats are parquet, csv, jsonl"):
+        export(works.store, GROUPS, "xls", tmp_path / "x", inbox=inbox)
+    with pytest.raises(PublishError, match=r"cannot write .*nowhere"):
+        export(works.store, GROUPS, "csv", tmp_path / "nowhere" / "x.csv", inbox=inbox)
+    with pytest.raises(PublishError, match="No space left"):
+        export(works.store, GROUPS, "csv", Path("/dev/full"), inbox=inbox)

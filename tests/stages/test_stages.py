@@ -1,0 +1,323 @@
+"""The stages of dvc.yaml declare what they run, and DVC runs again only what changed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from helpers.imported import files_run_by, lies_in
+
+from shoetagger.tracking.run import sync
+
+ROOT = Path(__file__).parents[2]
+STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_declares_the_code_that_it_runs_and_no_other(stage: str) -> None:
+    spec = STAGES[stage].get("do", STAGES[stage])
+    declared = [dep for dep in spec["deps"] if dep.startswith("src/")]
+    run = files_run_by(f"shoetagger.stages.{stage}")
+    assert not [file for file in run if not any(lies_in(file, dep) for dep in declared)]
+    assert not [dep for dep in declared if not any(lies_in(file, dep) for file in run)]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_runs_the_module_of_its_name(stage: str) -> None:
+    spec = STAGES[stage].get("do", STAGES[stage])
+    assert f"sh src/stage.sh {stage} " in spec["cmd"] + " "
+
+
+def test_every_parameter_a_stage_depends_on_exists() -> None:
+    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for spec in STAGES.values():
+        for key in spec.get("do", spec)["params"]:
+            for group in document["groups"] if "${key}" in key else [""]:
+                value = document
+                for part in key.replace("${key}", group).split("."):
+                    value = value[part]
+
+
+# --- with real DVC ----------------------------------------------------------------------------
+
+QUICK = {
+    "split": {"folds": 2, "validation": 0.3},
+    "images": {"size": 32},
+    "train": {"weights": "none", "freeze": "none", "epochs": 1},
+    "evaluate": {"bootstrap": 20, "min_positives": 1},
+}
+
+
+def run(folder: Path, *command: str) -> str:
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(folder / "src"),
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        command, cwd=folder, env=environment, text=True, capture_output=True, timeout=900
+    )
+    assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def repro(project: Path) -> set[str]:
+    """Run `dvc repro` and return the stages that ran."""
+    out = run(project, "dvc", "repro")
+    return {line.split("'")[1] for line in out.splitlines() if line.startswith("Running stage")}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of its own: two small groups, forty drawn shoes, a recipe of seconds."""
+    from shoetagger.demo.sample import write_samples
+
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, folder)
+    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    document["groups"] = {
+        "color": {"tags": ["black", "white"]},
+        "style": {"tags": ["boot", "heel"]},
+    }
+    for section, values in QUICK.items():
+        document[section] |= values
+    (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    write_samples(folder / "data", count=40, seed=3)
+    _keep_columns(folder / "data" / "labels.csv", ["black", "white", "boot", "heel"])
+    run(folder, "git", "init", "-q")
+    run(folder, "dvc", "init", "-q")
+    run(folder, "dvc", "add", "-q", "data")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "A small project")
+    return folder
+
+
+def _keep_columns(sheet: Path, tags: list[str]) -> None:
+    with sheet.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    with sheet.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["image_name", *tags], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.mark.slow
+def test_repro_runs_once_and_then_only_what_changed(project: Path) -> None:
+    everything = {"split", "features", "summary"} | {
+        f"{stage}@{group}"
+        for stage in ("train", "crossval", "evaluate")
+        for group in ("color", "style")
+    }
+    assert repro(project) == everything
+    assert repro(project) == set()
+    run(project, sys.executable, "-m", "compileall", "-q", "src")
+    assert "up to date" in run(project, "dvc", "status")
+
+    # Code that makes no model: a message about a sheet, a nightly key, how MLflow is spoken to.
+    package = project / "src" / "shoetagger"
+    for module in ("config/operations.py", "errors.py", "tracking/run.py", "store/files.py"):
+        with (package / module).open("a") as file:
+            file.write("# another message\n")
+    assert repro(project) == set()
+    with (package / "learning" / "dataset" / "labels.py").open("a") as file:
+        file.write("# another message\n")
+    assert repro(project) == {"split"}
+
+    metrics = json.loads((project / "metrics" / "color.json").read_text())
+    assert metrics["validation"]["pictures"] > 0
+    assert metrics["crossval"]["pictures"] > 0
+    together = json.loads((project / "metrics" / "overall.json").read_text())["crossval"]
+    assert together["pictures"] == metrics["crossval"]["pictures"]
+    assert set(together["tags"]) == {"black", "white", "boot", "heel"}
+    bundle = json.loads((project / "models" / "color" / "bundle.json").read_text())
+    assert bundle["tags"] == ["black", "white"]
+    style = (project / "models" / "style" / "bundle.json").read_bytes()
+    told = run(project, "dvc", "metrics", "show", "--md").splitlines()
+    assert {line.split()[1] for line in told if "metrics/" in line} == {
+        f"metrics/{name}.summary.json" for name in ("color", "overall", "style")
+    }
+    assert max(map(len, told)) < 200  # a tag's figures are in metrics/<group>.json
+    run(project, "dvc", "plots", "show", "--out", str(project / "shown"))
+    assert (project / "shown" / "index.html").is_file()
+
+    # One cell of a colour: colour alone is learned again.
+    sheet = project / "data" / "labels.csv"
+    header, first, *rest = sheet.read_text(encoding="utf-8").splitlines()
+    name, black, *others = next(iter(csv.reader([first])))
+    changed = ",".join([f'"{name}"', "" if black == "1" else "1", *others])
+    sheet.write_text("\n".join([header, changed, *rest]) + "\n", encoding="utf-8")
+    run(project, "dvc", "add", "-q", "data")
+    assert repro(project) == {
+        "split", "train@color", "crossval@color", "evaluate@color", "summary",
+    }  # fmt: skip
+
+    # One parameter of one group: that group alone.
+    params = project / "params.yaml"
+    document = yaml.safe_load(params.read_text())
+    document["groups"]["color"]["train"] = {"epochs": 2}
+    params.write_text(yaml.safe_dump(document, sort_keys=False))
+    assert repro(project) == {
+        "split", "train@color", "crossval@color", "evaluate@color", "summary",
+    }  # fmt: skip
+    assert (project / "models" / "style" / "bundle.json").read_bytes() == style
+
+
+@pytest.mark.slow
+def test_a_stage_tells_a_user_in_one_line_what_is_wrong(project: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "shoetagger.stages.split", str(tmp_path / "none"), "out"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_group_of_one_tag_and_pictures_of_30_pixels_train(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    from shoetagger.stages import crossval, evaluate, features, split, summary, train
+
+    document = yaml.safe_load((project / "params.yaml").read_text())
+    document["groups"] = {"height": {"tags": ["boot"]}}
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(yaml.safe_dump(document))
+    images = Path("data/images")
+    images.mkdir(parents=True)
+    names = sorted(path.name for path in (project / "data" / "images").iterdir())[:12]
+    for name in names:
+        with Image.open(project / "data" / "images" / name) as picture:
+            picture.resize((30, 30)).save(images / name)
+    rows = [f'"{name}",{int(i % 3 == 0) or ""}' for i, name in enumerate(names)]
+    Path("data/labels.csv").write_text("\n".join(["image_name,boot", *rows]) + "\n")
+
+    split.main(Path("data"), Path("split"))
+    listing, states, table = Path("split/images.csv"), Path("features"), Path("split/height.csv")
+    features.main(listing, images, states)
+    weights, scores = Path("models/height/weights.safetensors"), Path("crossval/height.csv")
+    train.main("height", table, images, states, weights, Path("history.csv"))
+    crossval.main("height", table, images, states, scores)
+    bundle, metrics = Path("models/height/bundle.json"), Path("metrics/height.json")
+    brief = Path("metrics/height.summary.json")
+    judged, drawn = Path("judged/height.csv"), Path("plots")
+    evaluate.main(
+        "height", table, images, states, weights, scores, bundle, judged, metrics,
+        brief, Path("tags.csv"), drawn,
+    )  # fmt: skip
+    summary.main(Path("judged"), Path("metrics/overall.json"), Path("overall.summary.json"))
+    assert json.loads(bundle.read_text())["tags"] == ["boot"]
+    assert {path.name for path in drawn.iterdir()} >= {"reliability.png", "worst_mistakes.png"}
+    together = json.loads(Path("metrics/overall.json").read_text())
+    assert together["crossval"]["pictures"] + together["validation"]["pictures"] == 12
+
+
+@pytest.fixture
+def lesson(project: Path, tmp_path: Path) -> Path:
+    """A folder in which a group can be trained, for longer than anybody waits."""
+    folder = tmp_path / "lesson"
+    folder.mkdir()
+    (folder / "data").symlink_to(project / "data")
+    document = yaml.safe_load((project / "params.yaml").read_text())
+    document["train"]["epochs"] = 100_000
+    (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    (folder / "dvc.yaml").write_text("stages: {}\n")
+    (folder / "src").symlink_to(project / "src")
+    run(folder, sys.executable, "-m", "shoetagger.stages.split", "data", "split")
+    listing = ["split/images.csv", "data/images", "features"]
+    run(folder, sys.executable, "-m", "shoetagger.stages.features", *listing)
+    return folder
+
+
+TRAIN = [
+    sys.executable, "-m", "shoetagger.stages.train", "color",
+    "--split", "split/color.csv", "--images", "data/images", "--features", "features",
+    "--weights", "models/color/weights.safetensors", "--history", "history.csv",
+]  # fmt: skip
+
+
+def places(lesson: Path, home: Path) -> dict[str, str]:
+    return os.environ | {
+        "PYTHONPATH": str(lesson / "src"),
+        "SHOETAGGER_HOME": str(home),
+        "SHOETAGGER_REPO": str(lesson),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_training_as_killed_and_leaves_no_half_written_file(
+    lesson: Path, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    home = tmp_path / "state"
+    with subprocess.Popen(
+        TRAIN, cwd=lesson, env=places(lesson, home), stderr=subprocess.PIPE, text=True
+    ) as training:
+        give_up = time.monotonic() + 300
+        while not _losses(home) and training.poll() is None and time.monotonic() < give_up:
+            time.sleep(0.2)
+        training.send_signal(signal.SIGINT)
+        said = training.communicate(timeout=120)[1]
+    assert training.returncode not in (0, -signal.SIGKILL), said
+    assert not (lesson / "models").exists()
+    assert not (lesson / "history.csv").exists()
+
+    sync(f"sqlite:///{home}/mlflow/mlflow.db", home / "outbox", home / "mlflow" / "artifacts")
+    client = MlflowClient(f"sqlite:///{home}/mlflow/mlflow.db")
+    experiment = client.get_experiment_by_name("shoetagger")
+    assert experiment is not None
+    (told,) = client.search_runs([experiment.experiment_id])
+    assert told.info.status == "KILLED"
+    assert "train_loss" in told.data.metrics
+
+
+def _losses(home: Path) -> list[str]:
+    """Return what a training has told of its losses so far, sent to MLflow or not."""
+    journals = home.glob("outbox/*/journal.jsonl")
+    return [line for path in journals for line in path.read_text().splitlines() if "loss" in line]
+
+
+@pytest.mark.slow
+def test_training_goes_on_while_mlflow_is_down_and_sync_sends_its_run_later(
+    lesson: Path, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    document = yaml.safe_load((lesson / "params.yaml").read_text())
+    document["train"]["epochs"] = 2
+    (lesson / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    home = tmp_path / "state"
+    environment = places(lesson, home) | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        TRAIN, cwd=lesson, env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    warnings = [line for line in done.stderr.splitlines() if "MLflow" in line]
+    assert len(warnings) == 1, done.stderr
+    assert (lesson / "models" / "color" / "weights.safetensors").exists()
+
+    database = f"sqlite:///{tmp_path}/later.db"
+    for sent in (1, 0):
+        report = sync(database, home / "outbox", home / "mlflow" / "artifacts")
+        assert (report.sent, report.waiting) == (sent, 0)
+    client = MlflowClient(database)
+    experiment = client.get_experiment_by_name("shoetagger")
+    assert experiment is not None
+    (told,) = client.search_runs([experiment.experiment_id])
+    assert told.info.status == "FINISHED"
+    history = client.get_metric_history(told.info.run_id, "train_loss")
+    assert [metric.step for metric in history] == [1, 2]

@@ -1,0 +1,117 @@
+"""The whole job on real servers, as `make demo` does it, from a fresh clone of the last commit."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from shoetagger.config.settings import Settings
+from shoetagger.demo import __main__
+from shoetagger.ingest import inbox
+from shoetagger.ops.environment import HOST, Ports
+from shoetagger.ops.processes import marked_processes
+from shoetagger.ops.servers import credentials, down
+from shoetagger.store.store import Store
+
+REPO = Path(__file__).parents[2]
+GROUPS = ("color", "style", "detail")
+BETTER_THAN_FREQUENCY = 0.15
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Iterator[Settings]:
+    clone = tmp_path / "a clone"
+    subprocess.run(["git", "clone", "--quiet", str(REPO), str(clone)], check=True)
+    settings = Settings.from_environment({"SHOETAGGER_REPO": str(clone)})
+    yield settings
+    down(settings, lambda _: None)
+
+
+def tags_in_store(settings: Settings) -> dict[str, dict[str, tuple[str, ...]]]:
+    """File name -> group -> current tags."""
+    store = Store(settings.store_url)
+    found = {
+        inbox.path_of(locator).name: {group: said.tags for group, said in row.groups.items()}
+        for row in store.current.rows(GROUPS)
+        for locator in row.locators
+    }
+    store.close()
+    return found
+
+
+def versions_in_store(settings: Settings) -> list[tuple[str, str | None]]:
+    store = Store(settings.store_url)
+    found = [(version.group, version.version) for version in store.ledger.versions()]
+    store.close()
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_from_a_fresh_clone_to_tagged_pictures_and_again(settings: Settings, ports: Ports) -> None:
+    lines: list[str] = []
+    __main__.demo(settings, ports, lines.append)
+    output = "\n".join(lines)
+
+    # The models have learned something that the tags' frequencies alone do not say.
+    (checkout,) = (path for path in settings.checkouts.iterdir() if path.is_dir())
+    for group in GROUPS:
+        metrics = json.loads((checkout / "metrics" / f"{group}.json").read_text())
+        gained = metrics["macro_f1"] - metrics["frequency_macro_f1"]
+        assert gained >= BETTER_THAN_FREQUENCY, (group, metrics)
+
+    # Every picture has tags of every group; every broken file its reason.
+    tags = tags_in_store(settings)
+    arrived = {path.name for path in settings.inbox.iterdir()}
+    store = Store(settings.store_url)
+    reasons = {inbox.path_of(row.locator).name: row.reason for row in store.files.rejected()}
+    store.close()
+    assert len(tags) == __main__.ARRIVALS
+    assert all(set(said) == set(GROUPS) for said in tags.values())
+    assert all(said[group] for said in tags.values() for group in GROUPS)
+    assert tags.keys() | reasons.keys() == arrived
+    assert not tags.keys() & reasons.keys()
+    assert len(reasons) == 3
+    assert all(reasons.values())
+    assert sorted(versions_in_store(settings)) == sorted((group, "1") for group in GROUPS)
+
+    # It says so, with addresses, and publishes it.
+    for expected in (
+        f"{__main__.ARRIVALS} pictures tagged by color v1, detail v1, style v1",
+        "3 files rejected",
+        ports.airflow_url,
+        ports.mlflow_url,
+    ):
+        assert expected in output
+    assert credentials(settings)[1] not in output
+    pages = "".join(page.read_text() for page in (settings.published / "pages").rglob("*.html"))
+    assert "sneaker" in pages
+
+    # Nothing listens but on the loopback interface.
+    processes = [process for _, process in marked_processes(settings)]
+    listening = {
+        (connection.laddr.ip, connection.laddr.port)
+        for process in processes
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr
+    }
+    assert listening == {(HOST, ports.airflow), (HOST, ports.mlflow)}
+
+    # Again: nothing is trained, registered or tagged a second time.
+    __main__.demo(settings, ports, lines.append)
+    assert tags_in_store(settings) == tags
+    assert len(versions_in_store(settings)) == len(GROUPS)
+    status = ["git", "-C", str(settings.repo), "status", "--porcelain"]
+    assert subprocess.run(status, capture_output=True, check=True).stdout == b""
+
+    down(settings)
+    assert not marked_processes(settings)
+    for _, port in listening:
+        with socket.socket() as probe:
+            assert probe.connect_ex((HOST, port)) != 0

@@ -1,0 +1,110 @@
+"""Passwords and tokens in the environment reach no log, no MLflow run and no file of the state."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from helpers.installation import install
+
+from shoetagger.config import params as parameters
+from shoetagger.config.settings import Settings, without_password
+from shoetagger.ops.environment import Ports
+from shoetagger.ops.servers import _addresses
+from shoetagger.promotion.versions import PromotionError, bundle_directory
+from shoetagger.stages.mlflow_run import start_run
+from shoetagger.store.rows import StoreError
+from shoetagger.store.store import Store
+from shoetagger.tracking.run import sync
+
+ROOT = Path(__file__).parents[2]
+SECRETS = {
+    "SHOETAGGER_STORE_URL": "postgresql+psycopg://me:hunter-1@127.0.0.1:9/tags",
+    "MLFLOW_TRACKING_URI": "http://me:hunter-2@127.0.0.1:9",
+    "SHOETAGGER_NOTIFY_URL": "http://127.0.0.1:9/services/hunter-3",
+}
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """What an environment full of secrets says; none of its servers answers."""
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SHOETAGGER_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("SHOETAGGER_REPO", str(ROOT))
+    found = Settings.from_environment()
+    found.home.mkdir()
+    return found
+
+
+def test_a_url_is_shown_without_who_is_let_in() -> None:
+    assert without_password("https://me:x@y@host:5/path?q") == "https://host:5/path?q"
+    assert without_password("https://token@host") == "https://host"
+    assert without_password("sqlite:////folder/a@b.db") == "sqlite:////folder/a@b.db"
+
+
+def test_settings_that_get_into_a_log_tell_no_secret(settings: Settings) -> None:
+    assert "hunter" in settings.store_url + settings.tracking_uri
+    assert "hunter" not in repr(settings)
+    assert "hunter" not in _addresses(settings, Ports())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("command", ["status", "night", "migrate", "retry"])
+def test_a_command_whose_servers_are_away_names_them_without_secrets(
+    command: str,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "shoetagger.cli.app", command],
+        cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "127.0.0.1" in done.stderr
+    assert "hunter" not in done.stdout + done.stderr
+
+
+def test_a_store_that_is_away_is_named_without_its_password(settings: Settings) -> None:
+    with Store(settings.store_url) as store, pytest.raises(StoreError) as caught:
+        store.ledger.live()
+    assert "127.0.0.1" in str(caught.value)
+    assert "hunter" not in str(caught.value)
+
+
+def test_a_run_takes_no_secret_along(
+    settings: Settings, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    options = parameters.load(settings.params_file)
+    with start_run(settings, options, "color") as run:
+        run.log_metrics({"train_loss": 1.0}, step=1)
+    assert "MLflow at http://127.0.0.1:9 does not answer" in caplog.text
+    assert "hunter" not in caplog.text
+    held = [path.read_bytes() for path in settings.home.rglob("*") if path.is_file()]
+    assert any(b"train_loss" in data for data in held)
+    assert not any(b"hunter" in data for data in held)
+
+    from mlflow import MlflowClient
+
+    database = f"sqlite:///{tmp_path}/later.db"
+    assert sync(database, settings.outbox, settings.artifacts).sent == 1
+    client = MlflowClient(database)
+    experiment = client.get_experiment_by_name("shoetagger")
+    assert experiment is not None
+    (told,) = client.search_runs([experiment.experiment_id])
+    assert told.data.params["train.arch"] == options.train.arch
+    assert "hunter" not in str(told.to_dictionary())
+
+
+def test_a_bundle_that_is_nowhere_is_told_of_without_the_registrys_password(
+    tmp_path: Path,
+) -> None:
+    installed = install(tmp_path)
+    away = replace(installed, tracking_uri=SECRETS["MLFLOW_TRACKING_URI"])
+    with pytest.raises(PromotionError) as caught:
+        bundle_directory(away, "0" * 64)
+    assert "127.0.0.1:9" in str(caught.value)
+    assert "hunter" not in str(caught.value)

@@ -1,0 +1,672 @@
+"""Runs reach MLflow once, whole and in order, whether it is there, down, or comes back."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
+from PIL import Image
+
+from shoetagger.tracking.connection import EXPERIMENT, TrackingError, prepare
+from shoetagger.tracking.run import SyncReport, Tracker, sync, trim
+
+TAGS = {"git_commit": "c0ffee", "data_revision": "0123abcd"}
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Migrating takes a second or more: done once, then copied."""
+    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    prepare(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def uri(empty_database: Path) -> str:
+    """An empty MLflow, always at one address: connecting to a new one takes half a second."""
+    path = empty_database.with_name("mlflow.db")
+    with (
+        closing(sqlite3.connect(empty_database)) as empty,
+        closing(sqlite3.connect(path)) as database,
+    ):
+        empty.backup(database)  # goes well with connections that are open
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def tracker(uri: str, tmp_path: Path) -> Tracker:
+    return Tracker(uri, tmp_path / "outbox", tmp_path / "the artifacts")
+
+
+@pytest.fixture
+def nobody_there() -> Iterator[str]:
+    """A port that refuses: it is taken, and nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+def runs_in(uri: str) -> list[MlflowRun]:
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        return []
+    return list(
+        client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+    )
+
+
+def only_run(uri: str) -> MlflowRun:
+    (run,) = runs_in(uri)
+    return run
+
+
+def artifacts_of(run: MlflowRun, tracker: Tracker) -> dict[str, bytes]:
+    root = tracker.artifacts / run.info.run_id / "artifacts"
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def journals(tracker: Tracker) -> list[Path]:
+    return sorted(p for p in tracker.outbox.iterdir() if p.is_dir())
+
+
+def train(tracker: Tracker, name: str = "train color", epochs: int = 3) -> None:
+    """What a stage does: parameters, numbers an epoch, figures, a tag at the end."""
+    with tracker.start(name, tags=TAGS, params={"epochs": epochs, "head_lr": 0.001}) as run:
+        for epoch in range(epochs):
+            run.log_metrics({"loss": 1.0 / (epoch + 1), "f1": 0.1 * epoch}, step=epoch)
+        figure = Figure()
+        figure.add_subplot().plot([1, 2, 3])
+        run.log_figure("plots/loss.png", figure)
+        run.log_image("views/red shoe.png", Image.new("RGB", (4, 4), "red"))
+        run.log_image("views/raw.jpg", b"\xff\xd8 as it is")
+        run.log_text("report.txt", "größer\n")
+        run.log_dict("support.json", {"red": 3})
+        run.set_tags({"weights_sha256": "a" * 64})
+
+
+def test_a_run_says_everything_it_was_told(tracker: Tracker, uri: str) -> None:
+    train(tracker)
+    run = only_run(uri)
+    assert run.info.run_name == "train color"
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"epochs": "3", "head_lr": "0.001"}
+    assert run.data.metrics["loss"] == pytest.approx(1 / 3)
+    assert TAGS.items() <= run.data.tags.items()
+    assert run.data.tags["mlflow.source.git.commit"] == "c0ffee"
+    assert run.data.tags["weights_sha256"] == "a" * 64
+    history = MlflowClient(uri).get_metric_history(run.info.run_id, "loss")
+    assert [(m.step, m.value) for m in history] == [(0, 1.0), (1, 0.5), (2, pytest.approx(1 / 3))]
+    files = artifacts_of(run, tracker)
+    assert set(files) == {
+        "plots/loss.png",
+        "views/red shoe.png",
+        "views/raw.jpg",
+        "report.txt",
+        "support.json",
+    }
+    assert files["plots/loss.png"].startswith(b"\x89PNG")
+    assert files["views/raw.jpg"] == b"\xff\xd8 as it is"
+    assert files["report.txt"].decode() == "größer\n"
+    assert json.loads(files["support.json"]) == {"red": 3}
+    assert journals(tracker) == []
+
+
+def test_mlflow_hears_of_a_run_while_it_works(tracker: Tracker, uri: str) -> None:
+    with tracker.start("train color", tags=TAGS, params={}) as run:
+        assert only_run(uri).info.status == "RUNNING"
+        assert run.run_id == only_run(uri).info.run_id
+        run.log_metrics({"loss": 0.5}, step=0)
+        run._next_flush = 0.0  # as if the pause between two flushes were over
+        run.log_metrics({"loss": 0.25}, step=1)
+        assert only_run(uri).data.metrics == {"loss": 0.25}
+
+
+def test_the_experiment_keeps_its_files_under_a_file_uri(tracker: Tracker, uri: str) -> None:
+    train(tracker)
+    experiment = MlflowClient(uri).get_experiment_by_name("shoetagger")
+    assert experiment is not None
+    assert experiment.artifact_location == tracker.artifacts.as_uri()
+
+
+def test_an_experiment_deleted_by_hand_is_taken_up_again(tracker: Tracker, uri: str) -> None:
+    train(tracker)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("shoetagger")
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
+    train(tracker, name="again")
+    assert "again" in [run.info.run_name for run in runs_in(uri)]
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def fail() -> None:
+    raise ValueError("loss is not finite")
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(1)
+
+
+@pytest.mark.parametrize(
+    ("end", "error", "status"),
+    [
+        (interrupt, KeyboardInterrupt, "KILLED"),
+        (terminate, SystemExit, "KILLED"),
+        (fail, ValueError, "FAILED"),
+    ],
+)
+def test_a_run_that_ends_early_says_how(
+    tracker: Tracker, uri: str, end: Callable[[], None], error: type[BaseException], status: str
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stage() -> None:
+        with tracker.start("train color", tags=TAGS, params={}) as run:
+            run.log_metrics({"loss": 0.5}, step=0)
+            end()
+
+    with pytest.raises(error):
+        stage()
+    assert only_run(uri).info.status == status
+    assert only_run(uri).data.metrics == {"loss": 0.5}
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert journals(tracker) == []
+
+
+def test_a_sigterm_that_another_handler_turns_into_an_error_still_means_killed(
+    tracker: Tracker, uri: str
+) -> None:
+    def as_a_scheduler_does(number: int, _frame: object) -> None:
+        raise RuntimeError(f"task received signal {number}")
+
+    before = signal.signal(signal.SIGTERM, as_a_scheduler_does)
+    try:
+        with pytest.raises(RuntimeError), tracker.start("train", tags=TAGS, params={}):
+            terminate()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert only_run(uri).info.status == "KILLED"
+
+
+def test_numbers_that_are_not_finite_are_kept(tracker: Tracker, uri: str) -> None:
+    with tracker.start("train", tags=TAGS, params={}) as run:
+        run.log_metrics({"loss": float("nan"), "norm": float("inf")})
+    assert only_run(uri).info.status == "FINISHED"
+    assert set(only_run(uri).data.metrics) == {"loss", "norm"}
+
+
+def test_what_mlflow_refuses_costs_only_itself(
+    tracker: Tracker, uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tracker.start("train", tags=TAGS, params={}) as run:
+        run.log_metrics({"f1 of <boot>?": 0.5, "loss": 0.25})
+    assert only_run(uri).data.metrics == {"loss": 0.25}
+    assert only_run(uri).info.status == "FINISHED"
+    (warning,) = caplog.messages
+    assert "f1 of <boot>?" in warning
+    assert journals(tracker) == []
+
+
+@pytest.mark.parametrize("name", ["../escape.txt", "/etc/escape.txt", "", "a/.."])
+def test_an_artifact_cannot_leave_its_run(tracker: Tracker, name: str) -> None:
+    with (
+        pytest.raises(TrackingError, match="not a file name within a run"),
+        tracker.start("train", tags=TAGS, params={}) as run,
+    ):
+        run.log_text(name, "x")
+
+
+# --- attaching ------------------------------------------------------------------------------
+
+
+def evaluate(tracker: Tracker, weights: str = "a" * 64) -> None:
+    with tracker.attach(
+        key="weights_sha256",
+        value=weights,
+        otherwise="evaluate@color",
+        tags=TAGS,
+        params={"epochs": 99, "shrink": 10},
+    ) as run:
+        run.log_metrics({"macro_f1": 0.7})
+
+
+def test_evaluation_continues_the_run_that_made_the_weights(tracker: Tracker, uri: str) -> None:
+    train(tracker)
+    ended = only_run(uri).info.end_time
+    evaluate(tracker)
+    run = only_run(uri)
+    assert run.data.metrics["macro_f1"] == 0.7
+    assert run.data.metrics["f1"] == pytest.approx(0.2)
+    assert run.data.params == {"epochs": "3", "head_lr": "0.001", "shrink": "10"}
+    assert (run.info.status, run.info.end_time) == ("FINISHED", ended)
+    assert run.data.tags["ended evaluate color"] == "FINISHED"
+
+
+def test_evaluation_of_weights_from_nowhere_gets_a_run_of_its_own(
+    tracker: Tracker, uri: str
+) -> None:
+    train(tracker)
+    evaluate(tracker, weights="b" * 64)
+    _, run = runs_in(uri)
+    assert run.info.run_name == "evaluate@color"
+    assert run.info.status == "FINISHED"
+
+
+# --- MLflow down ----------------------------------------------------------------------------
+
+
+def test_while_mlflow_is_down_training_goes_on_with_one_warning(
+    tracker: Tracker, nobody_there: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    down = Tracker(nobody_there.replace("//", "//me:secret@"), tracker.outbox, tracker.artifacts)
+    began = time.monotonic()
+    train(down)
+    assert time.monotonic() - began < 5
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    message = record.getMessage()
+    assert nobody_there in message
+    assert "Connection refused" in message
+    assert "`shoetagger sync`" in message
+    assert "secret" not in message
+    assert "\n" not in message
+    assert len(journals(tracker)) == 1
+
+
+def test_what_waited_is_sent_once_with_the_times_at_which_it_happened(
+    tracker: Tracker, uri: str, nobody_there: str
+) -> None:
+    began = int(time.time() * 1000)
+    train(Tracker(nobody_there, tracker.outbox, tracker.artifacts))
+    ended = time.time() * 1000
+    time.sleep(0.05)
+    assert sync(uri, tracker.outbox, tracker.artifacts) == SyncReport(sent=1, waiting=0)
+    assert sync(uri, tracker.outbox, tracker.artifacts) == SyncReport(sent=0, waiting=0)
+    run = only_run(uri)
+    assert began <= run.info.start_time <= run.info.end_time <= ended
+    assert run.info.status == "FINISHED"
+    assert len(artifacts_of(run, tracker)) == 5
+    history = MlflowClient(uri).get_metric_history(run.info.run_id, "loss")
+    assert len(history) == 3
+    assert all(began <= m.timestamp <= ended for m in history)
+    assert journals(tracker) == []
+
+
+def test_an_outbox_over_its_size_gives_up_its_oldest_runs_but_none_at_work(
+    tracker: Tracker, nobody_there: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    down = Tracker(nobody_there, tracker.outbox, tracker.artifacts)
+    for _ in range(3):
+        train(down)
+    oldest, second, third = journals(tracker)
+    assert trim(tracker.outbox, 1000.0) == []
+    size = sum(path.stat().st_size for path in oldest.rglob("*") if path.is_file())
+    with down.start("at work", tags={}, params={}):
+        at_work = journals(tracker)[-1]
+        assert trim(tracker.outbox, 2.5 * size / 1e6) == [oldest.name]
+        assert "keep.outbox_mb" in caplog.text
+        assert trim(tracker.outbox, 0.0) == [second.name, third.name]
+        assert journals(tracker) == [at_work]
+
+
+def test_a_sync_that_reaches_nobody_says_so_and_loses_nothing(
+    tracker: Tracker, nobody_there: str
+) -> None:
+    train(Tracker(nobody_there, tracker.outbox, tracker.artifacts))
+    report = sync(nobody_there, tracker.outbox, tracker.artifacts)
+    assert (report.sent, report.waiting) == (0, 1)
+    assert report.fault is not None
+    assert nobody_there in report.fault
+    assert tracker.sync() == SyncReport(sent=1, waiting=0)
+
+
+def test_the_next_run_sends_first_what_waited(
+    tracker: Tracker, uri: str, nobody_there: str
+) -> None:
+    """Its evaluation finds a training run that MLflow had not heard of."""
+    train(Tracker(nobody_there, tracker.outbox, tracker.artifacts))
+    evaluate(tracker)
+    assert only_run(uri).data.metrics["macro_f1"] == 0.7
+    assert journals(tracker) == []
+
+
+def test_runs_that_wait_together_are_sent_in_order(
+    tracker: Tracker, uri: str, nobody_there: str
+) -> None:
+    down = Tracker(nobody_there, tracker.outbox, tracker.artifacts)
+    train(down)
+    evaluate(down)
+    train(down, name="train style")
+    assert tracker.sync() == SyncReport(sent=3, waiting=0)
+    assert [run.info.run_name for run in runs_in(uri)] == ["train color", "train style"]
+    assert runs_in(uri)[0].data.metrics["macro_f1"] == 0.7
+
+
+def test_a_database_that_cannot_be_opened_is_an_outage_too(
+    tracker: Tracker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    train(Tracker(f"sqlite:///{tmp_path}/file/mlflow.db", tracker.outbox, tracker.artifacts))
+    assert len(caplog.messages) == 1
+    assert tracker.sync() == SyncReport(sent=1, waiting=0)
+
+
+def test_a_server_that_is_not_mlflow_is_an_outage(tracker: Tracker, tmp_path: Path) -> None:
+    """Every answer is 404: nothing may be taken for sent, or for refused."""
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        port = server.stdout.readline().split("port ")[1].split()[0]
+        train(Tracker(f"http://127.0.0.1:{port}", tracker.outbox, tracker.artifacts))
+        server.terminate()
+    assert tracker.sync() == SyncReport(sent=1, waiting=0)
+
+
+def test_an_outage_midway_is_caught_up_within_the_run(
+    tracker: Tracker, uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = Path(uri.removeprefix("sqlite:///"))
+    with tracker.start("train", tags=TAGS, params={}) as run:
+        run.log_metrics({"loss": 0.5}, step=0)
+        database.rename(database.with_suffix(".away"))
+        database.mkdir()  # a folder in its place: no connection can be made
+        run._next_flush = 0.0
+        run.log_metrics({"loss": 0.25}, step=1)
+        assert len(caplog.messages) == 1
+        database.rmdir()
+        database.with_suffix(".away").rename(database)
+        run.log_metrics({"loss": 0.125}, step=2)
+    assert len(caplog.messages) == 1
+    history = MlflowClient(uri).get_metric_history(only_run(uri).info.run_id, "loss")
+    assert [m.step for m in history] == [0, 1, 2]
+
+
+def test_sending_a_journal_twice_changes_nothing(
+    tracker: Tracker, uri: str, nobody_there: str, tmp_path: Path
+) -> None:
+    """As after a crash at the worst moment: all was sent, and nothing noted."""
+    train(Tracker(nobody_there, tracker.outbox, tracker.artifacts))
+    (journal,) = journals(tracker)
+    shutil.copytree(journal, tmp_path / "copy")
+    tracker.sync()
+    first = only_run(uri)
+    shutil.copytree(tmp_path / "copy", journal)
+    assert tracker.sync() == SyncReport(sent=1, waiting=0)
+    again = only_run(uri)
+    assert again.to_dictionary() == first.to_dictionary()
+    assert len(MlflowClient(uri).get_metric_history(again.info.run_id, "loss")) == 3
+
+
+def test_a_journal_begun_with_one_mlflow_is_sent_whole_to_another(
+    tracker: Tracker, empty_database: Path, tmp_path: Path
+) -> None:
+    shutil.copy(empty_database, tmp_path / "other.db")
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    with tracker.start("train", tags=TAGS, params={"epochs": 2}) as run:
+        run.log_metrics({"loss": 0.5}, step=0)
+        run._next_flush = 0.0
+        run.log_metrics({"loss": 0.25}, step=1)
+        shutil.copytree(journals(tracker)[0], tmp_path / "outbox2" / "journal")
+    # The copy looks like the journal of a process that has died.
+    report = sync(other, tmp_path / "outbox2", tracker.artifacts)
+    assert report == SyncReport(sent=1, waiting=0)
+    assert only_run(other).data.params == {"epochs": "2"}
+    assert only_run(other).info.status == "FAILED"
+    history = MlflowClient(other).get_metric_history(only_run(other).info.run_id, "loss")
+    assert [m.step for m in history] == [0, 1]
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_midway_and_comes_back_hears_everything_once(
+    tracker: Tracker, uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    served = Tracker(f"http://127.0.0.1:{port}", tracker.outbox, tracker.artifacts)
+    with served.start("train", tags=TAGS, params={"epochs": 2}) as run:  # before it is up
+        run.log_metrics({"loss": 0.5}, step=0)
+        with mlflow_server(uri, port, tmp_path):
+            run._next_flush = 0.0
+            run.log_metrics({"loss": 0.25}, step=1)
+            assert only_run(uri).info.status == "RUNNING"
+            assert only_run(uri).data.metrics == {"loss": 0.25}
+        run.log_text("report.txt", "after its death")
+    assert len(caplog.messages) == 1
+    assert only_run(uri).info.status == "RUNNING"
+    with mlflow_server(uri, port, tmp_path):
+        assert served.sync() == SyncReport(sent=1, waiting=0)
+    run_found = only_run(uri)
+    assert run_found.info.status == "FINISHED"
+    assert artifacts_of(run_found, tracker) == {"report.txt": b"after its death"}
+    history = MlflowClient(uri).get_metric_history(run_found.info.run_id, "loss")
+    assert [(m.step, m.value) for m in history] == [(0, 0.5), (1, 0.25)]
+
+
+@contextmanager
+def mlflow_server(uri: str, port: int, folder: Path) -> Iterator[None]:
+    """A real server on the database, killed at the end without a word."""
+    options = ["--backend-store-uri", uri, "--no-serve-artifacts", "--workers", "1"]
+    with (folder / "server.log").open("ab") as log:
+        server = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"),
+                *("--port", str(port), *options),
+            ],
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 180
+        while not answers(f"http://127.0.0.1:{port}/health"):
+            assert server.poll() is None, (folder / "server.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+        yield
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+# --- crashes and crowds ---------------------------------------------------------------------
+
+
+def in_another_process(code: str, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+LIVE_RUN = """
+    import sys, time
+    from pathlib import Path
+    from shoetagger.tracking.run import Tracker
+    uri, outbox, artifacts = sys.argv[1:]
+    with Tracker(uri, Path(outbox), Path(artifacts)).start("train", tags={}, params={}) as run:
+        run.log_metrics({"loss": 0.5}, step=0)
+        print("ready", flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_the_run_of_a_live_process_is_left_alone_and_that_of_a_dead_one_failed(
+    tracker: Tracker, uri: str, nobody_there: str
+) -> None:
+    process = in_another_process(LIVE_RUN, nobody_there, tracker.outbox, tracker.artifacts)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "ready\n"
+        (journal,) = journals(tracker)
+        assert tracker.sync() == SyncReport(sent=0, waiting=0)
+        assert runs_in(uri) == []
+    finally:
+        process.kill()
+        process.communicate()
+    with (journal / "journal.jsonl").open("a") as file:
+        file.write('{"time": 17, "metr')  # killed in the middle of a line
+    assert tracker.sync() == SyncReport(sent=1, waiting=0)
+    run = only_run(uri)
+    assert run.info.status == "FAILED"
+    assert run.data.metrics == {"loss": 0.5}
+    assert run.info.end_time is not None
+    assert run.info.end_time < time.time() * 1000
+
+
+def test_the_unfinished_run_of_another_host_is_never_touched(tracker: Tracker, uri: str) -> None:
+    journal = tracker.outbox / "20260101T000000.000000Z-0123456789ab"
+    journal.mkdir(parents=True)
+    start: dict[str, object] = {"name": "train", "attach": None, "tags": {}, "params": {}}
+    line = {"time": 17, "start": start, "host": "another-host", "user": "somebody"}
+    (journal / "journal.jsonl").write_text(json.dumps(line) + "\n")
+    assert tracker.sync() == SyncReport(sent=0, waiting=1)
+    assert runs_in(uri) == []
+    assert (journal / "journal.jsonl").read_text() == json.dumps(line) + "\n"
+
+
+FIRST_TOUCH = """
+    import sys
+    from pathlib import Path
+    from shoetagger.tracking.connection import load_mlflow
+    from shoetagger.tracking.run import Tracker
+    uri, outbox, artifacts, name = sys.argv[1:]
+    load_mlflow()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    with Tracker(uri, Path(outbox), Path(artifacts)).start(name, tags={}, params={}) as run:
+        run.log_metrics({"loss": 0.5}, step=0)
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_first_touch_mlflow_at_once_do_not_spoil_it(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/new/mlflow.db"
+    crowd = [
+        in_another_process(FIRST_TOUCH, uri, tmp_path / "outbox", tmp_path / "files", name)
+        for name in ("color", "style", "detail")
+    ]
+    for process in crowd:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in crowd:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in crowd:
+        process.communicate()
+    assert [process.returncode for process in crowd] == [0, 0, 0]
+    Tracker(uri, tmp_path / "outbox", tmp_path / "files").sync()
+    assert sorted(str(run.info.run_name) for run in runs_in(uri)) == ["color", "detail", "style"]
+    assert {run.info.status for run in runs_in(uri)} == {"FINISHED"}
+    assert len(MlflowClient(uri).search_experiments()) == 2  # ours, and MLflow's own
+
+
+@pytest.mark.slow
+def test_processes_that_sync_at_once_send_everything_once(
+    tracker: Tracker, uri: str, nobody_there: str
+) -> None:
+    down = Tracker(nobody_there, tracker.outbox, tracker.artifacts)
+    for number in range(5):
+        train(down, name=f"train {number}")
+    code = """
+        import sys
+        from pathlib import Path
+        from shoetagger.tracking.run import sync
+        uri, outbox, artifacts = sys.argv[1:]
+        print(sync(uri, Path(outbox), Path(artifacts)).sent)
+    """
+    crowd = [in_another_process(code, uri, tracker.outbox, tracker.artifacts) for _ in range(3)]
+    assert sum(int(process.communicate()[0]) for process in crowd) == 5
+    assert [run.info.run_name for run in runs_in(uri)] == [f"train {n}" for n in range(5)]
+
+
+def test_an_outbox_that_cannot_be_written_is_named(uri: str, tmp_path: Path) -> None:
+    (tmp_path / "outbox").write_text("in the way")
+    with (
+        pytest.raises(TrackingError, match=r"outbox .* cannot be written"),
+        Tracker(uri, tmp_path / "outbox", tmp_path).start("train", tags={}, params={}),
+    ):
+        pass
+
+
+def test_importing_tracking_does_not_import_mlflow() -> None:
+    code = "import sys, shoetagger.tracking.run; print('mlflow' in sys.modules)"
+    process = in_another_process(code)
+    assert process.communicate()[0] == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("patience", "seconds"), [pytest.param(None, 5, marks=pytest.mark.slow), ("1", 1)]
+)
+def test_a_server_that_hangs_holds_training_up_for_seconds_or_as_long_as_the_user_says(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch, patience: str | None, seconds: int
+) -> None:
+    if patience is not None:
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", patience)
+    before = dict(os.environ)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        down = Tracker(
+            f"http://127.0.0.1:{mute.getsockname()[1]}", tracker.outbox, tracker.artifacts
+        )
+        began = time.monotonic()
+        with down.start("train", tags={}, params={}) as run:
+            assert seconds <= time.monotonic() - began < seconds + 2
+            run.log_metrics({"loss": 0.5}, step=0)
+            run.log_metrics({"loss": 0.25}, step=1)
+            assert time.monotonic() - began < seconds + 2
+    assert dict(os.environ) == before
+
+
+def test_mlflow_unpickles_nothing_for_us(tmp_path: Path) -> None:
+    code = (
+        "from shoetagger.tracking.connection import load_mlflow; load_mlflow()\n"
+        "from mlflow.environment_variables import MLFLOW_ALLOW_PICKLE_DESERIALIZATION as allowed\n"
+        "print(allowed.get())"
+    )
+    environment = {k: v for k, v in os.environ.items() if "PICKLE" not in k}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "False"
