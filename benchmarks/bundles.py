@@ -31,17 +31,17 @@ def make_bundles(
 ) -> list[Path]:
     """Write a bundle for each of `groups` below `folder`, and return their folders.
 
-    The trunk is ImageNet's where it is at hand, else random. What `freeze` leaves free gets a
+    The backbone is ImageNet's where it is at hand, else random. What `freeze` leaves free gets a
     little noise of its own in each group: no two groups share a digest there. What heads see goes
     round in `pooled`.
     """
     torch.manual_seed(0)
-    trunk = _trunk()
+    backbone = _backbone()
     folders = []
     for number, group in enumerate(group_names(groups)):
         torch.manual_seed(number)
         model = TagModel(ARCH, TAGS[number % len(TAGS)], pooled[number % len(pooled)])
-        model.load_state_dict(trunk, strict=False)
+        model.load_state_dict(backbone, strict=False)
         for stage in set(STAGES) - set(frozen_stages(freeze)):
             for weights in getattr(model, stage).parameters():
                 weights.data += 0.01 * weights.std() * torch.randn_like(weights)
@@ -49,7 +49,7 @@ def make_bundles(
     return folders
 
 
-def _trunk() -> dict[str, Tensor]:
+def _backbone() -> dict[str, Tensor]:
     weights = "imagenet" if imagenet_at_hand() else "none"
     model, _ = build(ARCH, 1, weights, ("layer4",), 0.0)
     return {k: v for k, v in model.state_dict().items() if not k.startswith(("head", "norm"))}

@@ -41,13 +41,13 @@ VARIANTS = (
     Variant("c", "a DataLoader, batches, three models", "data_loader", "none", 192),
     Variant("d", "this project, nothing frozen", "project", "none", 256),
     Variant("e", "this project, frozen through layer3", "project", "layer3", 640),
-    Variant("f", "this project, whole trunk frozen", "project", "layer4", 1000),
+    Variant("f", "this project, whole backbone frozen", "project", "layer4", 1000),
     Variant("d", "this project, nothing frozen", "project", "none", 64, 10),
     Variant("e", "this project, frozen through layer3", "project", "layer3", 256, 10),
-    Variant("f", "this project, whole trunk frozen", "project", "layer4", 1000, 10),
+    Variant("f", "this project, whole backbone frozen", "project", "layer4", 1000, 10),
     Variant("d", "this project, nothing frozen", "project", "none", 32, 30),
     Variant("e", "this project, frozen through layer3", "project", "layer3", 128, 30),
-    Variant("f", "this project, whole trunk frozen", "project", "layer4", 1000, 30),
+    Variant("f", "this project, whole backbone frozen", "project", "layer4", 1000, 30),
 )
 
 

@@ -32,7 +32,7 @@ def test_every_kind_of_variant_tags_every_picture_and_the_report_tells_of_each(
         ROOT, list(pictures.iterdir()), rounds=1, variants=CHOSEN, say=lambda _: None
     )
     assert all(outcome.pictures == 2 for (outcome,) in outcomes.values())
-    # Three trunks, or one: the count of operations shows what is shared.
+    # Three backbones, or one: the count of operations shows what is shared.
     assert outcomes["f"][0].gigaflops < 0.4 * outcomes["d"][0].gigaflops
     assert outcomes["d"][0].gigaflops == pytest.approx(outcomes["b"][0].gigaflops, rel=0.02)
     assert all(outcome.peak_mb > 50 for (outcome,) in outcomes.values())

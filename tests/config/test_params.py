@@ -59,9 +59,9 @@ def test_a_whole_number_is_a_number(document: dict[str, Any]) -> None:
 
 
 def test_a_number_with_an_exponent_is_one_as_it_is_to_dvc(document: dict[str, Any]) -> None:
-    document["train"] |= yaml.safe_load("{head_lr: 1e-3, trunk_lr: 2.5E-4}")
+    document["train"] |= yaml.safe_load("{head_lr: 1e-3, backbone_lr: 2.5E-4}")
     assert parse(document).train.head_lr == 0.001
-    assert parse(document).train.trunk_lr == 0.00025
+    assert parse(document).train.backbone_lr == 0.00025
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,11 @@ def test_a_number_with_an_exponent_is_one_as_it_is_to_dvc(document: dict[str, An
         ("groups.style.tags", ["boot", "boot"], "'boot' is also a tag of style"),
         ("groups.my-group", {"tags": ["a"]}, "groups.my-group: a group's name"),
         ("groups.color.train", {"lr": 1.0}, "unknown key groups.color.train.lr"),
-        ("groups.color.train", {"arch": "resnet50"}, "all groups share one trunk; set train.arch"),
+        (
+            "groups.color.train",
+            {"arch": "resnet50"},
+            "all groups share one backbone; set train.arch",
+        ),
     ],
 )
 def test_a_wrong_key_or_value_is_refused_by_name(

@@ -186,7 +186,7 @@ def test_a_mirror_changes_no_symmetric_picture(
     plain["features"]["views"] = 1
     # Without frozen stages, whose random weights would depend on the seed as well.
     plain["train"] |= {"weights": "none", "freeze": "none"}
-    plain["train"] |= {"epochs": 2, "trunk_lr": 0.01, "head_lr": 0.002, "dropout": 0.0}
+    plain["train"] |= {"epochs": 2, "backbone_lr": 0.01, "head_lr": 0.002, "dropout": 0.0}
     truth = np.random.default_rng(9).integers(0, 2, (8, 2)).astype(np.uint8)
 
     def scores(seed: int, **options: object) -> np.ndarray:

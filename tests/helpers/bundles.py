@@ -19,18 +19,18 @@ POOLED = ("layer1", "layer4")
 def random_model(
     tags: int,
     *,
-    trunk_seed: int,
+    backbone_seed: int,
     head_seed: int,
     shared: str = "layer4",
     pooled: tuple[str, ...] = POOLED,
 ) -> TagModel:
-    """Make a model whose trunk is that of `trunk_seed` up to the stage `shared`, its own after."""
+    """Make a model whose backbone is that of `backbone_seed` up to `shared`, its own after."""
     torch.manual_seed(head_seed)
     model = TagModel("resnet18", tags, pooled)
-    torch.manual_seed(trunk_seed)
-    trunk = TagModel("resnet18", tags, pooled)
+    torch.manual_seed(backbone_seed)
+    backbone = TagModel("resnet18", tags, pooled)
     for stage in STAGES[: STAGES.index(shared) + 1]:
-        getattr(model, stage).load_state_dict(getattr(trunk, stage).state_dict())
+        getattr(model, stage).load_state_dict(getattr(backbone, stage).state_dict())
     return model.eval()
 
 
@@ -39,7 +39,7 @@ def write_bundle(
     group: str = "color",
     tags: tuple[str, ...] = ("black", "white", "red"),
     *,
-    trunk_seed: int = 1,
+    backbone_seed: int = 1,
     head_seed: int = 1,
     shared: str = "layer4",
     pooled: tuple[str, ...] = POOLED,
@@ -48,7 +48,7 @@ def write_bundle(
 ) -> Bundle:
     """Write a bundle's two files into `directory` and return what was written."""
     model = random_model(
-        len(tags), trunk_seed=trunk_seed, head_seed=head_seed, shared=shared, pooled=pooled
+        len(tags), backbone_seed=backbone_seed, head_seed=head_seed, shared=shared, pooled=pooled
     )
     digest = save_weights(model, directory / WEIGHTS_FILE, None)
     bundle = Bundle(

@@ -40,11 +40,11 @@ def pictures(count: int, size: int = 32) -> np.ndarray:
 
 def bundles(tmp_path: Path, mix: list[tuple[str, int]]) -> list[Path]:
     folders = []
-    for i, (shared, trunk) in enumerate(mix):
+    for i, (shared, backbone) in enumerate(mix):
         folder = tmp_path / str(i)
         tags = tuple(f"tag{i}{k}" for k in range(i + 2))
         write_bundle(
-            folder, f"group{i}", tags, trunk_seed=trunk, head_seed=10 + i, shared=shared,
+            folder, f"group{i}", tags, backbone_seed=backbone, head_seed=10 + i, shared=shared,
             pooled=SEEN[i % len(SEEN)],
         )  # fmt: skip
         folders.append(folder)

@@ -45,7 +45,7 @@ RECIPE = replace(
     epochs=3,
     batch_size=8,
     head_lr=0.01,
-    trunk_lr=0.001,
+    backbone_lr=0.001,
     ema=0.0,
     label_smoothing=0.0,
 )
@@ -98,7 +98,7 @@ def test_a_model_learns_what_can_be_seen(pictures: Pictures) -> None:
 
 
 @pytest.mark.parametrize("freeze", ["layer3", "layer4"])
-def test_a_pretrained_trunk_gets_its_head_fitted_first(pictures: Pictures, freeze: str) -> None:
+def test_a_pretrained_backbone_gets_its_head_fitted_first(pictures: Pictures, freeze: str) -> None:
     recipe = replace(PRETRAINED, freeze=freeze)  # type: ignore[arg-type]
     model, epochs = train(pictures, recipe)
     trained = 3 if freeze == "layer3" else 0
@@ -141,12 +141,12 @@ def test_averaged_weights_are_kept_when_asked_for(pictures: Pictures) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_with_the_parameters_to_lower(pictures: Pictures) -> None:
-    recipe = replace(RECIPE, head_lr=1e30, trunk_lr=1e30)
+    recipe = replace(RECIPE, head_lr=1e30, backbone_lr=1e30)
     with pytest.raises(TrainError, match=r"loss became .* lower train\.head_lr"):
         train(pictures, recipe)
 
 
-def test_a_trunk_that_gives_no_numbers_stops_before_a_model_is_made(pictures: Pictures) -> None:
+def test_a_backbone_that_gives_no_numbers_stops_before_a_model_is_made(pictures: Pictures) -> None:
     recipe, model = replace(PRETRAINED, freeze="layer4"), new_model()
     model.layer4[0].conv1.weight.data.fill_(torch.inf)
     source, examples = Live(model, pictures, "layer4", 1, CPU), Examples(np.arange(24), TRUTH)
@@ -238,9 +238,9 @@ def test_views_are_bounded_by_the_room_there_is() -> None:
     assert views_that_fit(pictures=20_000, bytes_a_view=100_000, views=12, max_gb=2.0) == 0
 
 
-def test_features_of_another_trunk_are_refused(pictures: Pictures, tmp_path: Path) -> None:
+def test_features_of_another_backbone_are_refused(pictures: Pictures, tmp_path: Path) -> None:
     compute(pictures, tmp_path, "stem", 1.0)
-    with pytest.raises(FeaturesError, match="another trunk"):
+    with pytest.raises(FeaturesError, match="another backbone"):
         open_source(tmp_path, new_model(seed=5), pictures, IDS, "stem", CPU)
 
 

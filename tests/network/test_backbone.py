@@ -26,7 +26,7 @@ def test_a_bundle_survives_saving_and_loading(tmp_path: Path) -> None:
     read = load_bundle(tmp_path)
     assert read == written
     assert read.digest == written.digest
-    original = random_model(3, trunk_seed=1, head_seed=1)
+    original = random_model(3, backbone_seed=1, head_seed=1)
     loaded = load_model(tmp_path, read)
     state = State(torch.randn(2, 3, 32, 32), {})
     torch.testing.assert_close(loaded(state), original(state))
@@ -39,15 +39,15 @@ def test_equal_inputs_give_equal_bundle_digests_wherever_they_are_written(tmp_pa
 
 
 def test_a_prefix_digest_changes_from_the_first_differing_stage_on() -> None:
-    one = random_model(3, trunk_seed=1, head_seed=1, shared="layer2")
-    other = random_model(5, trunk_seed=1, head_seed=2, shared="layer2")
+    one = random_model(3, backbone_seed=1, head_seed=1, shared="layer2")
+    other = random_model(5, backbone_seed=1, head_seed=2, shared="layer2")
     mine, theirs = prefix_digests(one, TRANSFORM), prefix_digests(other, TRANSFORM)
     same = [stage for stage in STAGES if mine[stage] == theirs[stage]]
     assert same == ["stem", "layer1", "layer2"]
 
 
 def test_a_prefix_digest_covers_batch_norm_buffers_and_the_transform() -> None:
-    model = random_model(3, trunk_seed=1, head_seed=1)
+    model = random_model(3, backbone_seed=1, head_seed=1)
     before = prefix_digests(model, TRANSFORM)
     assert prefix_digests(model, Transform(size=64))["stem"] != before["stem"]
     model.stem.bn1.running_mean += 1

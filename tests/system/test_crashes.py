@@ -191,7 +191,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from helpers.bundles import random_model, write_bundle
 from shoetagger.network.weights import WEIGHTS_FILE, save_weights
-models = [random_model(3, trunk_seed=s, head_seed=s) for s in (1, 2)]
+models = [random_model(3, backbone_seed=s, head_seed=s) for s in (1, 2)]
 print("ready", flush=True)
 while True:
     for model in models:
@@ -202,7 +202,7 @@ while True:
 @pytest.mark.slow
 def test_a_killed_training_leaves_whole_weights_or_those_before(tmp_path: Path) -> None:
     digests = {
-        save_weights(random_model(3, trunk_seed=s, head_seed=s), tmp_path / str(s), None)
+        save_weights(random_model(3, backbone_seed=s, head_seed=s), tmp_path / str(s), None)
         for s in (1, 2)
     }
     bundle = write_bundle(tmp_path / "made")
@@ -255,7 +255,7 @@ def fill(disk: Path, leave: int = 0) -> Path:
 def test_weights_that_find_the_disk_full_leave_those_before(disk: Path) -> None:
     bundle = write_bundle(disk / "bundle")
     filler = fill(disk, leave=1_000_000)
-    other = random_model(3, trunk_seed=5, head_seed=5)
+    other = random_model(3, backbone_seed=5, head_seed=5)
     with pytest.raises(OSError, match=r"No space left on device.*weights.safetensors"):
         save_weights(other, disk / "bundle" / WEIGHTS_FILE, None)
     assert sorted(p.name for p in (disk / "bundle").iterdir()) == [BUNDLE_FILE, WEIGHTS_FILE]

@@ -106,7 +106,7 @@ def _check_groups(params: Params) -> None:
         for key in SHARED_BY_GROUPS:
             if key in group.train:
                 raise ParamsError(
-                    f"groups.{name}.train.{key}: all groups share one trunk; set train.{key}"
+                    f"groups.{name}.train.{key}: all groups share one backbone; set train.{key}"
                 )
         if group.train:
             check_train(params.train_of(name), f"groups.{name}.train")

@@ -73,13 +73,13 @@ class Train:
     epochs: int
     batch_size: int
     head_lr: float
-    trunk_lr: float
+    backbone_lr: float
     weight_decay: float
     dropout: float
     ema: float
 
 
-# One trunk serves all groups, so a group cannot have its own.
+# One backbone serves all groups, so a group cannot have its own.
 SHARED_BY_GROUPS = ("arch", "weights", "freeze")
 
 
@@ -98,7 +98,7 @@ def check_train(train: Train, key: str) -> None:
             (f"{key}.epochs", train.epochs >= 1, "must be at least 1"),
             (f"{key}.batch_size", train.batch_size >= 2, "must be at least 2, for batch norm"),
             (f"{key}.head_lr", train.head_lr > 0, "must be above 0"),
-            (f"{key}.trunk_lr", train.trunk_lr >= 0, "must be at least 0"),
+            (f"{key}.backbone_lr", train.backbone_lr >= 0, "must be at least 0"),
             (f"{key}.weight_decay", train.weight_decay >= 0, "must be at least 0"),
             (f"{key}.ema", 0 <= train.ema < 1, "must lie in [0, 1)"),
             (f"{key}.dropout", 0 <= train.dropout < 1, "must lie in [0, 1)"),

@@ -36,7 +36,7 @@ class Bundle:
     thresholds: tuple[float, ...]
     support: tuple[int, ...]  # positives that each threshold was calibrated on
     prefixes: Mapping[str, str]  # stage -> digest
-    pretrained: str | None  # digest of the pretrained trunk
+    pretrained: str | None  # digest of the pretrained backbone
     weights_sha256: str
 
     @property

@@ -56,11 +56,11 @@ class Engine:
     """Scores pictures with any mix of bundles.
 
     Stages of equal prefix digest are kept and run once, whatever the number of bundles that
-    have them. Trunks are computed in bfloat16 where the processor does that natively, heads in
+    have them. Backbones are computed in bfloat16 where the processor does that natively, heads in
     float32: scores differ from those of the plain models by some hundredths at most. With
-    `precision` float32 trunks are computed in that as well, and scores are equal to rounding.
+    `precision` float32 backbones are computed in that as well, and scores are equal to rounding.
 
-    On a CPU each core runs the trunks on some pictures by itself, so that none waits for another
+    On a CPU each core runs the backbones on some pictures by itself, so that none waits for another
     at the end of every layer. Several threads may ask one engine at a time.
     """
 

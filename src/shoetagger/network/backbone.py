@@ -1,4 +1,4 @@
-"""Trunk, head and bundle: build, save, load, and the digest of each prefix of a trunk."""
+"""Backbone, head and bundle: build, save, load, and the digest of each prefix of a backbone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class State(NamedTuple):
 
 
 class TagModel(nn.Module):
-    """A ResNet trunk in five stages and a linear head with one logit a tag.
+    """A ResNet backbone in five stages and a linear head with one logit a tag.
 
     The head sees what `pooled` names, side by side: the spatial means and standard deviations of a
     stage's channels (colours are plain in early stages and gone in late ones, shapes the other way
@@ -90,13 +90,13 @@ def begin(
     pooled: Collection[str],
     dtype: torch.dtype = torch.float32,
 ) -> State:
-    """Return the state of uint8 pictures (B, S, S, 3) before the first stage of a trunk."""
+    """Return the state of uint8 pictures (B, S, S, 3) before the first stage of a backbone."""
     colors = {HISTOGRAM: color_histogram(views)} if HISTOGRAM in pooled else {}
     return State(normalise(views, transform).to(dtype), colors)
 
 
 def advance(stage: nn.Module, name: str, state: State, pooled: Collection[str]) -> State:
-    """Run one stage of a trunk, and keep what `pooled` names of it."""
+    """Run one stage of a backbone, and keep what `pooled` names of it."""
     x = stage(state.map)
     kept = {
         seen: channel_moments(x, contrast=seen.endswith(_CONTRAST))
@@ -117,7 +117,7 @@ def is_seen_by(pooled: str, stages: Collection[str]) -> bool:
 
 
 def stage_channels(model: TagModel, stage: str) -> int:
-    """Return how many channels a stage of the trunk gives."""
+    """Return how many channels a stage of the backbone gives."""
     convolutions = [m for m in getattr(model, stage).modules() if isinstance(m, nn.Conv2d)]
     # A block's downsampling convolution comes after its main path and has as many channels.
     return convolutions[-1].out_channels

@@ -17,7 +17,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(device: torch.device) -> torch.dtype:
-    """Return the type for trunks: bfloat16 where the device multiplies it natively."""
+    """Return the type for backbones: bfloat16 where the device multiplies it natively."""
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

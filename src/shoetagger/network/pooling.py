@@ -1,4 +1,4 @@
-"""What a head sees of a picture: its colours, and the channels of the stages of its trunk.
+"""What a head sees of a picture: its colours, and the channels of the stages of its backbone.
 
 Shoes stand before a ground, and the ground has no tags. So a place can count by its contrast: the
 more, the less it resembles the border of the picture.

@@ -22,7 +22,7 @@ WEIGHTS_FILE = "weights.safetensors"
 def build(
     arch: str, tags: int, weights: str, pooled: tuple[str, ...], dropout: float
 ) -> tuple[TagModel, str | None]:
-    """Make a model to train, and the digest of the pretrained trunk it starts from, if any.
+    """Make a model to train, and the digest of the pretrained backbone it starts from, if any.
 
     `weights` is "imagenet" (through torchvision's own download and cache) or "none" (random).
     """
@@ -30,11 +30,11 @@ def build(
     if weights == "none":
         return model, None
     pretrained = _imagenet(arch)
-    trunk = {k: v for k, v in pretrained.items() if not k.startswith("fc.")}
+    backbone = {k: v for k, v in pretrained.items() if not k.startswith("fc.")}
     own = model.state_dict()
-    for name, tensor in trunk.items():
+    for name, tensor in backbone.items():
         own[name if name.startswith("layer") else f"stem.{name}"].copy_(tensor)
-    return model, digest_of_tensors(trunk).hexdigest()
+    return model, digest_of_tensors(backbone).hexdigest()
 
 
 def _imagenet(arch: str) -> Mapping[str, Tensor]:
@@ -59,7 +59,7 @@ def _imagenet(arch: str) -> Mapping[str, Tensor]:
 def save_weights(model: TagModel, path: Path, pretrained: str | None) -> str:
     """Write the weights as safetensors, beside and renamed, and return their sha256.
 
-    The digest of the pretrained trunk they come from travels in the file's header.
+    The digest of the pretrained backbone they come from travels in the file's header.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
@@ -82,6 +82,6 @@ def load_weights(model: TagModel, path: Path) -> TagModel:
 
 
 def pretrained_of(path: Path) -> str | None:
-    """Return the digest of the pretrained trunk that a weights file was trained from."""
+    """Return the digest of the pretrained backbone that a weights file was trained from."""
     with safe_open(path, framework="pt") as file:
         return (file.metadata() or {}).get("pretrained") or None

@@ -1,4 +1,4 @@
-"""Stage `features`: the frozen prefix of the trunk, computed once for all groups."""
+"""Stage `features`: the frozen prefix of the backbone, computed once for all groups."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Lesson:
     features: Path
 
     def new_model(self) -> tuple[TagModel, str | None]:
-        """Return a model with fresh head, the same each time, and its pretrained trunk's digest."""
+        """Return a model with a fresh head, always the same, and its pretrained digest."""
         recipe = self.params.train_of(self.group)
         torch.manual_seed(recipe.seed)
         return build(recipe.arch, len(self.tags), recipe.weights, recipe.pooled, recipe.dropout)

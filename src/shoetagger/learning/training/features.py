@@ -1,4 +1,4 @@
-"""The frozen prefix of the trunk, computed once for all groups and many augmented views.
+"""The frozen prefix of the backbone, computed once for all groups and many augmented views.
 
 What training consumes is a `Source`: the states that enter the trained stages, either read from
 the stage's files (`Cached`) or computed from the pictures each time (`Live`).
@@ -84,8 +84,9 @@ def compute(
 ) -> Index:
     """Write the states after the stage `freeze` of all views of all pictures, as half floats.
 
-    Writes `map.npy` (unless the whole trunk is frozen) and for all that `model` pools up to there a
-    `pooled_<name>.npy`, all of shape (views + 1, N, ...), the plain view last, and `index.json`.
+    Writes `map.npy` (unless the whole backbone is frozen) and, for all that `model` pools up to
+    there, a `pooled_<name>.npy`, all of shape (views + 1, N, ...), the plain view last, and
+    `index.json`.
     Nothing but the index where nothing is frozen or nothing fits `max_gb`. `on_batch` hears how
     many pictures of how many are done.
     """
@@ -211,7 +212,7 @@ def open_source(
     index = read_index(directory)
     if index.views and index.prefix != prefix_digests(model, pictures.transform)[freeze]:
         raise FeaturesError(
-            f"{directory} was computed with another trunk (train.arch, its weights, or "
+            f"{directory} was computed with another backbone (train.arch, its weights, or "
             "images.size): run `dvc repro features`"
         )
     if index.freeze != freeze or index.image_ids != tuple(image_ids):

@@ -1,4 +1,4 @@
-"""Fit one group: its head, and the stages of its trunk that are not frozen."""
+"""Fit one group: its head, and the stages of its backbone that are not frozen."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Epoch:
 
 
 def epochs_of(recipe: Train) -> int:
-    """Return how many epochs a training tells of: the rounds of the head, those of the trunk."""
+    """Return how many epochs a training tells of: the rounds of the head, those of the backbone."""
     return ROUNDS * _is_pretrained(recipe) + recipe.epochs * bool(trained_stages(recipe.freeze))
 
 
@@ -59,9 +59,9 @@ def fit(
 ) -> None:
     """Train the head and the stages after `recipe.freeze`, in place.
 
-    A pretrained trunk gets its head fitted first, and then its last stages are trained from there,
-    if any are (Kumar et al., 2022): with a random head they would first forget what they knew. A
-    random trunk and its head learn together.
+    A pretrained backbone gets its head fitted first, and then its last stages are trained from
+    there, if any are (Kumar et al., 2022): with a random head they would first forget what they
+    knew. A random backbone and its head learn together.
 
     The weights of the last epoch are kept (or their running average, `recipe.ema`): nothing is
     chosen by looking at the validation side, whose loss is only told. `criterion` is what training
@@ -86,7 +86,7 @@ def fit(
         if not math.isfinite(loss):
             raise TrainError(
                 f"the loss became {loss} while the head was fitted: raise train.head_l2 "
-                f"({recipe.head_l2}), or see whether the trunk's weights are whole"
+                f"({recipe.head_l2}), or see whether the backbone's weights are whole"
             )
         on_losses(loss, None)
 
@@ -158,7 +158,7 @@ def _train_stages(
             if not torch.isfinite(loss):
                 raise TrainError(
                     f"the loss became {loss.item()} in epoch {number + 1} of the stages: lower "
-                    f"train.head_lr ({recipe.head_lr}) or train.trunk_lr ({recipe.trunk_lr})"
+                    f"train.head_lr ({recipe.head_lr}) or train.backbone_lr ({recipe.backbone_lr})"
                 )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -209,12 +209,12 @@ def _steps(training: Examples, recipe: Train) -> int:
 def _optimizer(
     model: TagModel, frozen: tuple[str, ...], recipe: Train, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW with a rate each for trunk and head, warmed up and then falling as a cosine."""
+    """AdamW with a rate each for backbone and head, warmed up and then falling as a cosine."""
     for stage in frozen:
         getattr(model, stage).requires_grad_(False)
-    trunk = [p for s in STAGES[len(frozen) :] for p in getattr(model, s).parameters()]
+    backbone = [p for s in STAGES[len(frozen) :] for p in getattr(model, s).parameters()]
     groups = [
-        {"params": trunk, "lr": recipe.trunk_lr},
+        {"params": backbone, "lr": recipe.backbone_lr},
         {"params": list(model.head.parameters()), "lr": recipe.head_lr},
     ]
     optimizer = torch.optim.AdamW(

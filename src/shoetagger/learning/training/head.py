@@ -1,4 +1,4 @@
-"""Fit a head on what a trunk shows: a logistic regression a tag."""
+"""Fit a head on what a backbone shows: a logistic regression a tag."""
 
 from __future__ import annotations
 
