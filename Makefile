@@ -13,6 +13,8 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 # Threads that wait must not spin on cores that others need (see airflow_environment).
 export OMP_WAIT_POLICY ?= PASSIVE
+# Or each process would compile the code it imports once more.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Half of a test's time is waiting for servers. A file's tests share what they set up once.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile
@@ -84,5 +86,7 @@ $(STAMP): requirements.lock pyproject.toml
 	fi; \
 	echo "installing the locked packages into $(VENV) (some minutes and 6 GB the first time)"; \
 	"$$uv" pip install --python $(PYTHON) --require-hashes -r requirements.lock; \
-	"$$uv" pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --editable .
+	"$$uv" pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --editable .; \
+	echo "compiling them to byte code: a process that imports torch starts three times as fast"; \
+	$(PYTHON) -m compileall -qq -j 0 $(VENV)/lib || true # some are for other Pythons
 	@touch $@
