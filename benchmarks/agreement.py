@@ -14,7 +14,7 @@ import typer
 from shoetagger.config import params
 from shoetagger.images.decode import Limits, open_picture
 from shoetagger.images.views import Transform, tagging_view
-from shoetagger.inference.decision import decide
+from shoetagger.inference.decision import predict
 from shoetagger.inference.engine import Engine
 from shoetagger.ingest.batches import batched
 
@@ -66,7 +66,7 @@ def _tell(what: str, paths: list[Path], asked: Engine, one: Scores, other: Score
     worst = 0.0
     for bundle in asked.bundles:
         a, b = one[bundle.digest], other[bundle.digest]
-        decided = [decide(scores, bundle.thresholds) for scores in (a, b)]
+        decided = [predict(scores, bundle.thresholds) for scores in (a, b)]
         changed = decided[0] != decided[1]
         differs |= changed.any(axis=1)
         tags += int(changed.sum())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from shoetagger.images.views import Transform
 from shoetagger.inference.bundle import BUNDLE_FILE, Bundle, save_bundle
-from shoetagger.network.backbone import STAGES, TagModel, frozen_stages
+from shoetagger.network.backbone import LAYERS, TagModel, frozen_layers
 from shoetagger.network.digests import prefix_digests
 from shoetagger.network.weights import WEIGHTS_FILE, build, save_weights
 
@@ -42,8 +42,8 @@ def make_bundles(
         torch.manual_seed(number)
         model = TagModel(ARCH, TAGS[number % len(TAGS)], pooled[number % len(pooled)])
         model.load_state_dict(backbone, strict=False)
-        for stage in set(STAGES) - set(frozen_stages(freeze)):
-            for weights in getattr(model, stage).parameters():
+        for layer in set(LAYERS) - set(frozen_layers(freeze)):
+            for weights in getattr(model, layer).parameters():
                 weights.data += 0.01 * weights.std() * torch.randn_like(weights)
         folders.append(_write(folder / group, group, model, transform))
     return folders

@@ -59,7 +59,7 @@ def tag_inbox(settings: Settings, run: TaggingRun, clock: Clock) -> None:
     with ExitStack() as stack:
         stack.enter_context(clock.of_function(moves, "bundle_directory", "start"))
         stack.enter_context(clock.of_function(Engine, "__init__", "start"))
-        stack.enter_context(clock.of_function(Engine, "answer", "model"))
+        stack.enter_context(clock.of_function(Engine, "predict", "model"))
         stack.enter_context(clock.of_function(Store, "record", "write"))
         find_arrivals(settings, run)
         counts = tag_shard(settings, run, 0, 1)

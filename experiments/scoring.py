@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from shoetagger.inference.decision import UNCALIBRATED, decide
+from shoetagger.inference.decision import UNCALIBRATED, predict
 from shoetagger.learning.evaluation.calibration import calibrate
 from shoetagger.learning.evaluation.metrics import (
     NOT_MEASURABLE,
@@ -151,7 +151,7 @@ def _decide(judge: Judge, one: Scored, scores: np.ndarray, truth: np.ndarray) ->
             if judge.shrink is not None:
                 known = np.ix_(others, columns)
                 limits = list(calibrate(one.scores[known], truth[known], judge.shrink)[0])
-            said[np.ix_(here, columns)] = decide(scores[np.ix_(here, columns)], limits)
+            said[np.ix_(here, columns)] = predict(scores[np.ix_(here, columns)], limits)
     return said[one.judged]
 
 

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 
 @contextmanager
-def replacing(path: Path, folder: Path | None = None) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, folder: Path | None = None) -> Iterator[BinaryIO]:
     """Open a new file that takes the place of `path` when the block ends without an error.
 
     Until then, and after an error, `path` is what it was and nothing is left beside it. Only a

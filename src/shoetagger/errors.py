@@ -7,5 +7,5 @@ class ShoetaggerError(Exception):
     """What went wrong, where, and what to do next, in words for the person at the keyboard."""
 
 
-class PassingError(ShoetaggerError):
+class TransientError(ShoetaggerError):
     """A fault that may pass by itself, such as a database that restarts: worth another try."""

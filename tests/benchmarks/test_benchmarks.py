@@ -12,7 +12,7 @@ from benchmarks.bundles import make_bundles
 from shoetagger.demo import sample
 from shoetagger.images.views import Transform
 from shoetagger.inference.bundle import load_bundle
-from shoetagger.network.backbone import STAGES
+from shoetagger.network.backbone import LAYERS
 from shoetagger.tagging import run
 
 ROOT = Path(__file__).parents[2]
@@ -56,8 +56,8 @@ def test_bundles_share_just_what_is_frozen(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "no weights"))
     folders = make_bundles(tmp_path, 3, freeze, [("layer4",)], Transform(size=32))
     prefixes = [load_bundle(folder).prefixes for folder in folders]
-    alike = [stage for stage in STAGES if len({p[stage] for p in prefixes}) == 1]
-    assert alike == list(STAGES[:shared])
+    alike = [layer for layer in LAYERS if len({p[layer] for p in prefixes}) == 1]
+    assert alike == list(LAYERS[:shared])
 
 
 def test_finding_work_finds_just_what_is_new_among_many_known(

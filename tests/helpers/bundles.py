@@ -8,7 +8,7 @@ import torch
 
 from shoetagger.images.views import Transform
 from shoetagger.inference.bundle import BUNDLE_FILE, Bundle, save_bundle
-from shoetagger.network.backbone import STAGES, TagModel
+from shoetagger.network.backbone import LAYERS, TagModel
 from shoetagger.network.digests import prefix_digests
 from shoetagger.network.weights import WEIGHTS_FILE, save_weights
 
@@ -29,8 +29,8 @@ def random_model(
     model = TagModel("resnet18", tags, pooled)
     torch.manual_seed(backbone_seed)
     backbone = TagModel("resnet18", tags, pooled)
-    for stage in STAGES[: STAGES.index(shared) + 1]:
-        getattr(model, stage).load_state_dict(getattr(backbone, stage).state_dict())
+    for layer in LAYERS[: LAYERS.index(shared) + 1]:
+        getattr(model, layer).load_state_dict(getattr(backbone, layer).state_dict())
     return model.eval()
 
 

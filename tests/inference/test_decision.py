@@ -7,24 +7,24 @@ import pytest
 from sklearn.metrics import f1_score
 
 from shoetagger.errors import ShoetaggerError
-from shoetagger.inference.decision import decide, names
+from shoetagger.inference.decision import predict, tags_of
 from shoetagger.learning.evaluation.calibration import calibrate
 
 
 def test_tags_that_pass_are_answered_and_else_the_best_one() -> None:
     scores = np.array([[0.9, 0.6, 0.1], [0.2, 0.4, 0.1], [0.29, 0.4, 0.0]])
-    decisions = decide(scores, (0.5, 0.5, 0.5))
-    assert names(decisions, ("a", "b", "c")) == [("a", "b"), ("b",), ("b",)]
+    decisions = predict(scores, (0.5, 0.5, 0.5))
+    assert tags_of(decisions, ("a", "b", "c")) == [("a", "b"), ("b",), ("b",)]
     # 0.29 of 0.3 is nearer than 0.4 of 0.5
-    assert names(decide(scores[2:], (0.3, 0.5, 0.5)), ("a", "b", "c")) == [("a",)]
+    assert tags_of(predict(scores[2:], (0.3, 0.5, 0.5)), ("a", "b", "c")) == [("a",)]
 
 
 def test_a_group_of_one_tag_may_say_no() -> None:
-    assert decide(np.array([[0.4], [0.6]]), (0.5,)).tolist() == [[0], [1]]
+    assert predict(np.array([[0.4], [0.6]]), (0.5,)).tolist() == [[0], [1]]
 
 
 def test_a_score_that_equals_its_threshold_passes() -> None:
-    assert decide(np.array([[0.5, 0.9]]), (0.5, 0.5)).tolist() == [[1, 1]]
+    assert predict(np.array([[0.5, 0.9]]), (0.5, 0.5)).tolist() == [[1, 1]]
 
 
 def drawn(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,9 +14,9 @@ from helpers.bundles import TRANSFORM, write_bundle
 
 from shoetagger.images.views import Transform
 from shoetagger.inference.bundle import load_bundle, load_model
-from shoetagger.inference.decision import decide, names
+from shoetagger.inference.decision import predict, tags_of
 from shoetagger.inference.engine import Engine, batch_that_fits, for_inference
-from shoetagger.network.backbone import STAGES, begin
+from shoetagger.network.backbone import LAYERS, begin
 
 MIXES = {
     "all alike": [("layer4", 1), ("layer4", 1), ("layer4", 1)],
@@ -53,11 +53,11 @@ def bundles(tmp_path: Path, mix: list[tuple[str, int]]) -> list[Path]:
 
 @contextmanager
 def stage_calls(engine: Engine) -> Iterator[list[str]]:
-    """Record the digest of every stage that the engine runs."""
+    """Record the digest of every layer that the engine runs."""
     calls: list[str] = []
     hooks = [
-        stage.register_forward_hook(lambda *_, d=digest: calls.append(d))
-        for digest, stage in engine._stages.items()
+        layer.register_forward_hook(lambda *_, d=digest: calls.append(d))
+        for digest, layer in engine._layers.items()
     ]
     yield calls
     for hook in hooks:
@@ -90,14 +90,14 @@ def test_a_shared_stage_runs_once(tmp_path: Path, mix: str, runs: int) -> None:
     engine = Engine(bundles(tmp_path, MIXES[mix]), "cpu")
     with stage_calls(engine) as calls:
         engine.score({TRANSFORM: pictures(1)})  # of more, each core takes some
-    distinct = {b.prefixes[s] for b in engine.bundles for s in STAGES}
+    distinct = {b.prefixes[s] for b in engine.bundles for s in LAYERS}
     assert sorted(calls) == sorted(distinct)
     assert len(calls) == runs
 
 
 def test_the_engine_keeps_one_copy_of_what_is_shared(tmp_path: Path) -> None:
     engine = Engine(bundles(tmp_path, MIXES["all alike"]), "cpu")
-    assert len(engine._stages) == len(STAGES)
+    assert len(engine._layers) == len(LAYERS)
 
 
 def test_only_the_bundles_asked_for_are_run(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_only_the_bundles_asked_for_are_run(tmp_path: Path) -> None:
     wanted = engine.bundles[1].digest
     with stage_calls(engine) as calls:
         assert set(engine.score({TRANSFORM: pictures(1)}, only=[wanted])) == {wanted}
-    assert len(calls) == len(STAGES)
+    assert len(calls) == len(LAYERS)
 
 
 def test_what_several_cores_score_comes_back_in_order(tmp_path: Path) -> None:
@@ -145,8 +145,8 @@ def test_answers_follow_the_decision_rule(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path, thresholds=(0.4, 0.5, 0.6))
     engine = Engine([tmp_path], "cpu")
     views = {TRANSFORM: pictures(6)}
-    answers = engine.answer(views)[bundle.digest]
-    decided = names(decide(engine.score(views)[bundle.digest], bundle.thresholds), bundle.tags)
+    answers = engine.predict(views)[bundle.digest]
+    decided = tags_of(predict(engine.score(views)[bundle.digest], bundle.thresholds), bundle.tags)
     assert [answer.tags for answer in answers] == decided
     assert all(answer.tags for answer in answers)
     assert all(0 <= score <= 1 for answer in answers for score in answer.scores)
@@ -158,8 +158,8 @@ def test_folded_batch_norms_and_bfloat16_change_scores_by_little(tmp_path: Path)
     model, x = load_model(tmp_path, bundle), torch.randn(4, 3, 32, 32)
     with torch.inference_mode():
         plain = model.layer2(model.layer1(model.stem(x)))
-        for stage in (model.stem, model.layer1, model.layer2):
-            for_inference(stage)
+        for layer in (model.stem, model.layer1, model.layer2):
+            for_inference(layer)
         folded = model.layer2(model.layer1(model.stem(x)))
     torch.testing.assert_close(folded, plain, rtol=1e-4, atol=1e-4)
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.layer1.modules())

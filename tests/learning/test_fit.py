@@ -1,4 +1,4 @@
-"""The loop learns, repeats itself, leaves frozen stages alone and stops where a loss explodes."""
+"""The loop learns, repeats itself, leaves frozen layers alone and stops where a loss explodes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from shoetagger.learning.training.fit import (
 )
 from shoetagger.learning.training.head import ROUNDS
 from shoetagger.learning.training.pictures import Pictures
-from shoetagger.network.backbone import STAGES, TagModel, frozen_stages
+from shoetagger.network.backbone import LAYERS, TagModel, frozen_layers
 from shoetagger.network.digests import prefix_digests
 
 CPU = torch.device("cpu")
@@ -126,12 +126,12 @@ def test_the_same_seed_gives_the_same_weights(pictures: Pictures, pretrained: bo
 
 
 @pytest.mark.parametrize("freeze", ["stem", "layer3", "layer4"])
-def test_frozen_stages_stay_as_they_were_and_shareable(pictures: Pictures, freeze: str) -> None:
+def test_frozen_layers_stay_as_they_were_and_shareable(pictures: Pictures, freeze: str) -> None:
     recipe = replace(PRETRAINED, freeze=freeze)  # type: ignore[arg-type]
     before = prefix_digests(new_model(), pictures.transform)
     after = prefix_digests(train(pictures, recipe)[0], pictures.transform)
-    frozen = frozen_stages(freeze)
-    assert [s for s in STAGES if before[s] == after[s]] == list(frozen)
+    frozen = frozen_layers(freeze)
+    assert [s for s in LAYERS if before[s] == after[s]] == list(frozen)
 
 
 def test_averaged_weights_are_kept_when_asked_for(pictures: Pictures) -> None:
@@ -190,7 +190,7 @@ def test_cached_states_equal_live_ones(pictures: Pictures, tmp_path: Path, freez
     model, rows = new_model().eval(), np.array([5, 0, 7])
     cached = open_source(tmp_path, model, pictures, IDS, freeze, CPU)
     assert isinstance(cached, Cached)
-    rest = STAGES[len(frozen_stages(freeze)) :]
+    rest = LAYERS[len(frozen_layers(freeze)) :]
     with torch.no_grad():
         from_files = model.finish(model.run(cached.plain(rows), rest))
         afresh = model.finish(model.run(Live(model, pictures, freeze, 3, CPU).plain(rows), rest))

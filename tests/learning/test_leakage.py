@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from shoetagger.config import params as parameters
-from shoetagger.inference.decision import decide
+from shoetagger.inference.decision import predict
 from shoetagger.learning.evaluation.calibration import calibrate
 from shoetagger.learning.training.features import Examples
 from shoetagger.learning.training.fit import Epoch, TrainError
@@ -107,20 +107,20 @@ def test_a_fold_that_leaves_one_picture_is_refused_with_what_to_do(table: pd.Dat
 
 
 def test_a_fold_is_decided_by_thresholds_of_the_others(table: pd.DataFrame) -> None:
-    lesson = group.open_lesson(
+    data = group.open_group_data(
         parameters.load(Path("params.yaml")), "style", SPLIT, IMAGES, STATES, torch.device("cpu")
     )
     training = table[table["side"] == "train"].reset_index(drop=True)
     half = np.arange(len(training)) % 4 // 2  # two folds, with boots and heels in both
     found = training[["image_name"]].assign(fold=half)
-    for tag in lesson.tags:  # each fold can be told apart, at a level of its own
+    for tag in data.tags:  # each fold can be told apart, at a level of its own
         found[tag] = np.where(half == 0, 0.6, 0.1) + 0.2 * training[tag]
         found[f"true_{tag}"] = training[tag]
-    judged = evaluate._judge_out_of_fold(lesson, found)
+    judged = evaluate._judge_out_of_fold(data, found)
     assert judged is not None
     # By what the other fold shows, everything in the first passes; its own thresholds know better.
     assert judged.decisions[half == 0].all()
     own, _ = calibrate(judged.scores[half == 0], judged.truth[half == 0], 0.001)
-    np.testing.assert_array_equal(decide(judged.scores[half == 0], own), judged.truth[half == 0])
-    names = lesson.table["image_name"].iloc[judged.rows]
+    np.testing.assert_array_equal(predict(judged.scores[half == 0], own), judged.truth[half == 0])
+    names = data.table["image_name"].iloc[judged.rows]
     assert list(names) == list(training["image_name"])

@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as F
 
 from shoetagger.images.views import Transform
 from shoetagger.inference.bundle import load_bundle, load_model
-from shoetagger.network.backbone import STAGES, ModelError, State, TagModel, normalise
+from shoetagger.network.backbone import LAYERS, ModelError, State, TagModel, normalise
 from shoetagger.network.devices import pick_device
 from shoetagger.network.digests import prefix_digests
 from shoetagger.network.pooling import BINS
@@ -42,7 +42,7 @@ def test_a_prefix_digest_changes_from_the_first_differing_stage_on() -> None:
     one = random_model(3, backbone_seed=1, head_seed=1, shared="layer2")
     other = random_model(5, backbone_seed=1, head_seed=2, shared="layer2")
     mine, theirs = prefix_digests(one, TRANSFORM), prefix_digests(other, TRANSFORM)
-    same = [stage for stage in STAGES if mine[stage] == theirs[stage]]
+    same = [layer for layer in LAYERS if mine[layer] == theirs[layer]]
     assert same == ["stem", "layer1", "layer2"]
 
 

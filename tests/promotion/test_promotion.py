@@ -25,7 +25,7 @@ from shoetagger.config import params as parameters
 from shoetagger.config.settings import Settings
 from shoetagger.images.views import tagging_view
 from shoetagger.inference.bundle import Bundle
-from shoetagger.inference.decision import decide
+from shoetagger.inference.decision import predict
 from shoetagger.inference.engine import Engine
 from shoetagger.learning.dataset.split import side
 from shoetagger.learning.dataset.tables import read_split, write_split
@@ -148,7 +148,7 @@ def label_as_said_by(settings: Settings, plan: Plan, seed: int) -> Bundle:
     bundle = write_bundle(
         directory, "color", TAGS, head_seed=seed, thresholds=tuple(map(float, middle))
     )
-    table = pd.DataFrame(decide(scores, bundle.thresholds), columns=list(TAGS))
+    table = pd.DataFrame(predict(scores, bundle.thresholds), columns=list(TAGS))
     table.insert(0, "image_name", [f.name for f in files])
     table.insert(1, "image_id", [held_out_id(settings, f.name) for f in files])
     table.insert(2, "side", "validation")
@@ -294,9 +294,9 @@ def test_the_report_tells_of_validation_rare_tags_and_arrivals(
     scored_out_of_fold(settings, plan, right=True)
     version = register(settings, plan, "color").version
     asked: list[str] = []
-    answer = Engine.answer
+    answer = Engine.predict
     monkeypatch.setattr(
-        Engine, "answer",
+        Engine, "predict",
         lambda self, *a: (asked.extend(b.digest for b in self.bundles), answer(self, *a))[1],
     )  # fmt: skip
     comparison = compare(settings, plan, "color", challenger.digest)
@@ -350,7 +350,7 @@ def said_by(settings: Settings, bundle: Bundle) -> dict[str, set[str]]:
         if path.read_bytes().startswith(b"\x89PNG"):
             picture = Image.open(path).convert("RGB")
             views = {t: tagging_view(picture, t)[None] for t in engine.transforms}
-            (answer,) = engine.answer(views)[bundle.digest]
+            (answer,) = engine.predict(views)[bundle.digest]
             found[file_sha256(path)] = set(answer.tags)
     return found
 

@@ -225,9 +225,9 @@ def test_a_group_of_one_tag_and_pictures_of_30_pixels_train(
 
 
 @pytest.fixture
-def lesson(project: Path, tmp_path: Path) -> Path:
+def workspace(project: Path, tmp_path: Path) -> Path:
     """A folder in which a group can be trained, for longer than anybody waits."""
-    folder = tmp_path / "lesson"
+    folder = tmp_path / "workspace"
     folder.mkdir()
     (folder / "data").symlink_to(project / "data")
     document = yaml.safe_load((project / "params.yaml").read_text())
@@ -248,24 +248,24 @@ TRAIN = [
 ]  # fmt: skip
 
 
-def places(lesson: Path, home: Path) -> dict[str, str]:
+def places(workspace: Path, home: Path) -> dict[str, str]:
     return os.environ | {
-        "PYTHONPATH": str(lesson / "src"),
+        "PYTHONPATH": str(workspace / "src"),
         "SHOETAGGER_HOME": str(home),
-        "SHOETAGGER_REPO": str(lesson),
+        "SHOETAGGER_REPO": str(workspace),
         "OMP_NUM_THREADS": "1",
     }
 
 
 @pytest.mark.slow
 def test_ctrl_c_ends_training_as_killed_and_leaves_no_half_written_file(
-    lesson: Path, tmp_path: Path
+    workspace: Path, tmp_path: Path
 ) -> None:
     from mlflow import MlflowClient
 
     home = tmp_path / "state"
     with subprocess.Popen(
-        TRAIN, cwd=lesson, env=places(lesson, home), stderr=subprocess.PIPE, text=True
+        TRAIN, cwd=workspace, env=places(workspace, home), stderr=subprocess.PIPE, text=True
     ) as training:
         give_up = time.monotonic() + 300
         while not _losses(home) and training.poll() is None and time.monotonic() < give_up:
@@ -273,8 +273,8 @@ def test_ctrl_c_ends_training_as_killed_and_leaves_no_half_written_file(
         training.send_signal(signal.SIGINT)
         said = training.communicate(timeout=120)[1]
     assert training.returncode not in (0, -signal.SIGKILL), said
-    assert not (lesson / "models").exists()
-    assert not (lesson / "history.csv").exists()
+    assert not (workspace / "models").exists()
+    assert not (workspace / "history.csv").exists()
 
     sync(f"sqlite:///{home}/mlflow/mlflow.db", home / "outbox", home / "mlflow" / "artifacts")
     client = MlflowClient(f"sqlite:///{home}/mlflow/mlflow.db")
@@ -293,22 +293,28 @@ def _losses(home: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_training_goes_on_while_mlflow_is_down_and_sync_sends_its_run_later(
-    lesson: Path, tmp_path: Path
+    workspace: Path, tmp_path: Path
 ) -> None:
     from mlflow import MlflowClient
 
-    document = yaml.safe_load((lesson / "params.yaml").read_text())
+    document = yaml.safe_load((workspace / "params.yaml").read_text())
     document["train"]["epochs"] = 2
-    (lesson / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    (workspace / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     home = tmp_path / "state"
-    environment = places(lesson, home) | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    environment = places(workspace, home) | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
     done = subprocess.run(
-        TRAIN, cwd=lesson, env=environment, capture_output=True, text=True, check=False, timeout=600
+        TRAIN,
+        cwd=workspace,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     warnings = [line for line in done.stderr.splitlines() if "MLflow" in line]
     assert len(warnings) == 1, done.stderr
-    assert (lesson / "models" / "color" / "weights.safetensors").exists()
+    assert (workspace / "models" / "color" / "weights.safetensors").exists()
 
     database = f"sqlite:///{tmp_path}/later.db"
     for sent in (1, 0):

@@ -41,14 +41,14 @@ def settings(tmp_path: Path) -> Settings:
 def counted_batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, set[str]]]]:
     """Record (pictures, digests asked) of every call of the engine."""
     calls: list[tuple[int, set[str]]] = []
-    original = Engine.answer
+    original = Engine.predict
 
     def counting(self, views, only=None):  # type: ignore[no-untyped-def]
         calls.append((len(next(iter(views.values()))), set(only or ())))
         return original(self, views, only)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Engine, "answer", counting)
+        patch.setattr(Engine, "predict", counting)
         yield calls
 
 

@@ -438,8 +438,8 @@ def stranger(shelf: Path, first: Path, second: Path) -> Iterator[dict[str, str]]
     register(registry, first)
     sources = served_sources()
     sources["inference/decision.py"] += (
-        b"\n_names = names\n\ndef names(decisions, tags):"
-        b"\n    return [tuple(t.upper() for t in row) for row in _names(decisions, tags)]\n"
+        b"\n_tags_of = tags_of\n\ndef tags_of(predicted, tags):"
+        b"\n    return [tuple(t.upper() for t in row) for row in _tags_of(predicted, tags)]\n"
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packaging, "served_sources", lambda: sources)
@@ -523,7 +523,7 @@ def engine_scores(directory: Path) -> np.ndarray:
     views = [
         tagging_view(open_picture(data, LIMITS, longest=transform.size), transform) for data in GOOD
     ]
-    (answer,) = engine.answer({transform: np.stack(views)}).values()
+    (answer,) = engine.predict({transform: np.stack(views)}).values()
     return np.array([row.scores for row in answer])
 
 

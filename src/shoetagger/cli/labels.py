@@ -41,7 +41,7 @@ def audit(
     out: Annotated[Path, typer.Argument(help="Folder to write to.")] = Path("audit"),
 ) -> None:
     """List the cells of the label sheet to look at again, as a table and a page of pictures."""
-    from ..atomic import replacing
+    from ..atomic import atomic_write
     from ..learning.audit import findings as auditing
     from ..learning.audit.page import audit_page, audit_sections
     from ..publishing.pages import style
@@ -62,7 +62,7 @@ def audit(
         "audit.html": audit_page(sections, thumbnails).encode(),
         "style.css": style(options.groups).encode(),
     }.items():
-        with replacing(out / name) as file:
+        with atomic_write(out / name) as file:
             file.write(content)
     kinds = Counter(finding.kind for finding in found)
     typer.echo(", ".join(f"{kind} {count}" for kind, count in kinds.items()) or "no findings")

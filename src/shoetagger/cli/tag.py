@@ -21,7 +21,7 @@ from ..errors import ShoetaggerError
 from ..store.store import Store
 
 if TYPE_CHECKING:
-    from ..inference.engine import Answer, Engine
+    from ..inference.engine import Engine, Prediction
     from ..ingest.pool import Decoded
 
 
@@ -110,7 +110,7 @@ class _Line:
     path: str
     image_id: str | None
     rejected: str | None
-    answers: dict[str, Answer]  # by group
+    answers: dict[str, Prediction]  # by group
     scores: dict[str, float]  # by tag
     versions: dict[str, str]
 
@@ -126,17 +126,17 @@ class _Line:
         }
 
 
-def _answers(engine: Engine, batch: list[Decoded]) -> dict[str, list[Answer]]:
+def _answers(engine: Engine, batch: list[Decoded]) -> dict[str, list[Prediction]]:
     from ..ingest.batches import stack_views
 
     good = [decoded for decoded in batch if decoded.views is not None]
-    return engine.answer(stack_views(engine, good)) if good else {}
+    return engine.predict(stack_views(engine, good)) if good else {}
 
 
 def _lines(
     engine: Engine,
     batch: list[Decoded],
-    answers: dict[str, list[Answer]],
+    answers: dict[str, list[Prediction]],
     names: list[str],
     versions: dict[str, str],
 ) -> Iterator[_Line]:

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 import torchvision
 
-from ..atomic import replacing
+from ..atomic import atomic_write
 from ..errors import ShoetaggerError
 from ..images.views import Transform
-from ..network.backbone import POOLED, STAGES, ModelError, TagModel
+from ..network.backbone import LAYERS, POOLED, ModelError, TagModel
 from ..network.digests import canonical, file_sha256
 from ..network.weights import WEIGHTS_FILE, load_weights
 
@@ -35,7 +35,7 @@ class Bundle:
     transform: Transform
     thresholds: tuple[float, ...]
     support: tuple[int, ...]  # positives that each threshold was calibrated on
-    prefixes: Mapping[str, str]  # stage -> digest
+    prefixes: Mapping[str, str]  # layer -> digest
     pretrained: str | None  # digest of the pretrained backbone
     weights_sha256: str
 
@@ -51,7 +51,7 @@ class Bundle:
 
 def save_bundle(bundle: Bundle, path: Path) -> None:
     """Write bundle.json, beside and renamed."""
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(json.dumps(bundle.as_dict(), indent=1, sort_keys=True).encode() + b"\n")
 
 
@@ -87,7 +87,7 @@ def _parse_bundle(document: Any) -> Bundle:
         raise ValueError("tags, thresholds and support must be lists of one length")
     if not all(0.0 < t <= 1.0 for t in thresholds):
         raise ValueError("thresholds must lie above 0 and up to 1")
-    if set(document["prefixes"]) != set(STAGES) or not pooled or not set(pooled) <= set(POOLED):
+    if set(document["prefixes"]) != set(LAYERS) or not pooled or not set(pooled) <= set(POOLED):
         raise ValueError(f"pooled must be among {', '.join(POOLED)}")
     if not torchvision.models.list_models(include=document["arch"]):
         raise ValueError(f"unknown architecture {document['arch']!r}")

@@ -9,7 +9,7 @@ import numpy as np
 UNCALIBRATED = 0.5
 
 
-def decide(scores: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+def predict(scores: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
     """Return 0/1 decisions (B, tags) uint8: the tags that pass; where none does, the best one.
 
     The rule is the article's. A group of one tag has no other to prefer: there, none may pass.
@@ -24,6 +24,6 @@ def decide(scores: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
     return passed.astype(np.uint8)
 
 
-def names(decisions: np.ndarray, tags: Sequence[str]) -> list[tuple[str, ...]]:
+def tags_of(decisions: np.ndarray, tags: Sequence[str]) -> list[tuple[str, ...]]:
     """Return for each row of decisions (B, tags) the tags that are on, in the group's order."""
     return [tuple(t for t, on in zip(tags, row, strict=True) if on) for row in decisions]

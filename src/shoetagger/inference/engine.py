@@ -19,16 +19,16 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..images.views import Transform
-from ..network.backbone import STAGES, State, TagModel, advance, begin
+from ..network.backbone import LAYERS, State, TagModel, advance, begin
 from ..network.devices import pick_device, pick_dtype
 from .bundle import Bundle, load_bundle, load_model
-from .decision import decide, names
+from .decision import predict, tags_of
 
 _LARGEST_BATCH = 1024
 _AT_ONCE_A_CORE = 16  # fewer, and weights are fetched too often; more, and maps leave the cache
 
 
-class Answer(NamedTuple):
+class Prediction(NamedTuple):
     """What one bundle says of one picture."""
 
     scores: tuple[float, ...]  # 0..1, one a tag, in the bundle's order
@@ -70,9 +70,9 @@ class Engine:
         self.device = pick_device(device)
         self.dtype = torch.float32 if precision == "float32" else pick_dtype(self.device)
         self.bundles = tuple(load_bundle(directory) for directory in directories)
-        self._stages: dict[str, nn.Module] = {}
+        self._layers: dict[str, nn.Module] = {}
         heads = [self._load(d, b) for d, b in zip(directories, self.bundles, strict=True)]
-        # Sorted by the digests from the first stage on: what is shared stands side by side.
+        # Sorted by the digests from the first layer on: what is shared stands side by side.
         heads.sort(key=_what_is_seen)
         self._heads = [_together(list(alike)) for _, alike in groupby(heads, _what_is_seen)]
         self.transforms = tuple(dict.fromkeys(b.transform for b in self.bundles))
@@ -81,11 +81,11 @@ class Engine:
 
     def _load(self, directory: Path, bundle: Bundle) -> _Heads:
         model = load_model(directory, bundle)
-        for name in STAGES:
+        for name in LAYERS:
             digest = bundle.prefixes[name]
-            if digest not in self._stages:
-                stage = for_inference(getattr(model, name)).to(self.device, self.dtype)
-                self._stages[digest] = stage.to(memory_format=torch.channels_last)
+            if digest not in self._layers:
+                layer = for_inference(getattr(model, name)).to(self.device, self.dtype)
+                self._layers[digest] = layer.to(memory_format=torch.channels_last)
         return _folded(bundle, model, self.device)
 
     def score(
@@ -131,27 +131,27 @@ class Engine:
                 continue
             pooled = {name for h in heads for name in h.bundles[0].pooled}
             state = begin(_onto(self.device, pictures), transform, pooled, self.dtype)
-            self._descend(heads, STAGES, state, scores)
+            self._descend(heads, LAYERS, state, scores)
         return scores
 
     def _descend(
         self,
         heads: Sequence[_Heads],
-        stages: Sequence[str],
+        layers: Sequence[str],
         state: State,
         scores: dict[str, np.ndarray],
     ) -> None:
-        """Run the next stage once for all heads below it, then what follows for each."""
-        if not stages:
+        """Run the next layer once for all heads below it, then what follows for each."""
+        if not layers:
             for alike in heads:
                 scores |= alike.scores(state)
             return
-        stage = stages[0]
-        for digest, sharing in groupby(heads, key=lambda h: h.bundles[0].prefixes[stage]):
+        layer = layers[0]
+        for digest, sharing in groupby(heads, key=lambda h: h.bundles[0].prefixes[layer]):
             below = list(sharing)
             pooled = {name for h in below for name in h.bundles[0].pooled}
-            after = advance(self._stages[digest], stage, state, pooled)
-            self._descend(below, stages[1:], after, scores)
+            after = advance(self._layers[digest], layer, state, pooled)
+            self._descend(below, layers[1:], after, scores)
 
     def batch_size(self, least: int) -> int:
         """Return how many pictures to ask at once: `least`, or what a GPU has room for."""
@@ -165,9 +165,9 @@ class Engine:
         free, _ = torch.cuda.mem_get_info(self.device)
         return batch_that_fits(free, taken / least, least)
 
-    def answer(
+    def predict(
         self, views: Mapping[Transform, np.ndarray], only: Collection[str] | None = None
-    ) -> dict[str, list[Answer]]:
+    ) -> dict[str, list[Prediction]]:
         """Return for each bundle digest what it says of each picture, in order; see `score`."""
         scores = self.score(views, only)
         answers = {}
@@ -175,9 +175,11 @@ class Engine:
             if bundle.digest not in scores:
                 continue
             mine = scores[bundle.digest]
-            tags = names(decide(mine, bundle.thresholds), bundle.tags)
+            tags = tags_of(predict(mine, bundle.thresholds), bundle.tags)
             rows = mine.astype(np.float64).round(4).tolist()
-            answers[bundle.digest] = [Answer(tuple(r), t) for r, t in zip(rows, tags, strict=True)]
+            answers[bundle.digest] = [
+                Prediction(tuple(r), t) for r, t in zip(rows, tags, strict=True)
+            ]
         return answers
 
 
@@ -206,7 +208,7 @@ def _folded(bundle: Bundle, model: TagModel, device: torch.device) -> _Heads:
 
 def _what_is_seen(heads: _Heads) -> tuple[list[str], tuple[str, ...]]:
     bundle = heads.bundles[0]
-    return [bundle.prefixes[stage] for stage in STAGES], bundle.pooled
+    return [bundle.prefixes[layer] for layer in LAYERS], bundle.pooled
 
 
 def _together(heads: Sequence[_Heads]) -> _Heads:
@@ -235,13 +237,13 @@ def _onto(device: torch.device, pictures: np.ndarray) -> Tensor:
     return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
 
 
-def for_inference(stage: nn.Module) -> nn.Module:
-    """Fold each batch normalisation of a stage into the convolution before it, in place."""
-    for block in list(stage.modules()):
+def for_inference(layer: nn.Module) -> nn.Module:
+    """Fold each batch normalisation of a layer into the convolution before it, in place."""
+    for block in list(layer.modules()):
         children = list(block.named_children())
         convolutions = [(name, m) for name, m in children if isinstance(m, nn.Conv2d)]
         norms = [(name, m) for name, m in children if isinstance(m, nn.BatchNorm2d)]
         for (name, convolution), (after, norm) in zip(convolutions, norms, strict=True):
             setattr(block, name, fuse_conv_bn_eval(convolution, norm))
             setattr(block, after, nn.Identity())
-    return stage
+    return layer

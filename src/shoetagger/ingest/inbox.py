@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from ..errors import PassingError, ShoetaggerError
+from ..errors import ShoetaggerError, TransientError
 
 _SCHEME = "file://"
 
@@ -40,7 +40,7 @@ _PLACE_IS_ILL = frozenset(
 )
 
 
-class InboxError(PassingError):
+class InboxError(TransientError):
     """The inbox as a whole cannot be listed, or a locator is none."""
 
 

@@ -14,12 +14,12 @@ from ..errors import ShoetaggerError
 from ..images.views import Transform
 from .pooling import BINS, channel_moments, color_histogram
 
-STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
+LAYERS = ("stem", "layer1", "layer2", "layer3", "layer4")
 HISTOGRAM = "histogram"
 _CONTRAST = "_contrast"
 
-# What a head can see: colours, each stage as a whole, what stands out from its border.
-POOLED = (HISTOGRAM, *STAGES, *(stage + _CONTRAST for stage in STAGES))
+# What a head can see: colours, each layer as a whole, what stands out from its border.
+POOLED = (HISTOGRAM, *LAYERS, *(layer + _CONTRAST for layer in LAYERS))
 
 
 class ModelError(ShoetaggerError):
@@ -27,17 +27,17 @@ class ModelError(ShoetaggerError):
 
 
 class State(NamedTuple):
-    """What flows from stage to stage: the activation map and what heads see of earlier ones."""
+    """What flows from layer to layer: the activation map and what heads see of earlier ones."""
 
     map: Tensor  # (B, channels, height, width)
     pooled: Mapping[str, Tensor]  # name among POOLED -> (B, values), where a head asks for it
 
 
 class TagModel(nn.Module):
-    """A ResNet backbone in five stages and a linear head with one logit a tag.
+    """A ResNet backbone in five layers and a linear head with one logit a tag.
 
     The head sees what `pooled` names, side by side: the spatial means and standard deviations of a
-    stage's channels (colours are plain in early stages and gone in late ones, shapes the other way
+    layer's channels (colours are plain in early layers and gone in late ones, shapes the other way
     round); with `_contrast`, those of what stands out from the stage's border, of the shoe rather
     than the ground; and the histogram of the colours of what stands out.
     """
@@ -56,32 +56,32 @@ class TagModel(nn.Module):
         self.layer1, self.layer2 = resnet.layer1, resnet.layer2
         self.layer3, self.layer4 = resnet.layer3, resnet.layer4
         self.widths = tuple(self._width(name) for name in pooled)
-        # Standardised inputs: those of early stages are an order smaller than those of late ones.
+        # Standardised inputs: those of early layers are an order smaller than those of late ones.
         self.norm = nn.BatchNorm1d(sum(self.widths), affine=False)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(sum(self.widths), tags)
 
     def forward(self, state: State) -> Tensor:
         """Return the logits (B, tags) of pictures, as `begin` gives them."""
-        return self.finish(self.run(state, STAGES))
+        return self.finish(self.run(state, LAYERS))
 
-    def run(self, state: State, stages: tuple[str, ...]) -> State:
-        """Run the named stages, in order, on the state that the stage before them left."""
-        for stage in stages:
-            state = advance(getattr(self, stage), stage, state, self.pooled)
+    def run(self, state: State, layers: tuple[str, ...]) -> State:
+        """Run the named layers, in order, on the state that the layer before them left."""
+        for layer in layers:
+            state = advance(getattr(self, layer), layer, state, self.pooled)
         return state
 
     def seen(self, state: State) -> Tensor:
-        """Return what the head sees, (B, sum of `widths`), of the state after the last stage."""
+        """Return what the head sees, (B, sum of `widths`), of the state after the last layer."""
         return torch.cat([state.pooled[name] for name in self.pooled], dim=1)
 
     def finish(self, state: State) -> Tensor:
-        """Return the logits (B, tags) of the state after the last stage."""
+        """Return the logits (B, tags) of the state after the last layer."""
         logits: Tensor = self.head(self.dropout(self.norm(self.seen(state))))
         return logits
 
     def _width(self, pooled: str) -> int:
-        return BINS if pooled == HISTOGRAM else 2 * stage_channels(self, stage_of(pooled))
+        return BINS if pooled == HISTOGRAM else 2 * layer_channels(self, layer_of(pooled))
 
 
 def begin(
@@ -90,47 +90,47 @@ def begin(
     pooled: Collection[str],
     dtype: torch.dtype = torch.float32,
 ) -> State:
-    """Return the state of uint8 pictures (B, S, S, 3) before the first stage of a backbone."""
+    """Return the state of uint8 pictures (B, S, S, 3) before the first layer of a backbone."""
     colors = {HISTOGRAM: color_histogram(views)} if HISTOGRAM in pooled else {}
     return State(normalise(views, transform).to(dtype), colors)
 
 
-def advance(stage: nn.Module, name: str, state: State, pooled: Collection[str]) -> State:
-    """Run one stage of a backbone, and keep what `pooled` names of it."""
-    x = stage(state.map)
+def advance(layer: nn.Module, name: str, state: State, pooled: Collection[str]) -> State:
+    """Run one layer of a backbone, and keep what `pooled` names of it."""
+    x = layer(state.map)
     kept = {
         seen: channel_moments(x, contrast=seen.endswith(_CONTRAST))
         for seen in pooled
-        if stage_of(seen) == name
+        if layer_of(seen) == name
     }
     return State(x, {**state.pooled, **kept})
 
 
-def stage_of(pooled: str) -> str:
-    """Return the stage that a name among POOLED is about."""
+def layer_of(pooled: str) -> str:
+    """Return the layer that a name among POOLED is about."""
     return pooled.removesuffix(_CONTRAST)
 
 
-def is_seen_by(pooled: str, stages: Collection[str]) -> bool:
-    """Return whether a name among POOLED is known once these first stages have run."""
-    return pooled == HISTOGRAM or stage_of(pooled) in stages
+def is_seen_by(pooled: str, layers: Collection[str]) -> bool:
+    """Return whether a name among POOLED is known once these first layers have run."""
+    return pooled == HISTOGRAM or layer_of(pooled) in layers
 
 
-def stage_channels(model: TagModel, stage: str) -> int:
-    """Return how many channels a stage of the backbone gives."""
-    convolutions = [m for m in getattr(model, stage).modules() if isinstance(m, nn.Conv2d)]
+def layer_channels(model: TagModel, layer: str) -> int:
+    """Return how many channels a layer of the backbone gives."""
+    convolutions = [m for m in getattr(model, layer).modules() if isinstance(m, nn.Conv2d)]
     # A block's downsampling convolution comes after its main path and has as many channels.
     return convolutions[-1].out_channels
 
 
-def frozen_stages(freeze: str) -> tuple[str, ...]:
-    """Return the stages that `train.freeze` names: all up to and including it."""
-    return () if freeze == "none" else STAGES[: STAGES.index(freeze) + 1]
+def frozen_layers(freeze: str) -> tuple[str, ...]:
+    """Return the layers that `train.freeze` names: all up to and including it."""
+    return () if freeze == "none" else LAYERS[: LAYERS.index(freeze) + 1]
 
 
-def trained_stages(freeze: str) -> tuple[str, ...]:
-    """Return the stages after the one that `train.freeze` names."""
-    return STAGES[len(frozen_stages(freeze)) :]
+def trained_layers(freeze: str) -> tuple[str, ...]:
+    """Return the layers after the one that `train.freeze` names."""
+    return LAYERS[len(frozen_layers(freeze)) :]
 
 
 def normalise(views: Tensor, transform: Transform) -> Tensor:

@@ -12,20 +12,20 @@ import numpy as np
 from torch import Tensor
 
 from ..images.views import Transform
-from .backbone import STAGES, TagModel
+from .backbone import LAYERS, TagModel
 
 
 def prefix_digests(model: TagModel, transform: Transform) -> dict[str, str]:
-    """Return for each stage a digest of all that its output depends on: transform and weights.
+    """Return for each layer a digest of all that its output depends on: transform and weights.
 
-    Two models whose digest of a stage is equal give equal outputs up to that stage, so that it
+    Two models whose digest of a layer is equal give equal outputs up to that layer, so that it
     needs to run once for both.
     """
     chain = hashlib.sha256(canonical({"transform": transform.as_dict()}))
     digests = {}
-    for stage in STAGES:
-        chain.update(digest_of_tensors(getattr(model, stage).state_dict()).digest())
-        digests[stage] = chain.hexdigest()
+    for layer in LAYERS:
+        chain.update(digest_of_tensors(getattr(model, layer).state_dict()).digest())
+        digests[layer] = chain.hexdigest()
     return digests
 
 

@@ -1,4 +1,4 @@
-"""What a head sees of a picture: its colours, and the channels of the stages of its backbone.
+"""What a head sees of a picture: its colours, and the channels of the layers of its backbone.
 
 Shoes stand before a ground, and the ground has no tags. So a place can count by its contrast: the
 more, the less it resembles the border of the picture.
@@ -47,7 +47,7 @@ def color_histogram(pictures: Tensor) -> Tensor:
 
 
 def _in_full(device: torch.device) -> torch.autocast:
-    """Compute in float32, also where the stages around it run in half precision."""
+    """Compute in float32, also where the layers around it run in half precision."""
     return torch.autocast(device.type, enabled=False)
 
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ..atomic import replacing
+from ..atomic import atomic_write
 from .backbone import ModelError, TagModel
 from .digests import digest_of_tensors, file_sha256
 
@@ -63,7 +63,7 @@ def save_weights(model: TagModel, path: Path, pretrained: str | None) -> str:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(save(tensors, metadata={"pretrained": pretrained or ""}))
     return file_sha256(path)
 

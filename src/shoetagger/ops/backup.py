@@ -14,7 +14,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from ..atomic import replacing
+from ..atomic import atomic_write
 from ..config.settings import Settings
 from ..errors import ShoetaggerError
 from ..store import dump
@@ -46,7 +46,7 @@ def backup(settings: Settings, out: Path) -> dict[str, Any]:
     try:
         with (
             tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=".backup.") as folder,
-            replacing(out) as file,
+            atomic_write(out) as file,
         ):
             os.fchmod(file.fileno(), 0o600)
             beside = Path(folder)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..config.settings import Settings
-from ..errors import PassingError, ShoetaggerError
+from ..errors import ShoetaggerError, TransientError
 
 if TYPE_CHECKING:
     from ..pipeline.plan import Plan
@@ -29,7 +29,7 @@ def final() -> Iterator[Settings]:
 
     try:
         yield Settings.from_environment()
-    except PassingError:
+    except TransientError:
         raise
     except ShoetaggerError as error:
         raise AirflowFailException(str(error)) from error

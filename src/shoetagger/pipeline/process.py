@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config.settings import Settings
-from ..errors import PassingError, ShoetaggerError
+from ..errors import ShoetaggerError, TransientError
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class PipelineError(ShoetaggerError):
     """A run cannot be prepared, or a command of it failed; doing it again fails again."""
 
 
-class TryAgainError(PipelineError, PassingError):
+class TryAgainError(PipelineError, TransientError):
     """What failed may pass by itself: DVC is busy, a remote is away, a stage was killed."""
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..config import params, recipe
 from ..config.settings import Settings
-from ..inference.decision import decide
+from ..inference.decision import predict
 from ..ingest import inbox
 from ..learning.dataset.split import side
 from ..learning.dataset.tables import (
@@ -145,7 +145,7 @@ def _held_out(table: pd.DataFrame, split: recipe.Split) -> pd.DataFrame:
 
 def _decisions(bundle: Bundle, scores: np.ndarray, tags: Sequence[str]) -> np.ndarray:
     """Decide as the bundle does, on all its tags; return the columns of `tags`."""
-    return decide(scores, bundle.thresholds)[:, [bundle.tags.index(tag) for tag in tags]]
+    return predict(scores, bundle.thresholds)[:, [bundle.tags.index(tag) for tag in tags]]
 
 
 def _scores(engine: Engine, options: params.Params, files: Sequence[Path]) -> dict[str, np.ndarray]:
@@ -196,7 +196,7 @@ def _on_arrivals(
             unread += len(batch) - len(good)
             if not good:
                 continue
-            answers = engine.answer(stack_views(engine, [d for _, d in good]))[bundle.digest]
+            answers = engine.predict(stack_views(engine, [d for _, d in good]))[bundle.digest]
             for (row, d), answer in zip(good, answers, strict=True):
                 if diff.add(row.tags, answer.tags) and d.views and len(shown) < _SHOWN:
                     name = inbox.path_of(row.locator).name

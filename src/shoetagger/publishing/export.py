@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from ..atomic import replacing
+from ..atomic import atomic_write
 from ..config.recipe import Group
 from ..store.store import Store
 from .publication import PublishError
@@ -29,7 +29,7 @@ def export(
         if out.exists() and not out.is_file():
             with out.open("wb") as file:
                 return _export(store, groups, fmt, file, inbox)
-        with replacing(out) as file:
+        with atomic_write(out) as file:
             return _export(store, groups, fmt, file, inbox)
     except OSError as error:
         where = out if isinstance(out, Path) else "the output"

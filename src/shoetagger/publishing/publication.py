@@ -17,7 +17,7 @@ from pathlib import Path
 from ..config import params as parameters
 from ..config.params import Params
 from ..config.settings import Settings
-from ..errors import PassingError
+from ..errors import TransientError
 from ..store.store import Store
 from .pages import (
     Day,
@@ -57,7 +57,7 @@ DAYS_PICTURED = 30
 Progress = Callable[[str, int, int], None]
 
 
-class PublishError(PassingError):
+class PublishError(TransientError):
     """A table or a page cannot be written, or an export was asked for that there is not."""
 
 

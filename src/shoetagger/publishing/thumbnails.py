@@ -12,7 +12,7 @@ from types import TracebackType
 import numpy as np
 from PIL import Image
 
-from ..atomic import replacing
+from ..atomic import atomic_write
 from ..config import params as parameters
 from ..config.params import Params
 from ..config.settings import Settings
@@ -48,7 +48,7 @@ def keep(folder: Path, image_id: str, view: np.ndarray, size: tuple[int, int]) -
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _unfinished(folder)
     unfinished.mkdir(exist_ok=True)
-    with replacing(path, unfinished) as file:
+    with atomic_write(path, unfinished) as file:
         Image.fromarray(_without_seams(view, size)).save(file, "JPEG", quality=82, optimize=True)
 
 

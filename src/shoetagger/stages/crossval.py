@@ -16,7 +16,7 @@ from ..learning.dataset.tables import write_scores
 from ..learning.training.fit import Epoch, TrainError, epochs_of, fit, scores
 from ..network.devices import pick_device
 from .command import progress, run
-from .group import Features, Group, Images, Lesson, SplitTable, open_lesson
+from .group import Features, Group, GroupData, Images, SplitTable, open_group_data
 
 
 def main(
@@ -29,7 +29,7 @@ def main(
     """Score every training picture by a model that has not seen its fold."""
     params, settings = parameters.load(Path("params.yaml")), Settings.from_environment()
     device = pick_device(settings.device)
-    lesson = open_lesson(params, group, split, images, features, device)
+    data = open_group_data(params, group, split, images, features, device)
     folds, epochs = params.split.folds, epochs_of(params.train_of(group))
     found = []
     with progress(folds * epochs, f"crossval {group}") as bar:
@@ -38,35 +38,35 @@ def main(
             bar.update()
 
         for fold in range(folds):
-            found.append(_score_fold(lesson, fold, on_epoch))
-    table = write_scores(found, lesson.tags, out)
+            found.append(_score_fold(data, fold, on_epoch))
+    table = write_scores(found, data.tags, out)
     typer.echo(f"{group}: {len(table)} pictures scored in {folds} folds")
 
 
-def _score_fold(lesson: Lesson, fold: int, on_epoch: Callable[[Epoch], None]) -> pd.DataFrame:
-    held_out = lesson.training & (lesson.table["fold"] == fold)
-    learned = lesson.training & (lesson.table["fold"] != fold)
+def _score_fold(data: GroupData, fold: int, on_epoch: Callable[[Epoch], None]) -> pd.DataFrame:
+    held_out = data.training & (data.table["fold"] == fold)
+    learned = data.training & (data.table["fold"] != fold)
     if learned.sum() < 2:
         raise TrainError(
-            f"fold {fold} leaves {learned.sum()} of {lesson.training.sum()} training pictures to "
-            f"learn {lesson.group} from, at least 2 are needed: label more pictures, or lower "
-            f"split.folds ({lesson.params.split.folds}) in params.yaml; 0 means none"
+            f"fold {fold} leaves {learned.sum()} of {data.training.sum()} training pictures to "
+            f"learn {data.group} from, at least 2 are needed: label more pictures, or lower "
+            f"split.folds ({data.params.split.folds}) in params.yaml; 0 means none"
         )
-    recipe = lesson.params.train_of(lesson.group)
-    model, _ = lesson.new_model()
-    source = lesson.source(model)
+    recipe = data.params.train_of(data.group)
+    model, _ = data.new_model()
+    source = data.source(model)
     fit(
         model,
         source,
-        lesson.examples(learned),
+        data.examples(learned),
         None,
         recipe,
-        device=lesson.device,
+        device=data.device,
         on_epoch=on_epoch,
     )
     rows = np.flatnonzero(held_out.to_numpy())
-    table = lesson.table.loc[held_out, ["image_name", "fold"]].copy()
-    table[list(lesson.tags)] = scores(model, source, rows, recipe.freeze, lesson.device)
+    table = data.table.loc[held_out, ["image_name", "fold"]].copy()
+    table[list(data.tags)] = scores(model, source, rows, recipe.freeze, data.device)
     return table
 
 

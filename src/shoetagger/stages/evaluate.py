@@ -18,7 +18,7 @@ from ..config import params as parameters
 from ..config.recipe import Evaluate
 from ..config.settings import Settings
 from ..inference.bundle import Bundle, save_bundle
-from ..inference.decision import UNCALIBRATED, decide, names
+from ..inference.decision import UNCALIBRATED, predict, tags_of
 from ..learning.dataset.tables import read_scores, write_evaluated
 from ..learning.evaluation import metrics as figures
 from ..learning.evaluation import plots
@@ -29,7 +29,7 @@ from ..network.devices import pick_device
 from ..network.digests import file_sha256, prefix_digests
 from ..network.weights import load_weights, pretrained_of
 from .command import run
-from .group import Features, Group, Images, Lesson, SplitTable, open_lesson
+from .group import Features, Group, GroupData, Images, SplitTable, open_group_data
 from .mlflow_run import continue_run
 
 
@@ -48,7 +48,7 @@ class Judged:
     def report(self, tags: tuple[str, ...], rule: Evaluate, seed: int) -> dict[str, Any]:
         """Return the figures, and beside them what the same scores give with thresholds of 0.5."""
         measurable = figures.measurable_tags(self.truth, rule.min_positives)
-        halves = decide(self.scores, (UNCALIBRATED,) * len(tags))
+        halves = predict(self.scores, (UNCALIBRATED,) * len(tags))
         at_half = figures.macro_f1(self.truth, halves, measurable)
         report = figures.report(
             self.truth,
@@ -94,24 +94,24 @@ def main(
     """Calibrate thresholds on the out-of-fold scores, then judge by the validation side."""
     params, settings = parameters.load(Path("params.yaml")), Settings.from_environment()
     device = pick_device(settings.device)
-    lesson = open_lesson(params, group, split, images, features, device)
-    model, _ = lesson.new_model()
+    data = open_group_data(params, group, split, images, features, device)
+    model, _ = data.new_model()
     load_weights(model, weights)
 
-    out_of_fold = _read_crossval(crossval, lesson)
-    made = _bundle(lesson, model, weights, out_of_fold)
+    out_of_fold = _read_crossval(crossval, data)
+    made = _bundle(data, model, weights, out_of_fold)
     save_bundle(made, bundle)
 
-    validation = _judge_validation(lesson, model, made)
-    judged_out_of_fold = _judge_out_of_fold(lesson, out_of_fold)
-    _write_judged(lesson, validation, judged_out_of_fold, judged)
-    document = _document(lesson, made, validation, judged_out_of_fold)
+    validation = _judge_validation(data, model, made)
+    judged_out_of_fold = _judge_out_of_fold(data, out_of_fold)
+    _write_judged(data, validation, judged_out_of_fold, judged)
+    document = _document(data, made, validation, judged_out_of_fold)
     for path, content in ((metrics, document), (summary, figures.summary(document))):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1) + "\n")
     _write_tags(document["validation"]["tags"], tags_plot)
 
-    drawn = _draw(lesson, validation, judged_out_of_fold)
+    drawn = _draw(data, validation, judged_out_of_fold)
     plots_dir.mkdir(parents=True, exist_ok=True)
     with continue_run(settings, params, group, made.weights_sha256) as tracked:
         tracked.set_tags({"bundle_digest": made.digest})
@@ -123,11 +123,11 @@ def main(
     typer.echo(f"{group}: macro F1 {document['macro_f1']} on {len(validation.truth)} pictures")
 
 
-def _read_crossval(path: Path, lesson: Lesson) -> pd.DataFrame:
+def _read_crossval(path: Path, data: GroupData) -> pd.DataFrame:
     """Return the out-of-fold scores beside the truth: columns fold, tags, then true_<tag>."""
     table = read_scores(path)
-    known = lesson.table.set_index("image_name").loc[table["image_name"]]
-    for tag in lesson.tags:
+    known = data.table.set_index("image_name").loc[table["image_name"]]
+    for tag in data.tags:
         table[f"true_{tag}"] = known[tag].to_numpy()
     return table
 
@@ -137,17 +137,17 @@ def _scores_and_truth(table: pd.DataFrame, tags: tuple[str, ...]) -> tuple[np.nd
     return table[list(tags)].to_numpy(dtype=np.float64), truth
 
 
-def _bundle(lesson: Lesson, model: TagModel, weights: Path, out_of_fold: pd.DataFrame) -> Bundle:
-    shrink = lesson.params.evaluate.shrink
+def _bundle(data: GroupData, model: TagModel, weights: Path, out_of_fold: pd.DataFrame) -> Bundle:
+    shrink = data.params.evaluate.shrink
     if len(out_of_fold):
-        thresholds, support = calibrate(*_scores_and_truth(out_of_fold, lesson.tags), shrink)
+        thresholds, support = calibrate(*_scores_and_truth(out_of_fold, data.tags), shrink)
     else:  # split.folds: 0
-        thresholds = (UNCALIBRATED,) * len(lesson.tags)
-        support = (0,) * len(lesson.tags)
-    transform = lesson.pictures.transform
+        thresholds = (UNCALIBRATED,) * len(data.tags)
+        support = (0,) * len(data.tags)
+    transform = data.pictures.transform
     return Bundle(
-        group=lesson.group,
-        tags=lesson.tags,
+        group=data.group,
+        tags=data.tags,
         arch=model.arch,
         pooled=model.pooled,
         transform=transform,
@@ -159,50 +159,50 @@ def _bundle(lesson: Lesson, model: TagModel, weights: Path, out_of_fold: pd.Data
     )
 
 
-def _judge_validation(lesson: Lesson, model: TagModel, bundle: Bundle) -> Judged:
-    held = lesson.examples(lesson.validation)
-    freeze = lesson.params.train.freeze
-    found = scores(model, lesson.source(model), held.rows, freeze, lesson.device)
-    return Judged(held.rows, held.truth, found, decide(found, bundle.thresholds))
+def _judge_validation(data: GroupData, model: TagModel, bundle: Bundle) -> Judged:
+    held = data.examples(data.validation)
+    freeze = data.params.train.freeze
+    found = scores(model, data.source(model), held.rows, freeze, data.device)
+    return Judged(held.rows, held.truth, found, predict(found, bundle.thresholds))
 
 
-def _judge_out_of_fold(lesson: Lesson, table: pd.DataFrame) -> Judged | None:
+def _judge_out_of_fold(data: GroupData, table: pd.DataFrame) -> Judged | None:
     """Judge each fold by thresholds from the other folds: none has seen what it is judged on."""
     if not len(table):
         return None
-    shrink = lesson.params.evaluate.shrink
-    found, truth = _scores_and_truth(table, lesson.tags)
+    shrink = data.params.evaluate.shrink
+    found, truth = _scores_and_truth(table, data.tags)
     decisions = np.zeros_like(truth)
     for fold in np.unique(table["fold"]):
         here = (table["fold"] == fold).to_numpy()
         thresholds, _ = calibrate(found[~here], truth[~here], shrink)
-        decisions[here] = decide(found[here], thresholds)
-    rows = pd.Index(lesson.table["image_name"]).get_indexer(table["image_name"])
+        decisions[here] = predict(found[here], thresholds)
+    rows = pd.Index(data.table["image_name"]).get_indexer(table["image_name"])
     return Judged(rows, truth, found, decisions)
 
 
 def _write_judged(
-    lesson: Lesson, validation: Judged, out_of_fold: Judged | None, path: Path
+    data: GroupData, validation: Judged, out_of_fold: Judged | None, path: Path
 ) -> None:
-    pictures = lesson.table["image_name"]
-    tables = [validation.table(pictures, "validation", lesson.tags)]
+    pictures = data.table["image_name"]
+    tables = [validation.table(pictures, "validation", data.tags)]
     if out_of_fold is not None:
-        tables.append(out_of_fold.table(pictures, "crossval", lesson.tags))
+        tables.append(out_of_fold.table(pictures, "crossval", data.tags))
     write_evaluated(tables, path)
 
 
 def _document(
-    lesson: Lesson, bundle: Bundle, validation: Judged, out_of_fold: Judged | None
+    data: GroupData, bundle: Bundle, validation: Judged, out_of_fold: Judged | None
 ) -> dict[str, Any]:
-    rule, seed, tags = lesson.params.evaluate, lesson.params.split.seed, lesson.tags
+    rule, seed, tags = data.params.evaluate, data.params.split.seed, data.tags
     report = validation.report(tags, rule, seed)
     by_frequency = figures.frequency_macro_f1(
-        lesson.examples(lesson.training).truth,
+        data.examples(data.training).truth,
         validation.truth,
         figures.measurable_tags(validation.truth, rule.min_positives),
     )
     return {
-        "group": lesson.group,
+        "group": data.group,
         "bundle_digest": bundle.digest,
         "macro_f1": report["macro_f1"],
         "frequency_macro_f1": by_frequency and round(by_frequency, 4),
@@ -223,22 +223,22 @@ def _write_tags(tags: dict[str, dict[str, Any]], path: Path) -> None:
             rows.writerow([tag, *("" if v == figures.NOT_MEASURABLE else v for v in measured)])
 
 
-def _draw(lesson: Lesson, validation: Judged, out_of_fold: Judged | None) -> dict[str, Figure]:
+def _draw(data: GroupData, validation: Judged, out_of_fold: Judged | None) -> dict[str, Figure]:
     # Four times as many pictures as the validation side has: curves of rare tags need them.
     judged, where = (
         (validation, "validation") if out_of_fold is None else (out_of_fold, "out of fold")
     )
-    true, found, said, tags = judged.truth, judged.scores, judged.decisions, lesson.tags
-    title = f"{lesson.group}, {len(true)} pictures, {where}"
+    true, found, said, tags = judged.truth, judged.scores, judged.decisions, data.tags
+    title = f"{data.group}, {len(true)} pictures, {where}"
     wrong = (true != said).any(axis=1)
     worst = [row for row in plots.worst_first(true, found) if wrong[row]]
-    measurable = figures.measurable_tags(true, lesson.params.evaluate.min_positives)
+    measurable = figures.measurable_tags(true, data.params.evaluate.min_positives)
     return {
         "validation_sheet.png": _sheet(
-            lesson, validation, range(len(validation.rows)), f"{lesson.group}: validation pictures"
+            data, validation, range(len(validation.rows)), f"{data.group}: validation pictures"
         ),
         "worst_mistakes.png": _sheet(
-            lesson, judged, worst, f"{lesson.group}: mistakes {where}, worst first"
+            data, judged, worst, f"{data.group}: mistakes {where}, worst first"
         ),
         "precision_recall.png": plots.precision_recall(true, found, tags, measurable, title),
         "reliability.png": plots.reliability(true, found, title),
@@ -246,22 +246,22 @@ def _draw(lesson: Lesson, validation: Judged, out_of_fold: Judged | None) -> dic
     }
 
 
-def _sheet(lesson: Lesson, judged: Judged, order: Sequence[int], title: str) -> Figure:
+def _sheet(data: GroupData, judged: Judged, order: Sequence[int], title: str) -> Figure:
     """Draw the first of the judged pictures in an order; the title says of how many."""
     chosen = list(order[: plots.SHEET_PICTURES])
     if len(chosen) < len(order):
         title = f"{title}, {len(chosen)} of {len(order)}"
     shown = [
         plots.Shown(
-            name=str(lesson.table["image_name"].iloc[row]),
-            pixels=lesson.pictures.plain(int(row)),
+            name=str(data.table["image_name"].iloc[row]),
+            pixels=data.pictures.plain(int(row)),
             true_tags=true_tags,
             said_tags=said,
         )
         for row, true_tags, said in zip(
             judged.rows[chosen],
-            names(judged.truth[chosen], lesson.tags),
-            names(judged.decisions[chosen], lesson.tags),
+            tags_of(judged.truth[chosen], data.tags),
+            tags_of(judged.decisions[chosen], data.tags),
             strict=True,
         )
     ]

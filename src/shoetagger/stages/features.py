@@ -13,7 +13,7 @@ from ..config.settings import Settings
 from ..learning.dataset.tables import read_split
 from ..learning.training.features import compute
 from ..learning.training.pictures import open_pictures
-from ..network.backbone import POOLED, frozen_stages
+from ..network.backbone import POOLED, frozen_layers
 from ..network.devices import pick_device
 from ..network.digests import prefix_digests
 from ..network.weights import build
@@ -34,7 +34,7 @@ def main(
     # All that any head may want to see: it is small, and groups choose for themselves.
     model, _ = build(recipe.arch, 1, recipe.weights, POOLED, dropout=0.0)
     model.eval()
-    frozen = frozen_stages(recipe.freeze)
+    frozen = frozen_layers(recipe.freeze)
     with progress(0, "features") as bar:
 
         def on_batch(done: int, total: int) -> None:

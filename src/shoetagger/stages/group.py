@@ -26,7 +26,7 @@ Features = Annotated[Path, typer.Option("--features", help="folder of the stage 
 
 
 @dataclass(frozen=True)
-class Lesson:
+class GroupData:
     """One group's table, a model to fill, and the source of the states it learns from."""
 
     group: str
@@ -62,12 +62,12 @@ class Lesson:
         return self.table["side"] == "validation"
 
 
-def open_lesson(
+def open_group_data(
     params: Params, group: str, split: Path, images: Path, features: Path, device: torch.device
-) -> Lesson:
+) -> GroupData:
     """Read what the stages of one group need."""
     table = read_split(split)
-    return Lesson(
+    return GroupData(
         group=group,
         tags=params.group(group).tags,
         table=table,

@@ -14,7 +14,7 @@ from ..learning.training.fit import Epoch, epochs_of, fit
 from ..network.devices import pick_device
 from ..network.weights import save_weights
 from .command import progress, run
-from .group import Features, Group, Images, SplitTable, open_lesson
+from .group import Features, Group, Images, SplitTable, open_group_data
 from .mlflow_run import start_run
 
 
@@ -31,8 +31,8 @@ def main(
 
     params, settings = parameters.load(Path("params.yaml")), Settings.from_environment()
     device = pick_device(settings.device)
-    lesson = open_lesson(params, group, split, images, features, device)
-    model, pretrained = lesson.new_model()
+    data = open_group_data(params, group, split, images, features, device)
+    model, pretrained = data.new_model()
     recipe, epochs = params.train_of(group), list[Epoch]()
     with (
         start_run(settings, params, group) as tracked,
@@ -47,9 +47,9 @@ def main(
 
         fit(
             model,
-            lesson.source(model),
-            lesson.examples(lesson.training),
-            lesson.examples(lesson.validation),
+            data.source(model),
+            data.examples(data.training),
+            data.examples(data.validation),
             recipe,
             device=device,
             on_epoch=on_epoch,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple
 
-from ..errors import PassingError, ShoetaggerError
+from ..errors import ShoetaggerError, TransientError
 
 MoveKind = Literal["promote", "rollback", "manual", "remove"]
 
@@ -17,7 +17,7 @@ class StoreError(ShoetaggerError):
     """The store cannot do what was asked; the message says what to do."""
 
 
-class StoreAwayError(StoreError, PassingError):
+class StoreAwayError(StoreError, TransientError):
     """The database does not answer, or not in time: trying again may help."""
 
 

@@ -207,7 +207,7 @@ class _Shard:
         if not decoded:
             return []
         views = stack_views(self.engine, decoded)
-        answers = self.engine.answer(views, only=set(digests))
+        answers = self.engine.predict(views, only=set(digests))
         return [
             Prediction(_image_id(d), digest, answer.scores, answer.tags)
             for digest, told in answers.items()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..config.settings import without_password
-from ..errors import PassingError, ShoetaggerError
+from ..errors import ShoetaggerError, TransientError
 from ..locks import locked
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class TrackingError(ShoetaggerError):
     """MLflow, or the outbox that stands in for it, cannot be used."""
 
 
-class SilentError(TrackingError, PassingError):
+class SilentError(TrackingError, TransientError):
     """MLflow does not answer, or not as MLflow would: it may later."""
 
 

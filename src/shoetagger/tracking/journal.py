@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic import replacing
+from ..atomic import atomic_write
 from ..config.settings import user
 from .connection import Connection, TrackingError, tagged_run
 
@@ -222,7 +222,7 @@ class Journal:
 
     def _remember(self) -> None:
         state = {"run_id": self.run_id, "attached": self._attached, "offset": self._offset}
-        with replacing(self.folder / "sent.json") as file:
+        with atomic_write(self.folder / "sent.json") as file:
             file.write(json.dumps(state).encode())
 
     def _recall(self) -> dict[str, Any] | None:

@@ -124,7 +124,9 @@ class TagPictures(PythonModel):  # type: ignore[misc, unused-ignore]
         import numpy as np
 
         (bundle,) = self._engine.bundles
-        answers: list[Any] = self._engine.answer({bundle.transform: np.stack(views)})[bundle.digest]
+        answers: list[Any] = self._engine.predict({bundle.transform: np.stack(views)})[
+            bundle.digest
+        ]
         return answers
 
 

@@ -1,6 +1,6 @@
 """The frozen prefix of the backbone, computed once for all groups and many augmented views.
 
-What training consumes is a `Source`: the states that enter the trained stages, either read from
+What training consumes is a `Source`: the states that enter the trained layers, either read from
 the stage's files (`Cached`) or computed from the pictures each time (`Live`).
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ...errors import ShoetaggerError
-from ...network.backbone import STAGES, State, TagModel, begin, frozen_stages, is_seen_by
+from ...network.backbone import LAYERS, State, TagModel, begin, frozen_layers, is_seen_by
 from ...network.digests import prefix_digests
 from .pictures import Pictures
 
@@ -55,7 +55,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Index:
-    """What the files hold: `views` augmented views of `image_ids` up to the stage `freeze`."""
+    """What the files hold: `views` augmented views of `image_ids` up to the layer `freeze`."""
 
     freeze: str
     views: int
@@ -82,7 +82,7 @@ def compute(
     device: torch.device,
     on_batch: Callable[[int, int], None],
 ) -> Index:
-    """Write the states after the stage `freeze` of all views of all pictures, as half floats.
+    """Write the states after the layer `freeze` of all views of all pictures, as half floats.
 
     Writes `map.npy` (unless the whole backbone is frozen) and, for all that `model` pools up to
     there, a `pooled_<name>.npy`, all of shape (views + 1, N, ...), the plain view last, and
@@ -91,8 +91,8 @@ def compute(
     many pictures of how many are done.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    stages = frozen_stages(freeze)
-    shapes = _shapes(model, stages, pictures) if stages and len(pictures) else {}
+    layers = frozen_layers(freeze)
+    shapes = _shapes(model, layers, pictures) if layers and len(pictures) else {}
     bytes_a_view = sum(2 * int(np.prod(shape)) for shape in shapes.values())
     fitting = views_that_fit(len(pictures), bytes_a_view, views, max_gb) if shapes else 0
     if fitting:
@@ -107,7 +107,7 @@ def compute(
         for row in range(len(pictures)):  # all views of one picture: it is decoded once for them
             drawn = [pictures.view(row, number) for number in range(fitting)]
             state = live.state([*drawn, pictures.plain(row)])
-            for name, array in _arrays(state, stages).items():
+            for name, array in _arrays(state, layers).items():
                 files[name][:, row] = array
             on_batch(row + 1, len(pictures))
         for file in files.values():
@@ -118,15 +118,15 @@ def compute(
 
 
 def _shapes(
-    model: TagModel, stages: Sequence[str], pictures: Pictures
+    model: TagModel, layers: Sequence[str], pictures: Pictures
 ) -> dict[str, tuple[int, ...]]:
-    state = Live(model, pictures, stages[-1], 1, torch.device("cpu")).plain(np.arange(1))
-    return {name: array.shape[1:] for name, array in _arrays(state, stages).items()}
+    state = Live(model, pictures, layers[-1], 1, torch.device("cpu")).plain(np.arange(1))
+    return {name: array.shape[1:] for name, array in _arrays(state, layers).items()}
 
 
-def _arrays(state: State, stages: Sequence[str]) -> dict[str, np.ndarray]:
+def _arrays(state: State, layers: Sequence[str]) -> dict[str, np.ndarray]:
     tensors = {f"pooled_{k}": v for k, v in state.pooled.items()}
-    if stages[-1] != STAGES[-1]:
+    if layers[-1] != LAYERS[-1]:
         tensors["map"] = state.map
     return {name: tensor.half().cpu().numpy() for name, tensor in tensors.items()}
 
@@ -143,7 +143,7 @@ class Live:
     ) -> None:
         self._model, self.views = model.to(device), views
         self._pictures, self._device = pictures, device
-        self._stages = frozen_stages(freeze)
+        self._layers = frozen_layers(freeze)
 
     def augmented(self, rows: np.ndarray, epoch: int) -> State:
         return self.state([self._pictures.view(int(row), epoch) for row in rows])
@@ -156,12 +156,12 @@ class Live:
         """Return the state of drawn views, each (S, S, 3) uint8, after the frozen stages."""
         batch = torch.from_numpy(np.stack(views)).to(self._device)
         state = begin(batch, self._pictures.transform, self._model.pooled)
-        if not self._stages:
+        if not self._layers:
             return state
-        # The prefix alone goes to eval mode: the stages after it may be training right now.
-        for stage in self._stages:
-            getattr(self._model, stage).eval()
-        return self._model.run(state, self._stages)
+        # The prefix alone goes to eval mode: the layers after it may be training right now.
+        for layer in self._layers:
+            getattr(self._model, layer).eval()
+        return self._model.run(state, self._layers)
 
 
 class Cached:
@@ -171,9 +171,9 @@ class Cached:
         self, directory: Path, index: Index, pooled: Sequence[str], device: torch.device
     ) -> None:
         self.views, self._device = index.views, device
-        frozen = frozen_stages(index.freeze)
+        frozen = frozen_layers(index.freeze)
         names = [f"pooled_{name}" for name in pooled if is_seen_by(name, frozen)]
-        if frozen[-1] != STAGES[-1]:  # after the last stage, the head alone is left to run
+        if frozen[-1] != LAYERS[-1]:  # after the last layer, the head alone is left to run
             names.append("map")
         try:
             self._files = {n: np.load(_file(directory, n), mmap_mode="r") for n in names}

@@ -1,4 +1,4 @@
-"""Fit one group: its head, and the stages of its backbone that are not frozen."""
+"""Fit one group: its head, and the layers of its backbone that are not frozen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...config.recipe import Train
 from ...errors import ShoetaggerError
-from ...network.backbone import STAGES, TagModel, frozen_stages, trained_stages
+from ...network.backbone import LAYERS, TagModel, frozen_layers, trained_layers
 from ...network.devices import pick_dtype
 from .features import Examples, Source
 from .head import ROUNDS, Criterion, cross_entropy, fit_head, start_from_frequencies
@@ -43,7 +43,7 @@ class Epoch:
 
 def epochs_of(recipe: Train) -> int:
     """Return how many epochs a training tells of: the rounds of the head, those of the backbone."""
-    return ROUNDS * _is_pretrained(recipe) + recipe.epochs * bool(trained_stages(recipe.freeze))
+    return ROUNDS * _is_pretrained(recipe) + recipe.epochs * bool(trained_layers(recipe.freeze))
 
 
 def fit(
@@ -57,9 +57,9 @@ def fit(
     on_epoch: Callable[[Epoch], None],
     criterion: Criterion = cross_entropy,
 ) -> None:
-    """Train the head and the stages after `recipe.freeze`, in place.
+    """Train the head and the layers after `recipe.freeze`, in place.
 
-    A pretrained backbone gets its head fitted first, and then its last stages are trained from
+    A pretrained backbone gets its head fitted first, and then its last layers are trained from
     there, if any are (Kumar et al., 2022): with a random head they would first forget what they
     knew. A random backbone and its head learn together.
 
@@ -100,7 +100,7 @@ def fit(
             criterion=criterion,
             on_round=on_round,
         )
-    if trained_stages(recipe.freeze):
+    if trained_layers(recipe.freeze):
         _train_stages(model, source, training, recipe, weight, criterion, device, on_losses)
     model.eval()
 
@@ -115,7 +115,7 @@ def _all_seen(
 ) -> Tensor:
     """Return what the head sees of all views, the plain one last: (views * N, width) float16."""
     model.eval()
-    rest, count = trained_stages(recipe.freeze), len(training.rows)
+    rest, count = trained_layers(recipe.freeze), len(training.rows)
     seen = torch.empty(
         ((source.views + 1) * count, sum(model.widths)), dtype=torch.float16, device=device
     )
@@ -141,8 +141,8 @@ def _train_stages(
     device: torch.device,
     on_losses: Callable[[float, float | None], None],
 ) -> None:
-    """Train the stages that are not frozen together with the head."""
-    frozen, trained = frozen_stages(recipe.freeze), trained_stages(recipe.freeze)
+    """Train the layers that are not frozen together with the head."""
+    frozen, trained = frozen_layers(recipe.freeze), trained_layers(recipe.freeze)
     optimizer, schedule = _optimizer(model, frozen, recipe, _steps(training, recipe))
     average, alike = _Average(model, recipe.ema), torch.ones_like(weight)
     shuffle = np.random.default_rng(recipe.seed)
@@ -157,7 +157,7 @@ def _train_stages(
             loss = criterion(logits.float(), target, weight)
             if not torch.isfinite(loss):
                 raise TrainError(
-                    f"the loss became {loss.item()} in epoch {number + 1} of the stages: lower "
+                    f"the loss became {loss.item()} in epoch {number + 1} of the layers: lower "
                     f"train.head_lr ({recipe.head_lr}) or train.backbone_lr ({recipe.backbone_lr})"
                 )
             optimizer.zero_grad(set_to_none=True)
@@ -185,7 +185,7 @@ def scores(
 ) -> np.ndarray:
     """Return the scores (N, tags) float32 in 0..1 of rows of a source, as the night sees them."""
     model.to(device).to(memory_format=torch.channels_last).eval()
-    rest = trained_stages(freeze)
+    rest = trained_layers(freeze)
     found = []
     for batch in _batches(np.arange(len(rows)), _EVALUATION_BATCH):
         state = source.plain(rows[batch])
@@ -210,9 +210,9 @@ def _optimizer(
     model: TagModel, frozen: tuple[str, ...], recipe: Train, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """AdamW with a rate each for backbone and head, warmed up and then falling as a cosine."""
-    for stage in frozen:
-        getattr(model, stage).requires_grad_(False)
-    backbone = [p for s in STAGES[len(frozen) :] for p in getattr(model, s).parameters()]
+    for layer in frozen:
+        getattr(model, layer).requires_grad_(False)
+    backbone = [p for s in LAYERS[len(frozen) :] for p in getattr(model, s).parameters()]
     groups = [
         {"params": backbone, "lr": recipe.backbone_lr},
         {"params": list(model.head.parameters()), "lr": recipe.head_lr},
@@ -232,13 +232,13 @@ def _optimizer(
 
 def _training_mode(model: TagModel, frozen: tuple[str, ...], *, pretrained: bool) -> None:
     model.train()
-    for stage in frozen:  # frozen layers keep their batch-norm statistics, to stay shareable
-        getattr(model, stage).eval()
+    for layer in frozen:  # frozen layers keep their batch-norm statistics, to stay shareable
+        getattr(model, layer).eval()
     if pretrained:
         model.norm.eval()  # its statistics are those that the head was fitted with
         # A few hundred pictures estimate batch statistics worse than ImageNet's million did.
-        for stage in STAGES:
-            for module in getattr(model, stage).modules():
+        for layer in LAYERS:
+            for module in getattr(model, layer).modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
 

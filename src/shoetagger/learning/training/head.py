@@ -47,7 +47,7 @@ def fit_head(
     `seen` (views * N, width) float16 holds all pictures of the first view, then those of the second
     and so on; `target` (N, tags) is what is true of them, `weight` (tags,) what a positive weighs.
     Made small is `criterion`, summed over the tags, and `l2` times the squared weights, by L-BFGS.
-    A block of the input, such as one stage's channels, may say as much as any other, however wide
+    A block of the input, such as one layer's channels, may say as much as any other, however wide
     it is. `on_round` hears the plain cross-entropy, without weights and penalty, ROUNDS times.
     """
     mean, variance = _moments(seen)
