@@ -62,6 +62,22 @@ def test_the_environment_names_other_places(repo: Path, tmp_path: Path) -> None:
     assert settings.device == "cuda:1"
 
 
+def test_settings_reach_another_process_through_its_environment(repo: Path, tmp_path: Path) -> None:
+    named = {
+        "SHOETAGGER_REPO": str(repo),
+        "SHOETAGGER_HOME": str(tmp_path / "state"),
+        "SHOETAGGER_INBOX": str(tmp_path / "in"),
+        "SHOETAGGER_STORE_URL": "postgresql+psycopg://me:secret@host/store",
+        "SHOETAGGER_DEVICE": "cuda:1",
+        "SHOETAGGER_NOTIFY_URL": "https://host/path",
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000",
+    }
+    settings = Settings.from_environment(named)
+    assert settings.as_environment() == named
+    for chosen in (settings, Settings.from_environment({"SHOETAGGER_REPO": str(repo)})):
+        assert Settings.from_environment(named | chosen.as_environment()) == chosen
+
+
 def test_a_device_that_is_none_is_refused_by_name(repo: Path) -> None:
     assert repo.is_dir()
     with pytest.raises(ShoetaggerError, match="SHOETAGGER_DEVICE='gpu' is not a device: use auto"):

@@ -13,7 +13,6 @@ EXEMPT = (
     "shoetagger.atomic",
     "shoetagger.config",
     "shoetagger.errors",
-    "shoetagger.locks",
     "shoetagger.stages.command",
     "shoetagger.stages.mlflow_run",
     "shoetagger.tracking",

@@ -25,7 +25,7 @@ from shoetagger.config.settings import Settings
 from shoetagger.pipeline.checkout import checkout, checkout_lock, prune
 from shoetagger.pipeline.dvc_files import data_revision, outputs
 from shoetagger.pipeline.plan import Plan, groups_of, override_params, params_of, prepare
-from shoetagger.pipeline.process import PipelineError, TryAgainError
+from shoetagger.pipeline.process import PipelineError, TransientPipelineError
 from shoetagger.pipeline.repro import run_stage
 
 REAL_PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -388,7 +388,7 @@ def test_what_a_killed_checkout_left_behind_is_cleared_away(settings: Settings) 
 def test_data_that_is_nowhere_fails_in_a_way_that_may_pass(settings: Settings) -> None:
     shutil.rmtree(settings.repo / ".dvc" / "cache")
     plan = Plan(git(settings.repo, "rev-parse", "HEAD"))
-    with pytest.raises(TryAgainError, match="dvc push"):
+    with pytest.raises(TransientPipelineError, match="dvc push"):
         checkout(settings, plan)
     assert [p.name for p in settings.checkouts.iterdir()] == [f"{plan.name}.lock"]
 
@@ -528,7 +528,7 @@ def test_a_stage_kept_busy_for_too_long_fails_in_a_way_that_may_pass(
     first = threading.Thread(target=run_stage, args=(settings, plan, "split"))
     first.start()
     until((settings.home / "wait-split.reached").exists)
-    with pytest.raises(TryAgainError, match="kept busy for 1 s"):
+    with pytest.raises(TransientPipelineError, match="kept busy for 1 s"):
         run_stage(settings, plan, "split", patience=1)
     (settings.home / "wait-split").unlink()
     first.join()
@@ -540,7 +540,7 @@ def test_a_stage_that_fails_says_its_last_lines(settings: Settings, plan: Plan) 
     (settings.home / "fail-split").write_text("labels.csv row 7, column 'boot': 'yes?' is wrong")
     with pytest.raises(PipelineError, match="row 7, column 'boot'") as caught:
         run_stage(settings, plan, "split")
-    assert not isinstance(caught.value, TryAgainError)
+    assert not isinstance(caught.value, TransientPipelineError)
     with pytest.raises(PipelineError, match="'train@sizes' not found"):
         run_stage(settings, plan, "train@sizes")
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from helpers.imported import files_run_by, lies_in
 
-from shoetagger.tracking.run import sync
+from shoetagger.tracking.outbox import Outbox
 
 ROOT = Path(__file__).parents[2]
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -276,7 +276,9 @@ def test_ctrl_c_ends_training_as_killed_and_leaves_no_half_written_file(
     assert not (workspace / "models").exists()
     assert not (workspace / "history.csv").exists()
 
-    sync(f"sqlite:///{home}/mlflow/mlflow.db", home / "outbox", home / "mlflow" / "artifacts")
+    Outbox(
+        f"sqlite:///{home}/mlflow/mlflow.db", home / "outbox", home / "mlflow" / "artifacts"
+    ).sync()
     client = MlflowClient(f"sqlite:///{home}/mlflow/mlflow.db")
     experiment = client.get_experiment_by_name("shoetagger")
     assert experiment is not None
@@ -318,7 +320,7 @@ def test_training_goes_on_while_mlflow_is_down_and_sync_sends_its_run_later(
 
     database = f"sqlite:///{tmp_path}/later.db"
     for sent in (1, 0):
-        report = sync(database, home / "outbox", home / "mlflow" / "artifacts")
+        report = Outbox(database, home / "outbox", home / "mlflow" / "artifacts").sync()
         assert (report.sent, report.waiting) == (sent, 0)
     client = MlflowClient(database)
     experiment = client.get_experiment_by_name("shoetagger")

@@ -56,11 +56,9 @@ for line in sys.stdin:
 @contextmanager
 def nights(settings: Settings) -> Iterator[Callable[[float | None], int]]:
     """Run nights in processes of their own; each is killed after so many seconds, None: never."""
-    environment = os.environ | {
-        "SHOETAGGER_REPO": str(settings.repo), "SHOETAGGER_HOME": str(settings.home),
-        "SHOETAGGER_INBOX": str(settings.inbox), "SHOETAGGER_DEVICE": "cpu",
-        "MLFLOW_TRACKING_URI": settings.tracking_uri, "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
+    environment = (
+        os.environ | replace(settings, device="cpu").as_environment() | {"OMP_NUM_THREADS": "1"}
+    )
     server = subprocess.Popen(
         [sys.executable, "-c", NIGHTS], env=environment, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,

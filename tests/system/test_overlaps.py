@@ -60,12 +60,9 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Setting
 
 
 def start(settings: Settings, code: str, *arguments: str) -> subprocess.Popen[bytes]:
-    environment = os.environ | {
-        "SHOETAGGER_REPO": str(settings.repo), "SHOETAGGER_HOME": str(settings.home),
-        "SHOETAGGER_INBOX": str(settings.inbox), "SHOETAGGER_STORE_URL": settings.store_url,
-        "SHOETAGGER_DEVICE": "cpu", "MLFLOW_TRACKING_URI": settings.tracking_uri,
-        "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
+    environment = (
+        os.environ | replace(settings, device="cpu").as_environment() | {"OMP_NUM_THREADS": "1"}
+    )
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -19,7 +19,7 @@ from shoetagger.promotion.versions import PromotionError, bundle_directory
 from shoetagger.stages.mlflow_run import start_run
 from shoetagger.store.rows import StoreError
 from shoetagger.store.store import Store
-from shoetagger.tracking.run import sync
+from shoetagger.tracking.outbox import Outbox
 
 ROOT = Path(__file__).parents[2]
 SECRETS = {
@@ -90,7 +90,7 @@ def test_a_run_takes_no_secret_along(
     from mlflow import MlflowClient
 
     database = f"sqlite:///{tmp_path}/later.db"
-    assert sync(database, settings.outbox, settings.artifacts).sent == 1
+    assert Outbox(database, settings.outbox, settings.artifacts).sync().sent == 1
     client = MlflowClient(database)
     experiment = client.get_experiment_by_name("shoetagger")
     assert experiment is not None

@@ -37,7 +37,7 @@ from shoetagger.network.digests import prefix_digests
 from shoetagger.network.weights import WEIGHTS_FILE, save_weights
 from shoetagger.tracking import connection, packaging
 from shoetagger.tracking import registry as registry_module
-from shoetagger.tracking.connection import SilentError
+from shoetagger.tracking.connection import MLflowUnavailable
 from shoetagger.tracking.packaging import requirements, served_sources
 from shoetagger.tracking.registry import Registry, RegistryError, Version, _first_of
 from shoetagger.tracking.run import Tracker
@@ -214,9 +214,9 @@ def test_a_registry_that_is_not_there_is_named(artifacts: Path, first: Path) -> 
         taken.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
         registry = Registry(uri, artifacts)
-        with pytest.raises(SilentError, match=uri):
+        with pytest.raises(MLflowUnavailable, match=uri):
             register(registry, first)
-        with pytest.raises(SilentError, match="Connection refused"):
+        with pytest.raises(MLflowUnavailable, match="Connection refused"):
             registry.by_alias("color", "champion")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -22,10 +23,10 @@ import pytest
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
-from PIL import Image
 
 from shoetagger.tracking.connection import EXPERIMENT, TrackingError, prepare
-from shoetagger.tracking.run import SyncReport, Tracker, sync, trim
+from shoetagger.tracking.outbox import Outbox, SyncReport, trim
+from shoetagger.tracking.run import Tracker
 
 TAGS = {"git_commit": "c0ffee", "data_revision": "0123abcd"}
 
@@ -79,12 +80,17 @@ def only_run(uri: str) -> MlflowRun:
 
 
 def artifacts_of(run: MlflowRun, tracker: Tracker) -> dict[str, bytes]:
-    root = tracker.artifacts / run.info.run_id / "artifacts"
+    root = tracker.outbox.artifacts / run.info.run_id / "artifacts"
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
 def journals(tracker: Tracker) -> list[Path]:
-    return sorted(p for p in tracker.outbox.iterdir() if p.is_dir())
+    return sorted(p for p in tracker.outbox.folder.iterdir() if p.is_dir())
+
+
+def elsewhere(tracker: Tracker, uri: str) -> Tracker:
+    """Return a tracker with the same outbox whose MLflow is at another address."""
+    return Tracker(uri, tracker.outbox.folder, tracker.outbox.artifacts)
 
 
 def train(tracker: Tracker, name: str = "train color", epochs: int = 3) -> None:
@@ -95,8 +101,7 @@ def train(tracker: Tracker, name: str = "train color", epochs: int = 3) -> None:
         figure = Figure()
         figure.add_subplot().plot([1, 2, 3])
         run.log_figure("plots/loss.png", figure)
-        run.log_image("views/red shoe.png", Image.new("RGB", (4, 4), "red"))
-        run.log_image("views/raw.jpg", b"\xff\xd8 as it is")
+        run.log_text("notes/red shoe.txt", "as it is")
         run.log_text("report.txt", "größer\n")
         run.log_dict("support.json", {"red": 3})
         run.set_tags({"weights_sha256": "a" * 64})
@@ -117,13 +122,12 @@ def test_a_run_says_everything_it_was_told(tracker: Tracker, uri: str) -> None:
     files = artifacts_of(run, tracker)
     assert set(files) == {
         "plots/loss.png",
-        "views/red shoe.png",
-        "views/raw.jpg",
+        "notes/red shoe.txt",
         "report.txt",
         "support.json",
     }
     assert files["plots/loss.png"].startswith(b"\x89PNG")
-    assert files["views/raw.jpg"] == b"\xff\xd8 as it is"
+    assert files["notes/red shoe.txt"] == b"as it is"
     assert files["report.txt"].decode() == "größer\n"
     assert json.loads(files["support.json"]) == {"red": 3}
     assert journals(tracker) == []
@@ -143,7 +147,7 @@ def test_the_experiment_keeps_its_files_under_a_file_uri(tracker: Tracker, uri: 
     train(tracker)
     experiment = MlflowClient(uri).get_experiment_by_name("shoetagger")
     assert experiment is not None
-    assert experiment.artifact_location == tracker.artifacts.as_uri()
+    assert experiment.artifact_location == tracker.outbox.artifacts.as_uri()
 
 
 def test_an_experiment_deleted_by_hand_is_taken_up_again(tracker: Tracker, uri: str) -> None:
@@ -280,7 +284,7 @@ def test_evaluation_of_weights_from_nowhere_gets_a_run_of_its_own(
 def test_while_mlflow_is_down_training_goes_on_with_one_warning(
     tracker: Tracker, nobody_there: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    down = Tracker(nobody_there.replace("//", "//me:secret@"), tracker.outbox, tracker.artifacts)
+    down = elsewhere(tracker, nobody_there.replace("//", "//me:secret@"))
     began = time.monotonic()
     train(down)
     assert time.monotonic() - began < 5
@@ -299,15 +303,15 @@ def test_what_waited_is_sent_once_with_the_times_at_which_it_happened(
     tracker: Tracker, uri: str, nobody_there: str
 ) -> None:
     began = int(time.time() * 1000)
-    train(Tracker(nobody_there, tracker.outbox, tracker.artifacts))
+    train(elsewhere(tracker, nobody_there))
     ended = time.time() * 1000
     time.sleep(0.05)
-    assert sync(uri, tracker.outbox, tracker.artifacts) == SyncReport(sent=1, waiting=0)
-    assert sync(uri, tracker.outbox, tracker.artifacts) == SyncReport(sent=0, waiting=0)
+    assert elsewhere(tracker, uri).outbox.sync() == SyncReport(sent=1, waiting=0)
+    assert elsewhere(tracker, uri).outbox.sync() == SyncReport(sent=0, waiting=0)
     run = only_run(uri)
     assert began <= run.info.start_time <= run.info.end_time <= ended
     assert run.info.status == "FINISHED"
-    assert len(artifacts_of(run, tracker)) == 5
+    assert len(artifacts_of(run, tracker)) == 4
     history = MlflowClient(uri).get_metric_history(run.info.run_id, "loss")
     assert len(history) == 3
     assert all(began <= m.timestamp <= ended for m in history)
@@ -317,36 +321,36 @@ def test_what_waited_is_sent_once_with_the_times_at_which_it_happened(
 def test_an_outbox_over_its_size_gives_up_its_oldest_runs_but_none_at_work(
     tracker: Tracker, nobody_there: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    down = Tracker(nobody_there, tracker.outbox, tracker.artifacts)
+    down = elsewhere(tracker, nobody_there)
     for _ in range(3):
         train(down)
     oldest, second, third = journals(tracker)
-    assert trim(tracker.outbox, 1000.0) == []
+    assert trim(tracker.outbox.folder, 1000.0) == []
     size = sum(path.stat().st_size for path in oldest.rglob("*") if path.is_file())
     with down.start("at work", tags={}, params={}):
         at_work = journals(tracker)[-1]
-        assert trim(tracker.outbox, 2.5 * size / 1e6) == [oldest.name]
+        assert trim(tracker.outbox.folder, 2.5 * size / 1e6) == [oldest.name]
         assert "keep.outbox_mb" in caplog.text
-        assert trim(tracker.outbox, 0.0) == [second.name, third.name]
+        assert trim(tracker.outbox.folder, 0.0) == [second.name, third.name]
         assert journals(tracker) == [at_work]
 
 
 def test_a_sync_that_reaches_nobody_says_so_and_loses_nothing(
     tracker: Tracker, nobody_there: str
 ) -> None:
-    train(Tracker(nobody_there, tracker.outbox, tracker.artifacts))
-    report = sync(nobody_there, tracker.outbox, tracker.artifacts)
+    train(elsewhere(tracker, nobody_there))
+    report = elsewhere(tracker, nobody_there).outbox.sync()
     assert (report.sent, report.waiting) == (0, 1)
     assert report.fault is not None
     assert nobody_there in report.fault
-    assert tracker.sync() == SyncReport(sent=1, waiting=0)
+    assert tracker.outbox.sync() == SyncReport(sent=1, waiting=0)
 
 
 def test_the_next_run_sends_first_what_waited(
     tracker: Tracker, uri: str, nobody_there: str
 ) -> None:
     """Its evaluation finds a training run that MLflow had not heard of."""
-    train(Tracker(nobody_there, tracker.outbox, tracker.artifacts))
+    train(elsewhere(tracker, nobody_there))
     evaluate(tracker)
     assert only_run(uri).data.metrics["macro_f1"] == 0.7
     assert journals(tracker) == []
@@ -355,11 +359,11 @@ def test_the_next_run_sends_first_what_waited(
 def test_runs_that_wait_together_are_sent_in_order(
     tracker: Tracker, uri: str, nobody_there: str
 ) -> None:
-    down = Tracker(nobody_there, tracker.outbox, tracker.artifacts)
+    down = elsewhere(tracker, nobody_there)
     train(down)
     evaluate(down)
     train(down, name="train style")
-    assert tracker.sync() == SyncReport(sent=3, waiting=0)
+    assert tracker.outbox.sync() == SyncReport(sent=3, waiting=0)
     assert [run.info.run_name for run in runs_in(uri)] == ["train color", "train style"]
     assert runs_in(uri)[0].data.metrics["macro_f1"] == 0.7
 
@@ -368,9 +372,9 @@ def test_a_database_that_cannot_be_opened_is_an_outage_too(
     tracker: Tracker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    train(Tracker(f"sqlite:///{tmp_path}/file/mlflow.db", tracker.outbox, tracker.artifacts))
+    train(elsewhere(tracker, f"sqlite:///{tmp_path}/file/mlflow.db"))
     assert len(caplog.messages) == 1
-    assert tracker.sync() == SyncReport(sent=1, waiting=0)
+    assert tracker.outbox.sync() == SyncReport(sent=1, waiting=0)
 
 
 def test_a_server_that_is_not_mlflow_is_an_outage(tracker: Tracker, tmp_path: Path) -> None:
@@ -384,9 +388,9 @@ def test_a_server_that_is_not_mlflow_is_an_outage(tracker: Tracker, tmp_path: Pa
     ) as server:
         assert server.stdout is not None
         port = server.stdout.readline().split("port ")[1].split()[0]
-        train(Tracker(f"http://127.0.0.1:{port}", tracker.outbox, tracker.artifacts))
+        train(elsewhere(tracker, f"http://127.0.0.1:{port}"))
         server.terminate()
-    assert tracker.sync() == SyncReport(sent=1, waiting=0)
+    assert tracker.outbox.sync() == SyncReport(sent=1, waiting=0)
 
 
 def test_an_outage_midway_is_caught_up_within_the_run(
@@ -412,13 +416,13 @@ def test_sending_a_journal_twice_changes_nothing(
     tracker: Tracker, uri: str, nobody_there: str, tmp_path: Path
 ) -> None:
     """As after a crash at the worst moment: all was sent, and nothing noted."""
-    train(Tracker(nobody_there, tracker.outbox, tracker.artifacts))
+    train(elsewhere(tracker, nobody_there))
     (journal,) = journals(tracker)
     shutil.copytree(journal, tmp_path / "copy")
-    tracker.sync()
+    tracker.outbox.sync()
     first = only_run(uri)
     shutil.copytree(tmp_path / "copy", journal)
-    assert tracker.sync() == SyncReport(sent=1, waiting=0)
+    assert tracker.outbox.sync() == SyncReport(sent=1, waiting=0)
     again = only_run(uri)
     assert again.to_dictionary() == first.to_dictionary()
     assert len(MlflowClient(uri).get_metric_history(again.info.run_id, "loss")) == 3
@@ -435,7 +439,7 @@ def test_a_journal_begun_with_one_mlflow_is_sent_whole_to_another(
         run.log_metrics({"loss": 0.25}, step=1)
         shutil.copytree(journals(tracker)[0], tmp_path / "outbox2" / "journal")
     # The copy looks like the journal of a process that has died.
-    report = sync(other, tmp_path / "outbox2", tracker.artifacts)
+    report = Outbox(other, tmp_path / "outbox2", tracker.outbox.artifacts).sync()
     assert report == SyncReport(sent=1, waiting=0)
     assert only_run(other).data.params == {"epochs": "2"}
     assert only_run(other).info.status == "FAILED"
@@ -450,7 +454,7 @@ def test_a_server_that_dies_midway_and_comes_back_hears_everything_once(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    served = Tracker(f"http://127.0.0.1:{port}", tracker.outbox, tracker.artifacts)
+    served = elsewhere(tracker, f"http://127.0.0.1:{port}")
     with served.start("train", tags=TAGS, params={"epochs": 2}) as run:  # before it is up
         run.log_metrics({"loss": 0.5}, step=0)
         with mlflow_server(uri, port, tmp_path):
@@ -462,7 +466,7 @@ def test_a_server_that_dies_midway_and_comes_back_hears_everything_once(
     assert len(caplog.messages) == 1
     assert only_run(uri).info.status == "RUNNING"
     with mlflow_server(uri, port, tmp_path):
-        assert served.sync() == SyncReport(sent=1, waiting=0)
+        assert served.outbox.sync() == SyncReport(sent=1, waiting=0)
     run_found = only_run(uri)
     assert run_found.info.status == "FINISHED"
     assert artifacts_of(run_found, tracker) == {"report.txt": b"after its death"}
@@ -534,19 +538,21 @@ LIVE_RUN = """
 def test_the_run_of_a_live_process_is_left_alone_and_that_of_a_dead_one_failed(
     tracker: Tracker, uri: str, nobody_there: str
 ) -> None:
-    process = in_another_process(LIVE_RUN, nobody_there, tracker.outbox, tracker.artifacts)
+    process = in_another_process(
+        LIVE_RUN, nobody_there, tracker.outbox.folder, tracker.outbox.artifacts
+    )
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == "ready\n"
         (journal,) = journals(tracker)
-        assert tracker.sync() == SyncReport(sent=0, waiting=0)
+        assert tracker.outbox.sync() == SyncReport(sent=0, waiting=0)
         assert runs_in(uri) == []
     finally:
         process.kill()
         process.communicate()
     with (journal / "journal.jsonl").open("a") as file:
         file.write('{"time": 17, "metr')  # killed in the middle of a line
-    assert tracker.sync() == SyncReport(sent=1, waiting=0)
+    assert tracker.outbox.sync() == SyncReport(sent=1, waiting=0)
     run = only_run(uri)
     assert run.info.status == "FAILED"
     assert run.data.metrics == {"loss": 0.5}
@@ -555,14 +561,71 @@ def test_the_run_of_a_live_process_is_left_alone_and_that_of_a_dead_one_failed(
 
 
 def test_the_unfinished_run_of_another_host_is_never_touched(tracker: Tracker, uri: str) -> None:
-    journal = tracker.outbox / "20260101T000000.000000Z-0123456789ab"
+    journal = tracker.outbox.folder / "20260101T000000.000000Z-0123456789ab"
     journal.mkdir(parents=True)
     start: dict[str, object] = {"name": "train", "attach": None, "tags": {}, "params": {}}
     line = {"time": 17, "start": start, "host": "another-host", "user": "somebody"}
     (journal / "journal.jsonl").write_text(json.dumps(line) + "\n")
-    assert tracker.sync() == SyncReport(sent=0, waiting=1)
+    assert tracker.outbox.sync() == SyncReport(sent=0, waiting=1)
     assert runs_in(uri) == []
     assert (journal / "journal.jsonl").read_text() == json.dumps(line) + "\n"
+
+
+# As the first version wrote it: this format stays readable, since a journal may wait for months.
+FIRST_FORMAT = (
+    '{"time": 1700000000000, "start": {"name": "train color", "attach": null, "tags": '
+    '{"git_commit": "c0ffee"}, "params": {"epochs": "2"}}, "host": "HOST", "user": "somebody"}\n'
+    '{"time": 1700000001000, "metrics": {"loss": 0.5}, "step": 0}\n'
+    '{"time": 1700000002000, "file": "files/1/loss.png", "to": "plots"}\n'
+    '{"time": 1700000003000, "metrics": {"loss": 0.25}, "step": 1}\n'
+    '{"time": 1700000004000, "tags": {"weights_sha256": "aa"}}\n'
+)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("half_sent", [True, False])
+def test_a_journal_in_the_first_format_is_sent(
+    tracker: Tracker, uri: str, finished: bool, half_sent: bool
+) -> None:
+    journal = tracker.outbox.folder / "20231114T221320.000000Z-0123456789ab"
+    (journal / "files" / "1").mkdir(parents=True)
+    (journal / "files" / "1" / "loss.png").write_bytes(b"\x89PNG")
+    lines = FIRST_FORMAT.replace("HOST", socket.gethostname())
+    if half_sent:
+        client = MlflowClient(uri)
+        experiment = client.create_experiment(
+            EXPERIMENT, artifact_location=tracker.outbox.artifacts.as_uri()
+        )
+        sent = {
+            "run_id": client.create_run(experiment, 1700000000000).info.run_id,
+            "attached": False,
+            "offset": lines.index("\n") + 1,
+        }
+        (journal / "sent.json").write_text(json.dumps(sent))
+    if finished:
+        lines += '{"time": 1700000005000, "finish": "FINISHED"}\n'
+    (journal / "journal.jsonl").write_text(lines)
+    assert tracker.outbox.sync() == SyncReport(sent=1, waiting=0)
+    run = only_run(uri)
+    assert run.info.status == ("FINISHED" if finished else "FAILED")
+    assert run.data.metrics == {"loss": 0.25}
+    assert run.data.tags["weights_sha256"] == "aa"
+    assert run.data.params == ({} if half_sent else {"epochs": "2"})  # sent before sent.json was
+    assert artifacts_of(run, tracker) == {"plots/loss.png": b"\x89PNG"}
+
+
+def test_a_journal_that_a_process_of_older_code_writes_is_left_alone(tracker: Tracker) -> None:
+    """They lock the folder by flock: so does this code."""
+    journal = tracker.outbox.folder / "20231114T221320.000000Z-0123456789ab"
+    journal.mkdir(parents=True)
+    (journal / "journal.jsonl").write_text(FIRST_FORMAT.replace("HOST", socket.gethostname()))
+    lock = os.open(journal, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert tracker.outbox.sync() == SyncReport(sent=0, waiting=0)
+    finally:
+        os.close(lock)
+    assert tracker.outbox.sync() == SyncReport(sent=1, waiting=0)
 
 
 FIRST_TOUCH = """
@@ -596,7 +659,7 @@ def test_processes_that_first_touch_mlflow_at_once_do_not_spoil_it(tmp_path: Pat
     for process in crowd:
         process.communicate()
     assert [process.returncode for process in crowd] == [0, 0, 0]
-    Tracker(uri, tmp_path / "outbox", tmp_path / "files").sync()
+    Outbox(uri, tmp_path / "outbox", tmp_path / "files").sync()
     assert sorted(str(run.info.run_name) for run in runs_in(uri)) == ["color", "detail", "style"]
     assert {run.info.status for run in runs_in(uri)} == {"FINISHED"}
     assert len(MlflowClient(uri).search_experiments()) == 2  # ours, and MLflow's own
@@ -606,17 +669,20 @@ def test_processes_that_first_touch_mlflow_at_once_do_not_spoil_it(tmp_path: Pat
 def test_processes_that_sync_at_once_send_everything_once(
     tracker: Tracker, uri: str, nobody_there: str
 ) -> None:
-    down = Tracker(nobody_there, tracker.outbox, tracker.artifacts)
+    down = elsewhere(tracker, nobody_there)
     for number in range(5):
         train(down, name=f"train {number}")
     code = """
         import sys
         from pathlib import Path
-        from shoetagger.tracking.run import sync
+        from shoetagger.tracking.outbox import Outbox
         uri, outbox, artifacts = sys.argv[1:]
-        print(sync(uri, Path(outbox), Path(artifacts)).sent)
+        print(Outbox(uri, Path(outbox), Path(artifacts)).sync().sent)
     """
-    crowd = [in_another_process(code, uri, tracker.outbox, tracker.artifacts) for _ in range(3)]
+    crowd = [
+        in_another_process(code, uri, tracker.outbox.folder, tracker.outbox.artifacts)
+        for _ in range(3)
+    ]
     assert sum(int(process.communicate()[0]) for process in crowd) == 5
     assert [run.info.run_name for run in runs_in(uri)] == [f"train {n}" for n in range(5)]
 
@@ -646,9 +712,7 @@ def test_a_server_that_hangs_holds_training_up_for_seconds_or_as_long_as_the_use
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", patience)
     before = dict(os.environ)
     with socket.create_server(("127.0.0.1", 0)) as mute:
-        down = Tracker(
-            f"http://127.0.0.1:{mute.getsockname()[1]}", tracker.outbox, tracker.artifacts
-        )
+        down = elsewhere(tracker, f"http://127.0.0.1:{mute.getsockname()[1]}")
         began = time.monotonic()
         with down.start("train", tags={}, params={}) as run:
             assert seconds <= time.monotonic() - began < seconds + 2

@@ -113,11 +113,10 @@ def restore(
 
 def sync() -> None:
     """Send MLflow what waits in the outbox."""
-    from ..tracking.run import sync as send
-    from ..tracking.run import trim
+    from ..tracking.outbox import Outbox, trim
 
     settings = Settings.from_environment()
-    report = send(settings.tracking_uri, settings.outbox, settings.artifacts)
+    report = Outbox(settings.tracking_uri, settings.outbox, settings.artifacts).sync()
     given_up = trim(settings.outbox, parameters.load(settings.params_file).keep.outbox_mb)
     waiting = report.waiting - len(given_up)
     typer.echo(f"{report.sent} runs sent, {waiting} waiting in {settings.outbox}")

@@ -46,6 +46,18 @@ class Settings:
             notify_url=_webhook(environ.get("SHOETAGGER_NOTIFY_URL")),
         )
 
+    def as_environment(self) -> dict[str, str]:
+        """Return the variables from which `from_environment` makes equal settings elsewhere."""
+        return {
+            "SHOETAGGER_REPO": str(self.repo),
+            "SHOETAGGER_HOME": str(self.home),
+            "SHOETAGGER_INBOX": str(self.inbox),
+            "SHOETAGGER_STORE_URL": self.store_url,
+            "SHOETAGGER_DEVICE": self.device,
+            "SHOETAGGER_NOTIFY_URL": self.notify_url or "",
+            "MLFLOW_TRACKING_URI": self.tracking_uri,
+        }
+
     @property
     def params_file(self) -> Path:
         return self.repo / "params.yaml"

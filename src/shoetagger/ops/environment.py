@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -104,6 +104,7 @@ def airflow_environment(settings: Settings, ports: Ports) -> dict[str, str]:
     home = airflow_home(settings)
     tracking = ports.mlflow_url if own_mlflow(settings, ports) else settings.tracking_uri
     return {
+        **replace(settings, tracking_uri=tracking).as_environment(),
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(settings.repo / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -122,17 +123,11 @@ def airflow_environment(settings: Settings, ports: Ports) -> dict[str, str]:
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": sqlite_url(home / "airflow.db"),
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(task_logs(settings)),
         "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "10",
-        "MLFLOW_TRACKING_URI": tracking,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DVC_NO_ANALYTICS": "1",
         "DO_NOT_TRACK": "1",
         "SCARF_ANALYTICS": "false",
-        "SHOETAGGER_REPO": str(settings.repo),
-        "SHOETAGGER_HOME": str(settings.home),
-        "SHOETAGGER_INBOX": str(settings.inbox),
-        "SHOETAGGER_STORE_URL": settings.store_url,
-        "SHOETAGGER_DEVICE": settings.device,
         # The code of the repo that is served, whatever else is installed.
         "PYTHONPATH": _joined(str(settings.repo / "src"), os.environ.get("PYTHONPATH")),
         "PATH": _joined(str(Path(sys.executable).parent), os.environ.get("PATH")),

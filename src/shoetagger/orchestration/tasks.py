@@ -41,10 +41,10 @@ def checkout(params: Mapping[str, Any]) -> dict[str, Any]:
     from ..config.params import load
     from ..pipeline import checkout as checkout_module
     from ..pipeline.plan import prepare
-    from ..tracking import run
+    from ..tracking.outbox import trim
 
     with final() as settings:
-        run.trim(settings.outbox, load(settings.params_file).keep.outbox_mb)
+        trim(settings.outbox, load(settings.params_file).keep.outbox_mb)
         plan = prepare(settings, params["revision"].strip(), params["overrides"] or [])
         checkout_module.checkout(settings, plan)
         return plan.as_dict()

@@ -22,7 +22,7 @@ import yaml
 from ..config import params
 from ..config.settings import Settings
 from .plan import Plan, override_params
-from .process import PipelineError, TryAgainError, command_environment, run_dvc, run_git
+from .process import PipelineError, TransientPipelineError, command_environment, run_dvc, run_git
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def checkout(settings: Settings, plan: Plan) -> Path:
     """Return the folder that holds the plan's commit, data and overrides on this machine.
 
     It is made once, under a lock and beside its place, and used again by every later call.
-    Raises TryAgainError where the data cannot be had from cache or remote.
+    Raises TransientPipelineError where the data cannot be had from cache or remote.
     """
     folder = settings.checkouts / plan.name
     if not folder.is_dir():
@@ -122,7 +122,7 @@ def _make_tree(settings: Settings, plan: Plan, tree: Path) -> None:
     if run_dvc(tree, environment, "checkout", "data.dvc").code != 0:
         pulled = run_dvc(tree, environment, "pull", "data.dvc")
         if pulled.code != 0:
-            raise TryAgainError(
+            raise TransientPipelineError(
                 f"the data of commit {plan.commit[:12]} is neither in the DVC cache nor in the "
                 f"remote: `dvc push` it where it is, or configure the remote in "
                 f"{settings.repo / '.dvc'}\n{pulled.tail}"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..config.settings import Settings
@@ -25,7 +25,7 @@ class PipelineError(ShoetaggerError):
     """A run cannot be prepared, or a command of it failed; doing it again fails again."""
 
 
-class TryAgainError(PipelineError, TransientError):
+class TransientPipelineError(PipelineError, TransientError):
     """What failed may pass by itself: DVC is busy, a remote is away, a stage was killed."""
 
 
@@ -60,19 +60,14 @@ def command_environment(base: Mapping[str, str]) -> dict[str, str]:
 
 
 def stage_environment(settings: Settings, folder: Path) -> dict[str, str]:
+    """Return the variables of a stage that runs in a checkout, with the code of that commit."""
     environment = command_environment(os.environ)
-    before = environment.get("PYTHONPATH")
-    environment |= {
-        "PYTHONPATH": os.pathsep.join([str(folder / "src"), *([before] if before else [])]),
-        "PYTHONUNBUFFERED": "1",
-        "SHOETAGGER_REPO": str(folder),
-        "SHOETAGGER_HOME": str(settings.home),
-        "SHOETAGGER_INBOX": str(settings.inbox),
-        "SHOETAGGER_STORE_URL": settings.store_url,
-        "SHOETAGGER_DEVICE": settings.device,
-        "MLFLOW_TRACKING_URI": settings.tracking_uri,
-    }
-    return environment
+    path = [str(folder / "src"), environment.get("PYTHONPATH", "")]
+    return (
+        environment
+        | replace(settings, repo=folder).as_environment()
+        | {"PYTHONPATH": os.pathsep.join(filter(None, path)), "PYTHONUNBUFFERED": "1"}
+    )
 
 
 def run_git(folder: Path, *arguments: str, say: str = "") -> str:

@@ -14,7 +14,7 @@ from ..config.settings import Settings
 from .checkout import checkout, checkout_lock
 from .dvc_files import outputs
 from .plan import Plan
-from .process import PipelineError, TryAgainError, run_dvc, stage_environment
+from .process import PipelineError, TransientPipelineError, run_dvc, stage_environment
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ Outcome = Literal["ran", "restored", "unchanged"]
 
 
 @contextlib.contextmanager
-def using(settings: Settings, plan: Plan, stage: str) -> Iterator[Path]:
+def materialised(settings: Settings, plan: Plan, stage: str) -> Iterator[Path]:
     """Hold the plan's checkout, safe from pruning, with the outputs of a stage in it.
 
     Where this worker's checkout lacks them, the stage is run, which mostly means restored.
@@ -79,9 +79,11 @@ def _repro(
         if "busy" not in run.seen or "ran" in run.seen:
             # What a signal ended (out of memory, a machine going down) may pass.
             passing = 128 < run.code < 192 or not run.seen.isdisjoint(("killed", "busy"))
-            raise (TryAgainError if passing else PipelineError)(f"{where} failed:\n{run.tail}")
+            raise (TransientPipelineError if passing else PipelineError)(
+                f"{where} failed:\n{run.tail}"
+            )
         if time.monotonic() + pause > deadline:
-            raise TryAgainError(f"{where} was kept busy for {patience:.0f} s:\n{run.tail}")
+            raise TransientPipelineError(f"{where} was kept busy for {patience:.0f} s:\n{run.tail}")
         logger.info("%s: another process works on its files; again in %.0f s", stage, pause)
         time.sleep(pause)
         pause = min(pause * 2, 30.0)

@@ -11,7 +11,7 @@ from ..config.settings import Settings
 from ..pipeline.checkout import checkout
 from ..pipeline.dvc_files import data_revision
 from ..pipeline.plan import Plan, params_of
-from ..pipeline.repro import using
+from ..pipeline.repro import materialised
 from ..store.rows import Move
 from ..store.store import Store
 from ..tracking.registry import Registry, Version
@@ -151,7 +151,7 @@ def _trial(
         )
 
     live = find_version(registry, challenger.group, champion)
-    with using(settings, plan, "split") as checkout:
+    with materialised(settings, plan, "split") as checkout:
         return side_by_side.hold(
             settings,
             options,

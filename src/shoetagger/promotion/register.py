@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from ..config.settings import Settings
 from ..pipeline.dvc_files import data_revision, outputs
 from ..pipeline.plan import Plan, params_of
-from ..pipeline.repro import using
+from ..pipeline.repro import materialised
 from ..store.store import Store
 from ..tracking.registry import CHALLENGER
 from .compare import OUT_OF_FOLD
@@ -40,7 +40,7 @@ def register(settings: Settings, plan: Plan, group: str) -> Challenger:
     options = params_of(settings, plan)
     stage = f"evaluate@{group}"
     registry = open_registry(settings)
-    with using(settings, plan, stage) as checkout, Store(settings.store_url) as store:
+    with materialised(settings, plan, stage) as checkout, Store(settings.store_url) as store:
         made = outputs(checkout, stage)
         directory = made[BUNDLE_FILE].parent
         bundle = load_bundle(directory)
@@ -58,8 +58,8 @@ def register(settings: Settings, plan: Plan, group: str) -> Challenger:
         )
         remember_version(store, version, bundle.tags)
     with (
-        using(settings, plan, "split"),
-        using(settings, plan, f"crossval@{group}") as checkout,
+        materialised(settings, plan, "split"),
+        materialised(settings, plan, f"crossval@{group}") as checkout,
     ):
         scores = side_by_side.out_of_fold(checkout, group)
     if scores is not None:

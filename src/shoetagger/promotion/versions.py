@@ -10,7 +10,7 @@ from ..config import params
 from ..config.settings import Settings, without_password
 from ..errors import ShoetaggerError
 from ..store.store import Store
-from ..tracking.registry import Registry, Version, holds
+from ..tracking.registry import Registry, Version, has_intact_bundle
 
 
 class PromotionError(ShoetaggerError):
@@ -25,7 +25,7 @@ def validation_side(options: params.Params) -> str:
 def bundle_directory(settings: Settings, digest: str) -> Path:
     """Return the local folder of a bundle, fetched from the registry where it is not whole here."""
     cached = settings.bundles / digest
-    if holds(cached, digest):
+    if has_intact_bundle(cached, digest):
         return cached
     registry = open_registry(settings)
     with Store(settings.store_url) as store:

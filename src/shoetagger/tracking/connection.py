@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from filelock import FileLock, Timeout
+
 from ..config.settings import without_password
 from ..errors import ShoetaggerError, TransientError
-from ..locks import locked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,7 +29,7 @@ class TrackingError(ShoetaggerError):
     """MLflow, or the outbox that stands in for it, cannot be used."""
 
 
-class SilentError(TrackingError, TransientError):
+class MLflowUnavailable(TrackingError, TransientError):  # noqa: N818 - reads as what happened
     """MLflow does not answer, or not as MLflow would: it may later."""
 
 
@@ -78,12 +79,15 @@ def prepare(tracking_uri: str) -> None:
 
     path = Path(tracking_uri.removeprefix("sqlite:///"))
     try:
-        with locked(path.with_name(f"{path.name}.lock"), seconds=120.0) as alone:
-            if not alone:
-                raise TrackingError(f"another process has been migrating {path} for two minutes")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f"{path.name}.lock"), timeout=120):
             # MLflow would spend minutes on a database that cannot be opened.
             sqlite3.connect(path).close()
             upgrade(tracking_uri)
+    except Timeout:
+        raise TrackingError(
+            f"another process has been migrating {path} for two minutes: wait for it or end it"
+        ) from None
     except (OSError, sqlite3.Error, SQLAlchemyError, CommandError) as error:
         raise TrackingError(f"the MLflow database {path} cannot be opened: {error}") from error
     _prepared.add(tracking_uri)
@@ -133,9 +137,9 @@ class Connection:
 
     @contextmanager
     def open(self) -> Iterator[tuple[MlflowClient, str]]:
-        """Give the client and the experiment's id; SilentError where MLflow is not there.
+        """Give the client and the experiment's id; MLflowUnavailable where MLflow is not there.
 
-        The errors of MLflow that the block lets out become SilentError, too.
+        The errors of MLflow that the block lets out become MLflowUnavailable, too.
         """
         load_mlflow()
         from mlflow.exceptions import MlflowException
@@ -150,7 +154,7 @@ class Connection:
                     self._client = client
                 yield self._client, self._experiment
         except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, TrackingError) as error:
-            raise SilentError(_reason(self._uri, error)) from error
+            raise MLflowUnavailable(_reason(self._uri, error)) from error
 
 
 @contextmanager

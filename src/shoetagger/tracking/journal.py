@@ -1,8 +1,7 @@
-"""Journals of runs that MLflow has not heard of yet."""
+"""The journal of one run: its events on disk, and how much of them MLflow has."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -17,6 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import lock_descriptor
+from more_itertools import chunked
+
 from ..atomic import atomic_write
 from ..config.settings import user
 from .connection import Connection, TrackingError, tagged_run
@@ -27,30 +29,33 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-# MLflow's answers that no repetition will change.
+# Error codes of MLflow that no repetition will change.
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST"}
 _BATCH = {"metrics": 500, "params": 100, "tags": 100}  # log_batch takes 1000, 100 and 100
 
 
 @dataclass
-class _News:
-    """What a part of a journal says, in the shape in which MLflow is told."""
+class _PendingEvents:
+    """What a part of a journal adds to its run, in the shape that MLflow takes."""
 
     # name, value, milliseconds, step
     metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     files: list[tuple[str, str]] = field(default_factory=list)  # place in the journal, folder
-    finish: tuple[str, int] | None = None  # status, ms
+    finish: tuple[str, int] | None = None  # status, milliseconds
 
 
 class Journal:
-    """The events of one run on disk, and how far MLflow has been told.
+    """The events of one run on disk, and how far they have been sent to MLflow.
 
-    Who holds the lock on the folder writes and sends it; the kernel lets go when a process dies.
+    Only the process that holds the lock on the folder writes and sends it; the kernel releases the
+    lock when the process dies. Format: `journal.jsonl`, one event per line; `files/`, the
+    artifacts; `sent.json`, the run's id and the offset up to which events have been sent.
     """
 
     def __init__(self, folder: Path, lock: int) -> None:
+        """`lock` is the descriptor of the locked folder."""
         self.folder, self._lock = folder, lock
         self.run_id: str | None = None
         self._attached = False
@@ -58,24 +63,25 @@ class Journal:
 
     @classmethod
     def create(cls, outbox: Path, start: Mapping[str, object]) -> Journal:
+        """Begin a journal with its `start` event; TrackingError where it cannot be written."""
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:12]}"
         try:
-            beside = outbox / f".{name}"
-            beside.mkdir(parents=True)
-            journal = cls(beside, _lock_now(beside))
+            hidden = outbox / f".{name}"
+            hidden.mkdir(parents=True)
+            journal = cls(hidden, _lock_folder(hidden))
             journal.append(start=dict(start), host=socket.gethostname(), user=user())
             # Only now can others see it: locked, and with its first line.
-            beside.rename(outbox / name)
+            hidden.rename(outbox / name)
         except OSError as error:
             raise TrackingError(f"the outbox {outbox} cannot be written: {error}") from error
         journal.folder = outbox / name
         return journal
 
     @classmethod
-    def take(cls, folder: Path) -> Journal | None:
-        """Take over a journal that nobody writes any more; None where somebody may."""
+    def take_over(cls, folder: Path) -> Journal | None:
+        """Take over a journal that no process writes any more; None where one may."""
         try:
-            lock = _lock_now(folder)
+            lock = _lock_folder(folder)
         except OSError:  # it is being written, or has just been sent and removed
             return None
         journal = cls(folder, lock)
@@ -89,11 +95,13 @@ class Journal:
         return journal
 
     def close(self) -> None:
+        """Release the lock; a second call does nothing."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
     def append(self, **event: object) -> None:
+        """Write one event down, with the time; TrackingError where it cannot be written."""
         line = json.dumps({"time": int(time.time() * 1000), **event}) + "\n"
         try:
             with self._path.open("a", encoding="utf-8") as file:
@@ -111,34 +119,37 @@ class Journal:
         return [json.loads(line) for line in self._path.read_bytes()[offset:].splitlines()]
 
     def _drop_half_line(self) -> None:
-        """Cut off what was being written when the process died."""
+        """Cut off the line that was being written when the process died."""
         if self._path.exists():
             os.truncate(self._path, self._path.read_bytes().rfind(b"\n") + 1)
 
     def send(self, connection: Connection) -> bool:
-        """Tell MLflow what is new; when all is told and finished, remove it and return True."""
+        """Send the pending events; once all are sent and the run is finished, remove the journal.
+
+        Returns whether it was removed. Raises MLflowUnavailable.
+        """
         with connection.open() as (client, experiment):
             if self.run_id is None:
                 self._find_run(client, experiment)
             assert self.run_id is not None
             end = self._path.stat().st_size
-            news = self._news()
-            self._tell(client, self.run_id, news)
-        if news.finish is not None:
+            pending = self._pending_events()
+            self._send_events(client, self.run_id, pending)
+        if pending.finish is not None:
             shutil.rmtree(self.folder)
             return True
         self._offset = end
-        self._remember()
+        self._save_progress()
         return False
 
     def _find_run(self, client: MlflowClient, experiment: str) -> None:
-        """Find the run that this journal belongs to, or make it."""
+        """Find the run that this journal belongs to, or create it."""
         first = self._events()[0]
         start = first["start"]
-        known = self._recall()
-        if known is not None and _exists(client, known["run_id"]):
-            self.run_id, self._attached = known["run_id"], known["attached"]
-            self._offset = known["offset"]
+        progress = self._load_progress()
+        if progress is not None and _exists(client, progress["run_id"]):
+            self.run_id, self._attached = progress["run_id"], progress["attached"]
+            self._offset = progress["offset"]
             return
         self._offset, self._attached = 0, False
         if start["attach"] is not None:
@@ -150,66 +161,65 @@ class Journal:
             tags = {"shoetagger.journal": self.folder.name, "mlflow.user": first["user"]}
             if "git_commit" in start["tags"]:  # where MLflow's pages look for it
                 tags["mlflow.source.git.commit"] = start["tags"]["git_commit"]
-            run = client.create_run(experiment, first["time"], tags, start["name"])
-            self.run_id = str(run.info.run_id)
-        self._remember()
+            mlflow_run = client.create_run(experiment, first["time"], tags, start["name"])
+            self.run_id = str(mlflow_run.info.run_id)
+        self._save_progress()
 
-    def _news(self) -> _News:
-        news = _News()
+    def _pending_events(self) -> _PendingEvents:
+        pending = _PendingEvents()
         for event in self._events(self._offset):
             if "start" in event:
-                news.params.update(event["start"]["params"])
-                news.tags.update(event["start"]["tags"])
+                pending.params.update(event["start"]["params"])
+                pending.tags.update(event["start"]["tags"])
             for name, value in event.get("metrics", {}).items():
-                news.metrics.append((name, value, event["time"], event["step"]))
-            news.tags.update(event.get("tags", {}))
+                pending.metrics.append((name, value, event["time"], event["step"]))
+            pending.tags.update(event.get("tags", {}))
             if "file" in event:
-                news.files.append((event["file"], event["to"]))
+                pending.files.append((event["file"], event["to"]))
             if "finish" in event:
-                news.finish = (event["finish"], event["time"])
-        return news
+                pending.finish = (event["finish"], event["time"])
+        return pending
 
-    def _tell(self, client: MlflowClient, run_id: str, news: _News) -> None:
+    def _send_events(self, client: MlflowClient, run_id: str, pending: _PendingEvents) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
-        params = news.params
+        params = pending.params
         if self._attached and params:
-            said = client.get_run(run_id).data.params
-            params = {key: value for key, value in params.items() if key not in said}
-        if self._attached and news.finish is not None:
+            present = client.get_run(run_id).data.params
+            params = {key: value for key, value in params.items() if key not in present}
+        if self._attached and pending.finish is not None:
             name = self._events()[0]["start"]["name"]
-            news.tags[f"ended {_plain(name)}"] = news.finish[0]
-        self._batches(client, run_id, "metrics", [Metric(*m) for m in news.metrics])
-        self._batches(client, run_id, "params", [Param(*p) for p in params.items()])
-        self._batches(client, run_id, "tags", [RunTag(*t) for t in news.tags.items()])
-        for place, folder in news.files:
-            with self._not_refused(place):
+            pending.tags[f"ended {_as_tag_name(name)}"] = pending.finish[0]
+        self._send_batches(client, run_id, "metrics", [Metric(*m) for m in pending.metrics])
+        self._send_batches(client, run_id, "params", [Param(*p) for p in params.items()])
+        self._send_batches(client, run_id, "tags", [RunTag(*t) for t in pending.tags.items()])
+        for place, folder in pending.files:
+            with self._unless_refused(place):
                 client.log_artifact(run_id, str(self.folder / place), folder or None)
-        if news.finish is not None and not self._attached:
-            with self._not_refused("the end"):
-                client.set_terminated(run_id, *news.finish)
+        if pending.finish is not None and not self._attached:
+            with self._unless_refused("the end"):
+                client.set_terminated(run_id, *pending.finish)
 
-    def _batches(self, client: MlflowClient, run_id: str, kind: str, items: list[Any]) -> None:
+    def _send_batches(self, client: MlflowClient, run_id: str, kind: str, items: list[Any]) -> None:
         from mlflow.exceptions import MlflowException
 
         def log(batch: list[Any]) -> None:
             arguments: dict[str, Any] = {kind: batch}
             client.log_batch(run_id, **arguments)
 
-        size = _BATCH[kind]
-        for batch in (items[i : i + size] for i in range(0, len(items), size)):
+        for batch in chunked(items, _BATCH[kind]):
             try:
                 log(batch)
             except MlflowException as error:
                 if error.error_code not in _REFUSALS:
                     raise
-                for item in batch:  # one bad apple must not cost the others
-                    with self._not_refused(f"{kind[:-1]} {item.key}"):
+                for item in batch:  # one that is refused must not cost the others
+                    with self._unless_refused(f"{kind[:-1]} {item.key}"):
                         log([item])
 
     @contextmanager
-    def _not_refused(self, what: str) -> Iterator[None]:
-        """Let go, with a warning, of what MLflow will not have: it would block all the rest."""
+    def _unless_refused(self, item: str) -> Iterator[None]:
+        """Skip, with a warning, an item that MLflow refuses: it would hold up all the rest."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -218,19 +228,19 @@ class Journal:
             if error.error_code not in _REFUSALS:
                 raise
             message = str(error).strip().partition("\n")[0]
-            logger.warning("MLflow refuses %s of run %s: %s", what, self.run_id, message)
+            logger.warning("MLflow refuses %s of run %s: %s", item, self.run_id, message)
 
-    def _remember(self) -> None:
-        state = {"run_id": self.run_id, "attached": self._attached, "offset": self._offset}
+    def _save_progress(self) -> None:
+        progress = {"run_id": self.run_id, "attached": self._attached, "offset": self._offset}
         with atomic_write(self.folder / "sent.json") as file:
-            file.write(json.dumps(state).encode())
+            file.write(json.dumps(progress).encode())
 
-    def _recall(self) -> dict[str, Any] | None:
+    def _load_progress(self) -> dict[str, Any] | None:
         try:
-            state: dict[str, Any] = json.loads((self.folder / "sent.json").read_bytes())
+            progress: dict[str, Any] = json.loads((self.folder / "sent.json").read_bytes())
         except FileNotFoundError:
             return None
-        return state
+        return progress
 
 
 def _exists(client: MlflowClient, run_id: str) -> bool:
@@ -247,16 +257,16 @@ def _exists(client: MlflowClient, run_id: str) -> bool:
 
 
 def journals(outbox: Path) -> list[Path]:
-    """Return the journals of an outbox in order of creation, those being written included."""
+    """Return the journals of an outbox in order of creation, including those being written."""
     if not outbox.is_dir():
         return []
     return sorted(p for p in outbox.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def is_held(folder: Path) -> bool:
+def is_in_use(folder: Path) -> bool:
     """Tell whether a process is writing or sending a journal."""
     try:
-        os.close(_lock_now(folder))
+        os.close(_lock_folder(folder))
     except OSError:
         return True
     return False
@@ -266,16 +276,20 @@ def _finished(events: list[dict[str, Any]]) -> bool:
     return "finish" in events[-1]
 
 
-def _plain(name: str) -> str:
+def _as_tag_name(name: str) -> str:
     """Return a name with only the characters that MLflow takes in a tag's name."""
     return "".join(c if c.isalnum() or c in "_-. :/" else " " for c in name)
 
 
-def _lock_now(folder: Path) -> int:
-    """Lock a folder for this process and return the descriptor; OSError where another holds it."""
+def _lock_folder(folder: Path) -> int:
+    """Lock a folder for this process and return its descriptor; OSError where another holds it.
+
+    The folder itself is locked, not a file in it: so the lock moves and goes away with the journal.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not lock_descriptor(descriptor, blocking=False):
+            raise BlockingIOError(f"{folder} is in use")
     except OSError:
         os.close(descriptor)
         raise

@@ -5,14 +5,16 @@ from __future__ import annotations
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
+
 from ..errors import ShoetaggerError
-from ..locks import locked
 from .connection import Connection, tagged_run
 from .packaging import OWN_COLUMNS, save_model, write_file
 
@@ -47,7 +49,7 @@ class Version:
 class Registry:
     """The registered models of all groups.
 
-    Every method but a cached `fetch` asks MLflow, and raises tracking.SilentError where it is not
+    Every method but a cached `fetch` asks MLflow, and raises MLflowUnavailable where it is not
     there.
     """
 
@@ -72,23 +74,19 @@ class Registry:
         and `metrics`; `limits` bound the pictures that a served model accepts.
         """
         bundle = _checked(directory)
-        with (
-            self._mlflow.open() as (client, experiment),
-            locked(self._artifacts / ".register.lock", seconds=600.0) as alone,
-        ):
-            if not alone:
-                raise RegistryError("another process has been registering for ten minutes")
-            found = _first_of(client, bundle)
-            if found is not None:
-                return _version(found, _aliases(client, bundle.group))
+        self._artifacts.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._artifacts / ".register.lock", timeout=600)
+        with self._mlflow.open() as (client, experiment), _exclusively(lock):
+            if (known := _first_of(client, bundle)) is not None:
+                return _version(known, _aliases(client, bundle.group))
             run_id = _run_of(client, experiment, bundle, tags, figures)
-            about = {
+            origin = {
                 **{key: str(value) for key, value in tags.items()},
                 "bundle_digest": bundle.digest,
                 "weights_sha256": bundle.weights_sha256,
             }
             model = client.create_logged_model(
-                experiment, model_name(bundle.group), run_id, tags=about
+                experiment, model_name(bundle.group), run_id, tags=origin
             )
             with TemporaryDirectory() as scratch:
                 target = Path(scratch) / "model"
@@ -97,17 +95,17 @@ class Registry:
             client.finalize_logged_model(model.model_id, "READY")
             _link(client, run_id, model.model_id, metrics)
             _ensure_model(client, bundle.group)
-            mine = client.create_model_version(
+            created = client.create_model_version(
                 model_name(bundle.group),
                 source=f"models:/{model.model_id}",
                 run_id=run_id,
-                tags=about,
+                tags=origin,
                 model_id=model.model_id,
             )
-            # The lock holds within one machine. Between two, the first version stays.
-            first = _first_of(client, bundle) or mine
-            if first.version != mine.version:
-                client.delete_model_version(mine.name, str(mine.version))
+            # The lock works within one machine. Between two, the first version stays.
+            first = _first_of(client, bundle) or created
+            if first.version != created.version:
+                client.delete_model_version(created.name, str(created.version))
             return _version(first, _aliases(client, bundle.group))
 
     def versions(self, group: str) -> list[Version]:
@@ -186,7 +184,7 @@ class Registry:
         registry gives another bundle than the version names.
         """
         target = cache / version.digest
-        if holds(target, version.digest):
+        if has_intact_bundle(target, version.digest):
             return target
         beside = cache / f".{uuid.uuid4().hex}"
         beside.mkdir(parents=True)
@@ -198,22 +196,36 @@ class Registry:
                 got = download_artifacts(
                     f"{source}/artifacts/bundle", dst_path=str(beside), tracking_uri=self._uri
                 )
-            if not holds(Path(got), version.digest):
+            if not has_intact_bundle(Path(got), version.digest):
                 raise RegistryError(
                     f"version {version.number} of {version.name} is registered with bundle "
                     f"{version.digest[:12]}, but its files are another or are damaged: register "
                     "the model again and promote that version"
                 )
-            if target.exists() and not holds(target, version.digest):
+            if target.exists() and not has_intact_bundle(target, version.digest):
                 shutil.rmtree(target)
             try:
                 Path(got).rename(target)
             except OSError:
-                if not holds(target, version.digest):  # another process was not the faster one
+                if not has_intact_bundle(
+                    target, version.digest
+                ):  # another process was not the faster one
                     raise
         finally:
             shutil.rmtree(beside)
         return target
+
+
+@contextmanager
+def _exclusively(lock: FileLock) -> Iterator[None]:
+    try:
+        held = lock.acquire()
+    except Timeout:
+        raise RegistryError(
+            "another process has been registering a model for ten minutes: wait for it or end it"
+        ) from None
+    with held:
+        yield
 
 
 def model_name(group: str) -> str:
@@ -247,7 +259,7 @@ def _checked(directory: Path) -> Bundle:
     return bundle
 
 
-def holds(directory: Path, digest: str) -> bool:
+def has_intact_bundle(directory: Path, digest: str) -> bool:
     """Tell whether a folder holds the whole bundle of this digest, undamaged."""
     from ..inference.bundle import load_bundle
     from ..network.backbone import ModelError
