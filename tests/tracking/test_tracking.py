@@ -617,7 +617,8 @@ def test_a_journal_in_the_first_format_is_sent(
 def test_a_journal_that_a_process_of_older_code_writes_is_left_alone(tracker: Tracker) -> None:
     """They lock the folder by flock: so does this code."""
     journal = tracker.outbox.folder / "20231114T221320.000000Z-0123456789ab"
-    journal.mkdir(parents=True)
+    (journal / "files" / "1").mkdir(parents=True)
+    (journal / "files" / "1" / "loss.png").write_bytes(b"\x89PNG")
     (journal / "journal.jsonl").write_text(FIRST_FORMAT.replace("HOST", socket.gethostname()))
     lock = os.open(journal, os.O_RDONLY)
     try:
