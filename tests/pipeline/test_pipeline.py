@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import fcntl
+import json
 import logging
 import os
 import shutil
@@ -22,7 +21,8 @@ from dvc.repo import Repo
 
 from shoetagger.config import params
 from shoetagger.config.settings import Settings
-from shoetagger.pipeline.checkout import checkout, checkout_lock, prune
+from shoetagger.pipeline import checkout_lock
+from shoetagger.pipeline.checkout import checkout, prune
 from shoetagger.pipeline.dvc_files import data_revision, outputs
 from shoetagger.pipeline.plan import Plan, groups_of, override_params, params_of, prepare
 from shoetagger.pipeline.process import PipelineError, TransientPipelineError
@@ -187,23 +187,26 @@ def test_an_override_that_cannot_be_read_is_refused(
 
 def test_a_run_names_the_commit_of_its_revision(settings: Settings) -> None:
     head = git(settings.repo, "rev-parse", "HEAD")
-    plan = prepare(settings, overrides=["train.epochs=5", " "])
-    assert plan == Plan(head, ("train.epochs=5",))
-    assert Plan.from_dict(plan.as_dict()) == plan
-    assert params_of(settings, plan).train.epochs == 5
+    plan = prepare(settings.repo, overrides=["train.epochs=5", " "])
+    assert plan == Plan(commit=head, overrides=("train.epochs=5",))
+    assert Plan.model_validate(json.loads(json.dumps(plan.model_dump(mode="json")))) == plan
+    assert params_of(settings.repo, plan).train.epochs == 5
 
 
 def test_plans_that_differ_have_checkouts_that_differ() -> None:
     commit = "0123456789abcdef"
-    names = {Plan(commit, o).name for o in [(), ("a=1",), ("a=1", "b=2"), ("b=2", "a=1")]}
+    names = {
+        Plan(commit=commit, overrides=o).name
+        for o in [(), ("a=1",), ("a=1", "b=2"), ("b=2", "a=1")]
+    }
     assert len(names) == 4
-    assert Plan(commit).name == "0123456789ab"
+    assert Plan(commit=commit).name == "0123456789ab"
 
 
 @pytest.mark.parametrize("revision", ["nonsense", "", "--all", "HEAD~7", "HEAD:params.yaml"])
 def test_a_revision_that_does_not_exist_is_refused(settings: Settings, revision: str) -> None:
     with pytest.raises(PipelineError, match="is not a revision") as caught:
-        prepare(settings, revision)
+        prepare(settings.repo, revision)
     assert repr(revision) in str(caught.value)
 
 
@@ -220,23 +223,23 @@ def test_an_override_that_params_refuses_is_named(
     settings: Settings, override: str, said: str
 ) -> None:
     with pytest.raises(PipelineError) as caught:
-        prepare(settings, overrides=["train.epochs=5", override])
+        prepare(settings.repo, overrides=["train.epochs=5", override])
     assert said in str(caught.value)
     assert override in str(caught.value)
 
 
 def test_overrides_may_be_valid_together_only(settings: Settings) -> None:
     overrides = ["train.weights=none", "train.freeze=none"]
-    plan = prepare(settings, overrides=overrides)
-    assert params_of(settings, plan).train.freeze == "none"
+    plan = prepare(settings.repo, overrides=overrides)
+    assert params_of(settings.repo, plan).train.freeze == "none"
     with pytest.raises(PipelineError, match=r"train\.freeze"):
-        prepare(settings, overrides=overrides[:1])
+        prepare(settings.repo, overrides=overrides[:1])
 
 
 @pytest.mark.parametrize("key", ["promote.rule.macro_f1_margin", " promote.approval", "promote"])
 def test_what_a_challenger_has_to_pass_cannot_be_overridden(settings: Settings, key: str) -> None:
     with pytest.raises(PipelineError, match="does not decide what it has to pass; commit the"):
-        prepare(settings, overrides=[f"{key}=never"])
+        prepare(settings.repo, overrides=[f"{key}=never"])
 
 
 def test_uncommitted_inputs_are_refused_by_name(settings: Settings) -> None:
@@ -246,7 +249,7 @@ def test_uncommitted_inputs_are_refused_by_name(settings: Settings) -> None:
     (repo / "src" / "new module.py").write_text("")
     (repo / "notes.txt").write_text("not an input")
     with pytest.raises(PipelineError) as caught:
-        prepare(settings)
+        prepare(settings.repo)
     message = str(caught.value)
     assert "params.yaml" in message
     assert "src/new module.py" in message
@@ -259,7 +262,7 @@ def test_changed_labels_are_refused_by_name(settings: Settings) -> None:
         file.write("b.jpg,0\n")
     (settings.repo / "data" / "images" / "new ü.jpg").write_bytes(b"another")
     with pytest.raises(PipelineError) as caught:
-        prepare(settings)
+        prepare(settings.repo)
     message = str(caught.value)
     assert "data/labels.csv (modified)" in message
     assert "data/images/new ü.jpg (added)" in message
@@ -269,7 +272,7 @@ def test_changed_labels_are_refused_by_name(settings: Settings) -> None:
 def test_a_label_sheet_that_went_missing_is_refused_by_name(settings: Settings) -> None:
     (settings.repo / "data" / "labels.csv").unlink()
     with pytest.raises(PipelineError, match=r"data/labels\.csv \(deleted\)"):
-        prepare(settings)
+        prepare(settings.repo)
 
 
 def test_data_that_was_added_but_not_committed_is_refused(settings: Settings) -> None:
@@ -277,12 +280,12 @@ def test_data_that_was_added_but_not_committed_is_refused(settings: Settings) ->
         file.write("b.jpg,0\n")
     add_data(settings.repo)
     with pytest.raises(PipelineError, match=r"uncommitted inputs: data\.dvc"):
-        prepare(settings)
+        prepare(settings.repo)
 
 
 def test_a_clone_whose_data_was_never_pulled_has_changed_nothing(settings: Settings) -> None:
     shutil.rmtree(settings.repo / "data")
-    assert prepare(settings).commit
+    assert prepare(settings.repo).commit
 
 
 def test_another_commit_is_not_held_up_by_what_is_uncommitted_here(settings: Settings) -> None:
@@ -290,39 +293,39 @@ def test_another_commit_is_not_held_up_by_what_is_uncommitted_here(settings: Set
     git(settings.repo, "commit", "--quiet", "--allow-empty", "-m", "Second")
     (settings.repo / "src" / "unfinished.py").write_text("")
     with pytest.raises(PipelineError, match=r"unfinished\.py"):
-        prepare(settings)
-    assert prepare(settings, "HEAD~1").commit == first
+        prepare(settings.repo)
+    assert prepare(settings.repo, "HEAD~1").commit == first
 
 
 def test_a_commit_without_data_is_refused(settings: Settings) -> None:
     git(settings.repo, "rm", "--quiet", "data.dvc")
     git(settings.repo, "commit", "--quiet", "-m", "No data")
     with pytest.raises(PipelineError, match=r"has no data\.dvc"):
-        prepare(settings)
+        prepare(settings.repo)
 
 
 def test_a_folder_that_is_no_git_repo_is_refused(tmp_path: Path) -> None:
     shutil.copy(REAL_PARAMS, tmp_path / "params.yaml")
     settings = Settings.from_environment({"SHOETAGGER_REPO": str(tmp_path)})
     with pytest.raises(PipelineError, match="git"):
-        prepare(settings)
+        prepare(settings.repo)
 
 
 def test_a_broken_params_file_of_a_commit_is_named(settings: Settings) -> None:
     (settings.repo / "params.yaml").write_text("train: [")
     git(settings.repo, "commit", "--quiet", "-am", "Broken")
     with pytest.raises(PipelineError, match=r"params\.yaml of commit"):
-        prepare(settings)
+        prepare(settings.repo)
 
 
 def test_groups_come_in_the_order_of_params_and_unknown_ones_are_refused(
     settings: Settings,
 ) -> None:
-    plan = Plan(git(settings.repo, "rev-parse", "HEAD"))
-    assert groups_of(settings, plan) == ["color", "style", "detail"]
-    assert groups_of(settings, plan, ["detail", "color"]) == ["color", "detail"]
+    plan = Plan(commit=git(settings.repo, "rev-parse", "HEAD"))
+    assert groups_of(settings.repo, plan) == ["color", "style", "detail"]
+    assert groups_of(settings.repo, plan, ["detail", "color"]) == ["color", "detail"]
     with pytest.raises(PipelineError, match=r"no group 'colour'.* color, style, detail"):
-        groups_of(settings, plan, ["colour", "style"])
+        groups_of(settings.repo, plan, ["colour", "style"])
 
 
 def test_the_outputs_of_a_stage_are_named_by_dvc_yaml(settings: Settings) -> None:
@@ -338,7 +341,7 @@ def test_the_outputs_of_a_stage_are_named_by_dvc_yaml(settings: Settings) -> Non
 def test_a_checkout_holds_commit_data_and_overrides_and_leaves_the_workspace_alone(
     settings: Settings,
 ) -> None:
-    plan = prepare(settings, overrides=["groups.color.train.epochs=3"])
+    plan = prepare(settings.repo, overrides=["groups.color.train.epochs=3"])
     (settings.home / "some state").touch()
     status = ["status", "--porcelain", "--ignored"]
     before = git(settings.repo, *status)
@@ -361,7 +364,11 @@ def test_a_checkout_holds_commit_data_and_overrides_and_leaves_the_workspace_alo
 
 
 def test_workers_that_come_at_once_make_one_checkout(settings: Settings) -> None:
-    plan = Plan(git(settings.repo, "rev-parse", "HEAD"))
+    keep = params.load(settings.params_file).keep.checkouts
+    for number in range(keep):
+        (settings.checkouts / f"old {number}").mkdir(parents=True)
+        os.utime(settings.checkouts / f"old {number}", (1000 - number, 1000 - number))
+    plan = Plan(commit=git(settings.repo, "rev-parse", "HEAD"))
     found: list[Path] = []
     threads = [
         threading.Thread(target=lambda: found.append(checkout(settings, plan))) for _ in range(3)
@@ -372,11 +379,13 @@ def test_workers_that_come_at_once_make_one_checkout(settings: Settings) -> None
         thread.join()
     assert found == [settings.checkouts / plan.name] * 3
     assert (found[0] / "data" / "labels.csv").exists()
+    left = {p.name for p in settings.checkouts.iterdir() if p.is_dir()}
+    assert left == {plan.name, *(f"old {number}" for number in range(keep - 1))}
 
 
 @pytest.mark.slow
 def test_what_a_killed_checkout_left_behind_is_cleared_away(settings: Settings) -> None:
-    plan = Plan(git(settings.repo, "rev-parse", "HEAD"))
+    plan = Plan(commit=git(settings.repo, "rev-parse", "HEAD"))
     half = settings.checkouts / f".{plan.name}.dead"
     (half / "tree" / "data").mkdir(parents=True)
     folder = checkout(settings, plan)
@@ -387,7 +396,7 @@ def test_what_a_killed_checkout_left_behind_is_cleared_away(settings: Settings) 
 @pytest.mark.slow
 def test_data_that_is_nowhere_fails_in_a_way_that_may_pass(settings: Settings) -> None:
     shutil.rmtree(settings.repo / ".dvc" / "cache")
-    plan = Plan(git(settings.repo, "rev-parse", "HEAD"))
+    plan = Plan(commit=git(settings.repo, "rev-parse", "HEAD"))
     with pytest.raises(TransientPipelineError, match="dvc push"):
         checkout(settings, plan)
     assert [p.name for p in settings.checkouts.iterdir()] == [f"{plan.name}.lock"]
@@ -407,7 +416,7 @@ def test_data_is_pulled_from_a_remote_given_by_a_relative_path(
     git(repo, "commit", "--quiet", "--allow-empty", "-m", "A remote")
     shutil.rmtree(repo / ".dvc" / "cache")
     shutil.rmtree(repo / "data")
-    folder = checkout(settings, prepare(settings))
+    folder = checkout(settings, prepare(settings.repo))
     assert (folder / "data" / "labels.csv").exists()
     assert (repo / ".dvc" / "cache").is_dir(), "the cache is not shared"
     assert not (folder / ".dvc" / "cache").exists()
@@ -418,7 +427,7 @@ def test_a_cache_that_the_repo_configures_is_shared(settings: Settings, tmp_path
     repo = settings.repo
     (repo / ".dvc" / "cache").rename(tmp_path / "big disk")
     dvc(repo, "cache", "dir", "--local", str(tmp_path / "big disk"))
-    folder = checkout(settings, prepare(settings))
+    folder = checkout(settings, prepare(settings.repo))
     assert (folder / "data" / "labels.csv").exists()
     assert not (folder / ".dvc" / "cache").exists()
     with Repo(str(folder)) as opened:
@@ -430,19 +439,14 @@ def test_old_checkouts_go_but_not_those_in_use(settings: Settings) -> None:
         (settings.checkouts / name / "data").mkdir(parents=True)
         os.utime(settings.checkouts / name, (1000 - age, 1000 - age))
     in_use = settings.checkouts / "in use"
-    with checkout_lock(in_use, fcntl.LOCK_SH):
-        assert prune(settings, keep=2) == ["oldest"]
+    with checkout_lock.shared(in_use):
+        assert prune(settings.checkouts, keep=2) == ["oldest"]
     assert {p.name for p in settings.checkouts.iterdir() if p.is_dir()} == {
         "newest",
         "second",
         "in use",
     }
-    assert prune(settings, keep=2) == ["in use"]
-    most = params.load(settings.params_file).keep.checkouts
-    for number in range(most):
-        (settings.checkouts / str(number)).mkdir()
-    assert len(prune(settings)) == 2  # as params.yaml says
-    assert sum(p.is_dir() for p in settings.checkouts.iterdir()) == most
+    assert prune(settings.checkouts, keep=2) == ["in use"]
 
 
 # --- stages -------------------------------------------------------------------------------------
@@ -450,7 +454,7 @@ def test_old_checkouts_go_but_not_those_in_use(settings: Settings) -> None:
 
 @pytest.fixture
 def plan(settings: Settings) -> Plan:
-    return Plan(git(settings.repo, "rev-parse", "HEAD"))
+    return Plan(commit=git(settings.repo, "rev-parse", "HEAD"))
 
 
 @pytest.mark.slow
@@ -482,7 +486,7 @@ def test_the_workspace_restores_what_a_run_computed(
 
 @pytest.mark.slow
 def test_overrides_reach_the_stage(settings: Settings, plan: Plan) -> None:
-    plan = dataclasses.replace(plan, overrides=("train.epochs=77",))
+    plan = Plan(commit=plan.commit, overrides=("train.epochs=77",))
     run_stage(settings, plan, "train@style")
     assert runs(settings) == ["split", "train-style"]
     made = (checkout(settings, plan) / "models" / "style.txt").read_text()
@@ -557,7 +561,7 @@ def test_a_run_that_is_killed_takes_its_stage_along(
         "from shoetagger.config import settings\n"
         "from shoetagger.pipeline import plan, repro\n"
         "s = settings.Settings.from_environment()\n"
-        f"repro.run_stage(s, plan.Plan({plan.commit!r}), 'split')\n"
+        f"repro.run_stage(s, plan.Plan(commit={plan.commit!r}), 'split')\n"
     )
     environment = os.environ | {"SHOETAGGER_REPO": str(settings.repo)}
     environment["SHOETAGGER_HOME"] = str(settings.home)

@@ -101,7 +101,7 @@ def settings(template: Path, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def plan(settings: Settings) -> Plan:
-    found = plan_module.prepare(settings)
+    found = plan_module.prepare(settings.repo)
     checkout_module.checkout(settings, found)
     return found
 
@@ -483,7 +483,7 @@ def test_a_champion_of_another_split_is_not_compared(
     settings: Settings, plan: Plan, trained: Callable[[int], Bundle]
 ) -> None:
     promoted(settings, plan, trained(1))
-    other = plan_module.prepare(settings, overrides=["split.validation=0.4"])
+    other = plan_module.prepare(settings.repo, overrides=["split.validation=0.4"])
     digest = trained(2).digest
     register(settings, plan, "color")
     comparison = compare(settings, other, "color", digest)

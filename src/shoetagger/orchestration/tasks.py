@@ -45,9 +45,9 @@ def checkout(params: Mapping[str, Any]) -> dict[str, Any]:
 
     with final() as settings:
         trim(settings.outbox, load(settings.params_file).keep.outbox_mb)
-        plan = prepare(settings, params["revision"].strip(), params["overrides"] or [])
+        plan = prepare(settings.repo, params["revision"].strip(), params["overrides"] or [])
         checkout_module.checkout(settings, plan)
-        return plan.as_dict()
+        return plan.model_dump(mode="json")
 
 
 def groups(plan: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
@@ -55,7 +55,7 @@ def groups(plan: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
     from ..pipeline import plan as plan_module
 
     with final() as settings:
-        return plan_module.groups_of(settings, _plan(plan), params["groups"] or [])
+        return plan_module.groups_of(settings.repo, _plan(plan), params["groups"] or [])
 
 
 def run_stage(plan: Mapping[str, Any], stage: str, group: str = "") -> str:
@@ -121,7 +121,7 @@ def _by(dag_run: Any) -> str:
 def _plan(plain: Mapping[str, Any]) -> Plan:
     from ..pipeline.plan import Plan
 
-    return Plan.from_dict(plain)
+    return Plan.model_validate(plain)
 
 
 # --- tagging ------------------------------------------------------------------------------------

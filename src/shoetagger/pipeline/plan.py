@@ -7,15 +7,14 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict
 
 from ..config.params import Params, parse
-from ..config.settings import Settings
 from ..config.strict import ParamsError
 from .dvc_files import data_out
 from .process import PipelineError, run_git
@@ -24,9 +23,10 @@ INPUTS = ("params.yaml", "dvc.yaml", "data.dvc", "src", ".dvcignore")
 NEEDED = ("params.yaml", "dvc.yaml", "data.dvc")
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(BaseModel):
     """What a training run names: a full commit id, and the overrides of its params.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     commit: str
     overrides: tuple[str, ...] = ()
@@ -39,22 +39,13 @@ class Plan:
         digest = hashlib.sha256(json.dumps(self.overrides).encode()).hexdigest()
         return f"{self.commit[:12]}-{digest[:8]}"
 
-    def as_dict(self) -> dict[str, Any]:
-        return {"commit": self.commit, "overrides": list(self.overrides)}
 
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Plan:
-        return cls(commit=value["commit"], overrides=tuple(value["overrides"]))
-
-
-def prepare(settings: Settings, revision: str = "HEAD", overrides: Sequence[str] = ()) -> Plan:
+def prepare(repo: Path, revision: str = "HEAD", overrides: Sequence[str] = ()) -> Plan:
     """Resolve `revision` to a commit and check that a run can be made from it.
 
-    Where it is the commit that the workspace stands on, uncommitted inputs are refused by name,
-    for whoever starts a run means what they see. Raises PipelineError, or ParamsError for what
-    params.yaml holds at that commit.
+    Where it is the commit that the workspace is at, uncommitted inputs are refused by name: the
+    person who starts a run means the files that they see. Raises PipelineError.
     """
-    repo = settings.repo
     commit = _resolve(repo, revision)
     tracked = run_git(repo, "ls-tree", "-z", "--name-only", commit).split("\0")
     for name in NEEDED:
@@ -62,22 +53,22 @@ def prepare(settings: Settings, revision: str = "HEAD", overrides: Sequence[str]
             raise PipelineError(
                 f"commit {commit[:12]} of {repo} has no {name}: `git add {name}` and commit"
             )
-    plan = Plan(commit, tuple(line.strip() for line in overrides if line.strip()))
+    plan = Plan(commit=commit, overrides=tuple(line.strip() for line in overrides if line.strip()))
     for override in plan.overrides:
         if override.partition("=")[0].partition(".")[0].strip() == "promote":
             raise PipelineError(
                 f"override {override!r}: whoever starts a run does not decide what it has to "
                 "pass; commit the change to params.yaml"
             )
-    params_of(settings, plan)
+    params_of(repo, plan)
     if commit == _resolve(repo, "HEAD"):
         _refuse_uncommitted(repo)
     return plan
 
 
-def params_of(settings: Settings, plan: Plan) -> Params:
+def params_of(repo: Path, plan: Plan) -> Params:
     """Return the parameters that the plan's stages see: of its commit, with its overrides."""
-    text = run_git(settings.repo, "show", f"{plan.commit}:params.yaml")
+    text = run_git(repo, "show", f"{plan.commit}:params.yaml")
     try:
         document = yaml.safe_load(text)
         parse(document)
@@ -86,23 +77,23 @@ def params_of(settings: Settings, plan: Plan) -> Params:
     for override in plan.overrides:
         document = override_params(document, override)
     try:
-        return parse(document)  # with all of them, for one may be valid beside another only
+        return parse(document)  # with all of them: one may be valid only beside another
     except ParamsError as error:
         raise PipelineError(f"with the overrides {', '.join(plan.overrides)}: {error}") from None
 
 
-def groups_of(settings: Settings, plan: Plan, asked: Sequence[str] = ()) -> list[str]:
-    """Return the groups to train, in the order of params.yaml: those asked for, or else all.
+def groups_of(repo: Path, plan: Plan, names: Sequence[str] = ()) -> list[str]:
+    """Return the groups to train, in the order of params.yaml: those named, or else all.
 
-    Raises PipelineError that lists the groups there are where an unknown one is asked for.
+    Raises PipelineError that lists the groups there are where a name is unknown.
     """
-    known = list(params_of(settings, plan).groups)
-    if unknown := [name for name in asked if name not in known]:
+    known = list(params_of(repo, plan).groups)
+    if unknown := [name for name in names if name not in known]:
         raise PipelineError(
             f"no group {', '.join(map(repr, unknown))} in params.yaml of commit "
             f"{plan.commit[:12]}: the groups are {', '.join(known)}"
         )
-    return [name for name in known if name in asked] if asked else known
+    return [name for name in known if name in names] if names else known
 
 
 class _OverrideLoader(yaml.SafeLoader):
@@ -137,7 +128,6 @@ def override_params(document: Any, override: str) -> Any:
     return document
 
 
-# --- the revision -------------------------------------------------------------------------------
 def _resolve(repo: Path, revision: str) -> str:
     top = run_git(repo, "rev-parse", "--show-toplevel").strip()
     if Path(top) != repo.resolve():
@@ -160,14 +150,14 @@ def _refuse_uncommitted(repo: Path) -> None:
     changed = [entry[3:] for entry in status.split("\0") if entry]
     if changed:
         raise PipelineError(
-            f"uncommitted inputs: {_some(changed)}. A run is made from one commit: commit them "
+            f"uncommitted inputs: {_listed(changed)}. A run is made from one commit: commit them "
             "(`git commit`), or name another revision"
         )
     data = data_out(repo)["path"]
     # A clone whose data was never pulled has changed nothing.
     if (repo / data).exists() and (changed := _changed_data(repo, data)):
         raise PipelineError(
-            f"{data}/ is not what data.dvc says: {_some(changed)}. "
+            f"{data}/ is not what data.dvc says: {_listed(changed)}. "
             "Run `dvc add data` and commit data.dvc, or undo it with `dvc checkout data.dvc`"
         )
 
@@ -177,7 +167,7 @@ def _changed_data(repo: Path, data: str) -> list[str]:
     from dvc.repo import Repo
 
     try:
-        # Not what `dvc status` does: it wants the lock that a running `dvc repro` may hold.
+        # Not as `dvc status` does it, which takes the lock that a running `dvc repro` may hold.
         with Repo(str(repo)) as opened:
             changes = opened.data_status([data], granular=True, with_renames=False)["uncommitted"]
     except DvcException as error:
@@ -187,10 +177,10 @@ def _changed_data(repo: Path, data: str) -> list[str]:
         for kind in ("added", "modified", "deleted", "unknown")
         for name in changes.get(kind, [])
     )
-    # The folder itself is named too; it says something only where nothing else is.
+    # DVC names the folder itself, too: of use only where it names nothing else.
     return [name for name in names if not name.startswith(f"{data}{os.sep} (")] or names
 
 
-def _some(names: Sequence[str], most: int = 10) -> str:
+def _listed(names: Sequence[str], most: int = 10) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

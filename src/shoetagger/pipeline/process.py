@@ -1,4 +1,4 @@
-"""git and dvc as child processes that end with this one."""
+"""git and dvc as child processes; dvc ends with this one."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ logger = logging.getLogger(__name__)
 
 
 LAST_LINES = 20  # of a failed command's output, for the error
+GRACE_SECONDS = 20.0  # between the interrupt and the kill of a command whose caller is gone
+_GUARD = Path(__file__).with_name("guard.py")
 
 
 class PipelineError(ShoetaggerError):
-    """A run cannot be prepared, or a command of it failed; doing it again fails again."""
+    """A run cannot be prepared, or a command of it failed; a retry would fail as well."""
 
 
 class TransientPipelineError(PipelineError, TransientError):
     """What failed may pass by itself: DVC is busy, a remote is away, a stage was killed."""
 
 
-# What DVC says, and what it means.
+# Lines of DVC's output, and what they mean.
 _PHRASES = {
     "busy": re.compile(r"is busy, it is being blocked by|Unable to acquire lock"),
     "killed": re.compile(r"failed to run: .*exited with (-\d+|1[3-5]\d)\s*$"),
@@ -37,7 +39,7 @@ _PHRASES = {
     "restored": re.compile(r"is cached - skipping run, checking out outputs"),
 }
 
-# --- processes ----------------------------------------------------------------------------------
+# A git hook or a DVC stage around us sets these for another repo.
 _OF_ANOTHER_REPO = frozenset(
     ["DVC_ROOT", "DVC_STAGE"]
     + [f"GIT_{name}" for name in ("DIR", "WORK_TREE", "INDEX_FILE", "PREFIX", "COMMON_DIR")]
@@ -46,12 +48,8 @@ _OF_ANOTHER_REPO = frozenset(
 
 
 def command_environment(base: Mapping[str, str]) -> dict[str, str]:
-    environment = {
-        name: value
-        for name, value in base.items()
-        # A git hook or a DVC stage around us speaks of another repo.
-        if name not in _OF_ANOTHER_REPO
-    }
+    """Return the variables of a git or dvc command: this Python's programs, no other repo."""
+    environment = {name: value for name, value in base.items() if name not in _OF_ANOTHER_REPO}
     binaries = str(Path(sys.executable).parent)
     environment["PATH"] = os.pathsep.join([binaries, base.get("PATH", os.defpath)])
     environment["DVC_NO_ANALYTICS"] = "1"
@@ -70,12 +68,13 @@ def stage_environment(settings: Settings, folder: Path) -> dict[str, str]:
     )
 
 
-def run_git(folder: Path, *arguments: str, say: str = "") -> str:
+def run_git(folder: Path, *arguments: str, stdin: str = "") -> str:
+    """Return the output of a git command; PipelineError with its error output if it fails."""
     done = subprocess.run(
         ["git", *arguments],
         cwd=folder,
         env=command_environment(os.environ) | {"LC_ALL": "C.UTF-8", "GIT_TERMINAL_PROMPT": "0"},
-        input=say,
+        input=stdin,
         capture_output=True,
         text=True,
         errors="surrogateescape",
@@ -86,52 +85,24 @@ def run_git(folder: Path, *arguments: str, say: str = "") -> str:
 
 
 @dataclass(frozen=True)
-class _Ended:
-    """How a command ended: exit status, the phrases of _PHRASES it said, its last lines."""
+class CommandResult:
+    """How a command ended: exit status, the phrases of _PHRASES in its output, its last lines."""
 
     code: int
     seen: frozenset[str]
     tail: str
 
 
-# Stands between us and a command, and ends the command's process group when we are gone or hang up
-# (its standard input ends): the task of an Airflow that is killed cannot do it any more.
-# Interrupt first, as Ctrl-C does, so that a training run closes its log; then kill.
-_GUARD = """
-import os, signal, subprocess, sys, threading, time
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # a server started in the background ignores it
-command = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, process_group=0)
-
-def end(number):
-    try:
-        os.killpg(command.pid, number)
-    except ProcessLookupError:
-        pass
-
-def watch():
-    os.read(0, 1)
-    end(signal.SIGINT)
-    time.sleep(float(sys.argv[1]))
-    end(signal.SIGKILL)
-
-threading.Thread(target=watch, daemon=True).start()
-code = command.wait()
-end(signal.SIGKILL)  # what it may have left behind
-os._exit(code if code >= 0 else 128 - code)
-"""
-
-GRACE_SECONDS = 20.0
-
-
-def run_dvc(folder: Path, environment: Mapping[str, str], *arguments: str) -> _Ended:
+def run_dvc(folder: Path, environment: Mapping[str, str], *arguments: str) -> CommandResult:
+    """Run a DVC command; how it ended is for the caller to judge."""
     return _run([sys.executable, "-m", "dvc", "--wait-for-lock", *arguments], folder, environment)
 
 
-def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> _Ended:
-    """Run a command, its output into the log; it dies with us, whatever ends us."""
+def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> CommandResult:
+    """Run a command and log its output; it ends with this process, however that ends."""
     logger.info("%s", " ".join(command[2:]))
     process = subprocess.Popen(
-        [sys.executable, "-c", _GUARD, str(GRACE_SECONDS), *command],
+        [sys.executable, "-I", str(_GUARD), str(GRACE_SECONDS), *command],
         cwd=folder,
         env=dict(environment),
         stdin=subprocess.PIPE,
@@ -149,10 +120,10 @@ def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -
         _follow(process.stdout, seen, tail)
     finally:
         process.stdin.close()
-        _follow(process.stdout, seen, tail)  # what it says while it ends
+        _follow(process.stdout, seen, tail)  # its output while it ends
         process.stdout.close()
         code = process.wait()
-    return _Ended(code, frozenset(seen), "\n".join(tail))
+    return CommandResult(code, frozenset(seen), "\n".join(tail))
 
 
 def _follow(lines: Iterable[str], seen: set[str], tail: deque[str]) -> None:

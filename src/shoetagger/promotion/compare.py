@@ -61,7 +61,7 @@ def compare(settings: Settings, plan: Plan, group: str, digest: str) -> Comparis
     """
     from . import report
 
-    options = params_of(settings, plan)
+    options = params_of(settings.repo, plan)
     registry = open_registry(settings)
     with Store(settings.store_url) as store:
         champion = store.ledger.live().get(group)

@@ -37,7 +37,7 @@ def register(settings: Settings, plan: Plan, group: str) -> Challenger:
     from ..learning.evaluation.metrics import flat_figures
     from . import side_by_side
 
-    options = params_of(settings, plan)
+    options = params_of(settings.repo, plan)
     stage = f"evaluate@{group}"
     registry = open_registry(settings)
     with materialised(settings, plan, stage) as checkout, Store(settings.store_url) as store:
