@@ -16,8 +16,8 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # Or each process would compile the code it imports once more.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Half of a test's time is waiting for servers. A file's tests share what they set up once.
-SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile
+# A file's tests share what they set up once; the longest files come first (tests/conftest.py).
+SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo up down status login test test-fast lint bench audit lock
 

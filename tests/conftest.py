@@ -22,6 +22,10 @@ for _name in list(os.environ):
 # Before anything imports the tools: they read some of these only once.
 os.environ |= {"DVC_NO_ANALYTICS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
 
+# The cores are full of test processes: threads of torch that wait for each other there spin, and
+# a training that takes four seconds takes forty.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 # What a shell starts in the background ignores Ctrl-C, and so would the processes of the tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -66,8 +70,33 @@ def postgres_server() -> Iterator[tuple[str, str]]:
         yield url, sa.make_url(template).database or ""
 
 
+# The files that take longest, longest first: begun last, one would keep a single core busy while
+# the others have nothing left to do.
+LONGEST = (
+    "system/test_end_to_end.py",
+    "system/test_in_step.py",
+    "docs/test_commands.py",
+    "promotion/test_promotion.py",
+    "orchestration/test_dags.py",
+    "system/test_overlaps.py",
+    "pipeline/test_pipeline.py",
+    "tracking/test_registry.py",
+    "tracking/test_tracking.py",
+    "system/test_crashes.py",
+    "stages/test_stages.py",
+    "orchestration/test_approval.py",
+    "ops/test_servers.py",
+    "ops/test_backup.py",
+    "ingest/test_pool.py",
+    "tagging/test_tagging.py",
+    "learning/test_fit.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked `gpu` where torch finds no CUDA device."""
+    """Begin with the longest files; skip what is marked `gpu` where torch finds no CUDA device."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import os
+import shutil
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,7 +40,39 @@ def random_model(
     return model.eval()
 
 
-def write_bundle(
+def write_bundle(directory: Path, group: str = "color", *arguments: Any, **options: Any) -> Bundle:
+    """Write a bundle's two files into `directory`, as `make_bundle` does; return the bundle.
+
+    Equal ones are made once per process: the weights are links to one file, never to be written in
+    place. Code under test replaces whole files.
+    """
+    made, bundle, written = _made(group, *arguments, **options)
+    assert _stamp(made) == written, f"a test wrote into the weights that others share: {made}"
+    directory.mkdir(parents=True, exist_ok=True)
+    save_bundle(bundle, directory / BUNDLE_FILE)
+    target = directory / WEIGHTS_FILE
+    target.unlink(missing_ok=True)
+    try:
+        os.link(made / WEIGHTS_FILE, target)
+    except OSError:  # on another disk
+        shutil.copy(made / WEIGHTS_FILE, target)
+    return bundle
+
+
+@functools.cache
+def _made(*arguments: Any, **options: Any) -> tuple[Path, Bundle, tuple[int, int]]:
+    folder = Path(tempfile.mkdtemp(prefix="shoetagger-bundle-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    bundle = make_bundle(folder, *arguments, **options)
+    return folder, bundle, _stamp(folder)
+
+
+def _stamp(folder: Path) -> tuple[int, int]:
+    found = (folder / WEIGHTS_FILE).stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def make_bundle(
     directory: Path,
     group: str = "color",
     tags: tuple[str, ...] = ("black", "white", "red"),
@@ -46,7 +84,7 @@ def write_bundle(
     transform: Transform = TRANSFORM,
     thresholds: tuple[float, ...] | None = None,
 ) -> Bundle:
-    """Write a bundle's two files into `directory` and return what was written."""
+    """Make a model, write the two files of its bundle into `directory` and return the bundle."""
     model = random_model(
         len(tags), backbone_seed=backbone_seed, head_seed=head_seed, shared=shared, pooled=pooled
     )

@@ -33,6 +33,12 @@ def drawn(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]
     return np.clip(rng.normal(0.2 + 0.3 * truth, 0.15), 0, 1), truth
 
 
+def f1_at_each(cuts: np.ndarray, scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return the F1 of a tag for each threshold; scikit-learn takes a second for all of them."""
+    passed = scores >= cuts
+    return 2 * (passed & (truth == 1)).sum(axis=0) / (passed.sum(axis=0) + truth.sum())
+
+
 def test_thresholds_are_better_on_new_pictures_than_one_half_and_than_the_best_of_the_old() -> None:
     rng = np.random.default_rng(0)
     new, true = drawn(rng, 5000)
@@ -43,7 +49,7 @@ def test_thresholds_are_better_on_new_pictures_than_one_half_and_than_the_best_o
         assert support == truth.sum()
         found.append(f1_score(true, new >= threshold))
         cuts = np.unique(scores)
-        chosen = cuts[np.argmax([f1_score(truth, scores >= cut) for cut in cuts])]
+        chosen = cuts[np.argmax(f1_at_each(cuts, scores, truth))]
         best.append(f1_score(true, new >= chosen))
     assert np.mean(found) > np.mean(best) + 0.005
     assert np.mean(found) > f1_score(true, new >= 0.5) + 0.01

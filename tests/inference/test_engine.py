@@ -34,6 +34,15 @@ SEEN = (
 )
 
 
+@pytest.fixture
+def two_cores() -> Iterator[None]:
+    """Two cores to work on, whatever the tests around are given."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 def pictures(count: int, size: int = 32) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
@@ -109,6 +118,7 @@ def test_only_the_bundles_asked_for_are_run(tmp_path: Path) -> None:
     assert len(calls) == len(LAYERS)
 
 
+@pytest.mark.usefixtures("two_cores")
 def test_what_several_cores_score_comes_back_in_order(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path)
     engine = Engine([tmp_path], "cpu", "float32")
@@ -119,6 +129,7 @@ def test_what_several_cores_score_comes_back_in_order(tmp_path: Path) -> None:
     np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-5)
 
 
+@pytest.mark.usefixtures("two_cores")
 def test_an_engine_leaves_torchs_threads_as_they_were(tmp_path: Path) -> None:
     def seen_by_a_new_thread() -> int:
         with ThreadPoolExecutor(1) as one:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.bundles import TRANSFORM, random_model, write_bundle
+from helpers.bundles import TRANSFORM, make_bundle, random_model, write_bundle
 from torchvision.transforms.v2 import functional as F
 
 from shoetagger.images.views import Transform
@@ -33,9 +33,9 @@ def test_a_bundle_survives_saving_and_loading(tmp_path: Path) -> None:
 
 
 def test_equal_inputs_give_equal_bundle_digests_wherever_they_are_written(tmp_path: Path) -> None:
-    first, second = write_bundle(tmp_path / "a"), write_bundle(tmp_path / "b")
+    first, second = make_bundle(tmp_path / "a"), make_bundle(tmp_path / "b")
     assert first.digest == second.digest
-    assert write_bundle(tmp_path / "c", head_seed=2).digest != first.digest
+    assert make_bundle(tmp_path / "c", head_seed=2).digest != first.digest
 
 
 def test_a_prefix_digest_changes_from_the_first_differing_stage_on() -> None:
