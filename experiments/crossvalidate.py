@@ -2,9 +2,9 @@
 
     python -m experiments.crossvalidate probe 11,12,13 --out experiments/results/probe.json
 
-With all five folds thresholds are calibrated on the other folds, and the first folds are judged
-beside them at 0.5, as recipes are that only those are run for. A fold that was scored once is read
-again from experiments/cache: what was stopped goes on.
+With all five folds, thresholds are calibrated on the other folds; the first folds are evaluated at
+0.5 as well, like the recipes that are run on those alone. Scores of a fold are kept in
+experiments/cache, so that a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from shoetagger.stages.command import progress, run
 from shoetagger.stages.mlflow_run import facts
 from shoetagger.tracking.run import Tracker
 
-from .scoring import Judge, Scored, differences, figures, of_first_fold
+from .scoring import Rule, Scored, differences, metrics, of_first_fold
 from .trainers import CACHE, Recipe, Task, score
 
 _FOLDS = 5
@@ -41,11 +41,11 @@ _FOLDS = 5
 def main(
     name: Annotated[str, typer.Argument(help="a recipe of recipes.yaml")],
     seeds: Annotated[str, typer.Argument(help="seeds of the folds: 11,12,13")],
-    out: Annotated[Path, typer.Option(help="JSON file of the figures to write")],
-    folds: Annotated[int, typer.Option(help="how many of the five folds to judge")] = _FOLDS,
-    against: Annotated[str, typer.Option(help="a recipe to tell the difference from")] = "",
+    out: Annotated[Path, typer.Option(help="JSON file of the metrics to write")],
+    folds: Annotated[int, typer.Option(help="how many of the five folds to evaluate")] = _FOLDS,
+    against: Annotated[str, typer.Option(help="a recipe to compare with")] = "",
 ) -> None:
-    """Score the labelled pictures out of fold; write the figures, and log them to MLflow."""
+    """Score the labelled pictures out of fold; write the metrics, and log them to MLflow."""
     params, recipe = load(Path("params.yaml")), _recipe(name)
     task, numbers = _task(recipe), [int(seed) for seed in seeds.split(",")]
     tasks = [task]
@@ -53,26 +53,26 @@ def main(
         compared = _recipe(against)
         tasks.append(dataclasses.replace(task, params=_params(compared), recipe=compared))
     with progress(len(tasks) * len(numbers) * folds, name) as bar:
-        found, *other = (
+        scored, *reference = (
             [_cross_validate(each, seed, folds, bar.update) for seed in numbers] for each in tasks
         )
-    # The article decides at 0.5, and single folds have no others to calibrate on.
+    # The article predicts at 0.5, and a single fold has no others to calibrate on.
     calibrated = recipe.kind != "article" and folds == _FOLDS
     groups = {group: spec.tags for group, spec in params.groups.items()}
-    at_half = Judge(groups, params.evaluate.min_positives, shrink=None)
-    judge = dataclasses.replace(at_half, shrink=params.evaluate.shrink) if calibrated else at_half
+    at_half = Rule(groups, params.evaluate.min_positives, shrink=None)
+    rule = dataclasses.replace(at_half, shrink=params.evaluate.shrink) if calibrated else at_half
     document = {
         "recipe": name,
         **dataclasses.asdict(recipe),
         "seeds": numbers,
         "folds": folds,
-        **figures(judge, task.truth, found),
+        **metrics(rule, task.truth, scored),
     }
     if folds == _FOLDS:
-        document["first_folds"] = figures(at_half, task.truth, of_first_fold(found))
-    if other:
-        gained = differences(judge, task.truth, found, other[0])
-        document["against"] = {"recipe": against, **gained}
+        document["first_folds"] = metrics(at_half, task.truth, of_first_fold(scored))
+    if reference:
+        gain = differences(rule, task.truth, scored, reference[0])
+        document["against"] = {"recipe": against, **gain}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(document, indent=1) + "\n")
     _log(name, document)
@@ -122,37 +122,37 @@ def _task(recipe: Recipe) -> Task:
 def _cross_validate(task: Task, seed: int, folds: int, done: Callable[[], Any]) -> Scored:
     split = Split(seed=seed, validation=0.0, folds=_FOLDS)
     of = np.array([fold(i, split) for i in task.ids])
-    found = np.full((2, *task.truth.shape), np.nan)
+    scores = np.full((2, *task.truth.shape), np.nan)
     for number in range(folds):
         held, learned = np.flatnonzero(of == number), np.flatnonzero(of != number)
-        # By the hash of the bytes, which is as good as a draw: a small set is part of a larger one.
+        # Sorted by hash, which is as good as random: a small set is part of a larger one.
         learned = learned[np.argsort([task.ids[row] for row in learned])][: task.recipe.pictures]
         file = CACHE / "scores" / task.key / f"{seed}-{number}.npy"
         if not file.exists():
-            made = score(task, learned, held)
+            new = score(task, learned, held)
             file.parent.mkdir(parents=True, exist_ok=True)
-            np.save(file, made)
-        found[:, held] = np.load(file)
+            np.save(file, new)
+        scores[:, held] = np.load(file)
         done()
-    return Scored(of, found[0], found[1])
+    return Scored(of, scores[0], scores[1])
 
 
 def _log(name: str, document: dict[str, Any]) -> None:
     settings = Settings.from_environment()
     tracker = Tracker(settings.tracking_uri, settings.outbox, settings.artifacts)
     described = {k: document[k] for k in ("kind", "groups", "pictures", "seeds", "folds")}
-    told = {
+    values = {
         **document,
-        "most_frequent_share": document["most_frequent_answer"]["share"],
+        "most_frequent_share": document["most_frequent_prediction"]["share"],
         "composites_macro_f1": document.get("composites", {}).get("macro_f1"),
         **{f"macro_f1_{g}": f["macro_f1"] for g, f in document["groups_f1"].items()},
         **{f"f1_{tag}": f1 for tag, f1 in document["tags"].items()},
     }
-    told = {name: value for name, value in told.items() if isinstance(value, float)}
+    numbers = {name: value for name, value in values.items() if isinstance(value, float)}
     given = described | document["params"] | document["options"]
     with tracker.start(f"experiment {name}", tags=facts("experiment"), params=given) as tracked:
-        tracked.log_metrics(told)
-        tracked.log_dict("figures.json", document)
+        tracked.log_metrics(numbers)
+        tracked.log_dict("metrics.json", document)
 
 
 if __name__ == "__main__":

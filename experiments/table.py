@@ -1,4 +1,4 @@
-"""Print the figures of experiments/results as the Markdown tables of docs/RESULTS.md."""
+"""Print the metrics in experiments/results as the Markdown tables of docs/RESULTS.md."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _RECIPES = Path("experiments/recipes.yaml")
 
 
 def main(folder: Path = Path("experiments/results")) -> None:
-    """Print a row for each recipe that has a result; nothing is computed."""
+    """Print a row per recipe that has a result; nothing is computed."""
     recipes = yaml.safe_load(_RECIPES.read_text())
     choosing, reporting, article = (
-        [found for name in recipes[part] if (found := _read(folder / f"{name}.json"))]
+        [result for name in recipes[part] if (result := _read(folder / f"{name}.json"))]
         for part in ("choosing", "reporting", "article")
     )
     if not choosing + reporting + article:
@@ -45,16 +45,16 @@ def _print(title: str, results: Sequence[dict[str, Any]]) -> None:
 
 
 def _cells(result: dict[str, Any]) -> dict[str, str]:
-    answer, against = result["most_frequent_answer"], result.get("against", {})
+    frequent, against = result["most_frequent_prediction"], result.get("against", {})
     return {
         "recipe": result["recipe"],
         "macro F1 [95 %]": _with_interval(result),
         **{group: _number(f1["macro_f1"]) for group, f1 in result["groups_f1"].items()},
-        "mAP": _number(result["mean_average_precision"]),
-        "on other grounds": _number(result.get("composites", {}).get("macro_f1", "")),
+        "mean average precision": _number(result["mean_average_precision"]),
+        "on other backgrounds": _number(result.get("composites", {}).get("macro_f1", "")),
         "at 0.5": _number(result["macro_f1_at_half"]),
-        "most frequent answer": f"{' '.join(answer['tags'])} {answer['share']:.0%}",
-        "judged": f"{result['judged']} of {result['pictures_judged']} pictures",
+        "most frequent prediction": f"{' '.join(frequent['tags'])} {frequent['share']:.0%}",
+        "evaluated": f"{result['evaluated']} of {result['pictures_evaluated']} pictures",
         **{
             f"gain, {part}": _with_interval(gain, sign="+")
             for part, gain in against.items()
@@ -63,9 +63,9 @@ def _cells(result: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _with_interval(figures: dict[str, Any], sign: str = "") -> str:
-    low, high = (_number(bound, sign) for bound in figures["macro_f1_interval"])
-    return f"{_number(figures['macro_f1'], sign)} [{low}, {high}]"
+def _with_interval(metrics: dict[str, Any], sign: str = "") -> str:
+    low, high = (_number(bound, sign) for bound in metrics["macro_f1_interval"])
+    return f"{_number(metrics['macro_f1'], sign)} [{low}, {high}]"
 
 
 def _number(value: float | str, sign: str = "") -> str:

@@ -121,14 +121,14 @@ class Task:
 
 def score(task: Task, learned: np.ndarray, held: np.ndarray) -> np.ndarray:
     """Learn from some rows and score others as they are and on other grounds: (2, held, tags)."""
-    found = np.full((2, len(held), task.truth.shape[1]), np.nan)
+    scores = np.full((2, len(held), task.truth.shape[1]), np.nan)
     start = 0
     for group, spec in task.params.groups.items():
         columns = slice(start, start + len(spec.tags))
         truth = task.truth[learned, columns]
-        found[:, :, columns] = TRAINERS[task.recipe.kind](task, group, learned, truth, held)
+        scores[:, :, columns] = TRAINERS[task.recipe.kind](task, group, learned, truth, held)
         start += len(spec.tags)
-    return found
+    return scores
 
 
 def _project(

@@ -59,55 +59,55 @@ def test_the_stages_declare_the_code_that_they_run() -> None:
         assert not [dep for dep in declared if not any(lies_in(file, dep) for file in run)]
 
 
-def judge(**changed: object) -> object:
-    asked = {"groups": GROUPS, "min_positives": 1, "shrink": None} | changed
-    return scoring.Judge(**asked)
+def rule(**changed: object) -> object:
+    keys = {"groups": GROUPS, "min_positives": 1, "shrink": None} | changed
+    return scoring.Rule(**keys)
 
 
-def test_figures_count_a_picture_of_several_seeds_once() -> None:
+def test_metrics_count_a_picture_of_several_seeds_once() -> None:
     rng = np.random.default_rng(1)
     truth = (rng.random((60, 3)) < 0.4).astype(np.uint8)
     folds = np.arange(60) % 5
-    figures, rule = scoring.figures, judge()
+    metrics, usual = scoring.metrics, rule()
     right = scoring.Scored(folds, truth * 0.8 + 0.1, np.full((60, 3), np.nan))
     wrong = scoring.Scored(folds, 0.9 - truth * 0.8, truth * 0.8 + 0.1)
-    one = figures(rule, truth, [right])
-    # A group of two tags answers one of them even where neither passes, a group of one may not.
+    one = metrics(usual, truth, [right])
+    # A group of two tags predicts one of them even where neither passes, a group of one may not.
     assert one["tags"]["boot"] == 1.0
     assert one["mean_average_precision"] == 1.0
     assert "composites" not in one
-    twice = figures(rule, truth, [right, right])
+    twice = metrics(usual, truth, [right, right])
     assert twice["macro_f1_interval"] == pytest.approx(one["macro_f1_interval"], abs=0.02)
-    assert (twice["judged"], twice["pictures_judged"]) == (120, 60)
+    assert (twice["evaluated"], twice["pictures_evaluated"]) == (120, 60)
     assert twice["support"] == one["support"]
-    both = figures(rule, truth, [right, wrong])
+    both = metrics(usual, truth, [right, wrong])
     assert both["macro_f1"] < one["macro_f1"]
-    other = figures(rule, truth, [wrong])
+    other = metrics(usual, truth, [wrong])
     assert other["composites"]["tags"]["boot"] == 1.0
     assert other["tags"]["boot"] == 0.0
 
 
 def test_a_tag_of_few_pictures_is_not_measurable() -> None:
     truth = np.array([[1, 0, 1], [0, 1, 0]] * 10, dtype=np.uint8)
-    truth[4:, 2] = 0  # two boots, judged three times: still two
+    truth[4:, 2] = 0  # two boots, evaluated three times: still two
     scored = scoring.Scored(np.arange(20) % 5, truth * 0.9, np.full((20, 3), np.nan))
-    found = scoring.figures(judge(min_positives=3), truth, [scored] * 3)
+    found = scoring.metrics(rule(min_positives=3), truth, [scored] * 3)
     assert found["tags"] == {"black": 1.0, "white": 1.0, "boot": "not measurable"}
     assert found["groups_f1"]["style"]["macro_f1"] == "not measurable"
     assert found["macro_f1"] == 1.0
 
 
-def test_a_fold_is_not_judged_by_thresholds_from_itself() -> None:
+def test_a_fold_is_not_evaluated_by_thresholds_from_itself() -> None:
     truth = np.tile([[1], [0]], (10, 1)).astype(np.uint8)
     folds = np.repeat([0, 1], 10)
     # Each fold can be told apart, at a level that the other's threshold has no idea of.
     scores = np.where(folds[:, None] == 0, 0.6, 0.1) + truth * 0.2
     scored = scoring.Scored(folds, scores, np.full((20, 1), np.nan))
-    asked = judge(groups={"style": ("boot",)}, shrink=0.001)
-    assert scoring.figures(asked, truth, [scored])["macro_f1"] < 0.7
+    other = rule(groups={"style": ("boot",)}, shrink=0.001)
+    assert scoring.metrics(other, truth, [scored])["macro_f1"] < 0.7
 
 
-def test_a_difference_is_told_of_the_same_pictures() -> None:
+def test_a_difference_is_of_the_same_pictures() -> None:
     rng = np.random.default_rng(2)
     truth = (rng.random((80, 3)) < 0.4).astype(np.uint8)
     folds, nothing = np.arange(80) % 5, np.full((80, 3), np.nan)
@@ -115,20 +115,20 @@ def test_a_difference_is_told_of_the_same_pictures() -> None:
     better = scores.copy()
     better[:20] = truth[:20]
     worse, best = (scoring.Scored(folds, s, nothing) for s in (scores, better))
-    differences, rule = scoring.differences, judge()
-    found = differences(rule, truth, [best], [worse])
+    differences, usual = scoring.differences, rule()
+    found = differences(usual, truth, [best], [worse])
     assert set(found) == {"scores"}
     low, high = found["scores"]["macro_f1_interval"]
     assert 0 < low < found["scores"]["macro_f1"] < high
-    assert differences(rule, truth, [worse], [worse])["scores"]["macro_f1_interval"] == [0, 0]
+    assert differences(usual, truth, [worse], [worse])["scores"]["macro_f1_interval"] == [0, 0]
 
 
-def test_folds_that_were_not_judged_are_left_out() -> None:
+def test_folds_that_were_not_scored_are_left_out() -> None:
     truth = np.array([[1, 0, 1], [0, 1, 0]] * 10, dtype=np.uint8)
     folds = np.arange(20) // 4
     scored = scoring.Scored(folds, truth * 0.9, np.full((20, 3), np.nan))
     first = scoring.of_first_fold([scored])
-    assert scoring.figures(judge(), truth, first)["judged"] == 4
+    assert scoring.metrics(rule(), truth, first)["evaluated"] == 4
 
 
 def test_other_squares_are_of_the_same_pictures(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""No model learns from what it is judged on, and no threshold either."""
+"""No model learns from what it is evaluated on, and no threshold either."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ def test_a_fold_is_scored_by_a_model_that_learned_from_the_others(
     monkeypatch.setattr(crossval, "scores", scores)
     crossval.main("style", SPLIT, IMAGES, STATES, Path("crossval/style.csv"))
     training = rows_of(table, table["side"] == "train")
-    for fold, (learned, judged) in enumerate(zip(learner.learned, asked, strict=True)):
-        assert judged == training & rows_of(table, table["fold"] == fold)
-        assert learned == training - judged
+    for fold, (learned, held_out) in enumerate(zip(learner.learned, asked, strict=True)):
+        assert held_out == training & rows_of(table, table["fold"] == fold)
+        assert learned == training - held_out
     assert set().union(*asked) == training
     assert learner.told == [None] * 5  # nothing is chosen by any other picture
     written = pd.read_csv("crossval/style.csv")
@@ -106,7 +106,7 @@ def test_a_fold_that_leaves_one_picture_is_refused_with_what_to_do(table: pd.Dat
         crossval.main("style", SPLIT, IMAGES, STATES, Path("crossval/style.csv"))
 
 
-def test_a_fold_is_decided_by_thresholds_of_the_others(table: pd.DataFrame) -> None:
+def test_a_fold_is_predicted_by_thresholds_of_the_others(table: pd.DataFrame) -> None:
     data = group.open_group_data(
         parameters.load(Path("params.yaml")), "style", SPLIT, IMAGES, STATES, torch.device("cpu")
     )
@@ -116,11 +116,13 @@ def test_a_fold_is_decided_by_thresholds_of_the_others(table: pd.DataFrame) -> N
     for tag in data.tags:  # each fold can be told apart, at a level of its own
         found[tag] = np.where(half == 0, 0.6, 0.1) + 0.2 * training[tag]
         found[f"true_{tag}"] = training[tag]
-    judged = evaluate._judge_out_of_fold(data, found)
-    assert judged is not None
+    predictions = evaluate._predict_out_of_fold(data, found)
+    assert predictions is not None
     # By what the other fold shows, everything in the first passes; its own thresholds know better.
-    assert judged.decisions[half == 0].all()
-    own, _ = calibrate(judged.scores[half == 0], judged.truth[half == 0], 0.001)
-    np.testing.assert_array_equal(predict(judged.scores[half == 0], own), judged.truth[half == 0])
-    names = data.table["image_name"].iloc[judged.rows]
+    assert predictions.predicted[half == 0].all()
+    own, _ = calibrate(predictions.scores[half == 0], predictions.truth[half == 0], 0.001)
+    np.testing.assert_array_equal(
+        predict(predictions.scores[half == 0], own), predictions.truth[half == 0]
+    )
+    names = data.table["image_name"].iloc[predictions.rows]
     assert list(names) == list(training["image_name"])

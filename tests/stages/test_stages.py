@@ -212,12 +212,12 @@ def test_a_group_of_one_tag_and_pictures_of_30_pixels_train(
     crossval.main("height", table, images, states, scores)
     bundle, metrics = Path("models/height/bundle.json"), Path("metrics/height.json")
     brief = Path("metrics/height.summary.json")
-    judged, drawn = Path("judged/height.csv"), Path("plots")
+    predictions, drawn = Path("predictions/height.csv"), Path("plots")
     evaluate.main(
-        "height", table, images, states, weights, scores, bundle, judged, metrics,
+        "height", table, images, states, weights, scores, bundle, predictions, metrics,
         brief, Path("tags.csv"), drawn,
     )  # fmt: skip
-    summary.main(Path("judged"), Path("metrics/overall.json"), Path("overall.summary.json"))
+    summary.main(Path("predictions"), Path("metrics/overall.json"), Path("overall.summary.json"))
     assert json.loads(bundle.read_text())["tags"] == ["boot"]
     assert {path.name for path in drawn.iterdir()} >= {"reliability.png", "worst_mistakes.png"}
     together = json.loads(Path("metrics/overall.json").read_text())

@@ -7,11 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from sklearn.metrics import f1_score
 
 from ..learning.evaluation.metrics import measurable_tags
-
-_INTERVAL = (2.5, 97.5)
+from ..learning.evaluation.resampling import central_interval, f1_by_tag, resampled_counts
 
 
 @dataclass(frozen=True)
@@ -62,54 +60,31 @@ def paired(
     """
     measurable = measurable_tags(truth, min_positives)
     draws = _resampled_differences(truth, challenger, champion, bootstrap, seed)
+    f1 = f1_by_tag(truth, challenger), f1_by_tag(truth, champion)
     found = []
     for i, tag in enumerate(tags):
         figures = None
         if measurable[i]:
-            mine, theirs = (_f1(truth[:, i], said[:, i]) for said in (challenger, champion))
-            figures = Figures(mine, theirs, _interval(draws[:, i]))
+            interval = central_interval(draws[:, i])
+            figures = Figures(float(f1[0][i]), float(f1[1][i]), interval)
         found.append(TagFigures(tag, int(truth[:, i].sum()), figures))
     macro = None
     if told := [t.figures for t in found if t.figures]:
         macro = Figures(
             float(np.mean([f.challenger for f in told])),
             float(np.mean([f.champion for f in told])),
-            _interval(draws[:, measurable].mean(axis=1)),
+            central_interval(draws[:, measurable].mean(axis=1)),
         )
     return Paired(len(truth), macro, tuple(found))
-
-
-def _f1(truth: np.ndarray, said: np.ndarray) -> float:
-    return float(f1_score(truth, said, average="binary", zero_division=0.0))
 
 
 def _resampled_differences(
     truth: np.ndarray, challenger: np.ndarray, champion: np.ndarray, times: int, seed: int
 ) -> np.ndarray:
     """Return the differences of F1, (times, tags), over resamples of the pictures."""
-    pictures = len(truth)
-    if not pictures:
-        return np.zeros((0, truth.shape[1]))
-    # How often each picture is drawn says all of a resample; F1 is then three sums. A test holds
-    # it against scikit-learn's, which would take minutes.
-    often = np.random.default_rng(seed).multinomial(pictures, [1 / pictures] * pictures, times)
-    positives = often @ truth.astype(np.int64)  # (times, tags)
-
-    def f1(said: np.ndarray) -> np.ndarray:
-        right = often @ (truth & said).astype(np.int64)
-        answered = often @ said.astype(np.int64)
-        value: np.ndarray = 2 * right / np.maximum(positives + answered, 1)
-        return value
-
-    differences: np.ndarray = f1(challenger) - f1(champion)
-    return differences
-
-
-def _interval(draws: np.ndarray) -> tuple[float, float] | None:
-    if not len(draws):
-        return None
-    low, high = np.percentile(draws, _INTERVAL)
-    return float(low), float(high)
+    draws = resampled_counts(len(truth), times, seed)
+    difference: np.ndarray = f1_by_tag(truth, challenger, draws) - f1_by_tag(truth, champion, draws)
+    return difference
 
 
 @dataclass

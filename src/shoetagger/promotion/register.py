@@ -34,7 +34,7 @@ def register(settings: Settings, plan: Plan, group: str) -> Challenger:
     """
     from ..images.decode import Limits
     from ..inference.bundle import BUNDLE_FILE, load_bundle
-    from ..learning.evaluation.metrics import flat_figures
+    from ..learning.evaluation.metrics import flat_metrics
     from . import side_by_side
 
     options = params_of(settings.repo, plan)
@@ -53,7 +53,7 @@ def register(settings: Settings, plan: Plan, group: str) -> Challenger:
                 "overrides": " ".join(plan.overrides),
                 "validation_side": validation_side(options),
             },
-            metrics=flat_figures(json.loads(made[f"{group}.json"].read_text())),
+            metrics=flat_metrics(json.loads(made[f"{group}.json"].read_text())),
             figures=made["figures"],
         )
         remember_version(store, version, bundle.tags)

@@ -1,4 +1,4 @@
-"""What the stages of a group read: the pictures, their states, and what is true of them."""
+"""What the stages of a group read: its pictures, their states and their labels."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ..learning.dataset.tables import read_split
 from ..learning.training.features import Examples, Source, open_source
 from ..learning.training.pictures import Pictures, open_pictures
 from ..network.backbone import TagModel
-from ..network.weights import build
+from ..network.weights import build, load_weights
 
-# Arguments that the stages of a group have in common.
+# Arguments that the stages of a group share.
 Group = Annotated[str, typer.Argument(help="group of tags, as in params.yaml")]
-SplitTable = Annotated[Path, typer.Option("--split", help="the group's table")]
+SplitTable = Annotated[Path, typer.Option("--split", help="split table of the group")]
 Images = Annotated[Path, typer.Option("--images", help="folder of the pictures")]
-Features = Annotated[Path, typer.Option("--features", help="folder of the stage features")]
+Features = Annotated[Path, typer.Option("--features", help="folder that the stage features wrote")]
 
 
 @dataclass(frozen=True)
 class GroupData:
-    """One group's table, a model to fill, and the source of the states it learns from."""
+    """One group's table and pictures, and what its models are made of."""
 
     group: str
     tags: tuple[str, ...]
@@ -38,13 +38,20 @@ class GroupData:
     features: Path
 
     def new_model(self) -> tuple[TagModel, str | None]:
-        """Return a model with a fresh head, always the same, and its pretrained digest."""
+        """Return a model to train, always the same, and the digest of its pretrained backbone."""
         recipe = self.params.train_of(self.group)
         torch.manual_seed(recipe.seed)
         return build(recipe.arch, len(self.tags), recipe.weights, recipe.pooled, recipe.dropout)
 
+    def trained_model(self, weights: Path) -> TagModel:
+        """Return the model that the stage train wrote, on the CPU."""
+        recipe = self.params.train_of(self.group)
+        with torch.device("meta"):  # no random start for weights that come from the file
+            model = TagModel(recipe.arch, len(self.tags), recipe.pooled, recipe.dropout)
+        return load_weights(model, weights)
+
     def source(self, model: TagModel) -> Source:
-        """Return where the states of the pictures come from, as the frozen stages leave them."""
+        """Return where the states of the pictures come from, as the frozen layers leave them."""
         freeze, ids = self.params.train.freeze, list(self.table["image_id"])
         return open_source(self.features, model, self.pictures, ids, freeze, self.device)
 
@@ -65,7 +72,7 @@ class GroupData:
 def open_group_data(
     params: Params, group: str, split: Path, images: Path, features: Path, device: torch.device
 ) -> GroupData:
-    """Read what the stages of one group need."""
+    """Read the table of a group, and describe its pictures and states."""
     table = read_split(split)
     return GroupData(
         group=group,

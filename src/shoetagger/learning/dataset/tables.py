@@ -39,13 +39,13 @@ def read_scores(path: Path) -> pd.DataFrame:
     return _read(path)
 
 
-def write_evaluated(parts: Sequence[pd.DataFrame], path: Path) -> None:
-    """Write evaluated pictures: image_name, part, then per tag what is true, scored and said."""
+def write_predictions(parts: Sequence[pd.DataFrame], path: Path) -> None:
+    """Write image_name, part, then the columns "true", "score" and "predicted" per tag."""
     _write(pd.concat(parts), path)
 
 
-def read_evaluated(path: Path) -> pd.DataFrame:
-    """Read what `write_evaluated` wrote."""
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Read what `write_predictions` wrote."""
     return _read(path)
 
 

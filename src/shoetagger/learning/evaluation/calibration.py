@@ -6,8 +6,9 @@ import numpy as np
 
 from ...errors import ShoetaggerError
 from ...inference.decision import UNCALIBRATED
+from .resampling import resampled_rows
 
-# A threshold outside this range would answer (nearly) always or (nearly) never.
+# A threshold outside this range would predict its tag (nearly) always or (nearly) never.
 _LOWEST, _HIGHEST = 0.05, 0.95
 _RESAMPLES = 50
 
@@ -15,30 +16,29 @@ _RESAMPLES = 50
 def calibrate(
     scores: np.ndarray, truth: np.ndarray, shrink: float
 ) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """Return a threshold for each tag and the positives it rests on.
+    """Return a threshold per tag, and the number of positives it was calibrated on.
 
     `scores` (N, tags) in 0..1 must be out of fold; `truth` (N, tags) is 0/1. The threshold of a
     tag with n positives is the one with the best F1, as the mean over resamples of the pictures
-    (bagging; Breiman, 1996), drawn towards 0.5 by shrink / (n + shrink): few positives place it at
-    random. Both are done in log-odds.
+    (bagging; Breiman, 1996), shrunk towards 0.5 by shrink / (n + shrink), because few positives
+    place it at random. Both are computed in log-odds.
     """
     if scores.shape != truth.shape:
         raise ShoetaggerError(f"scores {scores.shape} and truth {truth.shape} differ in shape")
-    draw = np.random.default_rng(0)
-    resamples = [draw.integers(0, len(scores), len(scores)) for _ in range(_RESAMPLES)]
-    found, support = [], []
+    resamples = resampled_rows(len(scores), _RESAMPLES, seed=0)
+    thresholds, support = [], []
     for column, positives in zip(scores.T.astype(np.float64), truth.T.astype(bool), strict=True):
         n = int(positives.sum())
         best = np.array([_best_f1(column[rows], positives[rows]) for rows in resamples])
         trust = n / (n + shrink) if n else 0.0
         log_odds = trust * np.log(best / (1 - best)).mean()
-        found.append(round(float(1 / (1 + np.exp(-log_odds))), 4))
+        thresholds.append(round(float(1 / (1 + np.exp(-log_odds))), 4))
         support.append(n)
-    return tuple(found), tuple(support)
+    return tuple(thresholds), tuple(support)
 
 
 def _best_f1(scores: np.ndarray, positives: np.ndarray) -> float:
-    """Return the threshold with the highest F1; of equally good ones, that nearest to 0.5.
+    """Return the threshold with the highest F1; of equally good ones, the nearest to 0.5.
 
     Without a positive all are equally good.
     """
@@ -47,9 +47,9 @@ def _best_f1(scores: np.ndarray, positives: np.ndarray) -> float:
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     true_positives = np.cumsum(positives[order])
-    answered = np.arange(1, len(ranked) + 1)
-    f1 = 2 * true_positives / (answered + true_positives[-1])
+    predicted = np.arange(1, len(ranked) + 1)
+    f1 = 2 * true_positives / (predicted + true_positives[-1])
     cuts = (ranked + np.append(ranked[1:], 0.0)) / 2
-    between = np.append(ranked[1:] < ranked[:-1], True)  # no cut parts equal scores
+    between = np.append(ranked[1:] < ranked[:-1], True)  # no cut separates equal scores
     best = cuts[between & (f1 >= f1[between].max() - 1e-12)]
     return float(np.clip(best[np.abs(best - UNCALIBRATED).argmin()], _LOWEST, _HIGHEST))

@@ -1,55 +1,58 @@
-"""Scores and truth -> figures of merit a tag, a group and over all; formulas are scikit-learn's."""
+"""Metrics per tag, per group and over all tags; the formulas are scikit-learn's."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import average_precision_score, f1_score, precision_recall_fscore_support
 
+from .resampling import central_interval, f1_by_tag, resampled_rows
+
 NOT_MEASURABLE = "not measurable"
-TAG_FIGURES = ("precision", "recall", "f1", "average_precision", "f1_interval")
-_REPORT_FIGURES = ("macro_f1", "macro_f1_at_half", "micro_f1", "exact_match")
-_SUMMARY_FIGURES = ("macro_f1", "micro_f1", "exact_match")
-_INTERVAL = (2.5, 97.5)
+_TAG_METRICS = ("precision", "recall", "f1", "average_precision", "f1_interval")
+_REPORT_METRICS = ("macro_f1", "macro_f1_at_half", "micro_f1", "exact_match")
+_SUMMARY_METRICS = ("macro_f1", "micro_f1", "exact_match")
 
 
 def report(
     truth: np.ndarray,
     scores: np.ndarray,
-    decisions: np.ndarray,
+    predicted: np.ndarray,
     tags: Sequence[str],
     *,
     min_positives: int,
     bootstrap: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Return all figures of one set of pictures as a plain document.
+    """Return all metrics of one set of pictures, ready for JSON.
 
-    `truth` and `decisions` are (N, tags) 0/1, `scores` (N, tags) in 0..1. A tag with fewer than
-    `min_positives` positives is "not measurable": its figures are that text, and means leave it
-    out. Intervals are percentiles of `bootstrap` resamples of the pictures.
+    `truth` and `predicted` are (N, tags) 0/1, `scores` (N, tags) in 0..1. A tag with fewer than
+    `min_positives` positives is "not measurable": its metrics are that text, and means leave it
+    out. Intervals are the central 95 % over `bootstrap` resamples of the pictures.
     """
     measurable = measurable_tags(truth, min_positives)
-    draws = _resamples(len(truth), bootstrap, seed)
+    draws = resampled_rows(len(truth), bootstrap, seed)
     document: dict[str, Any] = {
         "pictures": len(truth),
-        "macro_f1": _rounded(macro_f1(truth, decisions, measurable)),
+        "macro_f1": rounded(macro_f1(truth, predicted, measurable)),
         "macro_f1_interval": interval(
-            lambda rows: macro_f1(truth[rows], decisions[rows], measurable), draws
+            lambda rows: macro_f1(truth[rows], predicted[rows], measurable), draws
         ),
-        "micro_f1": _rounded(f1_score(truth.ravel(), decisions.ravel(), zero_division=0.0))
+        "micro_f1": rounded(f1_score(truth.ravel(), predicted.ravel(), zero_division=0.0))
         if len(truth)
         else NOT_MEASURABLE,
-        "exact_match": _rounded((truth == decisions).all(axis=1).mean()) if len(truth) else None,
-        "most_frequent_answer": most_frequent_answer(decisions, tags),
+        "exact_match": rounded((truth == predicted).all(axis=1).mean()) if len(truth) else None,
+        "most_frequent_prediction": most_frequent_prediction(predicted, tags),
         "tags": {},
     }
     for i, tag in enumerate(tags):
         document["tags"][tag] = _tag_report(
-            truth[:, i], scores[:, i], decisions[:, i], bool(measurable[i]), draws
+            truth[:, i], scores[:, i], predicted[:, i], bool(measurable[i]), draws
         )
     return document
 
@@ -61,19 +64,19 @@ def measurable_tags(truth: np.ndarray, min_positives: int) -> np.ndarray:
     return enough
 
 
-def macro_f1(truth: np.ndarray, decisions: np.ndarray, measurable: np.ndarray) -> float | None:
+def macro_f1(truth: np.ndarray, predicted: np.ndarray, measurable: np.ndarray) -> float | None:
     """Return the mean F1 of the measurable tags, None where there is none."""
     if not measurable.any():
         return None
-    return float(_f1_by_tag(truth[:, measurable], decisions[:, measurable]).mean())
+    return float(f1_by_tag(truth[:, measurable], predicted[:, measurable]).mean())
 
 
 def frequency_macro_f1(
     training_truth: np.ndarray, truth: np.ndarray, measurable: np.ndarray
 ) -> float | None:
-    """Return the macro F1 of answering each tag at random as often as it is true in training.
+    """Return the expected macro F1 of predicting each tag at random, as often as in training.
 
-    The expected F1 of such an answer with rate p where a share q is true is 2pq / (p + q).
+    A tag predicted at rate p and true of a share q has an expected F1 of 2pq / (p + q).
     """
     if not measurable.any():
         return None
@@ -81,20 +84,20 @@ def frequency_macro_f1(
     return float((2 * p * q / (p + q)).mean())
 
 
-def most_frequent_answer(decisions: np.ndarray, tags: Sequence[str]) -> dict[str, Any]:
-    """Return the tags most often answered together and the share of pictures that get them.
+def most_frequent_prediction(predicted: np.ndarray, tags: Sequence[str]) -> dict[str, Any]:
+    """Return the set of tags predicted most often and the share of the pictures that get it.
 
     A share near 1 is the collapse that one large network shows: "boot" for everything.
     """
-    if not len(decisions):
+    if not len(predicted):
         return {"tags": [], "share": None}
-    answer, times = Counter(map(tuple, decisions.tolist())).most_common(1)[0]
-    chosen = [tag for tag, on in zip(tags, answer, strict=True) if on]
-    return {"tags": chosen, "share": _rounded(times / len(decisions))}
+    combination, times = Counter(map(tuple, predicted.tolist())).most_common(1)[0]
+    chosen = [tag for tag, on in zip(tags, combination, strict=True) if on]
+    return {"tags": chosen, "share": rounded(times / len(predicted))}
 
 
-def flat_figures(document: dict[str, Any]) -> dict[str, float]:
-    """Return the numbers of a metrics document under the names that MLflow shows."""
+def flat_metrics(document: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers of a metrics document by the names that MLflow shows."""
     flat = {key: document[key] for key in ("macro_f1", "frequency_macro_f1")}
     flat = {k: float(v) for k, v in flat.items() if isinstance(v, int | float)}
     for part in ("validation", "crossval"):
@@ -103,73 +106,64 @@ def flat_figures(document: dict[str, Any]) -> dict[str, float]:
 
 
 def flat_report(part: str, report: dict[str, Any] | None) -> dict[str, float]:
-    """Return the numbers of one report, each name beginning with the part it judges."""
+    """Return the numbers of one report by name; each name begins with the part."""
     if report is None:
         return {}
-    flat = {f"{part}_{key}": report.get(key) for key in _REPORT_FIGURES}
-    flat[f"{part}_most_frequent_share"] = report["most_frequent_answer"]["share"]
-    for tag, figures in report["tags"].items():
-        flat |= {f"{part}_{key}_{tag}": figures[key] for key in ("support", *TAG_FIGURES)}
-    # Neither intervals nor what is not measurable are a number.
+    flat = {f"{part}_{key}": report.get(key) for key in _REPORT_METRICS}
+    flat[f"{part}_most_frequent_share"] = report["most_frequent_prediction"]["share"]
+    for tag, values in report["tags"].items():
+        flat |= {f"{part}_{key}_{tag}": values[key] for key in ("support", *_TAG_METRICS)}
+    # Intervals and "not measurable" are not numbers.
     return {k: float(v) for k, v in flat.items() if isinstance(v, int | float)}
 
 
-def summary(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return of the reports of a metrics document the few figures that fit on one line."""
+def summarise(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the few metrics of each part that fit on one line."""
     parts = {part: document[part] for part in ("crossval", "validation")}
     return {
-        part: {key: report[key] for key in _SUMMARY_FIGURES}
+        part: {key: report[key] for key in _SUMMARY_METRICS}
         for part, report in parts.items()
         if report is not None
     }
 
 
+def write_metrics(document: Mapping[str, Any], metrics: Path, summary: Path) -> None:
+    """Write a metrics document, and its summary, as JSON files."""
+    for path, content in ((metrics, document), (summary, summarise(document))):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1) + "\n")
+
+
 def interval(
     statistic: Callable[[np.ndarray], float | None], draws: Sequence[np.ndarray]
 ) -> list[float] | None:
-    """Return the central 95 % of a statistic over resamples of rows; None without resamples."""
-    found = [value for value in map(statistic, draws) if value is not None]
-    return [_rounded(v) for v in np.percentile(found, _INTERVAL)] if found else None
+    """Return the central 95 % of a statistic over draws of rows, rounded; None without a value."""
+    limits = central_interval([value for value in map(statistic, draws) if value is not None])
+    return limits and [rounded(limit) for limit in limits]
 
 
 def _tag_report(
     truth: np.ndarray,
     scores: np.ndarray,
-    decisions: np.ndarray,
+    predicted: np.ndarray,
     measurable: bool,
     draws: Sequence[np.ndarray],
 ) -> dict[str, Any]:
-    counts = {"support": int(truth.sum()), "answered": int(decisions.sum())}
+    counts = {"support": int(truth.sum()), "predicted": int(predicted.sum())}
     if not measurable:
-        return counts | dict.fromkeys(TAG_FIGURES, NOT_MEASURABLE)
+        return counts | dict.fromkeys(_TAG_METRICS, NOT_MEASURABLE)
     precision, recall, f1, _ = precision_recall_fscore_support(
-        truth, decisions, average="binary", zero_division=0.0
+        truth, predicted, average="binary", zero_division=0.0
     )
     return counts | {
-        "precision": _rounded(precision),
-        "recall": _rounded(recall),
-        "f1": _rounded(f1),
-        "average_precision": _rounded(average_precision_score(truth, scores)),
-        "f1_interval": interval(
-            lambda rows: float(_f1_by_tag(truth[rows], decisions[rows])), draws
-        ),
+        "precision": rounded(precision),
+        "recall": rounded(recall),
+        "f1": rounded(f1),
+        "average_precision": rounded(average_precision_score(truth, scores)),
+        "f1_interval": interval(lambda rows: float(f1_by_tag(truth[rows], predicted[rows])), draws),
     }
 
 
-def _f1_by_tag(truth: np.ndarray, decisions: np.ndarray) -> np.ndarray:
-    # Written out, and held against scikit-learn's by a test: a thousand resamples a tag through
-    # its checks of inputs would take minutes.
-    both = truth.sum(axis=0, dtype=np.int64) + decisions.sum(axis=0, dtype=np.int64)
-    f1: np.ndarray = 2 * (truth & decisions).sum(axis=0, dtype=np.int64) / np.maximum(both, 1)
-    return f1
-
-
-def _resamples(pictures: int, times: int, seed: int) -> list[np.ndarray]:
-    if not pictures:
-        return []
-    rng = np.random.default_rng(seed)
-    return [rng.integers(0, pictures, pictures) for _ in range(times)]
-
-
-def _rounded(value: float | None) -> Any:
+def rounded(value: float | None) -> Any:
+    """Return a metric to four decimals; None, where nothing can be measured, as that text."""
     return NOT_MEASURABLE if value is None else round(float(value), 4)

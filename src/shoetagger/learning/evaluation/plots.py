@@ -1,4 +1,4 @@
-"""Figures of a training run: learning curves, how far scores can be trusted, contact sheets."""
+"""Plots of an evaluation: curves, calibration, confusions and contact sheets."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _SHEET_WORDS = 4  # below a picture
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture on a contact sheet: its pixels (S, S, 3) uint8, what is true, what was said."""
+    """A picture on a contact sheet: pixels (S, S, 3) uint8, true and predicted tags."""
 
     name: str
     pixels: np.ndarray
     true_tags: Sequence[str]
-    said_tags: Sequence[str]
+    predicted_tags: Sequence[str]
 
 
 def precision_recall(
@@ -43,12 +43,12 @@ def precision_recall(
     axes.grid(alpha=0.3)
     if measurable.any():
         about = {"title": "tag, average precision (positives)", "fontsize": "small"}
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), **about)  # beside, not over curves
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), **about)  # beside the curves
     return figure
 
 
 def reliability(truth: np.ndarray, scores: np.ndarray, title: str) -> Figure:
-    """Draw how often a tag is true against the score it was given, over all tags of a group."""
+    """Draw how often tags are true against their scores, over all tags of a group."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfectly calibrated")
@@ -61,10 +61,10 @@ def reliability(truth: np.ndarray, scores: np.ndarray, title: str) -> Figure:
     return figure
 
 
-def confusions(truth: np.ndarray, decisions: np.ndarray, tags: Sequence[str], title: str) -> Figure:
-    """Draw which tag was wrongly said (column) where another was missed (row), as counts."""
-    missed = ((truth == 1) & (decisions == 0)).astype(np.int64)
-    wrong = ((truth == 0) & (decisions == 1)).astype(np.int64)
+def confusions(truth: np.ndarray, predicted: np.ndarray, tags: Sequence[str], title: str) -> Figure:
+    """Draw counts of the tag wrongly predicted (column) where another was missed (row)."""
+    missed = ((truth == 1) & (predicted == 0)).astype(np.int64)
+    wrong = ((truth == 0) & (predicted == 1)).astype(np.int64)
     counts = missed.T @ wrong
     figure = Figure(figsize=(5.5, 5), layout="constrained")
     axes = figure.add_subplot()
@@ -72,7 +72,7 @@ def confusions(truth: np.ndarray, decisions: np.ndarray, tags: Sequence[str], ti
     places = range(len(tags))
     axes.set_xticks(places, tags, rotation=45, ha="right")
     axes.set_yticks(places, tags)
-    axes.set(title=title, xlabel="wrongly said", ylabel="missed")
+    axes.set(title=title, xlabel="wrongly predicted", ylabel="missed")
     for row in places:
         for column in places:
             if counts[row, column]:
@@ -81,7 +81,7 @@ def confusions(truth: np.ndarray, decisions: np.ndarray, tags: Sequence[str], ti
 
 
 def contact_sheet(shown: Sequence[Shown], title: str) -> Figure:
-    """Draw pictures with their tags: right in green, wrongly said red with +, missed grey with -.
+    """Draw pictures with their tags: right in green, wrong in red with +, missed in grey with -.
 
     At most SHEET_PICTURES are drawn, the first of `shown`.
     """
@@ -105,12 +105,14 @@ def worst_first(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 def _draw(axes: Axes, picture: Shown) -> None:
     axes.imshow(picture.pixels)
-    # Mistakes first: where there is no room for all, it is what is right that goes unsaid.
-    words = [(f"+{tag}", _WRONG) for tag in picture.said_tags if tag not in picture.true_tags]
-    words += [(f"-{tag}", _MISSED) for tag in picture.true_tags if tag not in picture.said_tags]
-    words += [(tag, _RIGHT) for tag in picture.said_tags if tag in picture.true_tags]
+    # Mistakes first: where there is no room for all words, tags that are right are left out.
+    words = [(f"+{tag}", _WRONG) for tag in picture.predicted_tags if tag not in picture.true_tags]
+    words += [
+        (f"-{tag}", _MISSED) for tag in picture.true_tags if tag not in picture.predicted_tags
+    ]
+    words += [(tag, _RIGHT) for tag in picture.predicted_tags if tag in picture.true_tags]
     for line, (word, color) in enumerate(words[:_SHEET_WORDS]):
-        # Below the picture, one word a line: matplotlib cannot colour words of one text apart.
+        # Below the picture, one word per line: matplotlib gives a text one colour.
         axes.text(
             0.5, -0.03 - 0.12 * line, word, color=color, fontsize=8,
             ha="center", va="top", transform=axes.transAxes, parse_math=False,
