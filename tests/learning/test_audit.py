@@ -1,4 +1,4 @@
-"""The audit names cells that scores contradict, rows that contradict themselves, and copies."""
+"""The audit names doubtful cells, contradictory rows and near-duplicates."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_cells_that_scores_contradict_come_ranked_by_tag(params: Params, project
     assert next(f for f in found if f.tag == "white").image_name == NAMES[0]
 
 
-def test_at_most_so_many_cells_a_tag_as_params_say(params: Params, project: Path) -> None:
+def test_at_most_as_many_cells_per_tag_as_params_say(params: Params, project: Path) -> None:
     few = dataclasses.replace(params, audit=dataclasses.replace(params.audit, per_tag=1))
     for name, score in zip(NAMES[1:6:2], (0.93, 0.97, 0.95), strict=True):
         change(project / "crossval" / "color.csv", name, black=score)
@@ -135,7 +135,7 @@ def test_tables_that_no_longer_fit_are_refused_by_name(params: Params, project: 
         audit(params, project)
 
 
-def test_a_copy_is_across_the_split_where_it_is_for_one_group(
+def test_a_near_duplicate_is_across_the_split_where_it_is_for_one_group(
     params: Params, project: Path
 ) -> None:
     images = project / "data" / "images"
@@ -144,11 +144,11 @@ def test_a_copy_is_across_the_split_where_it_is_for_one_group(
     scores = project / "crossval" / "detail.csv"
     table = pd.read_csv(scores)
     table[table["image_name"] != NAMES[9]].to_csv(scores, index=False)
-    found = [f for f in audit(params, project) if f.kind == "copy"]
+    found = [f for f in audit(params, project) if f.kind == "near_duplicate"]
     assert [f.says for f in found] == ["nearly the same picture on both sides of the split"]
 
 
-def test_copies_are_found_across_the_split_first_also_mirrored_and_saved_again(
+def test_near_duplicates_are_found_across_the_split_first_also_mirrored_and_saved_again(
     params: Params, project: Path
 ) -> None:
     images = project / "data" / "images"
@@ -156,8 +156,8 @@ def test_copies_are_found_across_the_split_first_also_mirrored_and_saved_again(
         picture.resize((96, 72)).save(images / NAMES[9], quality=60)  # both on the training side
         mirrored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         mirrored.save(images / NAMES[18])  # on the validation side
-    copies = [f for f in audit(params, project) if f.kind == "copy"]
-    pairs = [(f.image_name, f.other, "both sides" in f.says) for f in copies]
+    duplicates = [f for f in audit(params, project) if f.kind == "near_duplicate"]
+    pairs = [(f.image_name, f.other, "both sides" in f.says) for f in duplicates]
     assert pairs == [
         (NAMES[2], NAMES[18], True),
         (NAMES[9], NAMES[18], True),
@@ -203,11 +203,14 @@ def test_the_command_writes_a_table_and_a_page_that_escape_names(
 
 
 def test_a_page_shows_the_first_of_each_section_and_says_how_many_there_are() -> None:
-    copies = [Finding("copy", "", "", NAMES[i], "", 0.99, "alike", NAMES[i + 1]) for i in range(9)]
+    duplicates = [
+        Finding("near_duplicate", "", "", NAMES[i], "", 0.99, "alike", NAMES[i + 1])
+        for i in range(9)
+    ]
     cells = [Finding("score", "color", "black", NAMES[0], "1", 0.02, "looks like no black")]
-    sections = audit_sections([*cells, *copies], 2)
+    sections = audit_sections([*cells, *duplicates], 2)
     shown = [(s.title, [f.image_name for f in s.findings], s.count) for s in sections]
-    assert shown == [("color: black", [NAMES[0]], 1), ("Copies", NAMES[:2], 9)]
+    assert shown == [("color: black", [NAMES[0]], 1), ("Near-duplicates", NAMES[:2], 9)]
     page = audit_page(sections, dict.fromkeys(NAMES, b""))
     assert "10 findings" in page
     assert page.count("The first 2 of 9 findings") == page.count("The first ") == 1
@@ -216,7 +219,7 @@ def test_a_page_shows_the_first_of_each_section_and_says_how_many_there_are() ->
 
 def test_thumbnails_are_made_once_for_each_picture_named(params: Params, project: Path) -> None:
     found = [
-        Finding("copy", "", "", NAMES[1], "", 0.99, "alike", NAMES[2]),
+        Finding("near_duplicate", "", "", NAMES[1], "", 0.99, "alike", NAMES[2]),
         Finding("untagged", "color", "", NAMES[1], "", None, "none"),
     ]
     made = thumbnails(found, project / "data" / "images", params)

@@ -11,7 +11,7 @@ class Audit:
     per_tag: int
     shown: int
     exclusive: tuple[tuple[str, ...], ...]
-    copy_correlation: float
+    near_duplicate_correlation: float
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,11 @@ def _check_ranges(params: Params) -> None:
         ("evaluate.bootstrap", evaluate.bootstrap >= 0, "must be at least 0"),
         ("audit.per_tag", params.audit.per_tag >= 1, "must be at least 1"),
         ("audit.shown", params.audit.shown >= 1, "must be at least 1"),
-        ("audit.copy_correlation", 0 < params.audit.copy_correlation <= 1, "must lie in (0, 1]"),
+        (
+            "audit.near_duplicate_correlation",
+            0 < params.audit.near_duplicate_correlation <= 1,
+            "must lie in (0, 1]",
+        ),
         *promote_rules(params.promote),
         ("tag.schedule", len(tag.schedule.split()) == 5, "must be a cron line of five fields"),
         ("tag.shards", 1 <= tag.shards <= 256, "must lie in 1..256"),

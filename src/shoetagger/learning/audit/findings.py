@@ -1,6 +1,6 @@
-"""Which cells of the label sheet deserve a second look: what models, tags and pictures contradict.
+"""Cells, rows and pictures of the label sheet that deserve a second look.
 
-Reads what the stages `split` and `crossval` wrote; changes nothing.
+Reads what the stages `split` and `crossval` wrote, and changes nothing.
 """
 
 from __future__ import annotations
@@ -20,23 +20,22 @@ from ...errors import ShoetaggerError
 from ...images.decode import Limits, open_picture
 from ...images.views import Transform, tagging_view
 from ..dataset.tables import read_split
+from .near_duplicates import THUMBNAIL, near_duplicates
 
-Kind = Literal["score", "exclusive", "untagged", "copy"]
-_THUMBNAIL = 24  # pixels a side that two pictures are compared by
-_CHUNK = 512  # pictures compared with all at a time
+Kind = Literal["score", "exclusive", "untagged", "near_duplicate"]
 
 
 class AuditError(ShoetaggerError):
-    """The stages whose results are audited have not run, or ran on something else."""
+    """The stages whose results are audited have not run, or ran on other inputs."""
 
 
 @dataclass(frozen=True)
 class Finding:
     """One thing to look at: a cell, a row, or a pair of pictures.
 
-    `sheet` is what the sheet says there, `score` the out-of-fold score of the tag (the surest
-    findings are near 0 where it is ticked, near 1 where not), or the correlation of two pictures;
-    None where there is nothing to measure.
+    `sheet` is the value in the sheet. `score` is the out-of-fold score of the tag (the surest
+    findings are near 0 where it is ticked, near 1 where it is not), or the correlation of two
+    pictures, or None where nothing is measured.
     """
 
     kind: Kind
@@ -50,23 +49,23 @@ class Finding:
 
 
 def findings(params: Params, split: Path, crossval: Path, images: Path) -> list[Finding]:
-    """Return all findings: cells by tag and rank, then contradictions, then copies.
+    """Return all findings: cells by tag and rank, then contradictions, then near-duplicates.
 
     `split` and `crossval` are the folders of the tables that the stages of these names wrote.
-    Raises AuditError, naming the command, where they have not run since params.yaml, the sheet or
-    the pictures changed.
+    Raises AuditError, naming the command to run, where params.yaml, the sheet or the pictures
+    changed since.
     """
-    found: list[Finding] = []
+    result: list[Finding] = []
     _check_exclusive(params)
     tables = {
         group: _read(split / f"{group}.csv", spec.tags) for group, spec in params.groups.items()
     }
     for group, spec in params.groups.items():
         scores = _read_scores(crossval / f"{group}.csv", spec.tags, tables[group])
-        found += _doubtful_cells(group, spec.tags, tables[group], scores, params.audit.per_tag)
-    found += _contradictions(params, tables)
-    found += _copies(params, tables, images)
-    return found
+        result += _doubtful_cells(group, spec.tags, tables[group], scores, params.audit.per_tag)
+    result += _contradictions(params, tables)
+    result += _near_duplicates(params, tables, images)
+    return result
 
 
 def _read(path: Path, tags: Sequence[str]) -> pd.DataFrame:
@@ -82,17 +81,17 @@ def _read(path: Path, tags: Sequence[str]) -> pd.DataFrame:
 
 
 def _read_scores(path: Path, tags: Sequence[str], table: pd.DataFrame) -> pd.DataFrame:
-    """Read out-of-fold scores of the training side of a group's `table`."""
+    """Read the out-of-fold scores of the training side of a group's `table`."""
     scores = _read(path, tags)
     if scores.empty:
         raise AuditError(
             f"{path} holds no scores: set split.folds in params.yaml to 2 or more, and run "
             "`dvc repro`"
         )
-    # Other pictures, or other folds: either was learned from when it should have been judged.
+    # In another fold, or on the other side, a picture was learned from by the model that scored it.
     training = table.loc[table["side"] == "train", ["image_name", "fold"]]
-    known, asked = ({*zip(t["image_name"], t["fold"], strict=True)} for t in (scores, training))
-    if changed := known ^ asked:
+    scored, expected = ({*zip(t["image_name"], t["fold"], strict=True)} for t in (scores, training))
+    if changed := scored ^ expected:
         raise AuditError(
             f"{path} has the scores of another split ({min(changed)[0]!r} is not in the same fold "
             "there): run `dvc repro` first"
@@ -114,11 +113,12 @@ def _doubtful_cells(
 ) -> list[Finding]:
     """Return the cells that out-of-fold scores contradict, the surest contradiction first.
 
-    A cell is doubtful when its opposite is scored at least as high as is usual for pictures that
-    the sheet gives that opposite: confident learning's rule (Northcutt, Jiang and Chuang, 2021).
+    A cell is doubtful when the score of its opposite is at least the mean score of that opposite
+    over the pictures that have it in the sheet: confident learning (Northcutt, Jiang and Chuang,
+    2021).
     """
     truth = table.set_index("image_name").loc[scores["image_name"]]
-    found = []
+    cells = []
     for tag in tags:
         score, ticked = scores[tag].to_numpy(dtype=float), truth[tag].to_numpy() == 1
         if ticked.all() or not ticked.any():
@@ -131,13 +131,13 @@ def _doubtful_cells(
             says = f"looks like {'no ' if ticked[row] else ''}{tag}"
             name = str(scores["image_name"].iloc[row])
             sheet = "1" if ticked[row] else "0"
-            found.append(Finding("score", group, tag, name, sheet, round(score[row], 4), says))
-    return found
+            cells.append(Finding("score", group, tag, name, sheet, round(score[row], 4), says))
+    return cells
 
 
 def _contradictions(params: Params, tables: Mapping[str, pd.DataFrame]) -> Iterator[Finding]:
     for group, spec in params.groups.items():
-        if len(spec.tags) == 1:  # which may well be no: only several tags have one for each picture
+        if len(spec.tags) == 1:  # a single tag may be no; of several, one is expected to be yes
             continue
         table = tables[group]
         for name in table.loc[table[list(spec.tags)].sum(axis=1) == 0, "image_name"]:
@@ -162,43 +162,39 @@ def _contradictions(params: Params, tables: Mapping[str, pd.DataFrame]) -> Itera
             )
 
 
-def _copies(params: Params, tables: Mapping[str, pd.DataFrame], images: Path) -> list[Finding]:
-    """Return pairs of nearly equal pictures, mirrored ones too; pairs across the split first.
+def _near_duplicates(
+    params: Params, tables: Mapping[str, pd.DataFrame], images: Path
+) -> list[Finding]:
+    """Return pairs of nearly equal pictures, pairs across the split first.
 
-    A copy on the validation side of a picture that was learned from makes figures too good. A side
-    is a group's own: across the split is what is so in one of them.
+    A near-duplicate of a training picture on the validation side makes the metrics too good. The
+    groups' splits differ in a few pictures: one group with the pair across the split is enough.
     """
     sides = pd.concat([table.set_index("image_name")["side"] for table in tables.values()], axis=1)
     names = [str(name) for name in sides.index]
     limits = Limits.of(params.images)
-    views = [_thumbnail(_bytes_of(images / name), limits) for name in names]
-    flat = _standardised(np.stack(views))
-    mirrored = _standardised(np.stack(views)[:, :, ::-1])
-    found = []
-    for start in range(0, len(names), _CHUNK):
-        rows = flat[start : start + _CHUNK]
-        alike = np.maximum(rows @ flat.T, rows @ mirrored.T)
-        for i, j in zip(*np.nonzero(alike >= params.audit.copy_correlation), strict=True):
-            if start + i < j:
-                across = bool((sides.iloc[start + i] != sides.iloc[j]).any())
-                says = "nearly the same picture" + (" on both sides of the split" if across else "")
-                found.append((not across, -float(alike[i, j]), names[start + i], names[j], says))
+    views = np.stack([_thumbnail(_bytes_of(images / name), limits) for name in names])
+    pairs = []
+    for i, j, correlation in near_duplicates(views, params.audit.near_duplicate_correlation):
+        across = bool((sides.iloc[i] != sides.iloc[j]).any())
+        says = "nearly the same picture" + (" on both sides of the split" if across else "")
+        pairs.append((not across, -correlation, names[i], names[j], says))
     return [
-        Finding("copy", "", "", name, "", round(-alike, 4), says, other)
-        for _, alike, name, other, says in sorted(found)
+        Finding("near_duplicate", "", "", name, "", round(-negative, 4), says, other)
+        for _, negative, name, other, says in sorted(pairs)
     ]
 
 
-def thumbnails(found: Sequence[Finding], images: Path, params: Params) -> dict[str, bytes]:
+def thumbnails(shown: Sequence[Finding], images: Path, params: Params) -> dict[str, bytes]:
     """Return a small JPEG of each picture that a finding names, by image name."""
     limits, transform = Limits.of(params.images), Transform(size=params.publish.thumbnail)
-    made = {}
-    for name in sorted({n for f in found for n in (f.image_name, f.other) if n}):
+    jpegs = {}
+    for name in sorted({n for f in shown for n in (f.image_name, f.other) if n}):
         picture = open_picture((images / name).read_bytes(), limits, longest=transform.size)
         jpeg = io.BytesIO()
         Image.fromarray(tagging_view(picture, transform)).save(jpeg, "JPEG", quality=82)
-        made[name] = jpeg.getvalue()
-    return made
+        jpegs[name] = jpeg.getvalue()
+    return jpegs
 
 
 def _bytes_of(picture: Path) -> bytes:
@@ -208,13 +204,5 @@ def _bytes_of(picture: Path) -> bytes:
 
 
 def _thumbnail(data: bytes, limits: Limits) -> np.ndarray:
-    picture = open_picture(data, limits, longest=_THUMBNAIL)
-    return tagging_view(picture, Transform(size=_THUMBNAIL))
-
-
-def _standardised(views: np.ndarray) -> np.ndarray:
-    """Return pictures as rows of mean 0 and length 1, so that products are correlations."""
-    flat = views.reshape(len(views), -1).astype(np.float32)
-    flat -= flat.mean(axis=1, keepdims=True)
-    rows: np.ndarray = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
-    return rows
+    picture = open_picture(data, limits, longest=THUMBNAIL)
+    return tagging_view(picture, Transform(size=THUMBNAIL))

@@ -12,7 +12,7 @@ from .findings import Finding
 
 @dataclass(frozen=True)
 class AuditSection:
-    """Findings of one kind, or of one tag, under a title: the first, and how many there are."""
+    """The first findings of one kind, or of one tag, under a title; `count` counts all."""
 
     title: str
     says: str
@@ -23,27 +23,30 @@ class AuditSection:
 _AUDIT_SECTIONS = {
     "exclusive": ("Contradictions", "Tags that cannot be true of one picture."),
     "untagged": ("Without a tag of a group", "Was the row forgotten, or is a tag missing?"),
-    "copy": ("Copies", "Nearly the same picture twice; a copy flatters figures across the split."),
+    "near_duplicate": (
+        "Near-duplicates",
+        "Nearly the same picture twice; across the split, that makes the metrics too good.",
+    ),
 }
 
 
 def audit_sections(findings: Sequence[Finding], most: int) -> list[AuditSection]:
-    """Part findings by what they are about, in their order; each section shows at most `most`."""
-    parted: dict[tuple[str, str], list[Finding]] = {}
+    """Group findings by kind or tag, in their order; each section shows at most `most`."""
+    grouped: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         heading = _AUDIT_SECTIONS.get(
             finding.kind,
-            (f"{finding.group}: {finding.tag}", "Scores out of fold contradict the sheet here."),
+            (f"{finding.group}: {finding.tag}", "Out-of-fold scores contradict the sheet here."),
         )
-        parted.setdefault(heading, []).append(finding)
+        grouped.setdefault(heading, []).append(finding)
     return [
-        AuditSection(title, says, found[:most], len(found))
-        for (title, says), found in parted.items()
+        AuditSection(title, says, members[:most], len(members))
+        for (title, says), members in grouped.items()
     ]
 
 
 def audit_page(sections: Sequence[AuditSection], thumbnails: Mapping[str, bytes]) -> str:
-    """Return the contact sheet of an audit; `thumbnails` are JPEG bytes by image name."""
+    """Return the contact sheet of an audit as HTML; `thumbnails` are JPEG bytes by image name."""
     pictures = {
         name: f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
         for name, jpeg in thumbnails.items()
