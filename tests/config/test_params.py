@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
 from typing import Any, get_args
 
@@ -65,7 +66,7 @@ def test_a_number_with_an_exponent_is_one_as_it_is_to_dvc(document: dict[str, An
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "message"),
     [
         ("train.epoch", 5, "unknown key train.epoch: the keys here are arch, "),
         ("training", {}, "unknown key training"),
@@ -77,17 +78,42 @@ def test_a_number_with_an_exponent_is_one_as_it_is_to_dvc(document: dict[str, An
         ("train.epochs", "1e1", "train.epochs: '1e1' is not a whole number"),
         ("train.weights", "Imagenet", "train.weights: 'Imagenet' is not one of imagenet, none"),
         ("train.weights", "none", "train.freeze: freezing layers of a network with random"),
-        ("train", None, "train: None is not a mapping"),
+        ("train.weights", ["none"], "train.weights: ['none'] is not one of imagenet, none"),
+        ("train.head_l2", True, "train.head_l2: True is not a number"),
+        ("train.head_l2", "0.1", "train.head_l2: '0.1' is not a number"),
+        ("train.pooled", "layer4", "train.pooled: 'layer4' is not a list"),
+        ("train.pooled", ["layer4", "layer5"], "train.pooled[1]: 'layer5' is not one of histogram"),
+        ("train.pooled", [], "train.pooled: must name at least one"),
+        ("train.batch_size", 1, "train.batch_size: must be at least 2, for batch norm; it is 1"),
+        ("train", None, "train: None is not a mapping of keys to values"),
+        ("train", {5: 1}, "unknown key train.5: the keys here are arch, "),
+        ("audit.exclusive", ["shiny"], "audit.exclusive[0]: 'shiny' is not a list"),
+        ("audit.exclusive", [["shiny", 1]], "audit.exclusive[0][1]: 1 is not text"),
+        ("images.augment.hue", float("nan"), "images.augment.hue: must lie in 0..1; it is nan"),
+        ("features.max_gb", float("nan"), "features.max_gb: must be at least 0; it is nan"),
         ("tag.schedule", 2, "tag.schedule: 2 is not text"),
         ("split.validation", 1, "split.validation: must lie between 0 and 1"),
         ("split.folds", 1, "split.folds: must be 0 (none) or at least 2"),
         ("promote.margin", 0.1, "unknown key promote.margin: the keys here are min_positives, "),
         ("promote.rule.min_support", 0, "promote.rule.min_support: must be at least 1"),
         ("promote.approval", "sometimes", "'sometimes' is not one of never, always"),
+        ("promote.approval", None, "promote.approval: None is not one of never, always"),
+        ("promote.approval", {}, "missing key promote.approval.when_tags_change_over"),
         ("promote.approval", {"when": 1}, "unknown key promote.approval.when: the keys here are"),
         ("promote.approval", {"when_tags_change_over": 2}, "change_over: must lie in 0..1"),
         ("promote.approval_hours", 0, "promote.approval_hours: must be above 0"),
         ("groups", {}, "groups: name at least one group"),
+        ("groups", ["color"], "groups: ['color'] is not a mapping"),
+        ("groups.color", ["black"], "groups.color: ['black'] is not a mapping of keys to values"),
+        ("groups.1", {"tags": ["a"]}, "groups.1: a group's name is made of letters"),
+        ("groups.overall", {"tags": ["a"]}, "groups.overall: a group's name is made of letters"),
+        ("groups.color.tags", ["black", 5], "groups.color.tags[1]: 5 is not text"),
+        ("groups.color.tags", [" black"], "groups.color.tags: ' black' cannot be a tag"),
+        ("groups.color.tags", ["fold"], "groups.color.tags: 'fold' cannot be a tag"),
+        ("groups.color.tags", ["Black", "black"], "'black' is also a tag of color"),
+        ("groups.color.train", [], "groups.color.train: [] is not a mapping"),
+        ("groups.color.train", {"epochs": 0}, "groups.color.train.epochs: must be at least 1"),
+        ("groups.color.train", {"epochs": "3"}, "groups.color.train.epochs: '3' is not a whole"),
         ("groups.color.tags", "black", "groups.color.tags: 'black' is not a list"),
         ("groups.color.tags", [], "groups.color.tags: name at least one tag"),
         ("groups.style.tags", ["boot", "red"], "'red' is also a tag of color"),
@@ -102,11 +128,76 @@ def test_a_number_with_an_exponent_is_one_as_it_is_to_dvc(document: dict[str, An
     ],
 )
 def test_a_wrong_key_or_value_is_refused_by_name(
-    document: dict[str, Any], key: str, value: object, said: str
+    document: dict[str, Any], key: str, value: object, message: str
 ) -> None:
     with pytest.raises(ParamsError) as caught:
         parse(changed(document, key, value))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "values", "keys"),
+    [
+        ("must be at least 1", (0, -1), (
+            "train.epochs", "train.positive_weight", "images.max_bytes", "images.max_pixels",
+            "features.views", "evaluate.min_positives", "audit.per_tag", "audit.shown",
+            "promote.min_positives", "promote.rule.tag_min_positives", "promote.rule.min_support",
+            "tag.batch_size", "tag.decode_workers", "tag.judge_from", "tag.drift.nights",
+            "tag.drift.min_nights", "publish.page_size", "publish.max_pages", "keep.checkouts",
+            "keep.page_days",
+        )),
+        ("must be at least 0", (-1,), (
+            "train.head_l2", "train.backbone_lr", "train.weight_decay", "features.max_gb",
+            "evaluate.shrink", "evaluate.bootstrap", "promote.bootstrap", "promote.sample",
+            "promote.rule.macro_f1_margin", "promote.rule.tag_f1_margin", "tag.settle_seconds",
+            "keep.outbox_mb",
+        )),
+        ("must be above 0", (0, -1), (
+            "train.head_lr", "promote.approval_hours", "tag.budget_minutes", "tag.decode_seconds",
+            "tag.drift.deviations",
+        )),
+        ("must lie in 0..1", (-0.1, 1.1), (
+            "images.augment.flip", "images.augment.brightness", "images.augment.contrast",
+            "images.augment.saturation", "images.augment.hue", "images.augment.erase",
+            "images.augment.background", "tag.max_rejected", "tag.drift.least",
+        )),
+        ("must lie in [0, 1)", (-0.1, 1), ("train.ema", "train.dropout", "train.label_smoothing")),
+        ("must lie in (0, 1]", (0, 1.1), (
+            "images.augment.min_scale", "audit.near_duplicate_correlation",
+        )),
+        ("must lie between 0 and 1", (0, 1), ("split.validation",)),
+        ("must lie in 0..180", (-1, 181), ("images.augment.rotate",)),
+        ("must lie in 32..1024", (31, 1025), ("images.size",)),
+        ("must lie in 16..1024", (15, 1025), ("publish.thumbnail",)),
+        ("must lie in 1..256", (0, 257), ("tag.shards",)),
+        ("must be at least 100", (99,), ("tag.decode_memory_mb",)),
+        ("must be at least 2, for batch norm", (1,), ("train.batch_size",)),
+        ("must be 0 (none) or at least 2", (-1, 1), ("split.folds",)),
+        ("must be a cron line of five fields", ("", "0 2 * *"), ("tag.schedule",)),
+    ],
+)  # fmt: skip
+def test_every_number_has_its_range(
+    document: dict[str, Any], allowed: str, values: tuple[object, ...], keys: tuple[str, ...]
+) -> None:
+    for key, value in itertools.product(keys, values):
+        with pytest.raises(ParamsError) as caught:
+            parse(changed(document, key, value))
+        assert str(caught.value) == f"{key}: {allowed}; it is {value!r}"
+
+
+def test_every_fault_has_a_line_unknown_keys_first(document: dict[str, Any]) -> None:
+    document["train"] |= {"epochs": 0, "dropout": "some"}
+    document["tag"]["shard"] = document["tag"].pop("shards")
+    with pytest.raises(ParamsError) as caught:
+        parse(document)
+    unknown, *rest = str(caught.value).splitlines()
+    assert unknown.startswith("unknown key tag.shard: the keys here are schedule, shards, ")
+    assert sorted(rest) == [
+        "missing key tag.shards",
+        "train.dropout: 'some' is not a number",
+        "train.epochs: must be at least 1; it is 0",
+    ]
+    assert caught.value.faults == (unknown, *rest)
 
 
 def test_a_missing_key_is_named(document: dict[str, Any]) -> None:
@@ -130,9 +221,13 @@ def test_a_broken_or_missing_file_is_named(tmp_path: Path) -> None:
     path.write_text("", encoding="utf-8")
     with pytest.raises(ParamsError, match=r"params\.yaml: the file: None is not a mapping"):
         load(path)
-    path.write_text(OURS.read_text(encoding="utf-8") + "\nspare: 1\n", encoding="utf-8")
-    with pytest.raises(ParamsError, match=r"params\.yaml: unknown key spare"):
+    path.write_text(OURS.read_text(encoding="utf-8") + "\nspare: 1\nkept: 2\n", encoding="utf-8")
+    with pytest.raises(ParamsError) as caught:
         load(path)
+    lines = str(caught.value).splitlines()
+    keys = "the keys here are groups, split, "
+    assert lines[0].startswith(f"params.yaml: unknown key spare: {keys}")
+    assert lines[1].startswith(f"params.yaml: unknown key kept: {keys}")
 
 
 def test_params_cannot_be_changed_by_those_who_get_them() -> None:

@@ -228,6 +228,21 @@ def test_an_override_that_params_refuses_is_named(
     assert override in str(caught.value)
 
 
+def test_an_older_commit_is_trained_from_under_the_names_that_it_knows(settings: Settings) -> None:
+    path = settings.repo / "params.yaml"
+    path.write_text(path.read_text().replace("backbone_lr:", "trunk_lr:"))
+    git(settings.repo, "commit", "--quiet", "-am", "As before the key was renamed")
+    overrides = ["train.trunk_lr=0.5", "groups.style.train.trunk_lr=0.25"]
+    plan = prepare(settings.repo, overrides=overrides)
+    assert params_of(settings.repo, plan).train.backbone_lr == 0.5
+    assert params_of(settings.repo, plan).train_of("style").backbone_lr == 0.25
+    assert groups_of(settings.repo, plan) == ["color", "style", "detail"]
+    with pytest.raises(PipelineError, match=r"in this commit it is called train\.trunk_lr"):
+        prepare(settings.repo, overrides=["train.backbone_lr=0.5"])
+    with pytest.raises(PipelineError, match=r"it is called train\.backbone_lr now"):
+        prepare(settings.repo, "HEAD^", overrides=["train.trunk_lr=0.5"])
+
+
 def test_overrides_may_be_valid_together_only(settings: Settings) -> None:
     overrides = ["train.weights=none", "train.freeze=none"]
     plan = prepare(settings.repo, overrides=overrides)

@@ -2,96 +2,108 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field
+from pydantic import Tag as Named
+from pydantic.dataclasses import dataclass
+
+from .fields import (
+    SECTION,
+    Count,
+    CountOrZero,
+    Listed,
+    NonNegative,
+    Positive,
+    PositiveShare,
+    Share,
+    Text,
+    Whole,
+    must,
+)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Audit:
-    per_tag: int
-    shown: int
-    exclusive: tuple[tuple[str, ...], ...]
-    near_duplicate_correlation: float
+    per_tag: Count
+    shown: Count
+    exclusive: Listed[Listed[Text]]
+    near_duplicate_correlation: PositiveShare
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Rule:
-    """What a challenger has to hold against the champion."""
+    """What a challenger must reach, compared with the champion, to be promoted."""
 
-    macro_f1_margin: float
-    tag_f1_margin: float
-    tag_min_positives: int
-    min_support: int
+    macro_f1_margin: NonNegative
+    tag_f1_margin: NonNegative
+    tag_min_positives: Count
+    min_support: Count
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class WhenTagsChange:
-    """Ask a person where more than this share of the sampled arrivals gets other tags."""
+    """A person is asked if the tags of more than this share of the sampled arrivals change."""
 
-    when_tags_change_over: float
+    when_tags_change_over: Share
 
 
-@dataclass(frozen=True)
+def _kind_of_approval(value: object) -> str:
+    return "section" if isinstance(value, dict | WhenTagsChange) else "word"
+
+
+Approval = Annotated[
+    Annotated[Literal["never", "always"], Named("word")]
+    | Annotated[WhenTagsChange, Named("section")],
+    Discriminator(_kind_of_approval),
+]
+
+
+@dataclass(frozen=True, config=SECTION)
 class Promote:
-    min_positives: int
-    bootstrap: int
-    sample: int
+    min_positives: Count
+    bootstrap: CountOrZero
+    sample: CountOrZero
     rule: Rule
-    approval: Literal["never", "always"] | WhenTagsChange
-    approval_hours: float
+    approval: Approval
+    approval_hours: Positive
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Drift:
-    """When the rate of a tag is out of its usual range."""
+    """When the share of new images that have a tag counts as unusual."""
 
-    nights: int
-    min_nights: int
-    deviations: float
-    least: float
+    nights: Count
+    min_nights: Count
+    deviations: Positive
+    least: Share
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Tag:
-    schedule: str
-    shards: int
-    batch_size: int
+    schedule: Annotated[Text, must(lambda s: len(s.split()) == 5, "be a cron line of five fields")]
+    shards: Annotated[Whole, Field(ge=1, le=256)]
+    batch_size: Count
     precision: Literal["auto", "float32"]
-    budget_minutes: float
-    decode_workers: int
-    decode_seconds: float
-    decode_memory_mb: int
-    settle_seconds: float
-    judge_from: int
-    max_rejected: float
+    budget_minutes: Positive
+    decode_workers: Count
+    decode_seconds: Positive
+    decode_memory_mb: Annotated[Whole, Field(ge=100)]
+    settle_seconds: NonNegative
+    judge_from: Count
+    max_rejected: Share
     drift: Drift
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Publish:
-    page_size: int
-    max_pages: int
-    thumbnail: int
+    page_size: Count
+    max_pages: Count
+    thumbnail: Annotated[Whole, Field(ge=16, le=1024)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Keep:
-    checkouts: int
-    page_days: int
-    outbox_mb: float
-
-
-def promote_rules(promote: Promote) -> list[tuple[str, bool, str]]:
-    rule, approval = promote.rule, promote.approval
-    share = approval.when_tags_change_over if isinstance(approval, WhenTagsChange) else 0.0
-    return [
-        ("promote.min_positives", promote.min_positives >= 1, "must be at least 1"),
-        ("promote.bootstrap", promote.bootstrap >= 0, "must be at least 0"),
-        ("promote.sample", promote.sample >= 0, "must be at least 0"),
-        ("promote.rule.macro_f1_margin", rule.macro_f1_margin >= 0, "must be at least 0"),
-        ("promote.rule.tag_f1_margin", rule.tag_f1_margin >= 0, "must be at least 0"),
-        ("promote.rule.tag_min_positives", rule.tag_min_positives >= 1, "must be at least 1"),
-        ("promote.rule.min_support", rule.min_support >= 1, "must be at least 1"),
-        ("promote.approval.when_tags_change_over", 0 <= share <= 1, "must lie in 0..1"),
-        ("promote.approval_hours", promote.approval_hours > 0, "must be above 0"),
-    ]
+    checkouts: Count
+    page_days: Count
+    outbox_mb: NonNegative

@@ -3,54 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import field
+from typing import Annotated, Any, Literal
 
-from .strict import check_rules
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from .fields import (
+    SECTION,
+    Count,
+    CountOrZero,
+    Listed,
+    NonNegative,
+    Number,
+    Positive,
+    PositiveShare,
+    Share,
+    ShareBelowOne,
+    Text,
+    Whole,
+    must,
+)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Group:
     """A named set of tags that one model learns, and what `train` says differently for it."""
 
-    tags: tuple[str, ...]
-    train: Mapping[str, Any] = field(default_factory=dict)
+    tags: Listed[Text]
+    train: Mapping[Text, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Split:
-    seed: int
-    validation: float
-    folds: int
+    seed: Whole
+    validation: Annotated[Number, Field(gt=0, lt=1)]
+    folds: Annotated[Whole, must(lambda n: n == 0 or n >= 2, "be 0 (none) or at least 2")]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Augment:
     """Strength of each random change to a training view; chances lie in 0..1."""
 
-    min_scale: float
-    flip: float
-    rotate: float
-    brightness: float
-    contrast: float
-    saturation: float
-    hue: float
-    erase: float
-    background: float
+    min_scale: PositiveShare
+    flip: Share
+    rotate: Annotated[Number, Field(ge=0, le=180)]
+    brightness: Share
+    contrast: Share
+    saturation: Share
+    hue: Share
+    erase: Share
+    background: Share
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Images:
-    size: int
-    max_bytes: int
-    max_pixels: int
+    size: Annotated[Whole, Field(ge=32, le=1024)]
+    max_bytes: Count
+    max_pixels: Count
     augment: Augment
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Features:
-    views: int
-    max_gb: float
+    views: Count
+    max_gb: NonNegative
 
 
 Pooled = Literal[
@@ -60,55 +77,31 @@ Pooled = Literal[
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Train:
     arch: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
     weights: Literal["imagenet", "none"]
     freeze: Literal["none", "stem", "layer1", "layer2", "layer3", "layer4"]
-    seed: int
-    pooled: tuple[Pooled, ...]
-    head_l2: float
-    positive_weight: float
-    label_smoothing: float
-    epochs: int
-    batch_size: int
-    head_lr: float
-    backbone_lr: float
-    weight_decay: float
-    dropout: float
-    ema: float
+    seed: Whole
+    pooled: Annotated[Listed[Pooled], must(len, "name at least one")]
+    head_l2: NonNegative
+    positive_weight: Annotated[Number, Field(ge=1)]
+    label_smoothing: ShareBelowOne
+    epochs: Count
+    batch_size: Annotated[Whole, must(lambda n: n >= 2, "be at least 2, for batch norm")]
+    head_lr: Positive
+    backbone_lr: NonNegative
+    weight_decay: NonNegative
+    dropout: ShareBelowOne
+    ema: ShareBelowOne
 
 
-# One backbone serves all groups, so a group cannot have its own.
+# One backbone serves all groups, so a group cannot set these.
 SHARED_BY_GROUPS = ("arch", "weights", "freeze")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Evaluate:
-    min_positives: int
-    shrink: float
-    bootstrap: int
-
-
-def check_train(train: Train, key: str) -> None:
-    check_rules(
-        [
-            (f"{key}.pooled", len(train.pooled) >= 1, "must name at least one"),
-            (f"{key}.head_l2", train.head_l2 >= 0, "must be at least 0"),
-            (f"{key}.epochs", train.epochs >= 1, "must be at least 1"),
-            (f"{key}.batch_size", train.batch_size >= 2, "must be at least 2, for batch norm"),
-            (f"{key}.head_lr", train.head_lr > 0, "must be above 0"),
-            (f"{key}.backbone_lr", train.backbone_lr >= 0, "must be at least 0"),
-            (f"{key}.weight_decay", train.weight_decay >= 0, "must be at least 0"),
-            (f"{key}.ema", 0 <= train.ema < 1, "must lie in [0, 1)"),
-            (f"{key}.dropout", 0 <= train.dropout < 1, "must lie in [0, 1)"),
-            (f"{key}.label_smoothing", 0 <= train.label_smoothing < 1, "must lie in [0, 1)"),
-            (f"{key}.positive_weight", train.positive_weight >= 1, "must be at least 1"),
-            (
-                f"{key}.freeze",
-                train.weights == "imagenet" or train.freeze == "none",
-                "freezing layers of a network with random weights (train.weights: none) would "
-                "keep them random: set train.freeze to none, or train.weights to imagenet",
-            ),
-        ]
-    )
+    min_positives: Count
+    shrink: NonNegative
+    bootstrap: CountOrZero

@@ -1,81 +1,126 @@
-"""From plain YAML values to typed, frozen objects; what is wrong is refused by key."""
+"""Plain YAML values are validated as typed sections; every fault is one line that names its key."""
 
 from __future__ import annotations
 
-import dataclasses
-import re
-import types
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Mapping, Sequence
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import Tag, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from ..errors import ShoetaggerError
+from .renamed import new_key, old_key
+
+T = TypeVar("T")
+
+# What a value of the wrong type is not, by pydantic's type of error.
+_TYPES = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "dataclass_type": "a mapping of keys to values",
+}
+_UNKNOWN = ("unexpected_keyword_argument", "invalid_key")
+_BOUNDS = ("greater_than_equal", "greater_than", "less_than_equal", "less_than")
 
 
 class ParamsError(ShoetaggerError):
-    """A key of params.yaml is unknown, missing or of the wrong type."""
+    """What is wrong with params.yaml: one line per fault, also in `faults`."""
+
+    def __init__(self, *faults: str) -> None:
+        self.faults = faults
+        super().__init__("\n".join(faults))
 
 
-def check_rules(rules: Iterable[tuple[str, bool, str]]) -> None:
-    """Raise ParamsError for the first rule that does not hold; no comparison holds for NaN."""
-    for key, holds, rule in rules:
-        if not holds:
-            raise ParamsError(f"{key}: {rule}")
+def validated(kind: type[T], value: object, key: str = "") -> T:
+    """Return a plain YAML value as the section `kind`, which stands at the dotted `key`.
+
+    Raises ParamsError that lists all faults, unknown keys first.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        details.sort(key=lambda fault: fault["type"] not in _UNKNOWN)
+        faults = [_in_words(kind, fault, key) for fault in details]
+        raise ParamsError(*filter(None, faults)) from None
 
 
-def build(kind: Any, value: object, key: str) -> Any:
-    """Convert a plain YAML value to the annotated type `kind`, strictly; `key` is for errors."""
-    if dataclasses.is_dataclass(kind):
-        return _build_dataclass(kind, value, key)
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        if value not in arguments:
-            raise ParamsError(f"{key}: {value!r} is not one of {', '.join(map(str, arguments))}")
-        return value
-    if origin in (Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        sections = [a for a in arguments if dataclasses.is_dataclass(a)]
-        words = [a for a in arguments if a not in sections and a is not type(None)]
-        return build((sections if isinstance(value, dict) else words)[0], value, key)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise ParamsError(f"{key}: {value!r} is not a list")
-        return tuple(build(arguments[0], item, f"{key}[{i}]") for i, item in enumerate(value))
-    if origin is not None and issubclass(origin, Mapping):
-        if not isinstance(value, dict):
-            raise ParamsError(f"{key}: {value!r} is not a mapping")
-        return {str(k): build(arguments[1], v, f"{key}.{k}") for k, v in value.items()}
-    if kind is Any:
-        return value
-    if kind is float and type(value) is int:
-        return float(value)
-    if kind is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
-        return float(value)  # 1e-3: text to YAML 1.1, a number to YAML 1.2, which DVC writes
-    if type(value) is not kind:
-        raise ParamsError(f"{key}: {value!r} is not {_PLAIN_NAMES.get(kind, kind.__name__)}")
-    return value
+def _in_words(kind: Any, fault: ErrorDetails, root: str) -> str | None:
+    """Return the line for a fault; None for a key that is only missing under its new name."""
+    key, section, found = _place(kind, fault["loc"], root)
+    error, value = fault["type"], fault["input"]
+    if error in _UNKNOWN:
+        if new := new_key(key):
+            return f"unknown key {key}: it is called {new} now"
+        return f"unknown key {key}: the keys here are {', '.join(fields_of(section))}"
+    if error == "missing":
+        old = old_key(key)
+        return None if old and old.rpartition(".")[2] in value else f"missing key {key}"
+    if error == "literal_error":
+        return f"{key}: {value!r} is not one of {', '.join(map(str, get_args(found)))}"
+    if error in _BOUNDS:
+        return f"{key}: must {_range(fields_of(section)[str(fault['loc'][-1])])}; it is {value!r}"
+    if error == "value_error":
+        return f"{key}: {fault['ctx']['error']}; it is {value!r}"
+    return f"{key or 'the file'}: {value!r} is not {_TYPES.get(error) or fault['msg']}"
 
 
-_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
-_PLAIN_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+def fields_of(kind: Any) -> Mapping[str, FieldInfo]:
+    """Return the fields of a section by name; of any other type, none."""
+    found: Mapping[str, FieldInfo] = getattr(kind, "__pydantic_fields__", {})
+    return found
 
 
-def _build_dataclass(kind: Any, value: object, key: str) -> Any:
-    prefix = f"{key}." if key else ""
-    if not isinstance(value, dict):
-        raise ParamsError(f"{key or 'the file'}: {value!r} is not a mapping of keys to values")
-    hints = get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    for name in value:
-        if name not in fields:
-            raise ParamsError(f"unknown key {prefix}{name}: the keys here are {', '.join(fields)}")
-    missing = [
-        name
-        for name, f in fields.items()
-        if name not in value
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise ParamsError(f"missing key {prefix}{missing[0]}")
-    return kind(**{n: build(hints[n], v, f"{prefix}{n}") for n, v in value.items()})
+def _place(kind: Any, place: Sequence[int | str], key: str) -> tuple[str, Any, Any]:
+    """Return the dotted key of a place within `kind`, the section around it and its own type."""
+    section = kind
+    for part in place:
+        if part == "[key]":  # the fault is in the key of a mapping
+            continue
+        kind = _plain(kind)
+        origin, arguments = get_origin(kind), get_args(kind)
+        if origin in (Union, UnionType):
+            kind = next(a for a in arguments if Tag(str(part)) in get_args(a))
+            continue
+        if origin is tuple:
+            kind, key = arguments[0], f"{key}[{part}]"
+            continue
+        if fields := fields_of(kind):
+            section, kind = kind, fields[str(part)].annotation if part in fields else None
+        else:
+            kind = arguments[1]  # of a mapping
+        key = f"{key}.{part}" if key else str(part)
+    return key, section, _plain(kind)
+
+
+def _plain(kind: Any) -> Any:
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def _range(field: FieldInfo) -> str:
+    """Return what a number must be, from the bounds of its field."""
+    bounds = {
+        name: getattr(item, name)
+        for item in field.metadata
+        for name in ("ge", "gt", "le", "lt")
+        if hasattr(item, name)
+    }
+    match bounds:
+        case {"ge": low, "le": high}:
+            return f"lie in {low}..{high}"
+        case {"gt": low, "lt": high}:
+            return f"lie between {low} and {high}"
+        case {"ge": low, "lt": high}:
+            return f"lie in [{low}, {high})"
+        case {"gt": low, "le": high}:
+            return f"lie in ({low}, {high}]"
+        case {"ge": low}:
+            return f"be at least {low}"
+        case _:
+            return f"be above {bounds['gt']}"

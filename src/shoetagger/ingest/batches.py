@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ..config import params
 from ..images.decode import Limits, Rejected
 from ..images.views import Transform
 from .inbox import Changed, Content, Gone, TooLarge, Unreachable, Unreadable, read
 from .pool import Decoded, DecodePool
 from .worker import RetryLater
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # decoding processes import this module: no torch in them, and no pydantic
+    from ..config.params import Params
     from ..inference.engine import Engine
 
 
@@ -57,7 +57,7 @@ class ExtraView:
 
 
 def decode_pool(
-    options: params.Params,
+    options: Params,
     transforms: Sequence[Transform],
     root: Path,
     *,

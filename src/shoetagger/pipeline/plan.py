@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from ..config.params import Params, parse
+from ..config.renamed import old_names
 from ..config.strict import ParamsError
 from .dvc_files import data_out
 from .process import PipelineError, run_git
@@ -71,13 +72,15 @@ def params_of(repo: Path, plan: Plan) -> Params:
     text = run_git(repo, "show", f"{plan.commit}:params.yaml")
     try:
         document = yaml.safe_load(text)
-        parse(document)
+        renamed = old_names(document)  # an older commit's code knows them, and those of overrides
+        parse(document, renamed)
     except (yaml.YAMLError, ParamsError) as error:
         raise PipelineError(f"params.yaml of commit {plan.commit[:12]}: {error}") from None
     for override in plan.overrides:
         document = override_params(document, override)
     try:
-        return parse(document)  # with all of them: one may be valid only beside another
+        # With all of them: one may be valid only beside another.
+        return parse(document, renamed)
     except ParamsError as error:
         raise PipelineError(f"with the overrides {', '.join(plan.overrides)}: {error}") from None
 
