@@ -123,7 +123,7 @@ def measure(home: Path) -> dict[str, float]:
         )
         arrivals = run_module.find_arrivals(settings, run)
         shards = run_module.shards(settings, run)
-        waiting = store.files.new("", None, limit=2 * NEW)
+        waiting = store.files.waiting("", None, limit=2 * NEW)
     wall, cpu = time.perf_counter() - started, time.process_time() - before
     if arrivals["new"] != NEW or len(waiting) != NEW or not shards:
         raise RuntimeError(f"{NEW} files are new, but found: {arrivals}, {len(waiting)} waiting")

@@ -246,7 +246,7 @@ class Works:
         self.store.files.note(list(scan(self.settings.inbox)), now)
         live = self.store.ledger.live()
         tagged, rejected, predictions = [], [], []
-        for file in self.store.files.new("", None, 10_000):
+        for file in self.store.files.waiting("", None, 10_000):
             data = Path(os.fsdecode(unquote(file.locator[7:], errors="surrogateescape")))
             if data.suffix == ".txt":
                 rejected.append(RejectedFile(file.file_id, file.token, "not a picture"))

@@ -188,7 +188,7 @@ def test_an_older_store_with_rows_in_it_is_brought_up_to_date(
         assert store.ledger.live() == {"color": RED}
         assert current(store, "color")[image("a")].groups["color"].tags == ("red",)
         (run,) = store.runs.latest(9)
-        assert (run.counts, run.rates, run.alarms) == ({"tagged": 1}, None, ())
+        assert (run.counts, run.rates, run.alerts) == ({"tagged": 1}, None, ())
         store.files.forget(image("a"), LATER)
         assert current(store) == {}
 
@@ -214,7 +214,7 @@ def test_an_older_store_says_what_to_run_and_a_newer_one_is_refused(
             connection.execute(sa.text(f"UPDATE alembic_version SET version_num = '{revision}'"))
 
     monkeypatch.setattr(database, "REVISION", "9998")
-    with Store(url) as store, pytest.raises(StoreError, match=r"older version \(0002, .*9998\)"):
+    with Store(url) as store, pytest.raises(StoreError, match=r"older version \(0003, .*9998\)"):
         store.ledger.live()
     monkeypatch.undo()
     pretend("9999")
@@ -304,7 +304,7 @@ def test_new_files_come_in_pages_and_shards(store: Store) -> None:
     found = []
     for lo, hi in (("", "4"), ("4", "8"), ("8", "c"), ("c", None)):
         after = None
-        while page := store.files.new(lo, hi, 7, after):
+        while page := store.files.waiting(lo, hi, 7, after):
             assert all(row.file_id >= lo and (hi is None or row.file_id < hi) for row in page)
             found += [row.file_id for row in page]
             after = page[-1].file_id
@@ -315,12 +315,12 @@ def test_a_refused_arrival_is_rejected_at_once(store: Store) -> None:
     link = arrival("link.jpg", refused="a symbolic link out of the inbox")
     assert store.files.note([link], NIGHT).new == 1
     assert store.files.note([link], LATER).new == 0
-    assert store.files.new("", None, 10) == []
+    assert store.files.waiting("", None, 10) == []
     assert [row.reason for row in store.files.rejected()] == [link.refused]
     assert store.days.changed() == [("2026-11-01", 1)]
     # Becomes a file: no longer rejected, and the page that listed it is to be written again.
     assert store.files.note([arrival("link.jpg", "2-2-2")], LATER).new == 1
-    assert [row.locator for row in store.files.new("", None, 10)] == [link.locator]
+    assert [row.locator for row in store.files.waiting("", None, 10)] == [link.locator]
     assert list(store.files.rejected()) == []
     assert store.days.changed() == [("2026-11-01", 2)]
 
@@ -370,7 +370,7 @@ def test_a_file_that_changed_meanwhile_stays_new(store: Store) -> None:
         run_id="run",
         now=LATER,
     )
-    assert {row.file_id for row in store.files.new("", None, 9)} == {
+    assert {row.file_id for row in store.files.waiting("", None, 9)} == {
         file_id("a.jpg"),
         file_id("b.jpg"),
     }
@@ -464,7 +464,7 @@ def test_names_of_any_bytes_are_kept(store: Store) -> None:
         "/in/ö'\"%_.jpg".encode(),
     ]
     store.files.note([Arrival(locator_of(name), "1-1-1") for name in names], NIGHT)
-    assert {row.locator for row in store.files.new("", None, 9)} == set(map(locator_of, names))
+    assert {row.locator for row in store.files.waiting("", None, 9)} == set(map(locator_of, names))
 
 
 def test_rejected_files_are_listed_by_day_latest_first_and_can_be_retried(store: Store) -> None:
@@ -856,11 +856,11 @@ def test_what_past_runs_saw_of_each_tag_is_there_to_compare_with(store: Store) -
     for day in range(4):
         run = store.runs.start("night", {"color": RED}, NIGHT + timedelta(days=day))
         rates = {"red": (day, 9)} if day != 1 else None  # a night without new pictures
-        store.runs.finish(run, "done", {}, LATER, rates=rates, alarms=["odd"] if day == 3 else [])
+        store.runs.finish(run, "done", {}, LATER, rates=rates, alerts=["odd"] if day == 3 else [])
     assert store.runs.past_rates(30, run) == [{"red": (2, 9)}, {"red": (0, 9)}]
     assert store.runs.past_rates(1, run) == [{"red": (2, 9)}]
-    assert [told.alarms for told in store.runs.latest(2)] == [("odd",), ()]
-    assert [told.rates for told in store.runs.latest(3)] == [{"red": (3, 9)}, {"red": (2, 9)}, None]
+    assert [run.alerts for run in store.runs.latest(2)] == [("odd",), ()]
+    assert [run.rates for run in store.runs.latest(3)] == [{"red": (3, 9)}, {"red": (2, 9)}, None]
 
 
 # --- forgetting
@@ -929,7 +929,8 @@ WRITER = """
 import sys, datetime
 sys.path[:0] = sys.argv[3].split(':')
 import tests.store.test_store as t
-from shoetagger.store import Store, RejectedFile
+from shoetagger.store.rows import RejectedFile
+from shoetagger.store.store import Store
 store, me = Store(sys.argv[1]), sys.argv[2]
 for round in range(6):
     names = [f"{round}-{n}.jpg" for n in range(20)]          # all writers write the same files
@@ -972,7 +973,8 @@ def test_several_processes_write_at_once_and_nothing_is_lost_or_locked(
 
 MOVER = """
 import sys
-from shoetagger.store import Store, MoveConflict
+from shoetagger.store.rows import MoveConflict
+from shoetagger.store.store import Store
 store = Store(sys.argv[1])
 try:
     move = store.ledger.begin("color", sys.argv[2], kind="promote", by=sys.argv[2], why="x",

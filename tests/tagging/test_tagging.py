@@ -267,7 +267,7 @@ def test_a_night_that_rejects_too_much_publishes_and_calls_somebody(
     (told,) = received
     assert (told["alarms"], told["state"]) == ([reason], "done")
     with Store(settings.store_url) as store:
-        assert store.runs.latest(1)[0].alarms == (reason,)
+        assert store.runs.latest(1)[0].alerts == (reason,)
     lines = [record.getMessage() for record in caplog.records]
     (line,) = [line for line in lines if line.startswith("event=night ")]
     assert " seen=30 new=30 tagged=5 rejected=25 retagged=0 deferred=0 seconds=" in line

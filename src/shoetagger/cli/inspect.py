@@ -19,7 +19,7 @@ from ..errors import ShoetaggerError
 from ..store.store import Store
 
 if TYPE_CHECKING:
-    from ..store.rows import Move, RunRow
+    from ..store.rows import Move, TaggingRun
     from ..store.store import Store
 
 
@@ -65,14 +65,14 @@ def status(
         _print_status(document)
 
 
-def _run(row: RunRow) -> dict[str, Any]:
+def _run(row: TaggingRun) -> dict[str, Any]:
     return {
         "kind": row.kind,
         "state": row.state,
         "started_at": row.started_at.isoformat(),
         "ended_at": row.ended_at and row.ended_at.isoformat(),
         "counts": dict(row.counts),
-        "alarms": list(row.alarms),
+        "alerts": list(row.alerts),
     }
 
 
@@ -94,8 +94,8 @@ def _print_status(document: dict[str, Any]) -> None:
             continue
         counts = ", ".join(f"{number} {what}" for what, number in last["counts"].items())
         typer.echo(f"{words:<12} {last['kind']} {last['state']}, {last['started_at']}: {counts}")
-        for alarm in last["alarms"]:
-            typer.echo(f"{'':<12} look: {alarm}")
+        for alert in last["alerts"]:
+            typer.echo(f"{'':<12} look: {alert}")
 
 
 def history(
@@ -144,7 +144,7 @@ def _image_id(settings: Settings, store: Store, picture: str) -> str:
     from ..ingest.inbox import locator_of
 
     if re.fullmatch(r"[0-9a-f]{8,64}", picture):
-        found = store.current.image_ids(picture, 2)
+        found = store.current.image_ids_starting_with(picture, 2)
         if len(found) == 2:
             raise ShoetaggerError(f"more than one picture begins with {picture}: write more of it")
         if found:

@@ -175,7 +175,7 @@ def _refuse_used(settings: Settings, with_mlflow: bool) -> None:
             f"{settings.home} holds models already: `--replace` puts the backup in their place"
         )
     with Store(settings.store_url) as store:
-        if store.is_used():
+        if not store.is_empty():
             raise BackupError(
                 "the store holds tags already: `--replace` puts the backup in their place"
             )

@@ -1,4 +1,4 @@
-"""Current tags: live predictions, and the corrections that overrule them."""
+"""Current tags: the live predictions, and the corrections that overrule them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from more_itertools import chunked
 from sqlalchemy.engine import Connection
 
 from .database import Database
@@ -15,14 +16,147 @@ from .days import between, bump, day_bounds
 from .ledger import all_versions, chains, visible_chains
 from .predictions import lacks, locators_of
 from .rows import BundleVersion, Counts, CurrentRow, GroupCounts, GroupTags, StoreError
-from .sql import GONE, NEW, NOT_REJECTED, PAGE, REJECTED, count, pages
+from .sql import GONE, NEW, NOT_REJECTED, PAGE, REJECTED, count
 from .tables import corrections, files, images, predictions
 
-NOTHING_SAID = GroupTags((), {}, None, None, stale=False, corrected=False)
+NO_TAGS = GroupTags((), {}, None, None, stale=False, corrected=False)
 
 
-# --- current tags
-def group_tags(
+class CurrentTags:
+    """The current tags, which users read: the live predictions with corrections on top."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def correct(
+        self,
+        image_id: str,
+        group: str,
+        tags: Sequence[str] | None,
+        *,
+        by: str,
+        why: str,
+        now: datetime,
+    ) -> None:
+        """Let a person's tags overrule the models' for one image and group; None withdraws them.
+
+        Earlier corrections are kept as history. Raises StoreError for an unknown image.
+        """
+        with self._database.writing() as connection:
+            known = sa.select(images.c.day).where(images.c.image_id == image_id)
+            day = connection.execute(known).scalar()
+            if day is None:
+                raise StoreError(f"no picture {image_id} in the store: nothing to correct")
+            connection.execute(
+                sa.update(corrections)
+                .where(corrections.c.image_id == image_id, corrections.c.group_name == group)
+                .where(corrections.c.withdrawn_at.is_(None))
+                .values(withdrawn_at=now)
+            )
+            if tags is not None:
+                row = {"image_id": image_id, "group_name": group, "tags": list(tags)}
+                origin = {"by": by, "why": why, "created_at": now}
+                connection.execute(sa.insert(corrections), row | origin)
+            bump(connection, {day})
+
+    def rows(
+        self,
+        groups: Sequence[str],
+        *,
+        day: str | None = None,
+        image_ids: Sequence[str] | None = None,
+    ) -> Iterator[CurrentRow]:
+        """Yield the current tags of every image that a file holds, in the order of arrival.
+
+        Only `groups` show, without those that were removed. `day` (YYYY-MM-DD) and `image_ids`
+        narrow the rows down. Rows are read in pages, with no transaction open in between: a row
+        holds as of its page, and the live bundles are those of the first page.
+        """
+        with self._database.reading() as connection:
+            chains = visible_chains(connection, groups)
+            known = {version.digest: version for version in all_versions(connection)}
+        for page in self._image_pages(day, image_ids):
+            ids = [row.image_id for row in page]
+            with self._database.reading() as connection:
+                locators = locators_of(connection, ids, NOT_REJECTED)
+                by_group = {
+                    group: _group_tags(connection, ids, group, chain, known)
+                    for group, chain in chains.items()
+                }
+            for row in page:
+                yield CurrentRow(
+                    row.image_id,
+                    row.day,
+                    row.first_seen,
+                    row.width,
+                    row.height,
+                    locators.get(row.image_id, ()),
+                    {g: tags[row.image_id] for g, tags in by_group.items() if row.image_id in tags},
+                )
+
+    def tags_at(self, image_id: str, when: datetime) -> dict[str, GroupTags]:
+        """Return the tags of an image that were current at a time, by group."""
+        with self._database.reading() as connection:
+            known = {version.digest: version for version in all_versions(connection)}
+            by_group = chains(connection, when)
+            corrected = sa.select(corrections.c.group_name).where(
+                corrections.c.image_id == image_id
+            )
+            for group in connection.execute(corrected.distinct()).scalars():
+                by_group.setdefault(group, [])
+            found = {
+                group: _group_tags(connection, [image_id], group, chain, known, when)
+                for group, chain in by_group.items()
+            }
+        return {group: tags[image_id] for group, tags in found.items() if tags}
+
+    def counts(self, groups: Sequence[str]) -> Counts:
+        """Return the numbers of files by state, of images, and of images per group."""
+        with self._database.reading() as connection:
+            total = count(connection, files)
+            new, rejected, gone = (count(connection, files, s) for s in (NEW, REJECTED, GONE))
+            shown = count(connection, images) - count(connection, images, images.c.replaced)
+            chains = visible_chains(connection, groups)
+            by_group = {
+                group: _group_counts(connection, group, chains.get(group), shown)
+                for group in groups
+            }
+        return Counts(total, total - new - rejected - gone, rejected, new, gone, shown, by_group)
+
+    def image_ids_starting_with(self, beginning: str, limit: int) -> list[str]:
+        """Return up to `limit` image ids that start with these hex digits, in order."""
+        query = sa.select(images.c.image_id).where(
+            images.c.image_id >= beginning, images.c.image_id < beginning + "g"
+        )
+        with self._database.reading() as connection:
+            found = connection.execute(query.order_by(images.c.image_id).limit(limit))
+            return list(found.scalars())
+
+    def _image_pages(
+        self, day: str | None, image_ids: Sequence[str] | None
+    ) -> Iterator[Sequence[sa.Row[Any]]]:
+        after, before = day_bounds(day)
+        query = sa.select(images).where(~images.c.replaced)
+        query = query.order_by(images.c.first_seen, images.c.image_id)
+        key = images.c.first_seen, images.c.image_id
+        if image_ids is not None:
+            query = query.where(*between(*key, after, before))
+            for some in chunked(image_ids, PAGE):
+                with self._database.reading() as connection:
+                    yield connection.execute(query.where(images.c.image_id.in_(some))).all()
+            return
+        while True:
+            page = query.where(*between(*key, after, before)).limit(PAGE)
+            with self._database.reading() as connection:
+                rows = connection.execute(page).all()
+            if rows:
+                yield rows
+            if len(rows) < PAGE:
+                return
+            after = rows[-1].first_seen, rows[-1].image_id
+
+
+def _group_tags(
     connection: Connection,
     image_ids: Sequence[str],
     group: str,
@@ -30,7 +164,10 @@ def group_tags(
     known: Mapping[str, BundleVersion],
     when: datetime | None = None,
 ) -> dict[str, GroupTags]:
-    """The tags of a group for each of the pictures (at most a page), now or at a time."""
+    """Return the tags of a group for each of the images (at most a page), now or at a time.
+
+    `chain` lists the bundles that count, live first; `known` is digest -> bundle.
+    """
     found: dict[str, GroupTags] = {}
     lacking = list(image_ids)
     for place, digest in enumerate(chain):
@@ -52,16 +189,16 @@ def group_tags(
                 corrected=False,
             )
         lacking = [image_id for image_id in lacking if image_id not in found]
-    for image_id, tags in corrected(connection, image_ids, group, when):
-        said = found.get(image_id, NOTHING_SAID)
-        found[image_id] = replace(said, tags=tuple(tags), stale=False, corrected=True)
+    for image_id, tags in _corrections(connection, image_ids, group, when):
+        predicted = found.get(image_id, NO_TAGS)
+        found[image_id] = replace(predicted, tags=tuple(tags), stale=False, corrected=True)
     return found
 
 
-def corrected(
+def _corrections(
     connection: Connection, image_ids: Sequence[str], group: str, when: datetime | None
 ) -> list[tuple[str, list[str]]]:
-    """(image_id, tags) of the corrections in force, now or at a time."""
+    """Return (image_id, tags) of the corrections in force, now or at a time."""
     query = sa.select(corrections.c.image_id, corrections.c.tags).where(
         corrections.c.group_name == group, corrections.c.image_id.in_(image_ids)
     )
@@ -74,18 +211,18 @@ def corrected(
     return [(image_id, tags) for image_id, tags in connection.execute(query)]
 
 
-def group_counts(
+def _group_counts(
     connection: Connection, group: str, chain: Sequence[str] | None, shown: int
 ) -> GroupCounts:
-    """How many of the `shown` pictures rest on what; `chain` None: the group was removed."""
+    """Count the `shown` images by the origin of their tags; `chain` None: the group was removed."""
     if chain is None:
         return GroupCounts(0, 0, shown)
     if chain:
-        said = count(connection, predictions, predictions.c.bundle_digest == chain[0])
+        predicted = count(connection, predictions, predictions.c.bundle_digest == chain[0])
         of_replaced = sa.select(sa.func.count()).select_from(images)
         of_replaced = of_replaced.where(images.c.replaced, ~lacks(chain[0]))
-        if said - connection.execute(of_replaced).scalar_one() == shown:
-            return GroupCounts(shown, 0, 0)  # as on most days: spares the search for the rest
+        if predicted - connection.execute(of_replaced).scalar_one() == shown:
+            return GroupCounts(shown, 0, 0)  # as on most days; this spares the search below
     in_force = sa.exists().where(
         corrections.c.group_name == group,
         corrections.c.image_id == images.c.image_id,
@@ -97,136 +234,3 @@ def group_counts(
     if missing and chain[1:]:
         untagged = count(connection, images, sa.and_(*without, *map(lacks, chain[1:])))
     return GroupCounts(shown - missing, missing - untagged, untagged)
-
-
-class CurrentTags:
-    """What users read: the live predictions, corrections on top."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def correct(
-        self,
-        image_id: str,
-        group: str,
-        tags: Sequence[str] | None,
-        *,
-        by: str,
-        why: str,
-        now: datetime,
-    ) -> None:
-        """Let a person's tags overrule the models' for one picture and group; None withdraws them.
-
-        Earlier corrections are kept as history. Raises StoreError for an unknown picture.
-        """
-        with self._database.writing() as connection:
-            known = sa.select(images.c.day).where(images.c.image_id == image_id)
-            day = connection.execute(known).scalar()
-            if day is None:
-                raise StoreError(f"no picture {image_id} in the store: nothing to correct")
-            connection.execute(
-                sa.update(corrections)
-                .where(corrections.c.image_id == image_id, corrections.c.group_name == group)
-                .where(corrections.c.withdrawn_at.is_(None))
-                .values(withdrawn_at=now)
-            )
-            if tags is not None:
-                row = {"image_id": image_id, "group_name": group, "tags": list(tags)}
-                said = {"by": by, "why": why, "created_at": now}
-                connection.execute(sa.insert(corrections), row | said)
-            bump(connection, {day})
-
-    def rows(
-        self,
-        groups: Sequence[str],
-        *,
-        day: str | None = None,
-        image_ids: Sequence[str] | None = None,
-    ) -> Iterator[CurrentRow]:
-        """Yield the current tags of every picture that a file holds, in the order of arrival.
-
-        Only `groups` show, and none that was removed. `day` (YYYY-MM-DD) and `image_ids` narrow it
-        down. Read in pages, with no transaction open in between: a row is true as of its page, what
-        is live as of the first.
-        """
-        with self._database.reading() as connection:
-            chains = visible_chains(connection, groups)
-            known = {version.digest: version for version in all_versions(connection)}
-        for page in self._image_pages(day, image_ids):
-            ids = [row.image_id for row in page]
-            with self._database.reading() as connection:
-                locators = locators_of(connection, ids, NOT_REJECTED)
-                by_group = {
-                    group: group_tags(connection, ids, group, chain, known)
-                    for group, chain in chains.items()
-                }
-            for row in page:
-                yield CurrentRow(
-                    row.image_id,
-                    row.day,
-                    row.first_seen,
-                    row.width,
-                    row.height,
-                    locators.get(row.image_id, ()),
-                    {g: tags[row.image_id] for g, tags in by_group.items() if row.image_id in tags},
-                )
-
-    def tags_at(self, image_id: str, when: datetime) -> dict[str, GroupTags]:
-        """Return group -> the tags that were current for a picture at a time."""
-        with self._database.reading() as connection:
-            known = {version.digest: version for version in all_versions(connection)}
-            by_group = chains(connection, when)
-            corrected = sa.select(corrections.c.group_name).where(
-                corrections.c.image_id == image_id
-            )
-            for group in connection.execute(corrected.distinct()).scalars():
-                by_group.setdefault(group, [])
-            found = {
-                group: group_tags(connection, [image_id], group, chain, known, when)
-                for group, chain in by_group.items()
-            }
-        return {group: tags[image_id] for group, tags in found.items() if tags}
-
-    def counts(self, groups: Sequence[str]) -> Counts:
-        """Return the numbers of files by state, of pictures, and of pictures by group."""
-        with self._database.reading() as connection:
-            total = count(connection, files)
-            new, rejected, gone = (count(connection, files, s) for s in (NEW, REJECTED, GONE))
-            shown = count(connection, images) - count(connection, images, images.c.replaced)
-            chains = visible_chains(connection, groups)
-            by_group = {
-                group: group_counts(connection, group, chains.get(group), shown) for group in groups
-            }
-        return Counts(total, total - new - rejected - gone, rejected, new, gone, shown, by_group)
-
-    def image_ids(self, beginning: str, limit: int) -> list[str]:
-        """Return up to `limit` ids of pictures that begin so, in order."""
-        query = sa.select(images.c.image_id).where(
-            images.c.image_id >= beginning, images.c.image_id < beginning + "g"
-        )
-        with self._database.reading() as connection:
-            found = connection.execute(query.order_by(images.c.image_id).limit(limit))
-            return list(found.scalars())
-
-    def _image_pages(
-        self, day: str | None, image_ids: Sequence[str] | None
-    ) -> Iterator[Sequence[sa.Row[Any]]]:
-        after, before = day_bounds(day)
-        query = sa.select(images).where(~images.c.replaced)
-        query = query.order_by(images.c.first_seen, images.c.image_id)
-        key = images.c.first_seen, images.c.image_id
-        if image_ids is not None:
-            query = query.where(*between(*key, after, before))
-            for some in pages(image_ids):
-                with self._database.reading() as connection:
-                    yield connection.execute(query.where(images.c.image_id.in_(some))).all()
-            return
-        while True:
-            page = query.where(*between(*key, after, before)).limit(PAGE)
-            with self._database.reading() as connection:
-                rows = connection.execute(page).all()
-            if rows:
-                yield rows
-            if len(rows) < PAGE:
-                return
-            after = rows[-1].first_seen, rows[-1].image_id

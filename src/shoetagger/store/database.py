@@ -1,7 +1,7 @@
-"""Connections, transactions and migrations: what differs between SQLite and PostgreSQL is here.
+"""Connections, transactions and migrations, where SQLite and PostgreSQL differ.
 
-On both, one transaction writes at a time: a reader never waits, and what is true in a write
-transaction stays true until it ends.
+On both, one transaction writes at a time: a reader never waits, and what a write transaction reads
+stays true until it ends.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from sqlalchemy.exc import (
     OperationalError,
 )
 
-from .rows import StoreAwayError, StoreError
+from .rows import StoreError, StoreUnavailable
 
-# The revision of `migrations` that this code is written for.
-REVISION = "0002"
+# The revision in `migrations` that this code needs.
+REVISION = "0003"
 BUSY_SECONDS = 60.0
 _WRITER_LOCK = 0x5403_7A66  # an advisory lock of PostgreSQL, the same for all stores
 _HOW_TO_MIGRATE = "run `shoetagger migrate`"
 
 
 class Database:
-    """A database by SQLAlchemy URL; connects when first used."""
+    """The database behind a SQLAlchemy URL; it connects when first used."""
 
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
@@ -46,15 +46,15 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A transaction that reads."""
-        with self._told_clearly(), self._engine.connect() as connection:
+        """Open a transaction that reads."""
+        with self._clear_errors(), self._engine.connect() as connection:
             self._check_migrated(connection)
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """The one transaction that writes: committed at the end, undone by an exception."""
-        with self._told_clearly():
+        """Open the one transaction that writes; it commits at the end, an exception undoes it."""
+        with self._clear_errors():
             if not self._migrated:
                 with self._engine.connect() as connection:
                     self._check_migrated(connection)
@@ -63,14 +63,15 @@ class Database:
                 yield connection
 
     def migrate(self) -> None:
-        """Make or bring up to date the tables; safe in several processes at once."""
+        """Create the tables or upgrade them; safe in several processes at once."""
+        # Alembic is needed here alone, and takes time to import.
         from alembic import command
         from alembic.config import Config
 
         config = Config()
         folder = Path(__file__).parent / "migrations"
         config.set_main_option("script_location", str(folder).replace("%", "%%"))
-        with self._told_clearly(missing_is_new=True):
+        with self._clear_errors(missing_is_new=True):
             if self.is_sqlite:
                 self._use_write_ahead_log()
             with self._writer.begin() as connection:
@@ -82,22 +83,22 @@ class Database:
                 command.upgrade(config, REVISION)
 
     def is_migrated(self) -> bool:
-        """Whether there are tables, of whatever version; asking makes no file."""
+        """Return whether there are tables, of whatever version; creates no file."""
         if self.is_sqlite and not Path(self._engine.url.database or "").exists():
             return False
-        with self._told_clearly(missing_is_new=True), self._engine.connect() as connection:
+        with self._clear_errors(missing_is_new=True), self._engine.connect() as connection:
             return _revision(connection) is not None
 
     def close(self) -> None:
         self._engine.dispose()
 
     def _wait_for_turn(self, connection: Connection) -> None:
-        """BEGIN IMMEDIATE has waited already; PostgreSQL lets writers in one by one by a lock."""
+        """Serialise writers on PostgreSQL by a lock; SQLite's BEGIN IMMEDIATE has done so."""
         if not self.is_sqlite:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER_LOCK)))
 
     def _use_write_ahead_log(self) -> None:
-        """Kept in the file, so done once, here: switching is the one thing that does not wait."""
+        """Switch SQLite to WAL, which the file keeps; SQLite does not wait for this by itself."""
         Path(self._engine.url.database or "").absolute().parent.mkdir(parents=True, exist_ok=True)
         give_up = time.monotonic() + BUSY_SECONDS
         while True:
@@ -107,7 +108,7 @@ class Database:
                 return
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() > give_up:
-                    raise StoreAwayError(f"store {self.name}: {error}") from None
+                    raise StoreUnavailable(f"store {self.name}: {error}") from None
                 time.sleep(0.05)
             finally:
                 connection.close()
@@ -128,18 +129,18 @@ class Database:
         self._migrated = True
 
     @contextmanager
-    def _told_clearly(self, *, missing_is_new: bool = False) -> Iterator[None]:
+    def _clear_errors(self, *, missing_is_new: bool = False) -> Iterator[None]:
         file = self._engine.url.database if self.is_sqlite else None
         if file and not missing_is_new and not self._migrated and not Path(file).exists():
-            # Said before SQLite makes an empty one.
+            # Checked here, since SQLite would create an empty file.
             raise StoreError(f"store {self.name} has not been migrated: {_HOW_TO_MIGRATE}")
         try:
             yield
         except (DBAPIError, sqlite3.Error, OSError) as error:
             cause = error.orig if isinstance(error, DBAPIError) else error
             first_lines = " ".join(str(cause).split("\n")[:2]).strip()
-            away = isinstance(error, OperationalError | sqlite3.OperationalError | OSError)
-            kind = StoreAwayError if away else StoreError
+            unavailable = isinstance(error, OperationalError | sqlite3.OperationalError | OSError)
+            kind = StoreUnavailable if unavailable else StoreError
             raise kind(f"store {self.name}: {first_lines}{_advice(first_lines)}") from error
 
 
@@ -159,7 +160,7 @@ def _engine(url: str) -> Engine:
             )
         if backend == "sqlite":
             options["connect_args"] = {"timeout": BUSY_SECONDS}
-        # Made once: json.dumps would make one for each value.
+        # One encoder: json.dumps would build one per value.
         compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         engine = sa.create_engine(parsed, json_serializer=compact.encode, **options)
     except (ArgumentError, NoSuchModuleError, InvalidRequestError) as error:
@@ -173,20 +174,20 @@ def _engine(url: str) -> Engine:
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:
-    connection.isolation_level = None  # transactions begin where `_begin_sqlite` says, not before
+    connection.isolation_level = None  # `_begin_sqlite` begins the transactions
     connection.execute("PRAGMA foreign_keys=ON")
-    connection.execute("PRAGMA secure_delete=ON")  # what is forgotten is not left in free pages
+    connection.execute("PRAGMA secure_delete=ON")  # forgotten data must not stay in free pages
     connection.execute("PRAGMA cache_size=-32768")  # KiB
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that begins as a reader cannot wait for its turn to write: it fails, "locked".
+    # A transaction that begins as a reader and then writes does not wait but fails as "locked".
     writes = connection.get_execution_options().get("writes")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _revision(connection: Connection) -> str | None:
-    """The migration the tables are at; None where there are none."""
+    """Return the revision of the tables; None without tables."""
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
     found = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()

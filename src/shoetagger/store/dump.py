@@ -1,6 +1,6 @@
-"""Whole databases to a file and back, beside others who use them.
+"""Dumps: whole databases to a file and back, while others use them.
 
-MLflow's embedded database is a SQLite file as well, and is copied alike.
+MLflow's embedded database, also a SQLite file, is dumped in the same way.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _BUSY_SECONDS = 60.0
 
 
 def backend(url: str) -> str:
-    """Return `sqlite` or `postgresql`."""
+    """Return the kind of a URL's database: `sqlite` or `postgresql`."""
     return make_url(url).get_backend_name()
 
 
 def dump(url: str, out: Path) -> None:
-    """Write the database as of one moment to `out`; raises StoreError."""
+    """Write the database as of one moment to `out`; raises StoreError where that fails."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "postgresql":
         _postgres("pg_dump", parsed, "--format=custom", "--no-owner", f"--file={out}")
@@ -38,7 +38,7 @@ def dump(url: str, out: Path) -> None:
 
 
 def load(url: str, dumped: Path) -> None:
-    """Put a dumped database in the place of the one there, all or nothing; raises StoreError."""
+    """Replace a database by a dumped one, all or nothing; raises StoreError where that fails."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "postgresql":
         options = ["--clean", "--if-exists", "--no-owner", "--single-transaction"]
@@ -54,7 +54,7 @@ def _file(url: URL) -> Path:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """SQLite's own online backup: a consistent copy beside writers, and all or nothing."""
+    """Copy by SQLite's online backup: consistent beside writers, and all or nothing."""
     try:
         with (
             closing(sqlite3.connect(source, timeout=_BUSY_SECONDS)) as one,
@@ -72,7 +72,7 @@ def _postgres(tool: str, url: URL, *arguments: str) -> None:
             f"no {tool} on this machine: install PostgreSQL's client (apt-get install "
             "postgresql-client), or back the database up where it runs"
         )
-    # The password goes by the environment: a command line can be read by everybody.
+    # The password is passed in the environment, since everybody can read a command line.
     place = url.set(drivername="postgresql", password=None).render_as_string(hide_password=False)
     environment = dict(os.environ)
     if url.password is not None:
@@ -85,11 +85,11 @@ def _postgres(tool: str, url: URL, *arguments: str) -> None:
 
 
 def _last_line(lines: Sequence[str]) -> str:
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it gave no reason")
 
 
 def _find(tool: str) -> str | None:
-    """Where Debian keeps the tools of a server when no client package puts them on the path."""
+    """Return a tool on the path, or where Debian keeps those of a server; None without either."""
     found = shutil.which(tool)
     beside = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{tool}"))
     return found or (str(beside[-1]) if beside else None)

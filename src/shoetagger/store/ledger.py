@@ -1,4 +1,4 @@
-"""Versions, and every move of a live pointer."""
+"""Known bundle versions, and every move of a live pointer."""
 
 from __future__ import annotations
 
@@ -12,12 +12,159 @@ from sqlalchemy.engine import Connection
 
 from .database import Database
 from .rows import BundleVersion, Move, MoveConflict, MoveKind, StoreError
+from .sql import insert_into
 from .tables import days, ledger, versions
 
 
-# --- versions and ledger
+class Ledger:
+    """The known versions, and every move of a live pointer."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add_version(
+        self,
+        *,
+        digest: str,
+        group: str,
+        tags: Sequence[str],
+        registry_name: str | None,
+        version: str | None,
+        now: datetime,
+    ) -> None:
+        """Make a bundle known; for a known one, only its place in the registry is updated.
+
+        Raises StoreError where the digest is known with another group or other tags.
+        """
+        with self._database.writing() as connection:
+            known = all_versions(connection, versions.c.digest == digest)
+            if known and (known[0].group, known[0].tags) != (group, tuple(tags)):
+                raise StoreError(
+                    f"bundle {digest} is known as one of group {known[0].group!r} with the tags "
+                    f"{', '.join(known[0].tags)}: a digest names one bundle for good"
+                )
+            place = {"registry_name": registry_name, "version": version}
+            upsert = insert_into(connection, versions).on_conflict_do_update(
+                index_elements=[versions.c.digest], set_=place
+            )
+            row = {"digest": digest, "group_name": group, "tags": list(tags), "registered_at": now}
+            connection.execute(upsert, row | place)
+
+    def versions(self, group: str | None = None) -> list[BundleVersion]:
+        """Return the known bundles, of one group or of all, in the order of registration."""
+        where = sa.true() if group is None else versions.c.group_name == group
+        with self._database.reading() as connection:
+            return all_versions(connection, where)
+
+    def version_of(self, digest: str) -> BundleVersion | None:
+        """Return a known bundle; None for an unknown one."""
+        with self._database.reading() as connection:
+            return next(iter(all_versions(connection, versions.c.digest == digest)), None)
+
+    def live(self) -> dict[str, str]:
+        """Return the digest of each group's live bundle; a group without one has no key."""
+        with self._database.reading() as connection:
+            return {g: chain[0] for g, chain in chains(connection).items() if chain}
+
+    def chain(self, group: str) -> list[str]:
+        """Return the digests that count for a group; see `chain_of`."""
+        with self._database.reading() as connection:
+            return chains(connection).get(group, [])
+
+    def begin(
+        self,
+        group: str,
+        to_digest: str | None,
+        *,
+        kind: MoveKind,
+        by: str,
+        why: str,
+        data_revision: str | None = None,
+        mlflow_run: str | None = None,
+        expect_from: str | EllipsisType | None = ...,
+        now: datetime | None = None,
+    ) -> int:
+        """Record a pending move of a group's live pointer and return its id; nothing moves yet.
+
+        `to_digest` None (kind `remove`) leaves the group without a live bundle. `expect_from` is
+        the digest that the caller takes for live (None: no bundle is); left out, it is not checked.
+        Raises MoveConflict where another bundle is live, where `to_digest` is live already, or
+        where a move is pending; StoreError for an unknown bundle or one of another group.
+        """
+        if (to_digest is None) != (kind == "remove"):
+            raise StoreError(f"a move of kind {kind!r} to {to_digest}: only a removal goes nowhere")
+        with self._database.writing() as connection:
+            if to_digest is not None:
+                check_belongs(connection, to_digest, group)
+            under_way = moves(connection, ledger.c.state == "pending", ledger.c.group_name == group)
+            if under_way:
+                other = under_way[0]
+                raise MoveConflict(
+                    f"group {group}: move {other.id} ({other.kind} to {other.to_digest}, begun by "
+                    f"{other.by} at {other.created_at:%Y-%m-%d %H:%M} UTC) is pending: let it be "
+                    "finished or cancelled first"
+                )
+            live = next(iter(chains(connection).get(group, [])), None)
+            if expect_from is not ... and live != expect_from:
+                raise MoveConflict(
+                    f"group {group}: live is {live}, not {expect_from}: it was moved meanwhile, "
+                    "so compare again"
+                )
+            if live == to_digest:
+                raise MoveConflict(f"group {group}: {to_digest or 'none'} is live already")
+            row = {"group_name": group, "from_digest": live, "to_digest": to_digest, "kind": kind}
+            row |= {"state": "pending", "by": by, "why": why, "data_revision": data_revision}
+            row |= {"mlflow_run": mlflow_run}
+            begun = {"created_at": now or datetime.now(UTC)}
+            inserted = connection.execute(sa.insert(ledger).returning(ledger.c.id), row | begun)
+            return int(inserted.scalar_one())
+
+    def finish(self, move_id: int, now: datetime | None = None) -> None:
+        """Make a pending move count from now on; a move that is done stays as it is."""
+        with self._database.writing() as connection:
+            if close_move(connection, move_id, "done", now):
+                connection.execute(sa.update(days).values(revision=days.c.revision + 1))
+
+    def cancel(self, move_id: int, now: datetime | None = None) -> None:
+        """Give up a pending move, which stays in the history as cancelled."""
+        with self._database.writing() as connection:
+            close_move(connection, move_id, "cancelled", now)
+
+    def refuse(
+        self,
+        group: str,
+        to_digest: str,
+        *,
+        by: str,
+        why: str,
+        data_revision: str | None = None,
+        mlflow_run: str | None = None,
+        now: datetime | None = None,
+    ) -> None:
+        """Record a promotion that a person refused, as a move cancelled from the start."""
+        moment = now or datetime.now(UTC)
+        with self._database.writing() as connection:
+            check_belongs(connection, to_digest, group)
+            live = next(iter(chains(connection).get(group, [])), None)
+            row = {"group_name": group, "from_digest": live, "to_digest": to_digest}
+            row |= {"kind": "promote", "state": "cancelled", "by": by, "why": why}
+            row |= {"data_revision": data_revision, "mlflow_run": mlflow_run}
+            times = {"created_at": moment, "done_at": moment}
+            connection.execute(sa.insert(ledger), row | times)
+
+    def pending(self) -> list[Move]:
+        """Return the moves that are neither done nor cancelled, earliest first."""
+        with self._database.reading() as connection:
+            return moves(connection, ledger.c.state == "pending")
+
+    def history(self, group: str | None = None) -> list[Move]:
+        """Return every move of one group or of all, cancelled ones included, earliest first."""
+        with self._database.reading() as connection:
+            return moves(connection, sa.true() if group is None else ledger.c.group_name == group)
+
+
 def all_versions(connection: Connection, where: Any = None) -> list[BundleVersion]:
-    """The known bundles in the order of registration."""
+    """Return the known bundles that meet a condition, in the order of registration."""
     query = sa.select(versions).order_by(versions.c.registered_at, versions.c.digest)
     rows = connection.execute(query if where is None else query.where(where))
     return [
@@ -34,7 +181,7 @@ def all_versions(connection: Connection, where: Any = None) -> list[BundleVersio
 
 
 def check_belongs(connection: Connection, digest: str, group: str) -> None:
-    """Refuse to make live what is unknown or another group's."""
+    """Raise StoreError for a bundle that is unknown or another group's."""
     known = all_versions(connection, versions.c.digest == digest)
     if not known:
         raise StoreError(f"bundle {digest} is unknown to the store: add_version comes first")
@@ -43,7 +190,7 @@ def check_belongs(connection: Connection, digest: str, group: str) -> None:
 
 
 def moves(connection: Connection, *where: Any) -> list[Move]:
-    """Rows of the ledger that meet the conditions, in the order they were begun."""
+    """Return the rows of the ledger that meet the conditions, in the order they were begun."""
     rows = connection.execute(sa.select(ledger).where(*where).order_by(ledger.c.id))
     return [
         Move(
@@ -65,25 +212,26 @@ def moves(connection: Connection, *where: Any) -> list[Move]:
 
 
 def chains(connection: Connection, when: datetime | None = None) -> dict[str, list[str]]:
-    """Group -> the bundles that count, now or at a time, for every group that ever had a live one.
+    """Return the bundles that count per group, now or at a time; see `chain_of`.
 
-    A removed group has an empty list.
+    Every group that ever had a live bundle has a key; a removed group has an empty list.
     """
     until = [] if when is None else [ledger.c.done_at <= when]
     by_group: dict[str, list[Move]] = {}
     for move in moves(connection, ledger.c.state == "done", *until):
         by_group.setdefault(move.group, []).append(move)
-    return {group: chain_of(its) for group, its in by_group.items()}
+    return {group: chain_of(done) for group, done in by_group.items()}
 
 
 def visible_chains(connection: Connection, groups: Sequence[str]) -> dict[str, list[str]]:
-    """The chains of those of the groups that were not removed; empty before the first champion."""
-    there = chains(connection)
-    return {group: there.get(group, []) for group in groups if there.get(group, [""])}
+    """Return the chains of the groups that were not removed; empty before a first champion."""
+    by_group = chains(connection)
+    removed = {group for group, chain in by_group.items() if not chain}
+    return {group: by_group.get(group, []) for group in groups if group not in removed}
 
 
 def close_move(connection: Connection, move_id: int, state: str, now: datetime | None) -> bool:
-    """Turn a pending move into `state`; False where it is in that state already."""
+    """Set a pending move to `state`; return False where it has that state already."""
     found = moves(connection, ledger.c.id == move_id)
     if not found:
         raise StoreError(f"no move {move_id} in the ledger")
@@ -97,10 +245,11 @@ def close_move(connection: Connection, move_id: int, state: str, now: datetime |
 
 
 def chain_of(moves: Iterable[Move]) -> list[str]:
-    """Return the bundles that count for one group after its done `moves`, in their order.
+    """Return the digests that count for one group after its done `moves`, given in their order.
 
-    Live first, then the earlier live ones that were not rolled back, latest first. Empty before the
-    first move and after a removal. Moving back by hand to an earlier bundle is a rollback.
+    The live bundle comes first, then the earlier live ones that were not rolled back, latest first.
+    The list is empty before the first move and after a removal. A move by hand to an earlier bundle
+    counts as a rollback.
     """
     stack: list[str] = []
     removed = False
@@ -117,154 +266,3 @@ def chain_of(moves: Iterable[Move]) -> list[str]:
             del stack[-1:]
         stack.append(to)
     return [] if removed else stack[::-1]
-
-
-class Ledger:
-    """The known versions, and every move of a live pointer."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def add_version(
-        self,
-        *,
-        digest: str,
-        group: str,
-        tags: Sequence[str],
-        registry_name: str | None,
-        version: str | None,
-        now: datetime,
-    ) -> None:
-        """Make a bundle known; again, only its place in the registry is updated.
-
-        Raises StoreError where the digest is known with another group or other tags.
-        """
-        with self._database.writing() as connection:
-            known = all_versions(connection, versions.c.digest == digest)
-            if not known:
-                row = {"digest": digest, "group_name": group, "tags": list(tags)}
-                place = {"registry_name": registry_name, "version": version, "registered_at": now}
-                connection.execute(sa.insert(versions), row | place)
-                return
-            if (known[0].group, known[0].tags) != (group, tuple(tags)):
-                raise StoreError(
-                    f"bundle {digest} is known as one of group {known[0].group!r} with the tags "
-                    f"{', '.join(known[0].tags)}: a digest names one bundle for good"
-                )
-            connection.execute(
-                sa.update(versions)
-                .where(versions.c.digest == digest)
-                .values(registry_name=registry_name, version=version)
-            )
-
-    def versions(self, group: str | None = None) -> list[BundleVersion]:
-        """Return the known bundles, of one group or all, in the order they were registered."""
-        where = sa.true() if group is None else versions.c.group_name == group
-        with self._database.reading() as connection:
-            return all_versions(connection, where)
-
-    def version_of(self, digest: str) -> BundleVersion | None:
-        """Return what is known of a bundle; None if nothing is."""
-        with self._database.reading() as connection:
-            return next(iter(all_versions(connection, versions.c.digest == digest)), None)
-
-    def live(self) -> dict[str, str]:
-        """Return group -> digest of the bundle that counts now; no key for a group with none."""
-        with self._database.reading() as connection:
-            return {g: chain[0] for g, chain in chains(connection).items() if chain}
-
-    def chain(self, group: str) -> list[str]:
-        """Return the group's live bundle, then the earlier ones not rolled back, latest first."""
-        with self._database.reading() as connection:
-            return chains(connection).get(group, [])
-
-    def begin(
-        self,
-        group: str,
-        to_digest: str | None,
-        *,
-        kind: MoveKind,
-        by: str,
-        why: str,
-        data_revision: str | None = None,
-        mlflow_run: str | None = None,
-        expect_from: str | EllipsisType | None = ...,
-        now: datetime | None = None,
-    ) -> int:
-        """Write a pending move of a group's live pointer and return its id; nothing moves yet.
-
-        `to_digest` None (kind `remove`) makes the group live nowhere. `expect_from` is the digest
-        the caller takes for live (None: none is); left out, it is not checked. Raises MoveConflict
-        where another is live, where `to_digest` already is, or where a move is pending; StoreError
-        for an unknown bundle or one of another group.
-        """
-        if (to_digest is None) != (kind == "remove"):
-            raise StoreError(f"a move of kind {kind!r} to {to_digest}: only a removal goes nowhere")
-        with self._database.writing() as connection:
-            if to_digest is not None:
-                check_belongs(connection, to_digest, group)
-            under_way = moves(connection, ledger.c.state == "pending", ledger.c.group_name == group)
-            if under_way:
-                other = under_way[0]
-                raise MoveConflict(
-                    f"group {group}: move {other.id} ({other.kind} to {other.to_digest}, begun by "
-                    f"{other.by} at {other.created_at:%Y-%m-%d %H:%M} UTC) is pending: let it be "
-                    "finished or cancelled first"
-                )
-            live = next(iter(chains(connection).get(group, [])), None)
-            if expect_from is not ... and live != expect_from:
-                raise MoveConflict(
-                    f"group {group}: live is {live}, not {expect_from}: it was moved meanwhile, "
-                    "so decide anew"
-                )
-            if live == to_digest:
-                raise MoveConflict(f"group {group}: {to_digest or 'none'} is live already")
-            row = {"group_name": group, "from_digest": live, "to_digest": to_digest, "kind": kind}
-            row |= {"state": "pending", "by": by, "why": why, "data_revision": data_revision}
-            row |= {"mlflow_run": mlflow_run}
-            begun = {"created_at": now or datetime.now(UTC)}
-            inserted = connection.execute(sa.insert(ledger).returning(ledger.c.id), row | begun)
-            return int(inserted.scalar_one())
-
-    def finish(self, move_id: int, now: datetime | None = None) -> None:
-        """Make a pending move count, from now on; one that is done stays as it is."""
-        with self._database.writing() as connection:
-            if close_move(connection, move_id, "done", now):
-                connection.execute(sa.update(days).values(revision=days.c.revision + 1))
-
-    def cancel(self, move_id: int, now: datetime | None = None) -> None:
-        """Give up a pending move; it stays in the history as cancelled."""
-        with self._database.writing() as connection:
-            close_move(connection, move_id, "cancelled", now)
-
-    def refuse(
-        self,
-        group: str,
-        to_digest: str,
-        *,
-        by: str,
-        why: str,
-        data_revision: str | None = None,
-        mlflow_run: str | None = None,
-        now: datetime | None = None,
-    ) -> None:
-        """Write down a promotion that a person refused: a row that was cancelled from the start."""
-        moment = now or datetime.now(UTC)
-        with self._database.writing() as connection:
-            check_belongs(connection, to_digest, group)
-            live = next(iter(chains(connection).get(group, [])), None)
-            row = {"group_name": group, "from_digest": live, "to_digest": to_digest}
-            row |= {"kind": "promote", "state": "cancelled", "by": by, "why": why}
-            row |= {"data_revision": data_revision, "mlflow_run": mlflow_run}
-            times = {"created_at": moment, "done_at": moment}
-            connection.execute(sa.insert(ledger), row | times)
-
-    def pending(self) -> list[Move]:
-        """Return the moves begun and neither done nor cancelled, earliest first."""
-        with self._database.reading() as connection:
-            return moves(connection, ledger.c.state == "pending")
-
-    def history(self, group: str | None = None) -> list[Move]:
-        """Return every move of one group or all, cancelled ones too, earliest first."""
-        with self._database.reading() as connection:
-            return moves(connection, sa.true() if group is None else ledger.c.group_name == group)

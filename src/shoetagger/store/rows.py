@@ -1,4 +1,4 @@
-"""What goes into the store and what comes out: plain, frozen values."""
+"""Values that go into the store and come out of it: plain and frozen."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ MoveKind = Literal["promote", "rollback", "manual", "remove"]
 
 
 class StoreError(ShoetaggerError):
-    """The store cannot do what was asked; the message says what to do."""
+    """The store cannot carry out a call; the message says what to do."""
 
 
-class StoreAwayError(StoreError, TransientError):
-    """The database does not answer, or not in time: trying again may help."""
+class StoreUnavailable(StoreError, TransientError):  # noqa: N818 - a state that passes
+    """The database does not respond, or not in time: another attempt may succeed."""
 
 
-class MoveConflict(StoreError):  # noqa: N818 - what happened, in the words of the ledger
-    """The live pointer is not where the caller thinks, or another move of it is under way."""
+class MoveConflict(StoreError):  # noqa: N818 - named for what happened, in the ledger's words
+    """The live pointer is not where the caller expects it, or another move of it is pending."""
 
 
 def file_id_of(locator: str) -> str:
@@ -32,7 +32,7 @@ def file_id_of(locator: str) -> str:
 
 @dataclass(frozen=True)
 class FileRow:
-    """A file as last noted; `last_seen` is when its present bytes (its token) were first seen."""
+    """A file as last noted; `changed_at` is when its present bytes (its token) were first seen."""
 
     file_id: str
     locator: str
@@ -41,12 +41,12 @@ class FileRow:
     reason: str | None
     image_id: str | None
     first_seen: datetime
-    last_seen: datetime
+    changed_at: datetime
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """A picture that lacks predictions of `groups`, and where its bytes are to be had."""
+    """An image that lacks the predictions of `groups`, and the files that hold its bytes."""
 
     image_id: str
     first_seen: datetime
@@ -55,8 +55,8 @@ class Backlog:
 
 
 @dataclass(frozen=True)
-class TaggedPicture:
-    """A picture, where its bytes are to be had, and what one bundle said of it."""
+class TaggedImage:
+    """An image, a file that holds its bytes, and the tags that one bundle predicted."""
 
     image_id: str
     locator: str
@@ -65,7 +65,7 @@ class TaggedPicture:
 
 @dataclass(frozen=True)
 class Work:
-    """What there is to do: files to tag, and pictures to tag again by group."""
+    """The work that waits: the number of files to tag, and of images to tag again per group."""
 
     new_files: int
     backlog: Mapping[str, int]
@@ -73,7 +73,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Tagged:
-    """A file that could be read, as of `token`: its picture and the size of it in pixels."""
+    """A file that could be read, as of `token`: its image, and the image's size in pixels."""
 
     file_id: str
     token: str
@@ -84,7 +84,7 @@ class Tagged:
 
 @dataclass(frozen=True)
 class RejectedFile:
-    """A file that cannot be tagged, as of `token`, and why, in words for its owner."""
+    """A file that cannot be tagged, as of `token`, with the reason in words for its owner."""
 
     file_id: str
     token: str
@@ -94,7 +94,7 @@ class RejectedFile:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one bundle says of one picture: a score in 0..1 for each of its tags, in their order."""
+    """One bundle's prediction for one image: scores in 0..1 in the order of the bundle's tags."""
 
     image_id: str
     digest: str
@@ -104,7 +104,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class BundleVersion:
-    """A bundle the store knows, and where the registry keeps it."""
+    """A bundle that the store knows, and its place in the registry."""
 
     digest: str
     group: str
@@ -116,7 +116,7 @@ class BundleVersion:
 
 @dataclass(frozen=True)
 class Move:
-    """A row of the ledger: a live pointer that was moved, is being moved, or was not after all."""
+    """A row of the ledger: a move of a live pointer that is done, pending or cancelled."""
 
     id: int
     group: str
@@ -134,10 +134,11 @@ class Move:
 
 @dataclass(frozen=True)
 class GroupTags:
-    """The current tags of a picture in one group, and what they rest on.
+    """The current tags of an image in one group, and where they come from.
 
-    `scores`, `digest` and `version` are of the prediction, also where a correction overrules it;
-    without any they are empty or None. `stale`: not of the live bundle, and not corrected.
+    `scores` (tag -> 0..1), `digest` and `version` belong to the prediction, even where a correction
+    overrules it; they are empty or None where there is no prediction. `stale` means that the
+    prediction is not the live bundle's and no correction overrules it.
     """
 
     tags: tuple[str, ...]
@@ -150,7 +151,7 @@ class GroupTags:
 
 @dataclass(frozen=True)
 class CurrentRow:
-    """A picture and its current tags; a group that said nothing about it yet is left out."""
+    """An image and its current tags; a group without a prediction or correction is left out."""
 
     image_id: str
     day: str
@@ -163,18 +164,21 @@ class CurrentRow:
 
 @dataclass(frozen=True)
 class RejectedRow:
-    """A file that could not be tagged, with the reason."""
+    """A file that could not be tagged, with the reason; `changed_at` is as in FileRow."""
 
     file_id: str
     locator: str
     reason: str
     first_seen: datetime
-    last_seen: datetime
+    changed_at: datetime
 
 
 @dataclass(frozen=True)
 class GroupCounts:
-    """Pictures by what their tags in one group rest on: live bundle or correction, older, none."""
+    """Numbers of images by the origin of their tags in one group.
+
+    `tagged`: the live bundle or a correction; `stale`: an earlier bundle; `untagged`: none.
+    """
 
     tagged: int
     stale: int
@@ -183,7 +187,7 @@ class GroupCounts:
 
 @dataclass(frozen=True)
 class Counts:
-    """Files by state (`files` is all of them), pictures, and the pictures by group."""
+    """Numbers of files by state (`files` is all of them), of images, and of images per group."""
 
     files: int
     tagged: int
@@ -195,11 +199,11 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class RunRow:
-    """One run of the tagging job: `pins` is group -> digest, `counts` what it did.
+class TaggingRun:
+    """One tagging run: `pins` is group -> digest, `counts` is how much of what it did.
 
-    `rates` is tag -> (new pictures that got it, new pictures), None where there were none; `alarms`
-    is why a person should look at it.
+    `rates` is tag -> (new images that got it, new images), None where no image was new; `alerts`
+    are the reasons why a person should look at the run.
     """
 
     run_id: str
@@ -210,11 +214,11 @@ class RunRow:
     pins: Mapping[str, str]
     counts: Mapping[str, object]
     rates: Mapping[str, tuple[int, int]] | None = None
-    alarms: tuple[str, ...] = ()
+    alerts: tuple[str, ...] = ()
 
 
 class Noted(NamedTuple):
-    """Of a batch of arrivals: how many were unknown, changed or back, and those refused of them."""
+    """How many arrivals of a batch were unknown, changed or back, and how many of them refused."""
 
     new: int
     refused: int

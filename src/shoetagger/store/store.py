@@ -1,8 +1,8 @@
-"""The store: files, pictures, what the models said of them, and which models count.
+"""The store: files, images, predictions, and the bundles that count.
 
-This package is the only one that speaks SQL, cut by subject. Every method is one or a few short
-transactions and can be called again, from any number of processes, threads excepted: a thread has
-its own Store.
+This package is the only one that uses SQL, with one module per subject. Every method is one or a
+few short transactions, can be called again, and is safe in any number of processes; threads do not
+share a Store.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .days import Days
 from .files import Files
 from .ledger import Ledger
 from .predictions import Predictions
-from .runs import Runs
+from .runs import TaggingRuns
 from .sql import count
 from .tables import files, versions
 
@@ -21,8 +21,8 @@ from .tables import files, versions
 class Store:
     """The store behind a SQLAlchemy URL: a SQLite file or a PostgreSQL database.
 
-    Except for `migrate`, every method raises StoreError, which says what to run, where the tables
-    are missing or of another version.
+    Every method but `migrate` and `is_empty` raises StoreError, which names the command to run,
+    where the tables are missing or of another version.
     """
 
     def __init__(self, url: str) -> None:
@@ -31,7 +31,7 @@ class Store:
         self.predictions = Predictions(self._database)
         self.ledger = Ledger(self._database)
         self.current = CurrentTags(self._database)
-        self.runs = Runs(self._database)
+        self.runs = TaggingRuns(self._database)
         self.days = Days(self._database)
 
     def __enter__(self) -> Store:
@@ -41,20 +41,19 @@ class Store:
         self.close()
 
     def migrate(self) -> None:
-        """Make the tables, or bring those of an older version up to date; at any time, by anyone.
+        """Create the tables, or upgrade those of an older version; safe in processes at once.
 
         Raises StoreError where the store is of a newer version than this code.
         """
         self._database.migrate()
 
-    def is_used(self) -> bool:
-        """Return whether there are any files or versions in it; a store without tables is not."""
+    def is_empty(self) -> bool:
+        """Return whether there are neither files nor versions; without tables there are none."""
         if not self._database.is_migrated():
-            return False
+            return True
         with self._database.reading() as connection:
-            counted = (count(connection, table) for table in (files, versions))
-            return any(counted)
+            return not any(count(connection, table) for table in (files, versions))
 
     def close(self) -> None:
-        """Let go of the connections; a later call opens new ones."""
+        """Close the connections; a later call opens new ones."""
         self._database.close()

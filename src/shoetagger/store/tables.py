@@ -1,4 +1,4 @@
-"""The tables; `migrations` makes them, and a test holds the two against each other."""
+"""The tables, as the code sees them; `migrations` creates them, and a test compares the two."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
 
-# The arguments nobody uses are SQLAlchemy's signature:
+# SQLAlchemy's signature has arguments that are not used here:
 # ruff: noqa: ARG002
 class UtcTime(TypeDecorator[datetime]):
-    """A point in time: aware in Python, UTC in the database, on SQLite as well as PostgreSQL."""
+    """A point in time: aware in Python, UTC in the database, on SQLite and PostgreSQL alike."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -42,7 +42,7 @@ class UtcTime(TypeDecorator[datetime]):
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
-        # SQLite keeps no zone: what comes back naive was written as UTC.
+        # SQLite keeps no zone: a naive value was written as UTC.
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
@@ -66,7 +66,7 @@ files = Table(
     Column("state", String(8), nullable=False),
     Column("reason", Text),
     Column("first_seen", UtcTime, nullable=False),
-    Column("last_seen", UtcTime, nullable=False),
+    Column("changed_at", UtcTime, nullable=False),
     CheckConstraint("state IN ('new', 'tagged', 'rejected', 'gone')", name="files_state"),
     Index("files_image_id", "image_id", "state"),
     _partial("files_new", "file_id", where="state = 'new'"),
@@ -75,7 +75,7 @@ files = Table(
     sqlite_with_rowid=False,
 )
 
-# seq grows whenever a picture (again) becomes one that can be tagged; see `coverage`.
+# seq grows whenever an image can be tagged (again); see `coverage`.
 # replaced: no file holds these bytes any more.
 images = Table(
     "images",
@@ -105,9 +105,9 @@ versions = Table(
     sqlite_with_rowid=False,
 )
 
-# The digest comes first in the key: counting or dropping what one bundle said is one range, and
-# no second index is needed, for whoever asks about a picture knows which bundles matter.
-# No foreign key to images: forgetting a picture would search the whole table for its children.
+# The digest comes first in the key: counting or deleting a bundle's predictions is one range, and
+# no second index is needed, since a query for an image names the bundles that matter.
+# No foreign key to images: forgetting an image would search the whole table for its children.
 predictions = Table(
     "predictions",
     metadata,
@@ -120,8 +120,8 @@ predictions = Table(
     sqlite_with_rowid=False,
 )
 
-# Every picture with seq up to this one has the bundle's prediction, or could not be tagged when it
-# was looked at (and gets a new seq once it can): a night looks only at what lies above.
+# Every image with a seq up to this one has the bundle's prediction, or could not be tagged when the
+# work was counted (and gets a new seq once it can): a night searches only above it.
 coverage = Table(
     "coverage",
     metadata,
@@ -151,7 +151,7 @@ ledger = Table(
     sqlite_autoincrement=True,
 )
 
-# The one in force for a picture and a group is the one not withdrawn.
+# At most one correction per image and group is in force: the one not withdrawn.
 corrections = Table(
     "corrections",
     metadata,
@@ -174,8 +174,8 @@ corrections = Table(
     sqlite_autoincrement=True,
 )
 
-runs = Table(
-    "runs",
+tagging_runs = Table(
+    "tagging_runs",
     metadata,
     Column("run_id", String(32), primary_key=True),
     Column("kind", Text, nullable=False),
@@ -185,12 +185,12 @@ runs = Table(
     Column("pins", JSON, nullable=False),
     Column("counts", JSON, nullable=False),
     Column("rates", JSON(none_as_null=True)),
-    Column("alarms", JSON(none_as_null=True)),
-    Index("runs_started_at", "started_at"),
+    Column("alerts", JSON(none_as_null=True)),
+    Index("tagging_runs_started_at", "started_at"),
     sqlite_with_rowid=False,
 )
 
-# Pictures that a person wanted erased: their bytes are refused, whatever the file's name.
+# Images that a person had erased: their bytes are refused, whatever the file's name.
 forgotten = Table(
     "forgotten",
     metadata,
@@ -199,7 +199,7 @@ forgotten = Table(
     sqlite_with_rowid=False,
 )
 
-# Days whose revision is above the published one have rows that users have not been shown.
+# A day whose revision is above the published one has rows that are not published yet.
 days = Table(
     "days",
     metadata,

@@ -170,7 +170,7 @@ def finish(
     with told(settings.notify_url, what), Store(settings.store_url) as store:
         past = store.runs.past_rates(options.drift.nights, run.run_id)
         reasons = judge(counts, rates, past, options)
-        store.runs.finish(run.run_id, state, counts, now, rates=rates, alarms=reasons)
+        store.runs.finish(run.run_id, state, counts, now, rates=rates, alerts=reasons)
     seconds = round((now - datetime.fromisoformat(run.started_at)).total_seconds(), 1)
     summary = Summary(
         run.run_id, run.kind, state, counts, run.versions, run.left_out, seconds, tuple(reasons)

@@ -223,7 +223,7 @@ class _Shard:
 
     def _new_files(self, last: FileRow | None) -> list[FileRow]:
         after = last.file_id if last else None
-        return self.store.files.new(*self.range, limit=4 * self.batch, after=after)
+        return self.store.files.waiting(*self.range, limit=4 * self.batch, after=after)
 
     def _backlog(self, last: Backlog | None) -> list[Backlog]:
         after = (last.first_seen, last.image_id) if last else None

@@ -1,4 +1,7 @@
-"""Alembic runs this; it works on the connection, and in the transaction, of `Store.migrate()`."""
+"""Alembic runs this on the connection, and in the transaction, of `Store.migrate()`.
+
+`versions` holds one module per migration, `v<revision>_<what>.py`; a released one never changes.
+"""
 
 from __future__ import annotations
 

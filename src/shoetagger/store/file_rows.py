@@ -1,0 +1,64 @@
+"""Rows of the table `files`: read, updated, marked as gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from more_itertools import chunked
+from sqlalchemy.engine import Connection
+
+from .rows import FileRow
+from .sql import NEW, PAGE, TAGGED
+from .tables import files
+
+
+def file_row(row: sa.Row[Any]) -> FileRow:
+    """Return a row of the table as a value."""
+    return FileRow(
+        row.file_id,
+        row.locator,
+        row.token,
+        row.state,
+        row.reason,
+        row.image_id,
+        row.first_seen,
+        row.changed_at,
+    )
+
+
+def file_rows(connection: Connection, file_ids: Iterable[str]) -> dict[str, FileRow]:
+    """Return the known files among these ids, by id."""
+    found: dict[str, FileRow] = {}
+    for some in chunked(file_ids, PAGE):
+        rows = connection.execute(sa.select(files).where(files.c.file_id.in_(some)))
+        found |= {row.file_id: file_row(row) for row in rows}
+    return found
+
+
+def update_files(connection: Connection, updates: Sequence[Mapping[str, Any]]) -> None:
+    """Write the given columns of files; each mapping names its file as `id`."""
+    if updates:
+        which = files.c.file_id == sa.bindparam("id")
+        columns: dict[str, Any] = {name: sa.bindparam(name) for name in updates[0] if name != "id"}
+        connection.execute(sa.update(files).where(which).values(columns), list(updates))
+
+
+def mark_gone(connection: Connection, file_ids: Iterable[str]) -> None:
+    """Record that files no longer exist, so that no run looks for them again."""
+    for some in chunked(file_ids, PAGE):
+        update = sa.update(files).where(files.c.file_id.in_(some))
+        connection.execute(update.where(TAGGED).values(state="gone"))
+        # The last bytes of a new file were never read: whatever returns under its name is new.
+        connection.execute(update.where(NEW).values(state="gone", token=""))
+
+
+def storable(reason: str | None) -> str | None:
+    """Return a reason as text that every database accepts.
+
+    File names put NUL and lone surrogates into reasons; both are written out as escapes.
+    """
+    if reason is None:
+        return None
+    return reason.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
