@@ -14,7 +14,7 @@ from ..errors import ShoetaggerError
 
 @dataclass(frozen=True)
 class Settings:
-    """The places of one installation; see the README's table of environment variables."""
+    """The places of one installation; docs/CONFIGURATION.md explains the environment variables."""
 
     repo: Path
     home: Path
@@ -27,7 +27,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
-        """Read every place from `environ`; an unset or empty variable takes its default."""
+        """Read every place from `environ`; a variable that is unset or empty has its default."""
         repo = find_repo(environ.get("SHOETAGGER_REPO") or None)
         home = Path(environ.get("SHOETAGGER_HOME") or repo / ".shoetagger").absolute()
         device = environ.get("SHOETAGGER_DEVICE") or "auto"
@@ -69,12 +69,12 @@ class Settings:
 
     @property
     def artifacts(self) -> Path:
-        """Root of the models and figures that MLflow keeps, read alike by server and clients."""
+        """Root of MLflow's artifacts, which its server and its clients read directly."""
         return self.home / "mlflow" / "artifacts"
 
     @property
     def outbox(self) -> Path:
-        """What MLflow has not been told yet."""
+        """Runs that wait until MLflow can be reached."""
         return self.home / "outbox"
 
     @property
@@ -84,7 +84,7 @@ class Settings:
 
     @property
     def bundles(self) -> Path:
-        """Local cache of registered bundles, one folder a digest."""
+        """Local cache of registered bundles: one folder per digest."""
         return self.home / "bundles"
 
     @property
@@ -94,7 +94,7 @@ class Settings:
 
 
 def _webhook(url: str | None) -> str | None:
-    """Return the address to call, checked; the message does not show it, for it may be secret."""
+    """Return a valid web address or None; the error does not show it, as it may hold a secret."""
     if not url:
         return None
     try:
@@ -114,12 +114,12 @@ def _mlflow_database(home: Path) -> str:
 
 
 def sqlite_url(path: Path) -> str:
-    """Return the URL of a SQLite file; `%` and `?` in its path would mean something else."""
+    """Return the URL of a SQLite file; `%` and `?` in its path are escaped."""
     return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
 
 
 def without_password(url: str) -> str:
-    """Return a URL as people may see it: without who is let in, and by which password or token."""
+    """Return a URL without the user name, password or token before its host, to show or log it."""
     place = urlsplit(url).netloc
     if "@" not in place:
         return url
@@ -127,7 +127,7 @@ def without_password(url: str) -> str:
 
 
 def _absolute(url: str | None) -> str:
-    """Return a URL whose SQLite file, if it is one, every process finds alike."""
+    """Return a URL with an absolute path if it names a SQLite file by a relative one."""
     scheme, relative, path = (url or "").partition("sqlite:///")
     if scheme or not relative or not path or path.startswith((":", "/", "file:")):
         return url or ""
@@ -135,9 +135,9 @@ def _absolute(url: str | None) -> str:
 
 
 def find_repo(named: str | None) -> Path:
-    """Return the repo to work in: the one named, else around the working directory, else ours.
+    """Return the repo to work in: `named`, else the one around the working directory or this file.
 
-    A repo is a folder with `params.yaml` and `dvc.yaml`.
+    A repo is a folder with `params.yaml` and `dvc.yaml`. Raises ShoetaggerError if there is none.
     """
     if named:
         if not (Path(named) / "params.yaml").is_file():
@@ -156,7 +156,7 @@ def find_repo(named: str | None) -> Path:
 
 
 def user() -> str:
-    """Return who is at work here, for runs and the ledger."""
+    """Return the name of the current user, for MLflow runs and the ledger; without one, the id."""
     try:
         return getuser()
     except (KeyError, OSError):  # a user id without a name, as containers have
