@@ -39,7 +39,7 @@ from shoetagger.tracking import connection, packaging
 from shoetagger.tracking import registry as registry_module
 from shoetagger.tracking.connection import MLflowUnavailable
 from shoetagger.tracking.packaging import requirements, served_sources
-from shoetagger.tracking.registry import Registry, RegistryError, Version, _first_of
+from shoetagger.tracking.registry import Registry, RegistryError, Version, _first_with
 from shoetagger.tracking.run import Tracker
 
 COLORS = ("black", "brown", "white")
@@ -185,6 +185,9 @@ def test_a_bundle_is_registered_once(
     other = register(registry, second)
     assert register(registry, first) == one
     assert [v.number for v in registry.versions("color")] == [one.number, other.number]
+    assert registry.version_with("color", other.digest) == other
+    assert registry.version_with("color", "0" * 64) is None
+    assert registry.version_with("style", other.digest) is None
     assert len(list((artifacts / "models").iterdir())) == 2
 
 
@@ -263,9 +266,9 @@ def test_of_two_machines_that_register_a_bundle_at_once_the_first_wins(
 ) -> None:
     """The lock file holds on one machine only: the other has looked before it was there."""
     one = register(registry, first)
-    look = _first_of
+    look = _first_with
     looks = iter([lambda *_: None])
-    monkeypatch.setattr(registry_module, "_first_of", lambda *of: next(looks, look)(*of))
+    monkeypatch.setattr(registry_module, "_first_with", lambda *of: next(looks, look)(*of))
     assert register(registry, first) == one
     assert [v.number for v in registry.versions("color")] == [one.number]
 

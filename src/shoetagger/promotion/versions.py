@@ -56,4 +56,4 @@ def remember_version(store: Store, version: Version, tags: Sequence[str]) -> Non
 
 
 def find_version(registry: Registry, group: str, digest: str) -> Version | None:
-    return next((v for v in registry.versions(group) if v.digest == digest), None)
+    return registry.version_with(group, digest)

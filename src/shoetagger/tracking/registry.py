@@ -30,7 +30,7 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 
 
 class RegistryError(ShoetaggerError):
-    """A version that is not there, or a bundle that is not what its version says."""
+    """A version is missing, or a bundle is not the one that its version names."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Version:
 class Registry:
     """The registered models of all groups.
 
-    Every method but a cached `fetch` asks MLflow, and raises MLflowUnavailable where it is not
-    there.
+    Every method calls MLflow, but `fetch` of a cached bundle, and raises MLflowUnavailable where
+    MLflow does not answer.
     """
 
     def __init__(self, tracking_uri: str, artifacts: Path) -> None:
@@ -67,17 +67,17 @@ class Registry:
         metrics: Mapping[str, float],
         figures: Path | None = None,
     ) -> Version:
-        """Make the bundle in `directory` a version of its group's model; once for each digest.
+        """Make the bundle in `directory` a version of its group's model, once per digest.
 
         The version belongs to the run that trained the weights (tag `weights_sha256`), or to a new
         one that gets `tags`, `metrics` and the files in `figures`. The version itself gets `tags`
-        and `metrics`; `limits` bound the pictures that a served model accepts.
+        and `metrics`; `limits` bound the images that a served model accepts. Raises RegistryError
+        for a bundle that cannot be served.
         """
         bundle = _checked(directory)
-        self._artifacts.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._artifacts / ".register.lock", timeout=600)
+        lock = self._artifacts / ".register.lock"
         with self._mlflow.open() as (client, experiment), _exclusively(lock):
-            if (known := _first_of(client, bundle)) is not None:
+            if (known := _first_with(client, bundle.group, bundle.digest)) is not None:
                 return _version(known, _aliases(client, bundle.group))
             run_id = _run_of(client, experiment, bundle, tags, figures)
             origin = {
@@ -103,7 +103,7 @@ class Registry:
                 model_id=model.model_id,
             )
             # The lock works within one machine. Between two, the first version stays.
-            first = _first_of(client, bundle) or created
+            first = _first_with(client, bundle.group, bundle.digest) or created
             if first.version != created.version:
                 client.delete_model_version(created.name, str(created.version))
             return _version(first, _aliases(client, bundle.group))
@@ -115,6 +115,12 @@ class Registry:
             found = client.search_model_versions(f"name = '{model_name(group)}'")
             ours = [v for v in found if "bundle_digest" in v.tags]
             return [_version(v, aliases) for v in sorted(ours, key=lambda v: int(v.version))]
+
+    def version_with(self, group: str, digest: str) -> Version | None:
+        """Return the first version of a group with this bundle, or None; one search by its tag."""
+        with self._mlflow.open() as (client, _):
+            found = _first_with(client, group, digest)
+            return None if found is None else _version(found, _aliases(client, group))
 
     def by_alias(self, group: str, alias: str) -> Version | None:
         """Return the version that an alias points to, or None."""
@@ -136,7 +142,7 @@ class Registry:
             return _version(found, _aliases(client, group))
 
     def set_alias(self, group: str, alias: str, number: str) -> None:
-        """Point an alias to a version, whatever it pointed to."""
+        """Point an alias to a version, wherever it pointed before."""
         with self._mlflow.open() as (client, _):
             client.set_registered_model_alias(model_name(group), alias, number)
 
@@ -147,8 +153,8 @@ class Registry:
                 client.delete_registered_model_alias(model_name(group), alias)
 
     def log_files(self, version: Version, files: Mapping[str, bytes]) -> None:
-        """Put files that belong to a version into its run; a second time they are replaced."""
-        if version.run_id is None:  # registered by other means than ours
+        """Put files that belong to a version into its run, in place of files of the same names."""
+        if version.run_id is None:  # registered by someone else
             return
         with TemporaryDirectory() as scratch:
             for name, data in files.items():
@@ -165,8 +171,8 @@ class Registry:
             listed = client.list_artifacts(version.run_id, _folder(version))
             if path not in [found.path for found in listed]:
                 return None
-            got = client.download_artifacts(version.run_id, path, scratch)
-            return Path(got).read_bytes()
+            downloaded = client.download_artifacts(version.run_id, path, scratch)
+            return Path(downloaded).read_bytes()
 
     def page_of(self, version: Version, name: str) -> str | None:
         """Return the address at which MLflow's UI shows a version's file; None without a server."""
@@ -178,25 +184,25 @@ class Registry:
         return f"{self._uri.rstrip('/')}/#/{place}/{name}"
 
     def fetch(self, version: Version, cache: Path) -> Path:
-        """Return a folder with the bundle of a version: `cache`/<digest>, filled where it is not.
+        """Return a folder with the bundle of a version, `cache`/<digest>; download it if needed.
 
-        What is cached and whole is used without asking MLflow. Raises RegistryError where the
-        registry gives another bundle than the version names.
+        An intact bundle in the cache is used without a call to MLflow. Raises RegistryError where
+        the registry has another bundle than the version names.
         """
         target = cache / version.digest
         if has_intact_bundle(target, version.digest):
             return target
-        beside = cache / f".{uuid.uuid4().hex}"
-        beside.mkdir(parents=True)
+        scratch = cache / f".{uuid.uuid4().hex}"
+        scratch.mkdir(parents=True)
         try:
             with self._mlflow.open() as (client, _):
                 from mlflow.artifacts import download_artifacts
 
                 source = client.get_model_version_download_uri(version.name, version.number)
-                got = download_artifacts(
-                    f"{source}/artifacts/bundle", dst_path=str(beside), tracking_uri=self._uri
+                downloaded = download_artifacts(
+                    f"{source}/artifacts/bundle", dst_path=str(scratch), tracking_uri=self._uri
                 )
-            if not has_intact_bundle(Path(got), version.digest):
+            if not has_intact_bundle(Path(downloaded), version.digest):
                 raise RegistryError(
                     f"version {version.number} of {version.name} is registered with bundle "
                     f"{version.digest[:12]}, but its files are another or are damaged: register "
@@ -205,21 +211,22 @@ class Registry:
             if target.exists() and not has_intact_bundle(target, version.digest):
                 shutil.rmtree(target)
             try:
-                Path(got).rename(target)
+                Path(downloaded).rename(target)
             except OSError:
                 if not has_intact_bundle(
                     target, version.digest
                 ):  # another process was not the faster one
                     raise
         finally:
-            shutil.rmtree(beside)
+            shutil.rmtree(scratch)
         return target
 
 
 @contextmanager
-def _exclusively(lock: FileLock) -> Iterator[None]:
+def _exclusively(lock: Path) -> Iterator[None]:
+    lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        held = lock.acquire()
+        held = FileLock(lock, timeout=600).acquire()
     except Timeout:
         raise RegistryError(
             "another process has been registering a model for ten minutes: wait for it or end it"
@@ -234,7 +241,7 @@ def model_name(group: str) -> str:
 
 
 def _folder(version: Version) -> str:
-    """Return where a version's files lie in its run, which other versions may share."""
+    """Return the folder of a version's files in its run, which other versions may share."""
     return f"versions/{version.number}"
 
 
@@ -305,9 +312,9 @@ def _version(found: ModelVersion, aliases: Mapping[str, str]) -> Version:
     )
 
 
-def _first_of(client: MlflowClient, bundle: Bundle) -> ModelVersion | None:
+def _first_with(client: MlflowClient, group: str, digest: str) -> ModelVersion | None:
     """Return the first version with this bundle, or None."""
-    where = f"name = '{model_name(bundle.group)}' and tags.bundle_digest = '{bundle.digest}'"
+    where = f"name = '{model_name(group)}' and tags.bundle_digest = '{digest}'"
     return min(client.search_model_versions(where), key=lambda v: int(v.version), default=None)
 
 
@@ -318,17 +325,17 @@ def _run_of(
     tags: Mapping[str, str],
     figures: Path | None,
 ) -> str:
-    """Return the run that trained the weights, or a new one where MLflow never heard of it."""
+    """Return the id of the run that trained the weights, or of a new one where there is none."""
     found = tagged_run(client, experiment, "weights_sha256", bundle.weights_sha256)
     if found is not None:
         return found
-    about = {key: str(value) for key, value in tags.items()}
-    run = client.create_run(experiment, tags=about, run_name=f"register {bundle.group}")
-    run_id = str(run.info.run_id)
+    origin = {key: str(value) for key, value in tags.items()}
+    mlflow_run = client.create_run(experiment, tags=origin, run_name=f"register {bundle.group}")
+    run_id = str(mlflow_run.info.run_id)
     if figures is not None and figures.is_dir():
         client.log_artifacts(run_id, str(figures), "plots")
     client.set_terminated(run_id, "FINISHED")
-    # Last: a second attempt takes over a run only when it is whole.
+    # Last: a second attempt must find only a run that is complete.
     client.set_tag(run_id, "weights_sha256", bundle.weights_sha256)
     return run_id
 
@@ -341,9 +348,9 @@ def _link(client: MlflowClient, run_id: str, model_id: str, metrics: Mapping[str
     now = int(time.time() * 1000)
     points = []
     for name, value in metrics.items():
-        # A number that the run has already keeps its place, or its chart would show it twice.
-        said = [m for m in client.get_metric_history(run_id, name) if m.value == value]
-        when, step = (said[-1].timestamp, said[-1].step) if said else (now, 0)
+        # A value that the run has already keeps its place, or its chart would show it twice.
+        logged = [m for m in client.get_metric_history(run_id, name) if m.value == value]
+        when, step = (logged[-1].timestamp, logged[-1].step) if logged else (now, 0)
         points.append(Metric(name, float(value), when, step, model_id, run_id=run_id))
     if points:
         client.log_batch(run_id, metrics=points)
