@@ -182,11 +182,11 @@ def test_an_older_installation_goes_on(installation: Settings, tmp_path: Path) -
     run = CliRunner().invoke
     assert run(app, ["migrate"]).exit_code == 0
     (night, other) = (EXPECTED["status"][name] for name in ("last_night", "last_run"))
-    told = json.loads(run(app, ["status", "--json"]).stdout)
+    status = json.loads(run(app, ["status", "--json"]).stdout)
     (then,) = renamed([EXPECTED["status"]])
     then |= {"last_night": renamed([night], alarms="alerts")[0]}
     then |= {"last_run": renamed([other], alarms="alerts")[0]}
-    assert told == then
+    assert status == then
     shown = run(app, ["history"]).stdout
     assert [line for line in EXPECTED["history"] if line not in shown] == []
 
@@ -207,12 +207,12 @@ def test_an_older_installation_goes_on(installation: Settings, tmp_path: Path) -
     mlflow.set_tracking_uri(settings.tracking_uri)
     for served in EXPECTED["served"]:
         images = [base64.b64decode(image) for image in served["images"]]
-        question = pd.DataFrame({"image": images})
-        beside = mlflow.pyfunc.load_model(f"models:/{new.name}/{new.number}").predict(question)
+        frame = pd.DataFrame({"image": images})
+        beside = mlflow.pyfunc.load_model(f"models:/{new.name}/{new.number}").predict(frame)
         assert beside["rejected"].notna().tolist() == [False] * 3 + [True]
         model = mlflow.pyfunc.load_model(f"models:/{served['name']}/{served['version']}")
-        answer = json.loads(model.predict(question).to_json(orient="records"))
-        for row, old in zip(answer, served["answer"], strict=True):
+        predicted = json.loads(model.predict(frame).to_json(orient="records"))
+        for row, old in zip(predicted, served["answer"], strict=True):
             words = {"tags", "rejected"}
             assert {name: row[name] for name in words} == {name: old[name] for name in words}
             scores = {name: score for name, score in row.items() if name not in words}

@@ -47,14 +47,14 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Open a transaction that reads."""
-        with self._clear_errors(), self._engine.connect() as connection:
+        with self._as_store_errors(), self._engine.connect() as connection:
             self._check_migrated(connection)
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Open the one transaction that writes; it commits at the end, an exception undoes it."""
-        with self._clear_errors():
+        with self._as_store_errors():
             if not self._migrated:
                 with self._engine.connect() as connection:
                     self._check_migrated(connection)
@@ -71,7 +71,7 @@ class Database:
         config = Config()
         folder = Path(__file__).parent / "migrations"
         config.set_main_option("script_location", str(folder).replace("%", "%%"))
-        with self._clear_errors(missing_is_new=True):
+        with self._as_store_errors(missing_is_new=True):
             if self.is_sqlite:
                 self._use_write_ahead_log()
             with self._writer.begin() as connection:
@@ -86,7 +86,7 @@ class Database:
         """Return whether there are tables, of whatever version; creates no file."""
         if self.is_sqlite and not Path(self._engine.url.database or "").exists():
             return False
-        with self._clear_errors(missing_is_new=True), self._engine.connect() as connection:
+        with self._as_store_errors(missing_is_new=True), self._engine.connect() as connection:
             return _revision(connection) is not None
 
     def close(self) -> None:
@@ -129,7 +129,7 @@ class Database:
         self._migrated = True
 
     @contextmanager
-    def _clear_errors(self, *, missing_is_new: bool = False) -> Iterator[None]:
+    def _as_store_errors(self, *, missing_is_new: bool = False) -> Iterator[None]:
         file = self._engine.url.database if self.is_sqlite else None
         if file and not missing_is_new and not self._migrated and not Path(file).exists():
             # Checked here, since SQLite would create an empty file.

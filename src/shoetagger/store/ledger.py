@@ -67,7 +67,7 @@ class Ledger:
             return {g: chain[0] for g, chain in chains(connection).items() if chain}
 
     def chain(self, group: str) -> list[str]:
-        """Return the digests that count for a group; see `chain_of`."""
+        """Return a group's live digest, then the earlier ones not rolled back, latest first."""
         with self._database.reading() as connection:
             return chains(connection).get(group, [])
 
