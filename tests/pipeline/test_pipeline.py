@@ -565,28 +565,27 @@ def test_a_stage_that_fails_says_its_last_lines(settings: Settings, plan: Plan) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_run_that_is_killed_takes_its_stage_along(
-    settings: Settings, plan: Plan, number: signal.Signals
-) -> None:
-    (settings.home / "wait-split").touch()
+def test_a_run_that_is_killed_takes_its_stage_along(settings: Settings, plan: Plan) -> None:
     program = (
-        "import signal, sys\n"
+        "import signal\n"
         "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"  # as in a task of Airflow
         "from shoetagger.config import settings\n"
         "from shoetagger.pipeline import plan, repro\n"
         "s = settings.Settings.from_environment()\n"
         f"repro.run_stage(s, plan.Plan(commit={plan.commit!r}), 'split')\n"
     )
-    environment = os.environ | {"SHOETAGGER_REPO": str(settings.repo)}
-    environment["SHOETAGGER_HOME"] = str(settings.home)
-    worker = subprocess.Popen([sys.executable, "-c", program], env=environment)
-    until((settings.home / "wait-split.reached").exists)
-    (stage,) = (settings.home / "runs.txt").read_text().splitlines()
-    pid = int(stage.split()[1])
-    worker.send_signal(number)
-    worker.wait()
-    until(lambda: not Path(f"/proc/{pid}").exists())
+    wait, reached = (settings.home / name for name in ("wait-split", "wait-split.reached"))
+    wait.touch()
+    for number in (signal.SIGKILL, signal.SIGINT):
+        worker = subprocess.Popen(
+            [sys.executable, "-c", program], env=os.environ | settings.as_environment()
+        )
+        until(reached.exists)
+        pid = int((settings.home / "runs.txt").read_text().splitlines()[-1].split()[1])
+        worker.send_signal(number)
+        worker.wait()
+        until(lambda pid=pid: not Path(f"/proc/{pid}").exists())
+        reached.unlink()
     # And the next one finds no lock that nobody holds.
-    (settings.home / "wait-split").unlink()
+    wait.unlink()
     assert run_stage(settings, plan, "split", patience=20) == "ran"

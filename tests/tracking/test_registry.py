@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -17,7 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from shoetagger.inference.engine import Engine
 from shoetagger.network.backbone import ModelError, TagModel
 from shoetagger.network.digests import prefix_digests
 from shoetagger.network.weights import WEIGHTS_FILE, save_weights
-from shoetagger.tracking import connection, packaging
+from shoetagger.tracking import packaging
 from shoetagger.tracking import registry as registry_module
 from shoetagger.tracking.connection import MLflowUnavailable
 from shoetagger.tracking.packaging import requirements, served_sources
@@ -83,24 +82,6 @@ def first(shelf: Path) -> Path:
 @pytest.fixture(scope="module")
 def second(shelf: Path) -> Path:
     return make_bundle(shelf / "second", seed=2)
-
-
-@pytest.fixture(scope="module")
-def empty_database(shelf: Path) -> Path:
-    connection.prepare(f"sqlite:///{shelf / 'empty.db'}")
-    return shelf / "empty.db"
-
-
-@pytest.fixture
-def uri(empty_database: Path) -> str:
-    """An empty MLflow, always at one address: connecting to a new one takes half a second."""
-    path = empty_database.with_name("mlflow.db")
-    with (
-        closing(sqlite3.connect(empty_database)) as empty,
-        closing(sqlite3.connect(path)) as database,
-    ):
-        empty.backup(database)
-    return f"sqlite:///{path}"
 
 
 @pytest.fixture

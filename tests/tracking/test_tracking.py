@@ -9,14 +9,13 @@ import os
 import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import textwrap
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,31 +23,11 @@ from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
-from shoetagger.tracking.connection import EXPERIMENT, TrackingError, prepare
+from shoetagger.tracking.connection import EXPERIMENT, TrackingError
 from shoetagger.tracking.outbox import Outbox, SyncReport, trim
 from shoetagger.tracking.run import Tracker
 
 TAGS = {"git_commit": "c0ffee", "data_revision": "0123abcd"}
-
-
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Migrating takes a second or more: done once, then copied."""
-    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    prepare(f"sqlite:///{path}")
-    return path
-
-
-@pytest.fixture
-def uri(empty_database: Path) -> str:
-    """An empty MLflow, always at one address: connecting to a new one takes half a second."""
-    path = empty_database.with_name("mlflow.db")
-    with (
-        closing(sqlite3.connect(empty_database)) as empty,
-        closing(sqlite3.connect(path)) as database,
-    ):
-        empty.backup(database)  # goes well with connections that are open
-    return f"sqlite:///{path}"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What dvc.yaml and data.dvc name: outputs of stages, the data folder and its revision."""
+"""Reads dvc.yaml and data.dvc: outputs of stages, the data folder and its revision."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ def data_folder(checkout: Path) -> Path:
 
 
 def outputs(checkout: Path, stage: str) -> dict[str, Path]:
-    """Return where a stage's outputs lie, by the name of each file or folder.
+    """Return the paths of a stage's outputs, by the name of each file or folder.
 
-    dvc.yaml is the one home of these paths; whoever needs one asks here.
+    They are read from dvc.yaml, the only home of these paths. Raises PipelineError for a stage that
+    it does not have.
     """
     from dvc.repo import Repo
 
     with Repo(str(checkout)) as repo:
         # Not by `repo.stage`, which looks for dvc.yaml in the working directory.
-        for found in repo.index.stages:
-            if found.cmd and found.name == stage:
-                return {Path(out.fs_path).name: Path(out.fs_path) for out in found.outs}
+        for candidate in repo.index.stages:
+            if candidate.cmd and candidate.name == stage:
+                return {Path(out.fs_path).name: Path(out.fs_path) for out in candidate.outs}
     raise PipelineError(f"dvc.yaml of {checkout} has no stage {stage}")
 
 
@@ -37,6 +38,7 @@ def data_revision(checkout: Path) -> str:
 
 
 def data_out(repo: Path) -> Mapping[str, Any]:
+    """Return `path` and `md5` of the folder in data.dvc; PipelineError where there is not one."""
     try:
         (out,) = yaml.safe_load((repo / "data.dvc").read_text(encoding="utf-8"))["outs"]
         return {"path": out["path"], "md5": out["md5"]}

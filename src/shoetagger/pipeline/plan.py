@@ -34,7 +34,7 @@ class Plan(BaseModel):
 
     @property
     def name(self) -> str:
-        """Name of its checkout: equal plans, and only those, have the same."""
+        """Name of the plan's checkout, the same for equal plans only."""
         if not self.overrides:
             return self.commit[:12]
         digest = hashlib.sha256(json.dumps(self.overrides).encode()).hexdigest()
@@ -121,7 +121,7 @@ def override_params(document: Any, override: str) -> Any:
     document = copy.deepcopy(document)
     place = document
     for depth, part in enumerate(path[:-1], start=1):
-        # A group's own `train` may not be there yet; params.parse refuses what must not be there.
+        # A section such as a group's `train` may be missing; params.parse refuses unknown ones.
         place = place.setdefault(part, {})
         if not isinstance(place, dict):
             raise PipelineError(

@@ -28,7 +28,7 @@ class PipelineError(ShoetaggerError):
 
 
 class TransientPipelineError(PipelineError, TransientError):
-    """What failed may pass by itself: DVC is busy, a remote is away, a stage was killed."""
+    """A retry may succeed: DVC was busy, a remote did not answer, a stage was killed."""
 
 
 # Lines of DVC's output, and what they mean.
@@ -53,7 +53,7 @@ def command_environment(base: Mapping[str, str]) -> dict[str, str]:
     binaries = str(Path(sys.executable).parent)
     environment["PATH"] = os.pathsep.join([binaries, base.get("PATH", os.defpath)])
     environment["DVC_NO_ANALYTICS"] = "1"
-    environment["SHELL"] = "/bin/sh"  # DVC would take that of the account, which may be none
+    environment["SHELL"] = "/bin/sh"  # DVC would take the account's shell, which may not exist
     return environment
 
 

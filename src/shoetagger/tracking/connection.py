@@ -26,11 +26,11 @@ _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 class TrackingError(ShoetaggerError):
-    """MLflow, or the outbox that stands in for it, cannot be used."""
+    """MLflow, or the outbox of what waits for it, cannot be used."""
 
 
 class MLflowUnavailable(TrackingError, TransientError):  # noqa: N818 - reads as what happened
-    """MLflow does not answer, or not as MLflow would: it may later."""
+    """MLflow does not answer, or something else answers in its place; a retry may succeed."""
 
 
 def load_mlflow() -> None:
@@ -42,7 +42,7 @@ def load_mlflow() -> None:
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        # Models name their requirements themselves: a uv.lock nearby is no concern of theirs.
+        # Models list their requirements themselves; MLflow must not add those of a uv.lock nearby.
         "MLFLOW_UV_AUTO_DETECT": "false",
     }.items():
         os.environ.setdefault(name, value)
@@ -50,7 +50,7 @@ def load_mlflow() -> None:
 
 
 def connect(tracking_uri: str) -> MlflowClient:
-    """Return a client whose database, where it is one, has been made or migrated."""
+    """Return a client of MLflow; an SQLite database is created or migrated first."""
     prepare(tracking_uri)
     load_mlflow()
     from mlflow import MlflowClient
@@ -62,10 +62,10 @@ _prepared: set[str] = set()
 
 
 def prepare(tracking_uri: str) -> None:
-    """Make or migrate an SQLite tracking database; do nothing for other kinds of URI.
+    """Create or migrate an SQLite tracking database; do nothing for other kinds of URI.
 
-    Processes that come at once wait for the first: MLflow's own migration, run twice at a time,
-    spoils the database for good.
+    One process does it while others wait: two of MLflow's migrations at once corrupt the database
+    for good. Raises TrackingError where it cannot be opened.
     """
     if not tracking_uri.startswith("sqlite:///") or tracking_uri in _prepared:
         return
@@ -94,10 +94,10 @@ def prepare(tracking_uri: str) -> None:
 
 
 def experiment_id(client: MlflowClient, artifacts: Path) -> str:
-    """Return the id of the experiment of this project; make it where there is none.
+    """Return the id of this project's experiment; create it where there is none.
 
-    A database or a server on this machine keeps its files under `artifacts`, so that clients of
-    the one and of the other read them alike; any other server decides for itself.
+    A database, and a server on this machine, keep their files under `artifacts`, so that clients of
+    either read the same files; any other server uses its own place.
     """
     from mlflow.exceptions import MlflowException
 
@@ -127,28 +127,31 @@ def tagged_run(client: MlflowClient, experiment: str, key: str, value: str) -> s
 
 
 class Connection:
-    """MLflow and the experiment of this project, connected to at the first word."""
+    """MLflow and this project's experiment there, connected to on first use."""
 
     def __init__(self, tracking_uri: str, artifacts: Path, *, seconds: int) -> None:
-        """`seconds` bounds the wait for each answer of a server."""
+        """`seconds` bounds the wait for each response of a server."""
         self._uri, self._artifacts, self._seconds = tracking_uri, artifacts, seconds
         self._client: MlflowClient | None = None
         self._experiment = ""
 
     @contextmanager
     def open(self) -> Iterator[tuple[MlflowClient, str]]:
-        """Give the client and the experiment's id; MLflowUnavailable where MLflow is not there.
+        """Yield the client and the experiment's id; MLflowUnavailable where there is no MLflow.
 
-        The errors of MLflow that the block lets out become MLflowUnavailable, too.
+        Errors of MLflow that the block does not catch become MLflowUnavailable, too.
         """
         load_mlflow()
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            with _quiet("mlflow", "urllib3"), _environment(self._uri, self._seconds):
+            with (
+                _silenced("mlflow", "urllib3"),
+                _request_variables(self._uri, self._seconds),
+            ):
                 if self._client is None:
-                    _knock(self._uri)
+                    _check_database_port(self._uri)
                     client = connect(self._uri)
                     self._experiment = experiment_id(client, self._artifacts)
                     self._client = client
@@ -158,20 +161,21 @@ class Connection:
 
 
 @contextmanager
-def _environment(tracking_uri: str, seconds: int) -> Iterator[None]:
-    """Say within the block which MLflow is meant and how long to wait for a server.
+def _request_variables(tracking_uri: str, seconds: int) -> Iterator[None]:
+    """Set, within the block, the variables that MLflow reads at each request.
 
-    MLflow reads these variables at each request. How long to wait the user may have said before;
-    MLflow's own default is minutes. The address a client knows, but not all that it calls.
+    `seconds` bounds the wait, without retries, for MLflow's defaults add up to minutes; values that
+    the user has set are kept. The address is for the functions of MLflow that take no client, such
+    as the download of artifacts.
     """
-    waits = {
+    variables = {
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     }
-    ours = {name: value for name, value in waits.items() if name not in os.environ}
-    ours["MLFLOW_TRACKING_URI"] = tracking_uri
-    before = {name: os.environ.get(name) for name in ours}
-    os.environ.update(ours)
+    changed = {name: value for name, value in variables.items() if name not in os.environ}
+    changed["MLFLOW_TRACKING_URI"] = tracking_uri
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
     try:
         yield
     finally:
@@ -183,8 +187,8 @@ def _environment(tracking_uri: str, seconds: int) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet(*names: str) -> Iterator[None]:
-    """Keep loggers silent: whole tracebacks of what is caught here are no news for the user."""
+def _silenced(*names: str) -> Iterator[None]:
+    """Silence loggers within the block: they would print tracebacks of errors caught here."""
     before = {name: logging.getLogger(name).level for name in names}
     try:
         for name in names:
@@ -196,7 +200,7 @@ def _quiet(*names: str) -> Iterator[None]:
 
 
 def _reason(tracking_uri: str, error: BaseException) -> str:
-    """Return one line that says who fails, without a password, and why."""
+    """Return one line with the address, without a password, and the cause of the failure."""
     url = without_password(tracking_uri)
     while (deeper := error.__cause__ or error.__context__) is not None:
         error = deeper
@@ -204,7 +208,7 @@ def _reason(tracking_uri: str, error: BaseException) -> str:
     return f"MLflow at {url} does not answer as it should ({lines[0][:200]})"
 
 
-def _knock(tracking_uri: str) -> None:
+def _check_database_port(tracking_uri: str) -> None:
     """Raise OSError where a database server cannot be reached: MLflow would try for minutes."""
     url = urlsplit(tracking_uri)
     port = url.port or _DATABASE_PORTS.get(url.scheme.partition("+")[0])

@@ -1,4 +1,4 @@
-"""A bundle and the code that reads it as an MLflow model."""
+"""Writes a bundle, with the code that reads it, as an MLflow model."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from ..inference.bundle import Bundle
 
 
-# What a registered model runs; it travels with every version.
+# The code that a registered model runs, copied into every version.
 _SERVED = ("errors.py", "atomic.py", "images", "network", "inference")
 
-# Columns of a registered model's answer that are not scores.
+# Columns of a registered model's output that are not scores.
 OWN_COLUMNS = ("tags", "rejected")
 
-# Where a package is not called what it is imported as.
+# Packages whose name on the index is not the name of their module.
 _DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
 
 
 def served_sources() -> dict[str, bytes]:
-    """Return the source files that a registered model needs of this package, by their paths."""
+    """Return the source files of this package that a registered model needs, by their paths."""
     package = Path(__file__).parents[1]
     found = [package / "__init__.py"]
     for name in _SERVED:
@@ -35,7 +35,7 @@ def served_sources() -> dict[str, bytes]:
 
 
 def requirements() -> list[str]:
-    """Return what a registered model needs from the package index, pinned as it is here."""
+    """Return what a registered model needs from the package index, pinned to this environment."""
     imported = {name for source in served_sources().values() for name in _imports(source)}
     names = {_DISTRIBUTIONS.get(name, name) for name in imported - sys.stdlib_module_names}
     pinned = {name: importlib.metadata.version(name) for name in names | {"mlflow", "pandas"}}
@@ -44,7 +44,7 @@ def requirements() -> list[str]:
 
 
 def _imports(source: bytes) -> set[str]:
-    """Return the top-level packages that a source imports when it runs, this one aside."""
+    """Return the top-level packages that a source imports when it runs, except this one."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -59,7 +59,7 @@ def _imports(source: bytes) -> set[str]:
 
 
 def save_model(bundle: Bundle, directory: Path, limits: Limits, model: Any, target: Path) -> None:
-    """Write the folder of a pyfunc model: this package's script, its core and the bundle."""
+    """Write the folder of a pyfunc model: the script, the code that it runs, and the bundle."""
     import mlflow.pyfunc
     import pandas as pd
     from mlflow.models import Model, ModelSignature
@@ -71,12 +71,12 @@ def save_model(bundle: Bundle, directory: Path, limits: Limits, model: Any, targ
     parts = target.with_name("parts")
     for name, source in served_sources().items():
         write_file(parts / "code" / name, source)
-    script = parts / "served_model.py"  # a copy: MLflow writes down where it was
+    script = parts / "served_model.py"  # a copy: MLflow records its path
     shutil.copyfile(Path(__file__).with_name(script.name), script)
     (parts / "bundle").mkdir()
     for name in (BUNDLE_FILE, WEIGHTS_FILE):
         shutil.copyfile(directory / name, parts / "bundle" / name)
-    answer: list[ColSpec | TensorSpec] = [
+    output: list[ColSpec | TensorSpec] = [
         ColSpec(Array(DataType.string), "tags"),
         ColSpec(DataType.string, "rejected", required=False),
         *(ColSpec(DataType.double, tag, required=False) for tag in bundle.tags),
@@ -85,7 +85,7 @@ def save_model(bundle: Bundle, directory: Path, limits: Limits, model: Any, targ
         path=target,
         python_model=script,
         artifacts={part: str(parts / part) for part in ("bundle", "code")},
-        signature=ModelSignature(Schema([ColSpec(DataType.binary, "image")]), Schema(answer)),
+        signature=ModelSignature(Schema([ColSpec(DataType.binary, "image")]), Schema(output)),
         input_example=pd.DataFrame({"image": [_example()]}),
         pip_requirements=requirements(),
         model_config={
@@ -107,11 +107,11 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def _example() -> bytes:
-    """Return a small PNG, as an example of what a registered model takes."""
+    """Return a small PNG as the input example of a registered model."""
     from PIL import Image, ImageDraw
 
-    picture = Image.new("RGB", (64, 48), "white")
-    ImageDraw.Draw(picture).polygon([(8, 14), (22, 14), (30, 26), (56, 32), (56, 38), (8, 38)])
+    image = Image.new("RGB", (64, 48), "white")
+    ImageDraw.Draw(image).polygon([(8, 14), (22, 14), (30, 26), (56, 32), (56, 38), (8, 38)])
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()

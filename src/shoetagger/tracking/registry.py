@@ -113,8 +113,8 @@ class Registry:
         with self._mlflow.open() as (client, _):
             aliases = _aliases(client, group)
             found = client.search_model_versions(f"name = '{model_name(group)}'")
-            ours = [v for v in found if "bundle_digest" in v.tags]
-            return [_version(v, aliases) for v in sorted(ours, key=lambda v: int(v.version))]
+            bundles = [v for v in found if "bundle_digest" in v.tags]
+            return [_version(v, aliases) for v in sorted(bundles, key=lambda v: int(v.version))]
 
     def version_with(self, group: str, digest: str) -> Version | None:
         """Return the first version of a group with this bundle, or None; one search by its tag."""
