@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from tqdm import tqdm
 
 from ..errors import ShoetaggerError
+
+# Arguments that the stages of a group share.
+Group = Annotated[str, typer.Argument(help="group of tags, as in params.yaml")]
+SplitTable = Annotated[Path, typer.Option("--split", help="split table of the group")]
+Images = Annotated[Path, typer.Option("--images", help="folder of the images")]
+Features = Annotated[Path, typer.Option("--features", help="folder that the stage features wrote")]
 
 
 def run(stage: Callable[..., None]) -> None:

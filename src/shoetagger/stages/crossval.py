@@ -1,22 +1,20 @@
-"""Stage `crossval@group`: out-of-fold scores of the training side, for thresholds and figures."""
+"""Stage `crossval@group`: out-of-fold scores of the training side, for thresholds and metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import pandas as pd
 import typer
 
 from ..config import params as parameters
+from ..config.params import Params
 from ..config.settings import Settings
 from ..learning.dataset.tables import write_scores
-from ..learning.training.fit import Epoch, TrainError, epochs_of, fit, scores
-from ..network.devices import pick_device
-from .command import progress, run
-from .group import Features, Group, GroupData, Images, SplitTable, open_group_data
+from .command import Features, Group, Images, SplitTable, run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def main(
@@ -26,48 +24,25 @@ def main(
     features: Features,
     out: Annotated[Path, typer.Option(help="CSV file of the scores to write")],
 ) -> None:
-    """Score every training picture by a model that has not seen its fold."""
-    params, settings = parameters.load(Path("params.yaml")), Settings.from_environment()
-    device = pick_device(settings.device)
-    data = open_group_data(params, group, split, images, features, device)
-    folds, epochs = params.split.folds, epochs_of(params.train_of(group))
-    found = []
-    with progress(folds * epochs, f"crossval {group}") as bar:
-
-        def on_epoch(_: Epoch) -> None:
-            bar.update()
-
-        for fold in range(folds):
-            found.append(_score_fold(data, fold, on_epoch))
-    table = write_scores(found, data.tags, out)
+    """Score every training image by a model that has not seen its fold."""
+    params = parameters.load(Path("params.yaml"))
+    folds = params.split.folds
+    scored = _score(params, group, split, images, features) if folds else []
+    table = write_scores(scored, params.group(group).tags, out)
     typer.echo(f"{group}: {len(table)} pictures scored in {folds} folds")
 
 
-def _score_fold(data: GroupData, fold: int, on_epoch: Callable[[Epoch], None]) -> pd.DataFrame:
-    held_out = data.training & (data.table["fold"] == fold)
-    learned = data.training & (data.table["fold"] != fold)
-    if learned.sum() < 2:
-        raise TrainError(
-            f"fold {fold} leaves {learned.sum()} of {data.training.sum()} training pictures to "
-            f"learn {data.group} from, at least 2 are needed: label more pictures, or lower "
-            f"split.folds ({data.params.split.folds}) in params.yaml; 0 means none"
-        )
-    recipe = data.params.train_of(data.group)
-    model, _ = data.new_model()
-    source = data.source(model)
-    fit(
-        model,
-        source,
-        data.examples(learned),
-        None,
-        recipe,
-        device=data.device,
-        on_epoch=on_epoch,
-    )
-    rows = np.flatnonzero(held_out.to_numpy())
-    table = data.table.loc[held_out, ["image_name", "fold"]].copy()
-    table[list(data.tags)] = scores(model, source, rows, recipe.freeze, data.device)
-    return table
+def _score(
+    params: Params, group: str, split: Path, images: Path, features: Path
+) -> list[pd.DataFrame]:
+    # They import torch, which takes seconds that a run without folds need not wait.
+    from ..network.devices import pick_device
+    from .folds import score_folds
+    from .group import open_group_data
+
+    device = pick_device(Settings.from_environment().device)
+    data = open_group_data(params, group, split, images, features, device)
+    return score_folds(data, params.split.folds)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ from ..network.backbone import TagModel
 from ..network.devices import pick_device
 from ..network.digests import file_sha256, prefix_digests
 from ..network.weights import pretrained_of
-from .command import run
-from .group import Features, Group, GroupData, Images, SplitTable, open_group_data
+from .command import Features, Group, Images, SplitTable, run
+from .group import GroupData, open_group_data
 from .mlflow_run import continue_run
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import torch
-import typer
 
 from ..config.params import Params
 from ..learning.dataset.tables import read_split
@@ -17,12 +15,6 @@ from ..learning.training.features import Examples, Source, open_source
 from ..learning.training.pictures import Pictures, open_pictures
 from ..network.backbone import TagModel
 from ..network.weights import build, load_weights
-
-# Arguments that the stages of a group share.
-Group = Annotated[str, typer.Argument(help="group of tags, as in params.yaml")]
-SplitTable = Annotated[Path, typer.Option("--split", help="split table of the group")]
-Images = Annotated[Path, typer.Option("--images", help="folder of the pictures")]
-Features = Annotated[Path, typer.Option("--features", help="folder that the stage features wrote")]
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from ..config.settings import Settings
 from ..learning.training.fit import Epoch, epochs_of, fit
 from ..network.devices import pick_device
 from ..network.weights import save_weights
-from .command import progress, run
-from .group import Features, Group, Images, SplitTable, open_group_data
+from .command import Features, Group, Images, SplitTable, progress, run
+from .group import open_group_data
 from .mlflow_run import start_run
 
 
