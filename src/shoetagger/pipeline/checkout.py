@@ -76,6 +76,7 @@ def _make(repo: Path, plan: Plan, folder: Path) -> None:
 
 
 def _make_tree(repo: Path, plan: Plan, tree: Path) -> None:
+    """Clone the plan's commit into `tree`, with its overrides and data."""
     run_git(tree.parent, "clone", "--quiet", "--no-checkout", str(repo), str(tree))
     run_git(tree, "checkout", "--quiet", "--detach", plan.commit)
     if plan.overrides:
@@ -116,9 +117,9 @@ def _configure_dvc(repo: Path, tree: Path) -> None:
             for section, values in repo_local.items():
                 for name, value in values.items():
                     if isinstance(value, dict):
-                        local[section][name] = {k: _absolute(v) for k, v in value.items()}
+                        local[section][name] = {k: _unmarked(v) for k, v in value.items()}
                     else:
-                        local[section][name] = _absolute(value)
+                        local[section][name] = _unmarked(value)
             local["cache"]["dir"] = str(cache)
             # A link takes no time and no space; stages replace outputs, never write in place.
             if "type" not in of_repo["cache"]:
@@ -135,6 +136,9 @@ def _configure_dvc(repo: Path, tree: Path) -> None:
         raise PipelineError(f"the DVC configuration of {repo}: {error}") from None
 
 
-def _absolute(value: Any) -> Any:
-    # DVC marks a path that it resolved, and would write it relative to the clone.
+def _unmarked(value: Any) -> Any:
+    """Return a value without DVC's mark of a path that it resolved.
+
+    DVC would write a marked path relative to the clone.
+    """
     return str.__str__(value) if isinstance(value, str) else value
