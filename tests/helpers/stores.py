@@ -1,0 +1,91 @@
+"""What tests put into a store, and how they read it."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+
+from shoetagger.ingest.inbox import Arrival, locator_of
+from shoetagger.store import tables
+from shoetagger.store.rows import (
+    CurrentRow,
+    Prediction,
+    Tagged,
+    file_id_of,
+)
+from shoetagger.store.store import Store
+
+NIGHT = datetime(2026, 11, 1, 2, tzinfo=UTC)
+LATER = NIGHT + timedelta(days=1)
+RED, BLUE, TEAL, BOOT = "1" * 64, "2" * 64, "3" * 64, "4" * 64
+
+
+def arrival(name: str, token: str = "1-1-1", refused: str | None = None) -> Arrival:
+    return Arrival(locator_of(f"/inbox/{name}"), token, refused)
+
+
+def image(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def file_id(name: str) -> str:
+    return file_id_of(locator_of(f"/inbox/{name}"))
+
+
+def tagged(name: str, content: str | None = None, token: str = "1-1-1") -> Tagged:
+    return Tagged(file_id(name), token, image(content or name), 640, 480)
+
+
+def red(content: str, tag: str = "red", digest: str = RED) -> Prediction:
+    return Prediction(image(content), digest, (0.75, 0.25), (tag,))
+
+
+def add_bundles(store: Store) -> None:
+    for number, digest in enumerate((RED, BLUE), 1):
+        store.ledger.add_version(
+            digest=digest,
+            group="color",
+            tags=["red", "blue"],
+            registry_name="shoetagger-color",
+            version=str(number),
+            now=NIGHT,
+        )
+    kinds = {"registry_name": None, "version": None, "now": NIGHT}
+    store.ledger.add_version(digest=TEAL, group="color", tags=["red", "blue", "teal"], **kinds)
+    store.ledger.add_version(digest=BOOT, group="style", tags=["boot", "flat"], **kinds)
+
+
+def make_live(store: Store, group: str, digest: str | None, kind: str = "promote") -> None:
+    move = store.ledger.begin(group, digest, kind=kind, by="test", why="test", now=NIGHT)
+    store.ledger.finish(move, NIGHT)
+
+
+def tag(store: Store, *names: str, digest: str | None = RED, now: datetime = NIGHT) -> None:
+    """Let files of these names arrive and be tagged."""
+    store.files.note([arrival(name) for name in names], now)
+    store.predictions.record(
+        tagged=[tagged(name) for name in names],
+        predictions=[red(name, digest=digest) for name in names] if digest else [],
+        run_id="run",
+        now=now,
+    )
+
+
+def rows_of(url: str) -> dict[str, list[tuple[object, ...]]]:
+    """Everything in the store."""
+    engine = sa.create_engine(url)
+    with engine.connect() as connection:
+        found = {
+            name: sorted(map(tuple, connection.execute(sa.select(table))), key=repr)
+            for name, table in tables.metadata.tables.items()
+        }
+    engine.dispose()
+    return found
+
+
+def current(store: Store, *groups: str, **narrowed: object) -> dict[str, CurrentRow]:
+    rows = list(store.current.rows(groups or ("color", "style"), **narrowed))
+    assert len({row.image_id for row in rows}) == len(rows)
+    return {row.image_id: row for row in rows}

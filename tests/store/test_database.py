@@ -1,0 +1,176 @@
+"""Migrations, and databases that are missing, damaged or full."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from helpers.stores import (
+    LATER,
+    NIGHT,
+    RED,
+    arrival,
+    current,
+    file_id,
+    image,
+    tag,
+)
+
+from shoetagger.ingest.inbox import locator_of
+from shoetagger.store import database, migrations, tables
+from shoetagger.store.rows import (
+    StoreError,
+)
+from shoetagger.store.store import Store
+
+
+def test_an_older_store_with_rows_in_it_is_brought_up_to_date(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, Store(empty_url) as old:
+        patch.setattr(database, "REVISION", "0001")
+        old.migrate()
+    engine = sa.create_engine(empty_url)
+    first = sa.MetaData()
+    with engine.begin() as connection:
+        first.reflect(connection)
+        values = {
+            "versions": {"digest": RED, "group_name": "color", "tags": ["red", "blue"],
+                         "registered_at": NIGHT},
+            "images": {"image_id": image("a"), "width": 4, "height": 3, "first_seen": NIGHT,
+                       "day": "2026-11-01", "seq": 1, "replaced": False},
+            "predictions": {"bundle_digest": RED, "image_id": image("a"), "scores": [0.75, 0.25],
+                            "tags": ["red"], "run_id": "r", "created_at": NIGHT},
+            "files": {"file_id": file_id("a"), "locator": locator_of("/inbox/a"), "token": "1-1-1",
+                      "image_id": image("a"), "state": "tagged", "first_seen": NIGHT,
+                      "last_seen": NIGHT},
+            "ledger": {"group_name": "color", "to_digest": RED, "kind": "promote",
+                       "state": "done", "by": "me", "why": "so", "created_at": NIGHT,
+                       "done_at": NIGHT},
+            "runs": {"run_id": "r", "kind": "night", "started_at": NIGHT, "state": "done",
+                     "pins": {"color": RED}, "counts": {"tagged": 1}},
+        }  # fmt: skip
+        for name, row in values.items():
+            connection.execute(sa.insert(first.tables[name]), row)
+    engine.dispose()
+    with Store(empty_url) as store:
+        with pytest.raises(StoreError, match=r"older version \(0001.*shoetagger migrate"):
+            store.ledger.live()
+        store.migrate()
+        assert store.ledger.live() == {"color": RED}
+        assert current(store, "color")[image("a")].groups["color"].tags == ("red",)
+        (run,) = store.runs.latest(9)
+        assert (run.counts, run.rates, run.alerts) == ({"tagged": 1}, None, ())
+        store.files.forget(image("a"), LATER)
+        assert current(store) == {}
+
+
+def test_a_store_without_tables_says_what_to_run(empty_url: str, tmp_path: Path) -> None:
+    with Store(empty_url) as store:
+        for use in (store.ledger.live, lambda: store.files.note([arrival("a")], NIGHT)):
+            with pytest.raises(StoreError, match="has not been migrated: run `shoetagger migrate`"):
+                use()
+        assert list(tmp_path.iterdir()) == []  # asking makes no file
+        store.migrate()
+        store.migrate()
+        assert store.ledger.live() == {}
+
+
+def test_an_older_store_says_what_to_run_and_a_newer_one_is_refused(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = sa.create_engine(url)
+
+    def pretend(revision: str) -> None:
+        with engine.begin() as connection:
+            connection.execute(sa.text(f"UPDATE alembic_version SET version_num = '{revision}'"))
+
+    monkeypatch.setattr(database, "REVISION", "9998")
+    with Store(url) as store, pytest.raises(StoreError, match=r"older version \(0003, .*9998\)"):
+        store.ledger.live()
+    monkeypatch.undo()
+    pretend("9999")
+    with Store(url) as store:
+        for use in (store.ledger.live, store.migrate):
+            with pytest.raises(StoreError, match=r"newer version \(9999\).*update the code"):
+                use()
+    engine.dispose()
+
+
+def test_migrations_make_the_tables_that_the_code_knows(url: str) -> None:
+    script = ScriptDirectory(str(Path(migrations.__file__).parent))
+    assert script.get_current_head() == database.REVISION
+    engine = sa.create_engine(url)
+    with engine.connect() as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), tables.metadata)
+        assert differences == []
+        if engine.dialect.name == "sqlite":
+            made = connection.execute(sa.text("SELECT name, sql FROM sqlite_master")).all()
+            fresh = sa.create_engine("sqlite://")
+            tables.metadata.create_all(fresh)
+            with fresh.connect() as other:
+                wanted = other.execute(sa.text("SELECT name, sql FROM sqlite_master")).all()
+            fresh.dispose()
+            flat = [{(n, re.sub(r"[\s\"]", "", q or "")) for n, q in x} for x in (made, wanted)]
+            left_over = {name for name, _ in flat[0] - flat[1] if "autoindex" not in name}
+            assert left_over == {"alembic_version"}
+    engine.dispose()
+
+
+@pytest.mark.slow
+def test_several_processes_may_migrate_at_once(empty_url: str) -> None:
+    code = "import sys; from shoetagger.store.store import Store; Store(sys.argv[1]).migrate()"
+    migrating = [
+        subprocess.Popen([sys.executable, "-c", code, empty_url], stderr=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    assert [(p.communicate()[1], p.returncode) for p in migrating] == [(b"", 0)] * 3
+    with Store(empty_url) as store:
+        assert store.ledger.live() == {}
+
+
+@pytest.mark.parametrize("bad", ["store.db", "mysql://a/b", "sqlite://", "sqlite:///:memory:", ""])
+def test_a_url_that_is_no_store_is_refused(bad: str) -> None:
+    with pytest.raises(StoreError, match="SHOETAGGER_STORE_URL"):
+        Store(bad)
+
+
+def test_a_database_that_does_not_answer_is_named_without_its_password() -> None:
+    store = Store("postgresql+psycopg://me:secret@127.0.0.1:9/none")
+    with pytest.raises(StoreError, match="start the database") as error:
+        store.ledger.live()
+    assert "127.0.0.1:9/none" in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "store.db").write_bytes(b"not a database" * 100)
+    with Store(f"sqlite:///{tmp_path / 'store.db'}") as store:
+        with pytest.raises(StoreError, match=r"store\.db: file is not a database"):
+            store.ledger.live()
+        with pytest.raises(StoreError, match=r"store\.db: file is not a database"):
+            store.migrate()
+
+
+def test_a_full_disk_is_named_and_leaves_the_old_state(tmp_path: Path) -> None:
+    file = tmp_path / "store.db"
+    with Store(f"sqlite:///{file}") as store:
+        store.migrate()
+        tag(store, "a.jpg", digest=None)
+
+        def limit(connection: sqlite3.Connection, _: object) -> None:
+            connection.execute(f"PRAGMA max_page_count={file.stat().st_size // 4096}")
+
+        store.close()
+        sa.event.listen(store._database._engine, "connect", limit)
+        with pytest.raises(StoreError, match=r"disk is full: free some space"):
+            store.files.note([arrival(f"{n}.jpg") for n in range(5000)], NIGHT)
+        assert store.current.counts([]).files == 1

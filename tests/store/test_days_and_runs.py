@@ -1,0 +1,67 @@
+"""Days that changed, and tagging runs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from helpers.stores import (
+    LATER,
+    NIGHT,
+    RED,
+    add_bundles,
+    arrival,
+    tag,
+)
+
+from shoetagger.store.rows import (
+    StoreError,
+)
+from shoetagger.store.store import Store
+
+
+def test_a_day_is_changed_until_that_revision_is_published(store: Store) -> None:
+    add_bundles(store)
+    tag(store, "a.jpg")
+    assert store.days.changed() == [("2026-11-01", 1)]
+    tag(store, "b.jpg")
+    store.days.mark_published("2026-11-01", 1)
+    assert store.days.changed() == [("2026-11-01", 2)]
+    store.days.mark_published("2026-11-01", 2)
+    store.days.mark_published("2026-11-01", 1)
+    assert store.days.changed() == []
+
+
+def test_the_day_is_that_of_utc_and_times_come_back_as_they_went(store: Store) -> None:
+    tokyo = datetime(2026, 11, 2, 3, 30, 0, 123456, timezone(timedelta(hours=9)))
+    tag(store, "a.jpg", digest=None, now=tokyo)
+    (row,) = store.current.rows([])
+    assert (row.first_seen, row.day) == (tokyo, "2026-11-01")
+    assert row.first_seen.tzinfo == UTC
+    assert len(list(store.current.rows([], day="2026-11-01"))) == 1
+    with pytest.raises(Exception, match="has no time zone"):
+        store.files.note([arrival("b.jpg")], datetime(2026, 11, 1))  # noqa: DTZ001, RUF100
+
+
+def test_runs_are_kept_latest_first(store: Store) -> None:
+    first = store.runs.start("night", {"color": RED}, NIGHT)
+    second = store.runs.start("manual", {}, LATER)
+    store.runs.finish(first, "done", {"tagged": 3}, LATER)
+    assert [run.run_id for run in store.runs.latest(9)] == [second, first]
+    (night,) = store.runs.latest(1, "night")
+    assert (night.state, night.pins, night.counts) == ("done", {"color": RED}, {"tagged": 3})
+    assert (night.started_at, night.ended_at) == (NIGHT, LATER)
+    assert store.runs.latest(1)[0].state == "running"
+    with pytest.raises(StoreError, match="no run nobody"):
+        store.runs.finish("nobody", "done", {}, LATER)
+
+
+def test_what_past_runs_saw_of_each_tag_is_there_to_compare_with(store: Store) -> None:
+    for day in range(4):
+        run = store.runs.start("night", {"color": RED}, NIGHT + timedelta(days=day))
+        rates = {"red": (day, 9)} if day != 1 else None  # a night without new pictures
+        store.runs.finish(run, "done", {}, LATER, rates=rates, alerts=["odd"] if day == 3 else [])
+    assert store.runs.past_rates(30, run) == [{"red": (2, 9)}, {"red": (0, 9)}]
+    assert store.runs.past_rates(1, run) == [{"red": (2, 9)}]
+    assert [run.alerts for run in store.runs.latest(2)] == [("odd",), ()]
+    assert [run.rates for run in store.runs.latest(3)] == [{"red": (3, 9)}, {"red": (2, 9)}, None]

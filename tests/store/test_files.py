@@ -1,0 +1,126 @@
+"""Files: what arrives, and what a person wants forgotten."""
+
+from __future__ import annotations
+
+import pytest
+from helpers.stores import (
+    LATER,
+    NIGHT,
+    RED,
+    add_bundles,
+    arrival,
+    current,
+    file_id,
+    image,
+    make_live,
+    red,
+    rows_of,
+    tag,
+    tagged,
+)
+
+from shoetagger.ingest.inbox import locator_of
+from shoetagger.store.rows import (
+    FileRow,
+    StoreError,
+)
+from shoetagger.store.store import Store
+
+
+def test_only_what_is_unknown_or_changed_is_new(store: Store, url: str) -> None:
+    batch = [arrival(f"{n}.jpg") for n in range(2500)]
+    assert store.files.note(batch, NIGHT).new == 2500
+    before = rows_of(url)
+    assert store.files.note(batch, LATER).new == 0
+    assert rows_of(url) == before
+    assert store.files.note([*batch[:10], arrival("10.jpg", "2-2-2")], LATER).new == 1
+    assert store.files.note([], LATER).new == 0
+    row = store.files.find(locator_of("/inbox/10.jpg"))
+    assert row == FileRow(
+        file_id("10.jpg"), locator_of("/inbox/10.jpg"), "2-2-2", "new", None, None, NIGHT, LATER
+    )
+    assert store.files.find("file:///elsewhere") is None
+
+
+def test_new_files_come_in_pages_and_shards(store: Store) -> None:
+    names = [f"{n}.jpg" for n in range(100)]
+    store.files.note([arrival(name) for name in names], NIGHT)
+    found = []
+    for lo, hi in (("", "4"), ("4", "8"), ("8", "c"), ("c", None)):
+        after = None
+        while page := store.files.waiting(lo, hi, 7, after):
+            assert all(row.file_id >= lo and (hi is None or row.file_id < hi) for row in page)
+            found += [row.file_id for row in page]
+            after = page[-1].file_id
+    assert found == sorted(map(file_id, names))
+
+
+def test_a_refused_arrival_is_rejected_at_once(store: Store) -> None:
+    link = arrival("link.jpg", refused="a symbolic link out of the inbox")
+    assert store.files.note([link], NIGHT).new == 1
+    assert store.files.note([link], LATER).new == 0
+    assert store.files.waiting("", None, 10) == []
+    assert [row.reason for row in store.files.rejected()] == [link.refused]
+    assert store.days.changed() == [("2026-11-01", 1)]
+    # Becomes a file: no longer rejected, and the page that listed it is to be written again.
+    assert store.files.note([arrival("link.jpg", "2-2-2")], LATER).new == 1
+    assert [row.locator for row in store.files.waiting("", None, 10)] == [link.locator]
+    assert list(store.files.rejected()) == []
+    assert store.days.changed() == [("2026-11-01", 2)]
+
+
+def test_a_tagged_file_that_becomes_a_link_gives_its_picture_up(store: Store) -> None:
+    add_bundles(store)
+    tag(store, "a.jpg")
+    store.files.note([arrival("a.jpg", "2-2-2", "a symbolic link out of the inbox")], LATER)
+    assert current(store) == {}
+    assert store.current.counts(["color"]).images == 0
+
+
+def test_forgetting_a_picture_erases_all_that_was_derived_from_it(store: Store, url: str) -> None:
+    add_bundles(store)
+    make_live(store, "color", RED)
+    tag(store, "a.jpg", "b.jpg")
+    store.current.correct(image("a.jpg"), "color", ["blue"], by="me", why="so", now=NIGHT)
+    published = dict(store.days.changed())
+    for day, revision in published.items():
+        store.days.mark_published(day, revision)
+    store.files.forget(image("a.jpg"), LATER)
+    left = rows_of(url)
+    for name in ("images", "predictions", "corrections"):
+        assert image("a.jpg") not in repr(left[name])
+        assert name == "corrections" or image("b.jpg") in repr(left[name])
+    assert set(current(store)) == {image("b.jpg")}
+    assert [day for day, _ in store.days.changed()] == ["2026-11-01"]
+    (row,) = store.files.rejected()
+    assert (row.locator, row.reason[:9]) == (locator_of("/inbox/a.jpg"), "forgotten")
+    store.files.forget(image("a.jpg"), LATER)  # again: nothing but the day is touched
+    assert rows_of(url) | {"days": left["days"]} == left
+    with pytest.raises(StoreError, match="no picture ffff"):
+        store.files.forget("f" * 64, LATER)
+
+
+def test_a_forgotten_picture_is_tagged_again_only_when_asked_by_name(store: Store) -> None:
+    add_bundles(store)
+    make_live(store, "color", RED)
+    tag(store, "a.jpg", "gone.jpg")
+    store.predictions.record(gone=[file_id("gone.jpg")], run_id="run", now=NIGHT)
+    for name in ("a.jpg", "gone.jpg"):
+        store.files.forget(image(name), NIGHT)
+    assert store.files.retry() == 0
+    assert store.files.find(locator_of("/inbox/gone.jpg")) is None
+    # The same bytes under another name, or back under their own, are refused all the same.
+    store.files.note([arrival("copy.jpg"), arrival("gone.jpg")], LATER)
+    store.predictions.record(
+        tagged=[tagged("copy.jpg", "a.jpg"), tagged("gone.jpg")],
+        predictions=[red("a.jpg"), red("gone.jpg")],
+        run_id="run",
+        now=LATER,
+    )
+    assert current(store) == {}
+    assert {row.reason[:9] for row in store.files.rejected()} == {"forgotten"}
+    assert store.files.retry([locator_of("/inbox/copy.jpg")]) == 1
+    store.predictions.record(
+        tagged=[tagged("copy.jpg", "a.jpg")], predictions=[red("a.jpg")], run_id="run", now=LATER
+    )
+    assert set(current(store)) == {image("a.jpg")}
