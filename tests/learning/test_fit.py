@@ -26,6 +26,7 @@ from shoetagger.learning.training.features import (
 from shoetagger.learning.training.fit import (
     Epoch,
     TrainError,
+    _averaged,
     epochs_of,
     fit,
     positive_weight,
@@ -141,6 +142,22 @@ def test_averaged_weights_are_kept_when_asked_for(pictures: Pictures) -> None:
     assert torch.isfinite(averaged.head.weight).all()
 
 
+def test_an_average_follows_quickly_at_first_and_then_at_the_decay() -> None:
+    model = new_model()
+    average = _averaged(model, 0.9)
+    assert average is not None
+    kept = []
+    for value in [0.0, *[1.0] * 200, 0.0]:
+        model.head.bias.data.fill_(value)
+        model.norm.running_mean.fill_(value)
+        average.update_parameters(model)
+        assert torch.equal(average.module.norm.running_mean[:3], average.module.head.bias)
+        kept.append(average.module.head.bias[0].item())
+    assert kept[:2] == pytest.approx([0.0, 10 / 12])
+    assert kept[-1] == pytest.approx(0.9, abs=1e-6)
+    assert _averaged(model, 0.0) is None
+
+
 def test_a_loss_that_is_no_number_stops_with_the_parameters_to_lower(pictures: Pictures) -> None:
     recipe = replace(RECIPE, head_lr=1e30, backbone_lr=1e30)
     with pytest.raises(TrainError, match=r"loss became .* lower train\.head_lr"):
@@ -234,9 +251,9 @@ def test_what_does_not_fit_is_computed_live(pictures: Pictures, tmp_path: Path) 
 
 
 def test_views_are_bounded_by_the_room_there_is() -> None:
-    assert views_that_fit(pictures=220, bytes_a_view=100_000, views=12, max_gb=2.0) == 12
-    assert views_that_fit(pictures=20_000, bytes_a_view=100_000, views=12, max_gb=10.0) == 4
-    assert views_that_fit(pictures=20_000, bytes_a_view=100_000, views=12, max_gb=2.0) == 0
+    assert views_that_fit(pictures=220, bytes_per_view=100_000, views=12, max_gb=2.0) == 12
+    assert views_that_fit(pictures=20_000, bytes_per_view=100_000, views=12, max_gb=10.0) == 4
+    assert views_that_fit(pictures=20_000, bytes_per_view=100_000, views=12, max_gb=2.0) == 0
 
 
 def test_features_of_another_backbone_are_refused(pictures: Pictures, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A bundle: all that is needed to tag with one group, apart from code."""
+"""Bundles: all that is needed to tag with one group, apart from code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Bundle:
-    """All that is needed to tag with one group, apart from the weights, whose digest it holds."""
+    """All that is needed to tag with one group; of the weights, it has the digest."""
 
     group: str
     tags: tuple[str, ...]
@@ -34,14 +34,14 @@ class Bundle:
     pooled: tuple[str, ...]
     transform: Transform
     thresholds: tuple[float, ...]
-    support: tuple[int, ...]  # positives that each threshold was calibrated on
+    support: tuple[int, ...]  # positives behind each threshold
     prefixes: Mapping[str, str]  # layer -> digest
     pretrained: str | None  # digest of the pretrained backbone
     weights_sha256: str
 
     @property
     def digest(self) -> str:
-        """The name of this bundle: equal for equal inputs, wherever and whenever it was made."""
+        """The name of this bundle: equal for equal inputs, wherever and whenever they are used."""
         return hashlib.sha256(canonical(self.as_dict())).hexdigest()
 
     def as_dict(self) -> dict[str, Any]:
@@ -50,13 +50,13 @@ class Bundle:
 
 
 def save_bundle(bundle: Bundle, path: Path) -> None:
-    """Write bundle.json, beside and renamed."""
+    """Write bundle.json atomically."""
     with atomic_write(path) as file:
         file.write(json.dumps(bundle.as_dict(), indent=1, sort_keys=True).encode() + b"\n")
 
 
 def load_bundle(directory: Path) -> Bundle:
-    """Read `bundle.json` strictly; raises ModelError that names the folder and the fault."""
+    """Read `bundle.json` strictly; raises ModelError with the folder and the fault."""
     path = directory / BUNDLE_FILE
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -106,7 +106,7 @@ def _parse_bundle(document: Any) -> Bundle:
 
 
 def load_model(directory: Path, bundle: Bundle) -> TagModel:
-    """Load a bundle's model, ready to tag (eval mode, CPU); the weights' digest is checked."""
+    """Load a bundle's model, in eval mode on the CPU; raises ModelError if the digest differs."""
     path = directory / WEIGHTS_FILE
     if path.is_file() and file_sha256(path) != bundle.weights_sha256:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Backbone, head and bundle: build, save, load, and the digest of each prefix of a backbone."""
+"""The network: a ResNet backbone in layers, and a head on what it pools."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ LAYERS = ("stem", "layer1", "layer2", "layer3", "layer4")
 HISTOGRAM = "histogram"
 _CONTRAST = "_contrast"
 
-# What a head can see: colours, each layer as a whole, what stands out from its border.
+# What a head can see: colours, each layer as a whole, and what stands out from its border.
 POOLED = (HISTOGRAM, *LAYERS, *(layer + _CONTRAST for layer in LAYERS))
 
 
 class ModelError(ShoetaggerError):
-    """Weights that cannot be had, or a bundle that is not what it says it is."""
+    """Weights are unavailable, or a bundle is not what it claims to be."""
 
 
 class State(NamedTuple):
-    """What flows from layer to layer: the activation map and what heads see of earlier ones."""
+    """What passes from layer to layer: the activation map, and what heads see of earlier layers."""
 
     map: Tensor  # (B, channels, height, width)
-    pooled: Mapping[str, Tensor]  # name among POOLED -> (B, values), where a head asks for it
+    pooled: Mapping[str, Tensor]  # name among POOLED -> (B, values), where a head uses it
 
 
 class TagModel(nn.Module):
-    """A ResNet backbone in five layers and a linear head with one logit a tag.
+    """A ResNet backbone in five layers and a linear head with one logit per tag.
 
-    The head sees what `pooled` names, side by side: the spatial means and standard deviations of a
-    layer's channels (colours are plain in early layers and gone in late ones, shapes the other way
-    round); with `_contrast`, those of what stands out from the stage's border, of the shoe rather
-    than the ground; and the histogram of the colours of what stands out.
+    The head sees the concatenation of what `pooled` names: the spatial means and standard
+    deviations of a layer's channels (colours show in early layers, shapes in late ones); with
+    `_contrast`, the same of what stands out from the layer's border, so of the shoe rather than the
+    background; with `histogram`, the colours of what stands out.
     """
 
     def __init__(
@@ -56,17 +56,17 @@ class TagModel(nn.Module):
         self.layer1, self.layer2 = resnet.layer1, resnet.layer2
         self.layer3, self.layer4 = resnet.layer3, resnet.layer4
         self.widths = tuple(self._width(name) for name in pooled)
-        # Standardised inputs: those of early layers are an order smaller than those of late ones.
+        # Standardises the inputs: early layers are an order of magnitude smaller than late ones.
         self.norm = nn.BatchNorm1d(sum(self.widths), affine=False)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(sum(self.widths), tags)
 
     def forward(self, state: State) -> Tensor:
-        """Return the logits (B, tags) of pictures, as `begin` gives them."""
+        """Return the logits (B, tags) of the state that `begin` returns."""
         return self.finish(self.run(state, LAYERS))
 
     def run(self, state: State, layers: tuple[str, ...]) -> State:
-        """Run the named layers, in order, on the state that the layer before them left."""
+        """Run the named layers, in order, on the state after the layer before them."""
         for layer in layers:
             state = advance(getattr(self, layer), layer, state, self.pooled)
         return state
@@ -96,14 +96,14 @@ def begin(
 
 
 def advance(layer: nn.Module, name: str, state: State, pooled: Collection[str]) -> State:
-    """Run one layer of a backbone, and keep what `pooled` names of it."""
+    """Run one layer of a backbone, and add what `pooled` names of it to the state."""
     x = layer(state.map)
-    kept = {
+    moments = {
         seen: channel_moments(x, contrast=seen.endswith(_CONTRAST))
         for seen in pooled
         if layer_of(seen) == name
     }
-    return State(x, {**state.pooled, **kept})
+    return State(x, {**state.pooled, **moments})
 
 
 def layer_of(pooled: str) -> str:
@@ -112,12 +112,12 @@ def layer_of(pooled: str) -> str:
 
 
 def is_seen_by(pooled: str, layers: Collection[str]) -> bool:
-    """Return whether a name among POOLED is known once these first layers have run."""
+    """Return whether a name among POOLED is available once these first layers have run."""
     return pooled == HISTOGRAM or layer_of(pooled) in layers
 
 
 def layer_channels(model: TagModel, layer: str) -> int:
-    """Return how many channels a layer of the backbone gives."""
+    """Return the number of channels that a layer of the backbone outputs."""
     convolutions = [m for m in getattr(model, layer).modules() if isinstance(m, nn.Conv2d)]
     # A block's downsampling convolution comes after its main path and has as many channels.
     return convolutions[-1].out_channels
@@ -137,7 +137,7 @@ def normalise(views: Tensor, transform: Transform) -> Tensor:
     """Turn uint8 pictures (B, S, S, 3) into normalised floats (B, 3, S, S), channels last."""
     mean = torch.tensor(transform.mean, device=views.device)
     std = torch.tensor(transform.std, device=views.device)
-    # By whole lines of pixels: steps of three numbers are slow.
+    # By whole lines of pixels: operating on three numbers at a time is slow.
     scale, shift = (line.repeat(views.shape[2]) for line in (1 / (255 * std), -mean / std))
     x = views.flatten(2).float().mul_(scale).add_(shift)
     return x.view(views.shape).permute(0, 3, 1, 2)

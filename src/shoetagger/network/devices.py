@@ -1,4 +1,4 @@
-"""Which device, and which type of numbers on it."""
+"""The device to compute on, and the number type there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .backbone import ModelError
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device named, or for "auto" the GPU where there is one, else the CPU."""
+    """Return the named device; "auto" is the GPU where there is one, else the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -17,7 +17,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(device: torch.device) -> torch.dtype:
-    """Return the type for backbones: bfloat16 where the device multiplies it natively."""
+    """Return the number type of backbones: bfloat16 where the device supports it natively."""
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

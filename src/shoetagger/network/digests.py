@@ -16,10 +16,10 @@ from .backbone import LAYERS, TagModel
 
 
 def prefix_digests(model: TagModel, transform: Transform) -> dict[str, str]:
-    """Return for each layer a digest of all that its output depends on: transform and weights.
+    """Return per layer a digest of all that its output depends on: transform and weights so far.
 
-    Two models whose digest of a layer is equal give equal outputs up to that layer, so that it
-    needs to run once for both.
+    Two models with the same digest of a layer have the same output up to that layer, which then
+    needs to run only once.
     """
     chain = hashlib.sha256(canonical({"transform": transform.as_dict()}))
     digests = {}
@@ -30,6 +30,7 @@ def prefix_digests(model: TagModel, transform: Transform) -> dict[str, str]:
 
 
 def digest_of_tensors(tensors: Mapping[str, Tensor]) -> hashlib._Hash:
+    """Return the sha256 of names, dtypes, shapes and values, in the order of the names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         array = np.ascontiguousarray(tensor.detach().cpu().numpy())
@@ -39,6 +40,7 @@ def digest_of_tensors(tensors: Mapping[str, Tensor]) -> hashlib._Hash:
 
 
 def canonical(document: Mapping[str, Any]) -> bytes:
+    """Return a document as JSON bytes that are equal for equal documents."""
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 

@@ -1,7 +1,7 @@
-"""What a head sees of a picture: its colours, and the channels of the layers of its backbone.
+"""What a head sees of a picture: its colours, and moments of the channels of the backbone's layers.
 
-Shoes stand before a ground, and the ground has no tags. So a place can count by its contrast: the
-more, the less it resembles the border of the picture.
+The background behind a shoe has no tags. So places can be weighted by contrast: the less a place
+resembles the border of the picture, the more it counts.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _LEAST_VARIANCE = 1e-6
-_AT_ONCE = {"cpu": 4, "cuda": 64}  # pictures: on a CPU what is computed of few stays in its cache
-_STANDS_OUT = 2.0  # times the mean distance from the border: a place that counts half
+_AT_ONCE = {"cpu": 4, "cuda": 64}  # pictures; on a CPU, intermediate results of a few stay in cache
+_STANDS_OUT = 2.0  # times the mean distance from the border, where a place counts half
 _STEEPNESS = 4
 _LEAST_WEIGHT = 1e-3
-_ROUNDING = 1e-10  # of a squared length: smaller squared distances are none
-_PIXELS_A_SIDE = 4  # of a picture that become one of its histogram
-_BIN_WIDTH = 8.0  # of the histogram's bins, as the deviation of a Gaussian, in CIELAB
+_ROUNDING = 1e-10  # of a squared length; smaller squared distances count as zero
+_PIXELS_PER_SIDE = 4  # of a picture, averaged into one pixel of the histogram
+_BIN_WIDTH = 8.0  # of the histogram: the standard deviation of a Gaussian in CIELAB
 _LINEAR_BELOW = 0.04045  # sRGB's curve, IEC 61966-2-1
 _CUBE_ROOT_ABOVE = (6 / 29) ** 3  # CIELAB's curve, CIE 15
 
 
 def channel_moments(x: Tensor, *, contrast: bool) -> Tensor:
-    """Return the spatial mean and deviation of each channel of (B, C, height, width): (B, 2 C).
+    """Return the spatial means and standard deviations of channels (B, C, height, width): (B, 2 C).
 
-    With `contrast`, places count by how far they stand out from the border, else all alike.
+    With `contrast`, places are weighted by how far they stand out from the border, else equally.
     """
     weigh = _contrast if contrast else _evenly
     with _in_full(x.device):
@@ -36,10 +36,10 @@ def channel_moments(x: Tensor, *, contrast: bool) -> Tensor:
 
 
 def color_histogram(pictures: Tensor) -> Tensor:
-    """Return how much of what stands out has each colour: roots of shares (B, BINS) float32.
+    """Return the colour histogram of what stands out: roots of shares (B, BINS) float32.
 
-    `pictures` (B, S, S, 3) are uint8 in sRGB. Each pixel is shared out softly among the bins near
-    it in CIELAB. Roots, because shares are compared by the Hellinger distance (Arandjelovic and
+    `pictures` (B, S, S, 3) are uint8 in sRGB. Each pixel is distributed softly over the bins near
+    it in CIELAB. The roots make the Euclidean distance a Hellinger distance (Arandjelovic and
     Zisserman, 2012).
     """
     with _in_full(pictures.device):
@@ -47,47 +47,47 @@ def color_histogram(pictures: Tensor) -> Tensor:
 
 
 def _in_full(device: torch.device) -> torch.autocast:
-    """Compute in float32, also where the layers around it run in half precision."""
+    """Compute in float32 even where the layers around run in half precision."""
     return torch.autocast(device.type, enabled=False)
 
 
 def _parts(x: Tensor) -> tuple[Tensor, ...]:
-    """Cut (B, height, width, C) into parts of a few pictures."""
+    """Split (B, height, width, C) into parts of a few pictures."""
     return torch.split(x, _AT_ONCE.get(x.device.type, len(x)))
 
 
 def _moments(x: Tensor, weights: Tensor) -> Tensor:
-    """Return the mean and deviation of each channel of (B, height, width, C), side by side.
+    """Return the means and standard deviations of channels (B, height, width, C): (B, 2 C).
 
-    `weights` (B, 1, places) say how much each place counts, and sum to one.
+    `weights` (B, 1, places) are those of the places, and sum to one.
     """
-    # Sums as matrix products: several times as quick as torch.var_mean, and as exact.
+    # Sums as matrix products: several times faster than torch.var_mean, and as exact.
     places = x.flatten(1, 2)
     mean = torch.bmm(weights, places)
     variance = torch.bmm(weights, (places - mean).square())
-    # The root has no slope at 0, where a channel is silent everywhere.
+    # The root has no gradient at 0, where a channel is zero everywhere.
     return torch.cat([mean, (variance + _LEAST_VARIANCE).sqrt()], dim=2).flatten(1)
 
 
 def _evenly(x: Tensor) -> Tensor:
-    """Return weights (B, 1, places) that count each place of (B, height, width, C) alike."""
+    """Return equal weights (B, 1, places) for the places of (B, height, width, C)."""
     places = x.shape[1] * x.shape[2]
     return x.new_full((1, 1, 1), 1 / places).expand(len(x), 1, places)
 
 
 @torch.no_grad()
 def _contrast(x: Tensor) -> Tensor:
-    """Return weights (B, 1, places) by how far a place of (B, height, width, C) stands out.
+    """Return weights (B, 1, places) by how far the places of (B, height, width, C) stand out.
 
-    Measured is the squared distance from the nearest of the four sides' means: a picture that was
-    padded to a square has the padding on two sides and its own ground on the others.
+    The measure is the squared distance from the nearest of the four sides' means: a picture that
+    was padded to a square has padding on two sides and its own background on the others.
     """
     sides = [x[:, 0].mean(1), x[:, -1].mean(1), x[:, :, 0].mean(1), x[:, :, -1].mean(1)]
-    # Not as a matrix product, whose rounding would stand out where nothing else does.
+    # Not as a matrix product, whose rounding errors would stand out where nothing else does.
     exact = "donot_use_mm_for_euclid_dist"
-    apart = torch.cdist(x.flatten(1, 2), torch.stack(sides, dim=1), compute_mode=exact)
-    distance = apart.square().amin(2)
-    # A picture of one colour stands out nowhere: there, all places count alike.
+    distances = torch.cdist(x.flatten(1, 2), torch.stack(sides, dim=1), compute_mode=exact)
+    distance = distances.square().amin(2)
+    # In a picture of one colour nothing stands out: all its places count alike.
     rounding = x.square().sum(3).mean((1, 2)) * _ROUNDING + torch.finfo(x.dtype).tiny
     usual = torch.maximum(distance.mean(1), rounding).unsqueeze(1)
     far = (distance / (_STANDS_OUT * usual)) ** _STEEPNESS
@@ -97,12 +97,12 @@ def _contrast(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _histogram(pictures: Tensor) -> Tensor:
-    side = min(_PIXELS_A_SIDE, pictures.shape[1])
+    side = min(_PIXELS_PER_SIDE, pictures.shape[1])
     small = F.avg_pool2d(pictures.permute(0, 3, 1, 2).float(), side) / 255
     colors = _cielab(small.permute(0, 2, 3, 1).contiguous())
     places = colors.shape[1] * colors.shape[2]
     bins = _BINS.to(pictures.device)
-    # Of the squared distance, the part that is the same for all bins cancels in the softmax.
+    # The part of the squared distance that is equal for all bins cancels in the softmax.
     near = torch.addmm(
         -bins.square().sum(1) / 2, colors.flatten(0, 2) / _BIN_WIDTH, bins.T
     ).softmax(1)
@@ -111,7 +111,7 @@ def _histogram(pictures: Tensor) -> Tensor:
 
 
 def _cielab(rgb: Tensor) -> Tensor:
-    """Return the CIELAB colours (..., 3), white D65, of sRGB ones (..., 3) in 0..1."""
+    """Convert sRGB (..., 3) in 0..1 to CIELAB (..., 3), white D65."""
     linear = torch.where(rgb <= _LINEAR_BELOW, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     # Rows: X, Y, Z, each as a share of the white's.
     xyz = linear @ _XYZ_OF_RGB.to(rgb.device).T
@@ -127,7 +127,7 @@ _XYZ_OF_RGB = torch.tensor(
 
 
 def _bins() -> Tensor:
-    """Return the bins' colours in bin widths: ten greys, at three lightnesses two rings of hues."""
+    """Return the bins' colours in bin widths: ten greys, two rings of hues at three lightnesses."""
     greys = [(5.0 + 10 * i, 0.0, 0.0) for i in range(10)]
     # The outer ring is turned by half a step, so that its hues lie between those of the inner one.
     hues = [

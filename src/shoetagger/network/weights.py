@@ -22,7 +22,7 @@ WEIGHTS_FILE = "weights.safetensors"
 def build(
     arch: str, tags: int, weights: str, pooled: tuple[str, ...], dropout: float
 ) -> tuple[TagModel, str | None]:
-    """Make a model to train, and the digest of the pretrained backbone it starts from, if any.
+    """Return a model to train, and the digest of the pretrained backbone it starts from, if any.
 
     `weights` is "imagenet" (through torchvision's own download and cache) or "none" (random).
     """
@@ -31,16 +31,16 @@ def build(
         return model, None
     pretrained = _imagenet(arch)
     backbone = {k: v for k, v in pretrained.items() if not k.startswith("fc.")}
-    own = model.state_dict()
+    state = model.state_dict()
     for name, tensor in backbone.items():
-        own[name if name.startswith("layer") else f"stem.{name}"].copy_(tensor)
+        state[name if name.startswith("layer") else f"stem.{name}"].copy_(tensor)
     return model, digest_of_tensors(backbone).hexdigest()
 
 
 def _imagenet(arch: str) -> Mapping[str, Tensor]:
     weights = torchvision.models.get_model_weights(arch)["IMAGENET1K_V1"]
     try:
-        # Pinned to V1: `DEFAULT` moves with torchvision's releases, and a digest would with it.
+        # Pinned to V1: `DEFAULT`, and the digests with it, would change with torchvision.
         state: Mapping[str, Tensor] = weights.get_state_dict(
             progress=False, check_hash=True, weights_only=True
         )
@@ -57,9 +57,9 @@ def _imagenet(arch: str) -> Mapping[str, Tensor]:
 
 
 def save_weights(model: TagModel, path: Path, pretrained: str | None) -> str:
-    """Write the weights as safetensors, beside and renamed, and return their sha256.
+    """Write the weights atomically as safetensors, and return the sha256 of the file.
 
-    The digest of the pretrained backbone they come from travels in the file's header.
+    The file's header carries the digest of the pretrained backbone they come from.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}

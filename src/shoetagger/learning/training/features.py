@@ -22,8 +22,7 @@ from .pictures import Pictures
 
 INDEX_FILE = "index.json"
 
-# Views that a head is fitted to where none are kept: each is another pass over all pictures, at
-# every fit.
+# Augmented views to fit a head to where none are cached: each takes a pass over all pictures.
 _LIVE_VIEWS = 1
 
 
@@ -32,22 +31,22 @@ class FeaturesError(ShoetaggerError):
 
 
 class Source(Protocol):
-    """States of pictures, by row of the picture list, as they enter the trained stages."""
+    """States of pictures, by row of the picture list, as they enter the trained layers."""
 
     @property
     def views(self) -> int:
-        """How many augmented views a head is fitted to; cached ones recur after as many epochs."""
+        """Number of augmented views to fit a head to; cached views recur after as many epochs."""
 
     def augmented(self, rows: np.ndarray, epoch: int) -> State:
-        """Return one augmented view of each row, another one in another epoch."""
+        """Return one augmented view per row, a different one in each epoch."""
 
     def plain(self, rows: np.ndarray) -> State:
-        """Return each row as the night will see it."""
+        """Return the tagging view of each row."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows of a source and what is true of them: `rows` (N,), `truth` (N, tags) 0/1."""
+    """Rows of a source with their truth: `rows` (N,), `truth` (N, tags) 0/1."""
 
     rows: np.ndarray
     truth: np.ndarray
@@ -63,9 +62,9 @@ class Index:
     prefix: str | None  # digest of the frozen prefix
 
 
-def views_that_fit(pictures: int, bytes_a_view: int, views: int, max_gb: float) -> int:
-    """Return how many augmented views a picture fit beside the plain one; 0 = compute them live."""
-    room = int(max_gb * 1e9 // max(pictures * bytes_a_view, 1)) - 1
+def views_that_fit(pictures: int, bytes_per_view: int, views: int, max_gb: float) -> int:
+    """Return how many augmented views per picture fit beside the plain one; 0 means live."""
+    room = int(max_gb * 1e9 // max(pictures * bytes_per_view, 1)) - 1
     return max(0, min(views, room))
 
 
@@ -84,17 +83,16 @@ def compute(
 ) -> Index:
     """Write the states after the layer `freeze` of all views of all pictures, as half floats.
 
-    Writes `map.npy` (unless the whole backbone is frozen) and, for all that `model` pools up to
-    there, a `pooled_<name>.npy`, all of shape (views + 1, N, ...), the plain view last, and
-    `index.json`.
-    Nothing but the index where nothing is frozen or nothing fits `max_gb`. `on_batch` hears how
-    many pictures of how many are done.
+    Writes `map.npy` (unless the whole backbone is frozen) and a `pooled_<name>.npy` for each name
+    that `model` pools up to there, all of shape (views + 1, N, ...) with the plain view last; then
+    `index.json`. Writes the index alone where nothing is frozen or nothing fits `max_gb`.
+    `on_batch` gets the number of pictures done, and of all.
     """
     directory.mkdir(parents=True, exist_ok=True)
     layers = frozen_layers(freeze)
     shapes = _shapes(model, layers, pictures) if layers and len(pictures) else {}
-    bytes_a_view = sum(2 * int(np.prod(shape)) for shape in shapes.values())
-    fitting = views_that_fit(len(pictures), bytes_a_view, views, max_gb) if shapes else 0
+    bytes_per_view = sum(2 * int(np.prod(shape)) for shape in shapes.values())
+    fitting = views_that_fit(len(pictures), bytes_per_view, views, max_gb) if shapes else 0
     if fitting:
         planes = (fitting + 1, len(pictures))
         files = {
@@ -104,7 +102,7 @@ def compute(
             for name, shape in shapes.items()
         }
         live = Live(model, pictures, freeze, fitting, device)
-        for row in range(len(pictures)):  # all views of one picture: it is decoded once for them
+        for row in range(len(pictures)):  # all views of a picture, which is decoded once
             drawn = [pictures.view(row, number) for number in range(fitting)]
             state = live.state([*drawn, pictures.plain(row)])
             for name, array in _arrays(state, layers).items():
@@ -136,7 +134,7 @@ def _file(directory: Path, name: str) -> Path:
 
 
 class Live:
-    """States computed from the pictures each time they are asked for."""
+    """States computed from the pictures at each call."""
 
     def __init__(
         self, model: TagModel, pictures: Pictures, freeze: str, views: int, device: torch.device
@@ -153,12 +151,12 @@ class Live:
 
     @torch.no_grad()
     def state(self, views: Sequence[np.ndarray]) -> State:
-        """Return the state of drawn views, each (S, S, 3) uint8, after the frozen stages."""
+        """Return the state of some views, each (S, S, 3) uint8, after the frozen layers."""
         batch = torch.from_numpy(np.stack(views)).to(self._device)
         state = begin(batch, self._pictures.transform, self._model.pooled)
         if not self._layers:
             return state
-        # The prefix alone goes to eval mode: the layers after it may be training right now.
+        # The prefix alone goes to eval mode: the layers after it may be in training.
         for layer in self._layers:
             getattr(self._model, layer).eval()
         return self._model.run(state, self._layers)
@@ -173,7 +171,7 @@ class Cached:
         self.views, self._device = index.views, device
         frozen = frozen_layers(index.freeze)
         names = [f"pooled_{name}" for name in pooled if is_seen_by(name, frozen)]
-        if frozen[-1] != LAYERS[-1]:  # after the last layer, the head alone is left to run
+        if frozen[-1] != LAYERS[-1]:  # after the last layer only the head runs
             names.append("map")
         try:
             self._files = {n: np.load(_file(directory, n), mmap_mode="r") for n in names}
@@ -184,7 +182,7 @@ class Cached:
             ) from None
 
     def augmented(self, rows: np.ndarray, epoch: int) -> State:
-        # Each picture walks through its views from a place of its own: a batch mixes views.
+        # Each picture starts its cycle of views at another one, so that a batch mixes views.
         return self._state((rows + epoch) % self.views, rows)
 
     def plain(self, rows: np.ndarray) -> State:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from ...config.recipe import Train
 from ...errors import ShoetaggerError
@@ -23,25 +24,25 @@ _EVALUATION_BATCH = 64
 
 
 class TrainError(ShoetaggerError):
-    """Training cannot start, or its loss stopped being a number."""
+    """Training cannot start, or its loss is no longer finite."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What the callback hears when an epoch, or a round of the head, ended.
+    """The outcome of one epoch, or of one round of fitting the head, for a callback.
 
-    Losses are plain binary cross-entropies, means over pictures and tags, whatever weights and
-    criterion training goes by: both sides can be compared.
+    Losses are plain binary cross-entropies, means over pictures and tags, without the weights and
+    the criterion of training: the two sides can be compared.
     """
 
     number: int  # from 1
     train_loss: float
     validation_loss: float | None
-    learning_rate: float | None  # none while the head alone is fitted
+    learning_rate: float | None  # None while the head alone is fitted
 
 
 def epochs_of(recipe: Train) -> int:
-    """Return how many epochs a training tells of: the rounds of the head, those of the backbone."""
+    """Return how often `fit` calls `on_epoch`: rounds of the head, then epochs of the backbone."""
     return ROUNDS * _is_pretrained(recipe) + recipe.epochs * bool(trained_layers(recipe.freeze))
 
 
@@ -58,14 +59,14 @@ def fit(
 ) -> None:
     """Train the head and the layers after `recipe.freeze`, in place.
 
-    A pretrained backbone gets its head fitted first, and then its last layers are trained from
-    there, if any are (Kumar et al., 2022): with a random head they would first forget what they
-    knew. A random backbone and its head learn together.
+    On a pretrained backbone the head is fitted first; the layers that are not frozen, if any, are
+    then trained from there (Kumar et al., 2022), because a random head would make them forget what
+    they know. A random backbone and its head learn together.
 
-    The weights of the last epoch are kept (or their running average, `recipe.ema`): nothing is
-    chosen by looking at the validation side, whose loss is only told. `criterion` is what training
-    makes small. Deterministic on one machine for a seed and a number of threads. Raises TrainError
-    when the loss is not finite.
+    Keeps the weights of the last epoch, or their running average (`recipe.ema`): the validation
+    side, whose loss is only reported, chooses nothing. Training minimises `criterion`. It is
+    deterministic on one machine for a seed and a number of threads. Raises TrainError when the loss
+    is not finite.
     """
     if len(training.rows) < 2:
         raise TrainError(f"{len(training.rows)} training pictures: at least 2 are needed")
@@ -73,19 +74,17 @@ def fit(
     model.to(device).to(memory_format=torch.channels_last)
     weight = positive_weight(training.truth, recipe.positive_weight).to(device)
     start_from_frequencies(model, training.truth)
-    told = 0
+    numbers = itertools.count(1)
 
-    def on_losses(loss: float, rate: float | None) -> None:
-        nonlocal told
-        told += 1
-        other = None if validation is None else _loss_of(model, source, validation, recipe, device)
-        on_epoch(Epoch(told, loss, other, rate))
+    def on_losses(train_loss: float, rate: float | None) -> None:
+        loss = None if validation is None else _loss_of(model, source, validation, recipe, device)
+        on_epoch(Epoch(next(numbers), train_loss, loss, rate))
 
     def on_round(loss: float) -> None:
         if not math.isfinite(loss):
             raise TrainError(
                 f"the loss became {loss} while the head was fitted: raise train.head_l2 "
-                f"({recipe.head_l2}), or see whether the backbone's weights are whole"
+                f"({recipe.head_l2}), or check that the backbone's weights are intact"
             )
         on_losses(loss, None)
 
@@ -100,7 +99,7 @@ def fit(
             on_round=on_round,
         )
     if trained_layers(recipe.freeze):
-        _train_stages(model, source, training, recipe, weight, criterion, device, on_losses)
+        _train_layers(model, source, training, recipe, weight, criterion, device, on_losses)
     model.eval()
 
 
@@ -130,7 +129,7 @@ def _all_seen(
     return seen
 
 
-def _train_stages(
+def _train_layers(
     model: TagModel,
     source: Source,
     training: Examples,
@@ -143,7 +142,7 @@ def _train_stages(
     """Train the layers that are not frozen together with the head."""
     frozen, trained = frozen_layers(recipe.freeze), trained_layers(recipe.freeze)
     optimizer, schedule = _optimizer(model, frozen, recipe, _steps(training, recipe))
-    average, alike = _Average(model, recipe.ema), torch.ones_like(weight)
+    average, equal = _averaged(model, recipe.ema), torch.ones_like(weight)
     shuffle = np.random.default_rng(recipe.seed)
     for number in range(recipe.epochs):
         _training_mode(model, frozen, pretrained=_is_pretrained(recipe))
@@ -164,11 +163,13 @@ def _train_stages(
             nn.utils.clip_grad_norm_(model.parameters(), _MAX_NORM)
             optimizer.step()
             schedule.step()
-            average.update(model)
-            told = cross_entropy(logits.detach().float(), target, alike)
-            losses.append(told.item() * len(batch))
+            if average is not None:
+                average.update_parameters(model)
+            plain = cross_entropy(logits.detach().float(), target, equal)
+            losses.append(plain.item() * len(batch))
         on_losses(sum(losses) / len(training.rows), float(schedule.get_last_lr()[-1]))
-    average.put_into(model)
+    if average is not None:
+        model.load_state_dict(average.module.state_dict())
 
 
 def make_deterministic(seed: int) -> None:
@@ -182,20 +183,20 @@ def make_deterministic(seed: int) -> None:
 def scores(
     model: TagModel, source: Source, rows: np.ndarray, freeze: str, device: torch.device
 ) -> np.ndarray:
-    """Return the scores (N, tags) float32 in 0..1 of rows of a source, as the night sees them."""
+    """Return the scores (N, tags) float32 in 0..1 of rows of a source, in their tagging view."""
     model.to(device).to(memory_format=torch.channels_last).eval()
     rest = trained_layers(freeze)
-    found = []
+    parts = []
     for batch in _batches(np.arange(len(rows)), _EVALUATION_BATCH):
         state = source.plain(rows[batch])
         with _scoring_precision(device):
             logits = model.finish(model.run(state, rest))
-        found.append(torch.sigmoid(logits.float()).cpu().numpy())
-    return np.concatenate(found) if found else np.empty((0, model.head.out_features), np.float32)
+        parts.append(torch.sigmoid(logits.float()).cpu().numpy())
+    return np.concatenate(parts) if parts else np.empty((0, model.head.out_features), np.float32)
 
 
 def positive_weight(truth: np.ndarray, most: float) -> Tensor:
-    """Return how much a positive of each tag weighs: the root of its rarity, at most `most`."""
+    """Return the weight of a positive per tag: the root of negatives per positive, 1..`most`."""
     positives = np.clip(truth.sum(axis=0), 1, None)
     rarity = np.sqrt((len(truth) - positives) / positives)
     return torch.from_numpy(np.clip(rarity, 1.0, max(most, 1.0)).astype(np.float32))
@@ -208,7 +209,7 @@ def _steps(training: Examples, recipe: Train) -> int:
 def _optimizer(
     model: TagModel, frozen: tuple[str, ...], recipe: Train, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW with a rate each for backbone and head, warmed up and then falling as a cosine."""
+    """Return AdamW with separate rates for backbone and head, warm-up and cosine decay."""
     for layer in frozen:
         getattr(model, layer).requires_grad_(False)
     backbone = [p for s in LAYERS[len(frozen) :] for p in getattr(model, s).parameters()]
@@ -234,8 +235,8 @@ def _training_mode(model: TagModel, frozen: tuple[str, ...], *, pretrained: bool
     for layer in frozen:  # frozen layers keep their batch-norm statistics, to stay shareable
         getattr(model, layer).eval()
     if pretrained:
-        model.norm.eval()  # its statistics are those that the head was fitted with
-        # A few hundred pictures estimate batch statistics worse than ImageNet's million did.
+        model.norm.eval()  # the head was fitted with its statistics
+        # ImageNet's million pictures gave better batch statistics than a few hundred can.
         for layer in LAYERS:
             for module in getattr(model, layer).modules():
                 if isinstance(module, nn.BatchNorm2d):
@@ -243,7 +244,7 @@ def _training_mode(model: TagModel, frozen: tuple[str, ...], *, pretrained: bool
 
 
 def _batches(order: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Cut an order into batches; a last batch of one joins the one before, for batch norm."""
+    """Cut an order into batches; a single row left over joins the last one, for batch norm."""
     starts = list(range(0, len(order), size))
     if len(starts) > 1 and len(order) - starts[-1] == 1:
         starts.pop()
@@ -274,31 +275,21 @@ def _scoring_precision(device: torch.device) -> torch.autocast:
 def _loss_of(
     model: TagModel, source: Source, examples: Examples, recipe: Train, device: torch.device
 ) -> float:
-    found = scores(model, source, examples.rows, recipe.freeze, device)
-    likely = np.clip(np.where(examples.truth == 1, found, 1 - found), 1e-7, 1.0)
+    scored = scores(model, source, examples.rows, recipe.freeze, device)
+    likely = np.clip(np.where(examples.truth == 1, scored, 1 - scored), 1e-7, 1.0)
     return float(-np.log(likely).mean())
 
 
-class _Average:
-    """Running average of a model's weights; a decay of 0 keeps the last weights."""
+def _averaged(model: TagModel, decay: float) -> AveragedModel | None:
+    """Return a running average of a model's weights and buffers; None for a decay of 0."""
+    if not decay:
+        return None
 
-    def __init__(self, model: TagModel, decay: float) -> None:
-        self._decay, self._step = decay, 0
-        self._kept = copy.deepcopy(model.state_dict()) if decay else {}
-
-    @torch.no_grad()
-    def update(self, model: TagModel) -> None:
-        if not self._decay:
-            return
-        self._step += 1
+    def follow(average: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
+        if not average.is_floating_point():  # batch norm's count of batches
+            return current
         # Early on the average follows quickly, or it would remember the random start.
-        decay = min(self._decay, self._step / (self._step + 10))
-        for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point():
-                self._kept[name].lerp_(tensor, 1 - decay)
-            else:
-                self._kept[name].copy_(tensor)
+        warm = (int(steps) + 1) / (int(steps) + 11)
+        return average.lerp(current, 1 - min(decay, warm))
 
-    def put_into(self, model: TagModel) -> None:
-        if self._decay:
-            model.load_state_dict(self._kept)
+    return AveragedModel(model, avg_fn=follow, use_buffers=True)

@@ -1,4 +1,4 @@
-"""Fit a head on what a backbone shows: a logistic regression a tag."""
+"""Fits a head on the features of a backbone: one logistic regression per tag."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from ...network.backbone import TagModel
 
-# Logits and targets (B, tags), and what a positive of each tag weighs (tags,) -> the mean loss.
+# Logits and targets (B, tags), and the weight of a positive per tag (tags,) -> the mean loss.
 Criterion = Callable[[Tensor, Tensor, Tensor], Tensor]
-ROUNDS = 10  # in which a head is fitted; after each the loss is told
-_ITERATIONS_A_ROUND = 10
-_REMEMBERED = 10  # steps, from which L-BFGS guesses the curvature
-_ROWS_AT_ONCE = 4096  # that become float32
+ROUNDS = 10  # of fitting a head; the loss is reported after each
+_ITERATIONS_PER_ROUND = 10
+_HISTORY = 10  # steps from which L-BFGS estimates the curvature
+_ROWS_AT_ONCE = 4096  # converted to float32
 
 
 def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -26,10 +26,10 @@ def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 @torch.no_grad()
 def start_from_frequencies(model: TagModel, truth: np.ndarray) -> None:
-    """Let the head begin by answering each tag as often as it is true in `truth` (N, tags)."""
-    often = np.clip(truth.mean(axis=0), 1 / (len(truth) + 1), len(truth) / (len(truth) + 1))
+    """Set the head to score each tag with its frequency in `truth` (N, tags)."""
+    frequency = np.clip(truth.mean(axis=0), 1 / (len(truth) + 1), len(truth) / (len(truth) + 1))
     model.head.weight.zero_()
-    model.head.bias.copy_(torch.from_numpy(np.log(often / (1 - often)).astype(np.float32)))
+    model.head.bias.copy_(torch.from_numpy(np.log(frequency / (1 - frequency)).astype(np.float32)))
 
 
 def fit_head(
@@ -44,11 +44,11 @@ def fit_head(
 ) -> None:
     """Fit standardisation and head, in place, to what the head sees of some views of pictures.
 
-    `seen` (views * N, width) float16 holds all pictures of the first view, then those of the second
-    and so on; `target` (N, tags) is what is true of them, `weight` (tags,) what a positive weighs.
-    Made small is `criterion`, summed over the tags, and `l2` times the squared weights, by L-BFGS.
-    A block of the input, such as one layer's channels, may say as much as any other, however wide
-    it is. `on_round` hears the plain cross-entropy, without weights and penalty, ROUNDS times.
+    `seen` (views * N, width) float16 holds all pictures in the first view, then in the second and
+    so on; `target` (N, tags) is their truth, `weight` (tags,) the weight of a positive. L-BFGS
+    minimises `criterion`, summed over the tags, plus `l2` times the squared weights. Blocks of the
+    input, such as one layer's channels, are scaled to count alike, however wide they are.
+    `on_round` gets the plain cross-entropy, without weights and penalty, ROUNDS times.
     """
     mean, variance = _moments(seen)
     model.norm.load_state_dict(
@@ -60,7 +60,7 @@ def fit_head(
     bias = model.head.bias.detach().clone().requires_grad_(True)
 
     def losses(measure: Criterion, weight: Tensor) -> Iterator[Tensor]:
-        """Yield each part's share of the mean of a loss."""
+        """Yield the share of each part in the mean of a loss."""
         for start in range(0, len(seen), _ROWS_AT_ONCE):
             part, slope = seen[start : start + _ROWS_AT_ONCE], scale * weights
             logits = part.float() @ slope + bias - mean @ slope
@@ -79,8 +79,8 @@ def fit_head(
 
     optimizer = torch.optim.LBFGS(
         [weights, bias],
-        max_iter=_ITERATIONS_A_ROUND,
-        history_size=_REMEMBERED,
+        max_iter=_ITERATIONS_PER_ROUND,
+        history_size=_HISTORY,
         line_search_fn="strong_wolfe",
     )
     for _ in range(ROUNDS):
@@ -88,8 +88,8 @@ def fit_head(
         with torch.no_grad():
             model.head.weight.copy_((block * weights).T)
             model.head.bias.copy_(bias)
-            told = sum(loss.item() for loss in losses(cross_entropy, torch.ones_like(weight)))
-        on_round(told)
+            loss = sum(loss.item() for loss in losses(cross_entropy, torch.ones_like(weight)))
+        on_round(loss)
 
 
 def _moments(seen: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""A dataset of image files as training sees them."""
+"""The data set of image files that training reads."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ if TYPE_CHECKING:
     from ...images.backgrounds import Square
 
 
-# --- the Dataset ----------------------------------------------------------------------------
 class Pictures:
     """Map-style Dataset of (S, S, 3) uint8 views of picture files; torch's DataLoader takes it.
 
     Item k is view `views[k % len(views)]` of picture `k // len(views)`. Without `augment` every
-    view is the tagging view. A view depends on the seed, the picture's bytes and the view's
-    number only: neither on the order nor on the process that draws it. Raises Rejected, with the
-    file's name in front, for a file that is no picture.
+    view is the tagging view. A view depends on the seed, the picture's bytes and the view's number
+    only, not on the order or the process in which it is drawn. Raises Rejected, with the file's
+    path in front, for a file that is no picture.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class Pictures:
         return self.plain(index) if self.augment is None else self.view(index, self.views[turn])
 
     def plain(self, index: int) -> Square:
-        """Return the tagging view of a picture, exactly as the night sees it."""
+        """Return the tagging view of a picture, exactly as in tagging."""
         picture = _open_file(self.paths[index], self.limits, self.transform.size)[1]
         return tagging_view(picture, self.transform)
 
@@ -70,7 +69,7 @@ class Pictures:
         return training_view(picture, self.transform, self.augment, rng)
 
     def _picture(self, path: Path) -> tuple[str, Image.Image]:
-        # Views of one picture are mostly asked for in a row: decode it once for them.
+        # Views of one picture are mostly drawn one after the other: decode it once for them.
         if self._last is None or self._last[0] != path:
             longest = 2 * self.transform.size
             identity, picture = _open_file(path, self.limits, longest)
