@@ -149,16 +149,18 @@ def test_what_was_current_at_a_time_can_be_told(store: Store) -> None:
         begun = store.ledger.begin("color", digest, kind=kind, by="me", why="x", now=when)
         store.ledger.finish(begun, when)
 
-    picture = image("a.jpg")
+    image_id = image("a.jpg")
     move(RED, "promote", at(0))
     tag(store, "a.jpg", now=at(1))
     move(BLUE, "promote", at(2))
     store.predictions.record(predictions=[red("a.jpg", "blue", BLUE)], run_id="run", now=at(3))
-    store.current.correct(picture, "color", ["red", "blue"], by="me", why="x", now=at(4))
-    store.current.correct(picture, "color", None, by="me", why="x", now=at(5))
+    store.current.correct(image_id, "color", ["red", "blue"], by="me", why="x", now=at(4))
+    store.current.correct(image_id, "color", None, by="me", why="x", now=at(5))
     move(RED, "rollback", at(6))
-    told = [store.current.tags_at(picture, at(hours + 0.5)).get("color") for hours in range(-1, 7)]
-    assert [t and (t.digest, t.tags, t.stale, t.corrected) for t in told] == [
+    found = [
+        store.current.tags_at(image_id, at(hours + 0.5)).get("color") for hours in range(-1, 7)
+    ]
+    assert [t and (t.digest, t.tags, t.stale, t.corrected) for t in found] == [
         None,
         None,
         (RED, ("red",), False, False),

@@ -78,7 +78,7 @@ def test_a_store_without_tables_says_what_to_run(empty_url: str, tmp_path: Path)
         for use in (store.ledger.live, lambda: store.files.note([arrival("a")], NIGHT)):
             with pytest.raises(StoreError, match="has not been migrated: run `shoetagger migrate`"):
                 use()
-        assert list(tmp_path.iterdir()) == []  # asking makes no file
+        assert list(tmp_path.iterdir()) == []  # looking creates no file
         store.migrate()
         store.migrate()
         assert store.ledger.live() == {}

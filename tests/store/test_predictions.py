@@ -134,11 +134,11 @@ def test_what_cannot_come_from_the_bundle_is_refused_whole(store: Store, url: st
     add_bundles(store)
     store.files.note([arrival("a.jpg")], NIGHT)
     before = rows_of(url)
-    picture = image("a.jpg")
+    image_id = image("a.jpg")
     for bad, message in (
-        (Prediction(picture, "9" * 64, (0.5, 0.5), ("red",)), "add_version comes first"),
-        (Prediction(picture, RED, (0.5,), ("red",)), "are not 2 finite scores"),
-        (Prediction(picture, RED, (0.5, float("nan")), ("red",)), "are not 2 finite scores"),
+        (Prediction(image_id, "9" * 64, (0.5, 0.5), ("red",)), "add_version comes first"),
+        (Prediction(image_id, RED, (0.5,), ("red",)), "are not 2 finite scores"),
+        (Prediction(image_id, RED, (0.5, float("nan")), ("red",)), "are not 2 finite scores"),
     ):
         with pytest.raises(StoreError, match=message):
             store.predictions.record(
@@ -205,7 +205,7 @@ def test_a_file_that_is_gone_is_no_work_until_it_is_back(store: Store) -> None:
     assert store.files.note([arrival("a.jpg"), arrival("new.jpg")], LATER).new == 2
     assert store.predictions.count_work(pins) == Work(
         1, {"color": 1}
-    )  # the known one need not be read anew
+    )  # the known one need not be read again
     assert [row.locators for row in store.predictions.backlog(pins, "", None, 9)] == [
         (locator_of("/inbox/a.jpg"),)
     ]

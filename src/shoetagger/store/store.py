@@ -21,8 +21,8 @@ from .tables import files, versions
 class Store:
     """The store behind a SQLAlchemy URL: a SQLite file or a PostgreSQL database.
 
-    Every method but `migrate` and `is_empty` raises StoreError, which names the command to run,
-    where the tables are missing or of another version.
+    Every method but `migrate` raises StoreError, which names the command to run, where the tables
+    are missing or of another version.
     """
 
     def __init__(self, url: str) -> None:
