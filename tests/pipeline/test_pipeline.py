@@ -166,7 +166,7 @@ def test_a_list_is_a_value(document: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "fragment"),
     [
         ("train.epochs", "not of the form"),
         ("=5", "not of the form"),
@@ -176,9 +176,9 @@ def test_a_list_is_a_value(document: Any) -> None:
     ],
 )
 def test_an_override_that_cannot_be_read_is_refused(
-    document: Any, override: str, said: str
+    document: Any, override: str, fragment: str
 ) -> None:
-    with pytest.raises(PipelineError, match=said):
+    with pytest.raises(PipelineError, match=fragment):
         override_params(document, override)
 
 
@@ -211,7 +211,7 @@ def test_a_revision_that_does_not_exist_is_refused(settings: Settings, revision:
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "fragment"),
     [
         ("train.epoch=5", "unknown key train.epoch: "),
         ("train.epochs=many", "train.epochs: 'many' is not a whole number"),
@@ -220,11 +220,11 @@ def test_a_revision_that_does_not_exist_is_refused(settings: Settings, revision:
     ],
 )
 def test_an_override_that_params_refuses_is_named(
-    settings: Settings, override: str, said: str
+    settings: Settings, override: str, fragment: str
 ) -> None:
     with pytest.raises(PipelineError) as caught:
         prepare(settings.repo, overrides=["train.epochs=5", override])
-    assert said in str(caught.value)
+    assert fragment in str(caught.value)
     assert override in str(caught.value)
 
 

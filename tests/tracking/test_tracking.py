@@ -86,7 +86,7 @@ def train(tracker: Tracker, name: str = "train color", epochs: int = 3) -> None:
         run.set_tags({"weights_sha256": "a" * 64})
 
 
-def test_a_run_says_everything_it_was_told(tracker: Tracker, uri: str) -> None:
+def test_a_run_reaches_mlflow_whole(tracker: Tracker, uri: str) -> None:
     train(tracker)
     run = only_run(uri)
     assert run.info.run_name == "train color"
