@@ -1,4 +1,4 @@
-"""Compare the ways to tag: `python -m benchmarks --pictures FOLDER` (or `make bench`)."""
+"""Compares ways to tag: `python -m benchmarks --pictures FOLDER` (or `make bench`)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ REPO = Path(__file__).parents[1]
 
 def bench(
     pictures: PicturesOption = None,
-    rounds: Annotated[int, typer.Option(help="Times that every variant runs.")] = 3,
+    rounds: Annotated[int, typer.Option(help="How often each variant runs.")] = 3,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = REPO / "docs",
 ) -> None:
-    """Measure all variants over the same pictures and write BENCHMARKS.md, .json and a plot."""
+    """Measure all variants on the same pictures; write BENCHMARKS.md, .json and a plot."""
     with tempfile.TemporaryDirectory(prefix="shoetagger-drawn-") as drawn:
         most = max(variant.pictures for variant in variants.VARIANTS)
         folder = folder_of(pictures, Path(drawn), most)
@@ -37,7 +37,7 @@ def bench(
         outcomes=outcomes,
     )
     report.write(results, out)
-    typer.echo(f"written: {out / 'BENCHMARKS.md'}, benchmarks.json and benchmarks.png beside it")
+    typer.echo(f"{out / 'BENCHMARKS.md'}, benchmarks.json and benchmarks.png are written")
 
 
 def measured_peaks() -> tuple[float, float]:

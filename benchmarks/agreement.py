@@ -1,4 +1,4 @@
-"""How many pictures get other tags by the shortcuts taken: reduced decoding, and bfloat16.
+"""How many predictions change by two shortcuts: reduced decoding, and bfloat16.
 
 `python -m benchmarks.agreement FOLDER --bundle models/color --bundle models/style ...`
 """
@@ -10,13 +10,13 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from more_itertools import chunked
 
 from shoetagger.config import params
 from shoetagger.images.decode import Limits, open_picture
 from shoetagger.images.views import Transform, tagging_view
 from shoetagger.inference.decision import predict
 from shoetagger.inference.engine import Engine
-from shoetagger.ingest.batches import batched
 
 REPO = Path(__file__).parents[1]
 Scores = dict[str, np.ndarray]  # bundle digest -> (N, tags)
@@ -26,21 +26,21 @@ def main(
     pictures: Annotated[Path, typer.Argument(help="Folder of pictures.")],
     bundle: Annotated[list[Path], typer.Option(help="Folders such as models/color.")],
 ) -> None:
-    """Print which pictures get other tags than with full decoding, and than in float32."""
+    """Print which pictures get other tags than by full decoding, and than by float32."""
     paths = sorted(path for path in pictures.iterdir() if path.is_file())
-    as_it_is = Engine(bundle, "cpu")
+    engine = Engine(bundle, "cpu")
     exact = Engine(bundle, "cpu", "float32")
     reduced: Scores = {}
     full: Scores = {}
     plain: Scores = {}
-    for batch in batched(paths, 64):
-        small = _views(batch, as_it_is.transforms, reduce=True)
-        large = _views(batch, as_it_is.transforms, reduce=False)
-        _append(reduced, as_it_is.score(small))
-        _append(full, as_it_is.score(large))
+    for batch in chunked(paths, 64):
+        small = _views(batch, engine.transforms, reduce=True)
+        large = _views(batch, engine.transforms, reduce=False)
+        _append(reduced, engine.score(small))
+        _append(full, engine.score(large))
         _append(plain, exact.score(small))
-    _tell("reduced against full decoding", paths, as_it_is, reduced, full)
-    _tell(f"{as_it_is.dtype} against torch.float32", paths, as_it_is, reduced, plain)
+    _print_difference("reduced against full decoding", paths, engine, reduced, full)
+    _print_difference(f"{engine.dtype} against torch.float32", paths, engine, reduced, plain)
 
 
 def _views(
@@ -60,14 +60,16 @@ def _append(scores: Scores, more: Scores) -> None:
         scores[digest] = np.concatenate([scores[digest], rows]) if digest in scores else rows
 
 
-def _tell(what: str, paths: list[Path], asked: Engine, one: Scores, other: Scores) -> None:
+def _print_difference(
+    what: str, paths: list[Path], engine: Engine, one: Scores, other: Scores
+) -> None:
     differs = np.zeros(len(paths), dtype=bool)
     tags = 0
     worst = 0.0
-    for bundle in asked.bundles:
+    for bundle in engine.bundles:
         a, b = one[bundle.digest], other[bundle.digest]
-        decided = [predict(scores, bundle.thresholds) for scores in (a, b)]
-        changed = decided[0] != decided[1]
+        predicted = [predict(scores, bundle.thresholds) for scores in (a, b)]
+        changed = predicted[0] != predicted[1]
         differs |= changed.any(axis=1)
         tags += int(changed.sum())
         worst = max(worst, float(np.abs(a - b).max()))

@@ -1,7 +1,7 @@
-"""What people do today: the article's two loops, its single loop, and a DataLoader with batches.
+"""The usual ways: the article's two loops, its single loop, and a DataLoader with batches.
 
 All three use torchvision's networks in eval and inference mode with torch's default threads, and
-write one row a picture and group to SQLite, in one transaction at the end: the least it can cost.
+write one row per picture and group to SQLite, in one transaction at the end: the cheapest way.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TRANSFORM = v2.Compose(
 
 
 class Rows:
-    """The table that the loops fill."""
+    """The table that the variants write."""
 
     def __init__(self, file: Path) -> None:
         self._connection = sqlite3.connect(file)
@@ -47,7 +47,7 @@ class Rows:
 
 
 def load(path: Path) -> Tensor:
-    """Return one picture as a network takes it, (3, 224, 224) float32."""
+    """Return one picture as the input of a network, (3, 224, 224) float32."""
     with Image.open(path) as image:
         view: Tensor = TRANSFORM(image.convert("RGB"))
     return view
@@ -56,7 +56,7 @@ def load(path: Path) -> Tensor:
 def nested_loops(
     paths: Sequence[Path], models: Mapping[str, nn.Module], rows: Rows, clock: Clock
 ) -> None:
-    """(a) For each model, each picture: as the article first has it."""
+    """(a) For each model, each picture: the article's first way."""
     for name, model in models.items():
         for path in paths:
             with clock("decode"):
@@ -72,7 +72,7 @@ def nested_loops(
 def single_loop(
     paths: Sequence[Path], models: Mapping[str, nn.Module], rows: Rows, clock: Clock
 ) -> None:
-    """(b) For each picture, each model: the article's quicker way."""
+    """(b) For each picture, each model: the article's faster way."""
     for path in paths:
         with clock("decode"):
             picture = load(path)
@@ -101,7 +101,7 @@ class PictureFiles(Dataset[tuple[int, Tensor]]):
 def data_loader(
     paths: Sequence[Path], models: Mapping[str, nn.Module], rows: Rows, clock: Clock
 ) -> None:
-    """(c) A DataLoader with a worker a core, batches, each model on each batch."""
+    """(c) A DataLoader with one worker per core; each model on each batch."""
     workers = torch.get_num_threads()
     for numbers, pictures in DataLoader(PictureFiles(paths), BATCH, num_workers=workers):
         for name, model in models.items():

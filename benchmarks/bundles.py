@@ -1,4 +1,4 @@
-"""Models to measure with: real sizes, and as much in common as `train.freeze` would leave."""
+"""Bundles to measure with: of real size, and sharing the layers that `train.freeze` names."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def make_bundles(
     pooled: Sequence[tuple[str, ...]],
     transform: Transform,
 ) -> list[Path]:
-    """Write a bundle for each of `groups` below `folder`, and return their folders.
+    """Write a bundle per group below `folder`, and return their folders.
 
-    The backbone is ImageNet's where it is at hand, else random. What `freeze` leaves free gets a
-    little noise of its own in each group: no two groups share a digest there. What heads see goes
-    round in `pooled`.
+    The backbone is ImageNet's where it is cached, else random. The layers after `freeze` get
+    different noise in each group, so that no two groups share a digest there. The heads take turns
+    with the entries of `pooled`.
     """
     torch.manual_seed(0)
     backbone = _backbone()
@@ -50,13 +50,13 @@ def make_bundles(
 
 
 def _backbone() -> dict[str, Tensor]:
-    weights = "imagenet" if imagenet_at_hand() else "none"
+    weights = "imagenet" if imagenet_cached() else "none"
     model, _ = build(ARCH, 1, weights, ("layer4",), 0.0)
     return {k: v for k, v in model.state_dict().items() if not k.startswith(("head", "norm"))}
 
 
-def imagenet_at_hand() -> bool:
-    """Tell whether torch's cache has the weights: nothing is downloaded for a measurement."""
+def imagenet_cached() -> bool:
+    """Return whether torch's cache has the weights: a measurement downloads nothing."""
     return any((Path(torch.hub.get_dir()) / "checkpoints").glob(f"{ARCH}-*.pth"))
 
 

@@ -1,4 +1,4 @@
-"""Where the time of a run goes."""
+"""Times the parts of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 class Clock:
     """Adds up the seconds of wall time spent in named parts of a run.
 
-    While several threads are in one part its seconds count once.
+    Seconds in which several threads are in the same part count once.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Clock:
 
     @contextmanager
     def of_function(self, owner: type | ModuleType, name: str, part: str) -> Iterator[None]:
-        """Count every call of a method or function to `part` while the context lasts."""
+        """Add the time of all calls of a function or method to `part` within the context."""
         original: Callable[..., Any] = getattr(owner, name)
 
         def timed(*args: Any, **kwargs: Any) -> Any:

@@ -1,7 +1,7 @@
-"""What it costs to find 100 new pictures among many known ones: `python -m benchmarks.discovery`.
+"""The cost of finding 100 new pictures among many known ones: `python -m benchmarks.discovery`.
 
-Makes real directory entries and real rows, then measures a night's finding of work in a process of
-its own: listing, matching, and the first page of what is to be tagged.
+Creates real directory entries and real rows, then measures in a separate process how a night finds
+its work: listing, matching, and the first page of the pictures to tag.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from more_itertools import chunked
 
 from shoetagger.config import params
 from shoetagger.config.settings import Settings, sqlite_url
 from shoetagger.ingest import inbox
-from shoetagger.ingest.batches import batched
 from shoetagger.store.rows import Prediction, Tagged, file_id_of
 from shoetagger.store.store import Store
 from shoetagger.tagging import run as run_module
@@ -29,28 +29,28 @@ from shoetagger.tagging.run import TaggingRun
 
 REPO = Path(__file__).parents[1]
 NEW = 100
-_A_FOLDER = 1000
+_PER_FOLDER = 1000
 
 
 def main(
-    known: Annotated[list[int] | None, typer.Option(help="Pictures that are known.")] = None,
+    known: Annotated[list[int] | None, typer.Option(help="Number of known pictures.")] = None,
 ) -> None:
-    """Print a row of a table for each number of known pictures."""
-    print("| known | seconds | of which CPU | peak MB | rows and entries made in |")
+    """Print a table row per number of known pictures."""
+    print("| known | seconds | of which CPU | peak MB | time to set up |")
     print("| --- | --- | --- | --- | --- |")
     for number in known or [10_000, 100_000, 1_000_000]:
         with tempfile.TemporaryDirectory(prefix="shoetagger-finding-") as home:
             started = time.perf_counter()
             make_known(Path(home), number)
-            made = time.perf_counter() - started
-            found = subprocess.run(
+            setup = time.perf_counter() - started
+            process = subprocess.run(
                 [sys.executable, "-m", "benchmarks.discovery", "--measure", home],
                 cwd=REPO, check=True, stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
-            told = json.loads(found.stdout)
+            measured = json.loads(process.stdout)
             print(
-                f"| {number:,} | {told['wall']:.1f} | {told['cpu']:.1f} | {told['peak_mb']:.0f} "
-                f"| {made:.0f} s |",
+                f"| {number:,} | {measured['wall']:.1f} | {measured['cpu']:.1f} "
+                f"| {measured['peak_mb']:.0f} | {setup:.0f} s |",
                 flush=True,
             )
 
@@ -67,7 +67,7 @@ def settings_in(home: Path) -> Settings:
 
 
 def make_known(home: Path, known: int) -> None:
-    """Fill an inbox and a store as after many nights, with `NEW` files that came since."""
+    """Fill an inbox and a store as after many nights, with `NEW` files that arrived since."""
     settings = settings_in(home)
     groups = params.load(REPO / "params.yaml").groups
     pins = {group: f"{number:064x}" for number, group in enumerate(groups)}
@@ -81,9 +81,9 @@ def make_known(home: Path, known: int) -> None:
                 registry_name=None, version=None, now=yesterday,
             )  # fmt: skip
         run_id = store.runs.start("night", pins, yesterday)
-        for batch in batched(inbox.scan(settings.inbox), 5000):
+        for batch in chunked(inbox.scan(settings.inbox), 5000):
             store.files.note(batch, yesterday)
-            # A made-up identity serves: no file is opened here.
+            # Invented image ids suffice: no file is opened here.
             ids = {a.locator: file_id_of(a.locator + "#bytes") for a in batch}
             store.predictions.record(
                 tagged=[
@@ -102,16 +102,16 @@ def make_known(home: Path, known: int) -> None:
 
 
 def touch(root: Path, numbers: range) -> None:
-    """Make empty files, a thousand a folder."""
+    """Create empty files, a thousand per folder."""
     for number in numbers:
-        folder = root / f"{number // _A_FOLDER:05d}"
-        if number % _A_FOLDER == 0 or number == numbers[0]:
+        folder = root / f"{number // _PER_FOLDER:05d}"
+        if number % _PER_FOLDER == 0 or number == numbers[0]:
             folder.mkdir(parents=True, exist_ok=True)
         (folder / f"picture {number:07d}.jpg").touch()
 
 
 def measure(home: Path) -> dict[str, float]:
-    """Find what is new, as a night does, and return what it took in this process."""
+    """Find the new pictures as a night does; return wall and CPU seconds, and peak memory."""
     settings = settings_in(home)
     groups = params.load(REPO / "params.yaml").groups
     pins = {group: f"{number:064x}" for number, group in enumerate(groups)}

@@ -1,4 +1,4 @@
-"""One way to tag, timed in a process of its own. Run as `python -m benchmarks.isolated`.
+"""Times one way to tag in a separate process, `python -m benchmarks.isolated`.
 
 Reads a Plan as JSON from standard input and writes an Outcome as JSON.
 """
@@ -29,7 +29,7 @@ Kind = Literal["nested_loops", "single_loop", "data_loader", "project"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run: `pictures` is a folder, `bundles` are folders that `make_bundles` wrote."""
+    """What to run: `pictures` is a folder, `bundles` are folders from `make_bundles`."""
 
     kind: Kind
     repo: str
@@ -40,11 +40,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial took; seconds are for all its pictures.
+    """What a run took; seconds are for all its pictures.
 
-    `wall_s` goes from the first file to the last row, without `start_s`, in which models are
-    loaded. `decode_s` is CPU time where other processes decode, in whose shadow the rest runs;
-    `model_s` and `write_s` are wall time.
+    `wall_s` is from the first file to the last row, without `start_s`, the loading of the models.
+    `decode_s` is CPU time where other processes decode, which overlaps with the rest; `model_s` and
+    `write_s` are wall time.
     """
 
     pictures: int
@@ -53,13 +53,13 @@ class Outcome:
     decode_s: float
     model_s: float
     write_s: float
-    gigaflops: float  # a picture, counted as two for each multiply-add
+    gigaflops: float  # per picture; a multiply-add counts as two
     peak_mb: float = 0.0
 
 
 def run(plan: Plan) -> Outcome:
-    """Run a plan in a process of its own and add the peak of its and its children's memory."""
-    # The loops get torch's own way of waiting for threads; the project sets one wherever it runs.
+    """Run a plan in a separate process; adds the peak memory of it and its children."""
+    # The loops use torch's default for waiting threads; the project sets one wherever it runs.
     environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
     if plan.kind == "project":
         environment["OMP_WAIT_POLICY"] = "PASSIVE"
@@ -76,12 +76,12 @@ def run(plan: Plan) -> Outcome:
     out, _ = process.communicate(json.dumps(asdict(plan)))
     peak.stop()
     if process.returncode:
-        raise RuntimeError(f"the trial of {plan.kind} failed: see what it wrote above")
+        raise RuntimeError(f"the run of {plan.kind} failed: see its output above")
     return Outcome(**{**json.loads(out), "peak_mb": peak.megabytes})
 
 
 class _Peak(threading.Thread):
-    """Samples what a process and its children take, memory they share counted once."""
+    """Samples the memory of a process and its children; shared memory counts once."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -111,11 +111,8 @@ def _proportional_kb(pid: int) -> int:
     return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
 
 
-# --- inside the process -------------------------------------------------------------------------
-
-
 def measure(plan: Plan) -> Outcome:
-    """Run a plan here."""
+    """Run a plan in this process."""
     bundles = [Path(folder) for folder in plan.bundles]
     if plan.kind == "project":
         return _measure_project(plan, bundles)

@@ -85,7 +85,7 @@ def project(folder: Path, bundles: Sequence[Path]) -> Path:
 
 def installation(repo: Path, home: Path, inbox: Path, bundles: Sequence[Path]) -> Settings:
     """Make a state whose registry has every bundle as champion: the first night takes them over."""
-    found = Settings.from_environment(
+    settings = Settings.from_environment(
         {
             "SHOETAGGER_REPO": str(repo),
             "SHOETAGGER_HOME": str(home),
@@ -93,13 +93,13 @@ def installation(repo: Path, home: Path, inbox: Path, bundles: Sequence[Path]) -
             "SHOETAGGER_DEVICE": "cpu",
         }
     )
-    setup(found, Ports.from_environment(), lambda _: None)
-    registry = Registry(found.tracking_uri, found.artifacts)
-    limits = Limits.of(params.load(found.params_file).images)
+    setup(settings, Ports.from_environment(), lambda _: None)
+    registry = Registry(settings.tracking_uri, settings.artifacts)
+    limits = Limits.of(params.load(settings.params_file).images)
     for bundle in bundles:
         version = registry.register(bundle, limits=limits, tags={}, metrics={})
         registry.set_alias(version.group, CHAMPION, version.number)
-    return found
+    return settings
 
 
 def seconds_directly(settings: Settings) -> float:

@@ -1,4 +1,4 @@
-"""The pictures that a measurement runs over: those of a folder, or drawn ones."""
+"""The pictures to measure with: those of a folder, or drawn ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PicturesOption = Annotated[
 
 
 def folder_of(pictures: Path | None, drawn: Path, count: int) -> Path:
-    """Return the folder named, made absolute, or draw `count` shoes into `drawn`."""
+    """Return the absolute path of the folder, or draw `count` shoes into `drawn`."""
     if pictures is None:
         typer.echo(f"no --pictures: drawing {count}")
         sample.write_arrivals(drawn, count=count, seed=1)

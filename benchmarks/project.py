@@ -1,4 +1,4 @@
-"""This project over the same pictures: the code that the nightly DAG's shard runs, as it is."""
+"""This project on the same pictures: the very code of the nightly DAG's shards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 from shoetagger.config.settings import Settings, sqlite_url
 from shoetagger.inference.bundle import load_bundle
 from shoetagger.inference.engine import Engine
-from shoetagger.promotion import moves
+from shoetagger.promotion import versions
+from shoetagger.store.predictions import Predictions
 from shoetagger.store.store import Store
 from shoetagger.tagging.run import TaggingRun, find_arrivals
 from shoetagger.tagging.shard import tag_shard
@@ -19,7 +20,7 @@ from .clock import Clock
 
 
 def installation(repo: Path, home: Path, inbox: Path, bundles: Sequence[Path]) -> Settings:
-    """Make a home with an empty store that knows the bundles, and needs no MLflow."""
+    """Make a home with an empty store that knows the bundles, without MLflow."""
     settings = Settings(
         repo=repo,
         home=home,
@@ -46,7 +47,7 @@ def installation(repo: Path, home: Path, inbox: Path, bundles: Sequence[Path]) -
 
 
 def start_run(settings: Settings) -> TaggingRun:
-    """Open a tagging run with every bundle that the store knows."""
+    """Start a tagging run with all bundles that the store knows."""
     with Store(settings.store_url) as store:
         pins = {version.group: version.digest for version in store.ledger.versions()}
         now = datetime.now(UTC)
@@ -55,13 +56,13 @@ def start_run(settings: Settings) -> TaggingRun:
 
 
 def tag_inbox(settings: Settings, run: TaggingRun, clock: Clock) -> None:
-    """(d), (e), (f) Find what is in the inbox and tag it; which one, the bundles decide."""
+    """(d), (e), (f) Find the pictures in the inbox and tag them; the bundles make the variant."""
     with ExitStack() as stack:
-        stack.enter_context(clock.of_function(moves, "bundle_directory", "start"))
+        stack.enter_context(clock.of_function(versions, "bundle_directory", "start"))
         stack.enter_context(clock.of_function(Engine, "__init__", "start"))
         stack.enter_context(clock.of_function(Engine, "predict", "model"))
-        stack.enter_context(clock.of_function(Store, "record", "write"))
+        stack.enter_context(clock.of_function(Predictions, "record", "write"))
         find_arrivals(settings, run)
         counts = tag_shard(settings, run, 0, 1)
     if counts["deferred"]:
-        raise RuntimeError(f"a measurement must tag every picture, but {counts}")
+        raise RuntimeError(f"a measurement must tag every picture: {counts}")

@@ -1,4 +1,4 @@
-"""The comparison as a page, as JSON and as a plot."""
+"""Writes the results as a page, as JSON and as a plot."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .isolated import Outcome
 from .variants import GROUPS, VARIANTS, Variant
 
 BASELINE = "b"
-HALF = ("d", "e", "f")  # computed in bfloat16 where the processor does that natively
+HALF = ("d", "e", "f")  # variants in bfloat16 where the processor supports it natively
 TEN_MILLION = 10_000_000
 BACKGROUND = Path(__file__).with_name("background.md")
 
 
 @dataclass(frozen=True)
 class Results:
-    """All that one run of the benchmark measured; peaks in gigaflops a second."""
+    """All measurements of one run of the benchmark; `fp32` and `bf16` in gigaflops per second."""
 
     machine: str
     pictures: str
@@ -30,20 +30,20 @@ class Results:
     bf16: float
     outcomes: dict[str, list[Outcome]]
 
-    def of(self, name: str, figure: Callable[[Outcome], float]) -> float:
-        """Return the median of a figure over the rounds."""
-        return median(figure(outcome) for outcome in self.outcomes[name])
+    def of(self, name: str, value: Callable[[Outcome], float]) -> float:
+        """Return the median of a value over the rounds."""
+        return median(value(outcome) for outcome in self.outcomes[name])
 
     def rate(self, name: str) -> float:
         return self.of(name, lambda o: o.pictures / o.wall_s)
 
     def ratio(self, name: str, to: str = BASELINE) -> float:
-        """Return how much quicker a variant is, as the median of the ratios within the rounds."""
+        """Return the speed relative to another variant, as the median of the ratios per round."""
         pairs = zip(self.outcomes[name], self.outcomes[to], strict=True)
         return median((o.pictures / o.wall_s) / (b.pictures / b.wall_s) for o, b in pairs)
 
     def ceiling(self, name: str) -> float:
-        """Return the pictures a second at which multiply-adds alone would take all the time."""
+        """Return the pictures per second if multiply-adds alone took all the time."""
         peak = max(self.fp32, self.bf16) if name[0] in HALF else self.fp32
         return peak / self.outcomes[name][0].gigaflops
 
@@ -81,9 +81,9 @@ def _page(results: Results, measured: Sequence[Variant]) -> str:
         "# Benchmarks",
         f"Written by `make bench`: {results.machine}; {results.pictures}, JPEG on disk to rows in "
         f"the store; medians of {results.rounds} alternating rounds. A matrix product reaches "
-        f"{results.fp32:.0f} gigaflops a second in float32 and {results.bf16:.0f} in bfloat16 "
+        f"{results.fp32:.0f} gigaflops per second in float32 and {results.bf16:.0f} in bfloat16 "
         "here.",
-        "![Pictures a second of each variant](benchmarks.png)",
+        "![Pictures per second of each variant](benchmarks.png)",
         "## Three groups",
         _table(_THREE_HEADS, [_three_row(results, v) for v in three]),
         "Seconds are for 1,000 pictures. Decoding is CPU time where other processes do it; model "
@@ -94,42 +94,42 @@ def _page(results: Results, measured: Sequence[Variant]) -> str:
         "included. Memory is the peak of all processes together.",
         "## More groups",
         _table(_MORE_HEADS, _more_rows(results, measured)),
-        "Cost is the time a picture, as a multiple of the same variant with 3 groups. The last "
+        "Cost is the time per picture, as a multiple of the same variant with 3 groups. The last "
         "column is how much less a picture costs than with as many separate models (d).",
     ]
     return "\n\n".join([*parts, BACKGROUND.read_text(encoding="utf-8")])
 
 
 _THREE_HEADS = (
-    "variant", "pictures a second", "ratio to (b)", "decode s", "model s", "write s",
+    "variant", "pictures per second", "ratio to (b)", "decode s", "model s", "write s",
     "start-up s", "peak MB", "ceiling", "share", "10 million pictures",
 )  # fmt: skip
 
 
 def _three_row(results: Results, variant: Variant) -> list[str]:
-    name, figures = variant.name, _as_object(results, variant)
+    name, values = variant.name, _as_object(results, variant)
     rate, ceiling = results.rate(name), results.ceiling(name)
     return [
         f"({name}) {variant.title}",
         f"{rate:.1f}",
-        f"{figures['ratio']:.2f}",
-        *(f"{figures[part]:.1f}" for part in ("decode_s", "model_s", "write_s")),
+        f"{values['ratio']:.2f}",
+        *(f"{values[part]:.1f}" for part in ("decode_s", "model_s", "write_s")),
         f"{results.of(name, lambda o: o.start_s):.1f}",
-        f"{figures['peak_mb']}",
+        f"{values['peak_mb']}",
         f"{ceiling:.0f}",
         f"{rate / ceiling:.0%}",
         f"{TEN_MILLION / rate / 3600:.1f} h",
     ]
 
 
-_MORE_HEADS = ("variant", "groups", "pictures a second", "cost", "less than separate models")
+_MORE_HEADS = ("variant", "groups", "pictures per second", "cost", "less than separate models")
 
 
 def _more_rows(results: Results, measured: Sequence[Variant]) -> list[list[str]]:
     rows = []
     for variant in sorted(measured, key=lambda v: (v.letter, v.groups)):
-        alone = f"d{variant.name[1:]}"
-        if variant.letter not in HALF or not {variant.letter, alone} <= set(results.outcomes):
+        separate = f"d{variant.name[1:]}"
+        if variant.letter not in HALF or not {variant.letter, separate} <= set(results.outcomes):
             continue
         rows.append(
             [
@@ -137,7 +137,7 @@ def _more_rows(results: Results, measured: Sequence[Variant]) -> list[list[str]]
                 str(variant.groups),
                 f"{results.rate(variant.name):.1f}",
                 f"{1 / results.ratio(variant.name, variant.letter):.2f}",
-                f"{results.ratio(variant.name, alone):.2f}",
+                f"{results.ratio(variant.name, separate):.2f}",
             ]
         )
     return rows
@@ -158,6 +158,6 @@ def _plot(results: Results, measured: Sequence[Variant]) -> Figure:
     )
     axes.bar_label(bars, [f" {results.ratio(v.name):.1f} x (b)" for v in measured])
     axes.invert_yaxis()
-    axes.set(xlabel="pictures a second, three groups", xlim=(0, 1.18 * max(rates)))
+    axes.set(xlabel="pictures per second, three groups", xlim=(0, 1.18 * max(rates)))
     axes.spines[["top", "right"]].set_visible(False)
     return figure

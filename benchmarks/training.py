@@ -1,7 +1,7 @@
 """What freezing saves while training: `python -m benchmarks.training --pictures FOLDER`.
 
-Trains three groups as the stages `features` and `train` do, with made-up labels, once with nothing
-frozen and once with layer3 frozen, in turns, and prints how long each took.
+Trains three groups as the stages `features` and `train` do, with random labels, alternately with
+nothing frozen and frozen through layer3, and prints how long each takes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from shoetagger.network.backbone import POOLED
 from shoetagger.network.digests import prefix_digests
 from shoetagger.network.weights import build
 
-from .bundles import TAGS, imagenet_at_hand
+from .bundles import TAGS, imagenet_cached
 from .pictures import PicturesOption, folder_of
 
 REPO = Path(__file__).parents[1]
@@ -40,12 +40,12 @@ CPU = torch.device("cpu")
 def main(
     pictures: PicturesOption = None,
     count: Annotated[int, typer.Option(help="Pictures to train with.")] = 64,
-    epochs: Annotated[int, typer.Option(help="Epochs a group.")] = 12,
-    rounds: Annotated[int, typer.Option(help="Times that both ways run.")] = 3,
+    epochs: Annotated[int, typer.Option(help="Epochs per group.")] = 12,
+    rounds: Annotated[int, typer.Option(help="How often both run.")] = 3,
 ) -> None:
-    """Print seconds for three groups, and the median ratio of both ways."""
+    """Print the seconds for three groups, and the median ratio of the two."""
     options = params.load(REPO / "params.yaml")
-    weights = "imagenet" if imagenet_at_hand() else "none"
+    weights = "imagenet" if imagenet_cached() else "none"
     options = replace(options, train=replace(options.train, epochs=epochs, weights=weights))
     with tempfile.TemporaryDirectory(prefix="shoetagger-training-") as temporary:
         folder = folder_of(pictures, Path(temporary) / "drawn", count)
@@ -55,13 +55,13 @@ def main(
             whole = seconds(options, paths, "none", Path(temporary) / f"none-{number}")
             frozen = seconds(options, paths, "layer3", Path(temporary) / f"layer3-{number}")
             ratios.append(whole / frozen)
-            told = f"nothing frozen {whole:.1f} s, layer3 frozen {frozen:.1f} s"
-            print(f"round {number}: {told}", flush=True)
+            times = f"nothing frozen {whole:.1f} s, frozen through layer3 {frozen:.1f} s"
+            print(f"round {number}: {times}", flush=True)
     print(f"{len(paths)} pictures, {epochs} epochs: {median(ratios):.2f} times as fast")
 
 
 def seconds(options: Params, paths: Sequence[Path], freeze: str, folder: Path) -> float:
-    """Return how long the features and the training of three groups take."""
+    """Return the seconds that the features and the training of three groups take."""
     recipe = replace(options.train, freeze=freeze)
     pictures = Pictures(
         paths,

@@ -1,4 +1,4 @@
-"""What is compared, and how often: one run over all of it, in rounds that alternate."""
+"""The variants to compare, and a run over all of them in alternating rounds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GROUPS = (3, 10, 30)
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to tag, with so many groups; `pictures` make a trial of some ten seconds."""
+    """One way to tag, with a number of groups; `pictures` last for about ten seconds."""
 
     letter: str
     title: str
@@ -60,10 +60,10 @@ def run(
     most: int | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, list[Outcome]]:
-    """Return for each variant's name its outcomes, one a round.
+    """Return the outcomes per variant name, one per round.
 
-    Every variant sees the first so many of one random order of the pictures, `most` at most.
-    Within a round all variants run once, each in a process of its own.
+    Each variant tags its number of pictures, at most `most`, the first of one random order. Within
+    a round all variants run once, each in a separate process. `say` gets a line per variant.
     """
     options = params.load(repo / "params.yaml")
     transform = Transform(size=options.images.size)
@@ -93,12 +93,12 @@ def run(
                 outcomes[variant.name].append(outcome)
                 shutil.rmtree(home)
                 rate = outcome.pictures / outcome.wall_s
-                say(f"round {number} of {rounds}: {variant.name:4} {rate:7.1f} pictures a second")
+                say(f"round {number} of {rounds}: {variant.name:4} {rate:7.1f} pictures per second")
     return outcomes
 
 
 def _sample(parent: Path, pictures: Sequence[Path]) -> Path:
-    """Copy pictures into a folder that holds nothing else; the same sample is copied once."""
+    """Copy pictures into a folder of that sample alone; an equal sample is copied once."""
     folder = parent / str(len(pictures))
     if not folder.exists():
         folder.mkdir(parents=True)
@@ -113,7 +113,7 @@ def _make_all_bundles(
     pooled: Sequence[tuple[str, ...]],
     transform: Transform,
 ) -> dict[str, list[Path]]:
-    """Return for each `freeze` the bundles of the variant that has the most groups."""
+    """Return per `freeze` the bundles of the variant with the most groups."""
     most: dict[str, int] = {}
     for variant in variants:
         most[variant.freeze] = max(variant.groups, most.get(variant.freeze, 0))

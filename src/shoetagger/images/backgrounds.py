@@ -1,4 +1,4 @@
-"""Finds the plain ground behind a shoe, and draws other grounds."""
+"""Finds the plain background behind a shoe, and draws other backgrounds."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     Square = NDArray[np.uint8]  # (S, S, 3)
 
 
-# --- backgrounds ----------------------------------------------------------------------------
-_PLAIN = 12  # levels a channel that a studio background may differ from its border's colour
+_PLAIN = 12  # levels per channel by which a plain background may differ from the border's colour
 _SOFTEN = ImageFilter.BoxBlur(1)
 _STEEPER = [max(0, min(255, (level - 96) * 255 // 144)) for level in range(256)]
 
@@ -23,30 +22,30 @@ _STEEPER = [max(0, min(255, (level - 96) * 255 // 144)) for level in range(256)]
 def shoe_mask(picture: Image.Image) -> Square | None:
     """Return the shoe's opacity, (H, W) uint8, or None where the background is not plain.
 
-    Background is what differs little from the border's colour and hangs together with the border.
+    Background is what differs little from the border's colour and is connected to the border.
     """
     pixels = np.asarray(picture).astype(np.int16)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     colour = np.median(border, axis=0).astype(np.int16)
     if (np.abs(border - colour).max(axis=1) <= _PLAIN).mean() < 0.8:
         return None
-    # A wider step would take the light parts of white shoes along.
+    # A wider tolerance would include the light parts of white shoes.
     background = _joined_to_border(np.abs(pixels - colour).max(axis=2) <= _PLAIN)
     if not 0.1 < background.mean() < 0.97:
         return None
-    # The blur makes the edge soft; the steeper scale keeps it on the shoe, off the old ground.
+    # The blur softens the edge; the steeper scale keeps it on the shoe, off the old background.
     opacity = Image.fromarray(np.where(background, np.uint8(0), np.uint8(255)))
     return np.asarray(opacity.filter(_SOFTEN).point(_STEEPER))
 
 
 def _joined_to_border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the part of `mask` that can be reached from the border by steps within `mask`."""
+    """Return the part of `mask` that is connected to the border."""
     rows, columns = _runs(mask), _runs(mask.T)
     reached = np.zeros_like(mask)
     reached[[0, -1]], reached[:, [0, -1]] = mask[[0, -1]], mask[:, [0, -1]]
     count = -1
     while count != (count := int(reached.sum())):
-        # A run that is touched anywhere is reached as a whole: few rounds, not one a pixel.
+        # A run touched anywhere is reached as a whole: a few rounds, not one per pixel.
         reached = _spread(reached, rows) & mask
         reached = _spread(reached.T, columns).T & mask
     return reached
@@ -66,7 +65,7 @@ def _spread(reached: NDArray[np.bool_], runs: NDArray[np.int64]) -> NDArray[np.b
 
 
 def draw_background(size: int, rng: np.random.Generator) -> Square:
-    """Draw a ground to put a shoe on: noise, gradient, boards, carpet or tiles; (size, size, 3)."""
+    """Draw noise, a gradient, boards, carpet or tiles: (size, size, 3)."""
     kinds = (_noise, _gradient, _boards, _carpet, _tiles)
     ground = kinds[rng.integers(len(kinds))](size, rng)  # (S, S, 3) or (S, S, 1), around 0..1
     return (np.clip(ground, 0, 1) * 255).astype(np.uint8)
@@ -80,7 +79,7 @@ def _clouds(size: int, cells: tuple[int, int], rng: np.random.Generator) -> NDAr
 
 
 def _colour(rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return a muted colour, from near black to near white; shoes are the colourful things."""
+    """Return a muted colour, from near black to near white, as the shoe is what is colourful."""
     grey = rng.uniform(0.1, 0.95)
     return np.clip(grey + rng.normal(0, 0.08, size=3), 0, 1).astype(np.float32)
 

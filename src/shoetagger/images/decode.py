@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class Rejected(ShoetaggerError):  # noqa: N818 - a verdict on a file, not a fault of the program
     """The bytes cannot be tagged; the message is the reason, for the person who sent the file.
 
-    `unfinished` says that more bytes could mend it: the file may still have been arriving.
+    `unfinished` means that more bytes could mend it: the file may still be arriving.
     """
 
     def __init__(self, reason: str, *, unfinished: bool = False) -> None:
@@ -44,7 +44,7 @@ class Rejected(ShoetaggerError):  # noqa: N818 - a verdict on a file, not a faul
 
 @dataclass(frozen=True)
 class Limits:
-    """What is refused before anything is decoded."""
+    """The limits above which a file is refused before it is decoded."""
 
     max_bytes: int
     max_pixels: int
@@ -56,14 +56,12 @@ class Limits:
 
 
 def image_id(data: bytes) -> str:
-    """Return the sha256 of a file's bytes, in hex: what names a picture everywhere."""
+    """Return the sha256 of a file's bytes in hex, the identity of a picture everywhere."""
     return hashlib.sha256(data).hexdigest()
 
 
-# --- bytes to picture -----------------------------------------------------------------------
-
-# Each plugin is called by itself, never through Image.open: what is not listed here cannot be
-# reached by any bytes, and Pillow's process-wide pixel limit does not mix with ours.
+# Plugins are called directly, never through Image.open: no bytes can reach a format that is not
+# listed here, and Pillow's process-wide pixel limit does not interfere with ours.
 _FORMATS: tuple[tuple[str, tuple[bytes, ...], Callable[[io.BytesIO], ImageFile.ImageFile]], ...] = (
     ("JPEG", (b"\xff\xd8\xff",), JpegImagePlugin.JpegImageFile),
     ("PNG", (b"\x89PNG\r\n\x1a\n",), PngImagePlugin.PngImageFile),
@@ -75,7 +73,7 @@ _FORMATS: tuple[tuple[str, tuple[bytes, ...], Callable[[io.BytesIO], ImageFile.I
 
 READABLE = ", ".join(name for name, _, _ in _FORMATS)
 
-# What people send by mistake, to tell them what they sent.
+# What people send by mistake, so that the reason can name it.
 _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"%pdf", "a PDF document"),
     (b"pk\x03\x04", "a zip archive or office document"),
@@ -87,7 +85,7 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"8bps", "a Photoshop document"),
 )
 
-# A reduced JPEG keeps at least this many times the pixels a side that the view needs. On shop
+# A reduced JPEG keeps at least this many times the pixels per side that the view needs. On shop
 # photographs a view then differs by 0.5 levels of 255 on average (1.1 at most), 99 % of its pixels
 # by no more than 10.
 _HEADROOM = 1.5
@@ -107,7 +105,7 @@ _EXIF_ORIENTATION = 0x0112
 
 @dataclass(frozen=True)
 class Opened:
-    """A decoded picture: RGB, upright, on white; and its full (width, height), upright too."""
+    """A decoded picture, RGB, upright and on white, with the full upright (width, height)."""
 
     image: Image.Image
     size: tuple[int, int]
@@ -123,14 +121,14 @@ def open_picture(data: bytes, limits: Limits, *, longest: int | None = None) -> 
 
 
 def open_with_size(data: bytes, limits: Limits, *, longest: int | None = None) -> Opened:
-    """Do what `open_picture` does, and return the full size beside a picture that may be reduced.
+    """Decode like `open_picture`, and return the full size with the picture, which may be reduced.
 
     Raises Rejected and MemoryError.
     """
     if len(data) > limits.max_bytes:
         raise Rejected(f"too large a file ({len(data)} bytes, limit {limits.max_bytes} bytes)")
     name, plugin = _recognise(data)
-    # Every filter is cheap to set again; warnings.catch_warnings is not safe in threads.
+    # Setting the filter again is cheap; warnings.catch_warnings is not safe in threads.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         return _decode(data, name, plugin, limits, longest)
@@ -138,7 +136,7 @@ def open_with_size(data: bytes, limits: Limits, *, longest: int | None = None) -
         raise
     except Image.DecompressionBombError:
         raise Rejected(f"too many pixels (limit {limits.max_pixels})") from None
-    # Pillow's decoders answer bad bytes with nearly every exception there is.
+    # Pillow's decoders raise nearly every kind of exception for bad bytes.
     except Exception as error:
         raise Rejected(_why(name, data, error), unfinished=True) from error
 
@@ -168,7 +166,7 @@ def _decode(
     longest: int | None,
 ) -> Opened:
     if name == "WebP":
-        # Its decoder takes memory for the whole canvas as soon as it is opened.
+        # Its decoder allocates the whole canvas as soon as it is opened.
         _refuse_pixels(_webp_size(data), limits)
     image = plugin(io.BytesIO(data))
     size = image.size
@@ -195,7 +193,7 @@ def _refuse_pixels(size: tuple[int, int], limits: Limits) -> None:
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-    """Return the canvas (width, height) that a WebP's first chunk announces."""
+    """Return the canvas (width, height) declared in a WebP's first chunk."""
     kind = data[12:16]
     if kind == b"VP8X":
         canvas = data[24:30]
@@ -209,20 +207,20 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 def _why(name: str, data: bytes, error: Exception) -> str:
     detail = str(error).strip().splitlines()
-    said = detail[0][:120] if detail else type(error).__name__
+    reason = detail[0][:120] if detail else type(error).__name__
     cut = {
         "PNG": b"IEND" not in data[-64:],
         "WebP": len(data) < int.from_bytes(data[4:8], "little") + 8,
     }
-    if "truncated" in said.lower() or isinstance(error, EOFError) or cut.get(name):
+    if "truncated" in reason.lower() or isinstance(error, EOFError) or cut.get(name):
         return f"truncated {name}: the file ends before the picture does, send it again"
-    return f"damaged {name}: send it again ({said})"
+    return f"damaged {name}: send it again ({reason})"
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(_EXIF_ORIENTATION)
-    # A picture is not refused for what is written beside it, however broken that is.
+    # A picture is not refused for its metadata, however broken.
     except Exception:
         return 1
     return orientation if type(orientation) is int else 1
@@ -256,7 +254,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Bring 16-bit, 32-bit and float greys to 0..255; what has no stated range is guessed."""
+    """Convert 16-bit, 32-bit and float greys to 0..255; a range that is not stated is guessed."""
     values = np.asarray(image)
     if values.dtype.itemsize == 2:
         return Image.fromarray((values >> 8).astype(np.uint8))
@@ -270,7 +268,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Apply an embedded colour profile; one that is invalid or of other colours is ignored."""
+    """Apply an embedded colour profile; ignore it if invalid or for another colour mode."""
     transform = _srgb_transform(profile, image.mode)
     if transform is None:
         return image
@@ -282,12 +280,12 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
 def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     spaces = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
     try:
-        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if given.profile.xcolor_space.strip() != spaces.get(mode):
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if source.profile.xcolor_space.strip() != spaces.get(mode):
             return None
-        if "srgb" in (given.profile.profile_description or "").lower():
+        if "srgb" in (source.profile.profile_description or "").lower():
             return None
-        return ImageCms.buildTransform(given, ImageCms.createProfile("sRGB"), mode, "RGB")
+        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
 

@@ -1,7 +1,6 @@
-"""Bytes to safe RGB pictures, and pictures to the squares that models see.
+"""Pictures to the squares that models see: `training_view` in training, `tagging_view` in tagging.
 
-What training sees and what the night sees stand side by side: `training_view`, `tagging_view`.
-This module runs in small worker processes and in the registered model: no torch here.
+This module runs in small decoding processes and in the registered model: it imports no torch.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ class TransformError(ShoetaggerError):
 class Transform:
     """The tagging transform: the whole picture fitted into a padded square of `size` pixels.
 
-    `fill` (0..255) is the padding; `mean` and `std` are for pixels in 0..1 and belong to the
-    model, which normalises. It is part of the bundle and of the digest of every prefix.
+    `fill` (0..255) is the padding; `mean` and `std`, of pixels in 0..1, are applied by the model.
+    The transform is part of the bundle and of the digest of every prefix.
     """
 
     size: int = 224
@@ -40,12 +39,12 @@ class Transform:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values that `from_dict` takes back."""
+        """Return JSON values for `from_dict`."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Transform:
-        """Check and take back what `as_dict` gave; raises TransformError that names the key."""
+        """Read and check what `as_dict` returned; raises TransformError that names the key."""
         names = [field.name for field in fields(cls)]
         if set(values) != set(names):
             raise TransformError(
@@ -73,7 +72,6 @@ def _three_numbers(value: object, key: str, *, least: float) -> tuple[float, flo
     return float(value[0]), float(value[1]), float(value[2])
 
 
-# --- picture to square ----------------------------------------------------------------------
 def tagging_view(picture: Image.Image, transform: Transform) -> Square:
     """Fit the whole picture, antialiased, into the middle of a square padded with `fill`.
 
@@ -90,13 +88,13 @@ def tagging_view(picture: Image.Image, transform: Transform) -> Square:
 def training_view(
     picture: Image.Image, transform: Transform, augment: Augment, rng: np.random.Generator
 ) -> Square:
-    """Draw a random change of what `tagging_view` shows; `augment` says how strong each may be.
+    """Return a random variation of the tagging view, (size, size, 3) uint8.
 
-    The same picture and the same state of `rng` give the same (size, size, 3) uint8.
-    A picture whose longer side is about twice the size is quickest.
+    `augment` bounds each change. The same picture and the same state of `rng` give the same view.
+    Pictures whose longer side is about twice the size are fastest.
     """
     size = transform.size
-    # Every number is drawn in every view: a changed strength leaves the other draws alone.
+    # Every number is drawn for every view, so that changing one bound leaves the other draws alone.
     zoom, shift_x, shift_y, turn, *tone = rng.uniform(-1, 1, size=9)
     flip, erase, replace = rng.uniform(size=3) < (augment.flip, augment.erase, augment.background)
 
@@ -119,6 +117,7 @@ def training_view(
 
 
 def fit_longest(picture: Image.Image, longest: int) -> Image.Image:
+    """Resize a picture, antialiased, so that its longer side is `longest` pixels."""
     scale = longest / max(picture.size)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     return picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
@@ -127,15 +126,15 @@ def fit_longest(picture: Image.Image, longest: int) -> Image.Image:
 def _place(
     fitted: Image.Image, size: int, shift: tuple[float, float], degrees: float, *, flip: bool
 ) -> Image.Image:
-    """Turn about the middle and shift by a share (-1..1) of the room there is, in a square."""
+    """Rotate about the centre, and shift within the square by shares (-1..1) of the room left."""
     if flip:
         fitted = fitted.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    # A picture smaller than the square moves within it, a larger one shows another part.
+    # A picture smaller than the square moves within it; a larger one is cropped elsewhere.
     x = (size - fitted.width) / 2 + shift[0] * abs(size - fitted.width) / 2
     y = (size - fitted.height) / 2 + shift[1] * abs(size - fitted.height) / 2
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     middle_x, middle_y = x + fitted.width / 2, y + fitted.height / 2
-    # From a pixel of the square back to a pixel of the picture.
+    # Maps a pixel of the square to a pixel of the picture.
     back = (
         cos,
         sin,
@@ -154,11 +153,11 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def _tones(picture: Image.Image, augment: Augment, tone: Sequence[float]) -> tuple[float, ...]:
-    """Return the 3 x 4 colour matrix of one brightness, contrast, saturation and hue shift."""
+    """Return the 3 x 4 colour matrix for a shift of brightness, contrast, saturation and hue."""
     brightness = 1 + tone[0] * augment.brightness
     contrast = 1 + tone[1] * augment.contrast
     saturation = 1 + tone[2] * augment.saturation
-    angle = tone[3] * augment.hue * 2 * math.pi  # hue 0.5 = half the colour circle, as elsewhere
+    angle = tone[3] * augment.hue * 2 * math.pi  # 0.5 is half the colour circle, as in torchvision
     grey = np.tile(_LUMA, (3, 1))
     turned = (
         grey

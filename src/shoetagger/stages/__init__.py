@@ -1,9 +1,9 @@
-"""What dvc.yaml calls: one module a stage, wiring the core to files and to MLflow."""
+"""The stages that dvc.yaml runs: a module each, which connects the core to files and MLflow."""
 
 from __future__ import annotations
 
 import os
 
-# Before torch starts its threads: they should sleep while they wait, not spin. On a machine with
-# other work, spinning was measured to cost six times the time.
+# Set before torch starts its threads, so that waiting threads sleep and do not spin. On a busy
+# machine, spinning took six times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

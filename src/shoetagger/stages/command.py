@@ -1,4 +1,4 @@
-"""The entry of every stage: arguments from dvc.yaml, one clear line on a fault."""
+"""The entry point of every stage: arguments from dvc.yaml, one clear line on an error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Features = Annotated[Path, typer.Option("--features", help="folder that the stag
 
 
 def run(stage: Callable[..., None]) -> None:
-    """Call a stage with the command line's arguments; a user's error prints one line, exit 1."""
+    """Call a stage with the command line's arguments; an error prints one line and exits with 1."""
     try:
         typer.run(stage)
     except ShoetaggerError as error:

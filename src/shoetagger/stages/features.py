@@ -25,13 +25,13 @@ def main(
     images: Annotated[Path, typer.Argument(help="folder of the pictures")],
     out: Annotated[Path, typer.Argument(help="folder to write the states to")],
 ) -> None:
-    """Run every view of every picture through the frozen stages and keep what comes out."""
+    """Run all views of all pictures through the frozen layers, and write the states."""
     params = parameters.load(Path("params.yaml"))
     recipe, device = params.train, pick_device(Settings.from_environment().device)
     table = read_split(listing)
     pictures = open_pictures(params, table, images)
     torch.manual_seed(recipe.seed)
-    # All that any head may want to see: it is small, and groups choose for themselves.
+    # All that any head may see: it is small, and each group chooses from it.
     model, _ = build(recipe.arch, 1, recipe.weights, POOLED, dropout=0.0)
     model.eval()
     frozen = frozen_layers(recipe.freeze)
@@ -58,7 +58,7 @@ def main(
     elif not index.views:
         typer.echo(
             f"features.max_gb={params.features.max_gb} holds no view of {len(pictures)} pictures: "
-            "each fit runs the frozen prefix anew, on one augmented view of each; raise it"
+            "each fit runs the frozen prefix again, on one augmented view of each; raise it"
         )
     else:
         typer.echo(f"{index.views} augmented views of {len(pictures)} pictures, to {recipe.freeze}")

@@ -1,4 +1,4 @@
-"""The MLflow run of a stage, with the facts that every run carries."""
+"""The MLflow runs of the stages, with the tags that every run has."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def continue_run(settings: Settings, params: Params, group: str, weights_sha256:
 
 
 def facts(group: str) -> dict[str, str]:
-    """Return where a run's inputs come from: git commit and data revision of this checkout."""
-    found = {"group": group}
+    """Return the tags of a run: group, and this checkout's git commit and data revision."""
+    tags = {"group": group}
     git = subprocess.run(
         ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if git.returncode == 0:
-        found["git_commit"] = git.stdout.strip()
+        tags["git_commit"] = git.stdout.strip()
     pointer = Path("data.dvc")
     if pointer.is_file():
-        found["data_revision"] = yaml.safe_load(pointer.read_text())["outs"][0]["md5"]
-    return found
+        tags["data_revision"] = yaml.safe_load(pointer.read_text())["outs"][0]["md5"]
+    return tags
 
 
 def _flat(params: Params, group: str) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Stage `split`: the label sheet and the pictures -> one table a group."""
+"""Stage `split`: from the label sheet and the pictures to one table per group."""
 
 from __future__ import annotations
 
@@ -37,8 +37,7 @@ def main(
             faults.append(f"group {group}: {error}")
             continue
         write_split(table, out / f"{group}.csv")
-        # The same for every group: what `features` needs to know, and no more, so that an
-        # edited label leaves it as it is.
+        # Equal for every group, and without labels, which `features` does not depend on.
         write_split(table[["image_name", "image_id"]], out / "images.csv")
         sentences += [f"group {group}: {sentence}" for sentence in report]
     if faults:

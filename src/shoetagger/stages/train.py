@@ -41,7 +41,7 @@ def main(
 
         def on_epoch(epoch: Epoch) -> None:
             epochs.append(epoch)
-            tracked.log_metrics(_figures(epoch), step=epoch.number)
+            tracked.log_metrics(_metrics(epoch), step=epoch.number)
             bar.set_postfix(loss=f"{epoch.train_loss:.3f}")
             bar.update()
 
@@ -61,13 +61,13 @@ def main(
     typer.echo(f"{group}: training loss {epochs[-1].train_loss:.4f} after {len(epochs)} rounds")
 
 
-def _figures(epoch: Epoch) -> dict[str, float]:
-    figures = {
+def _metrics(epoch: Epoch) -> dict[str, float]:
+    losses = {
         "train_loss": epoch.train_loss,
         "validation_loss": epoch.validation_loss,
         "learning_rate": epoch.learning_rate,
     }
-    return {name: value for name, value in figures.items() if value is not None}
+    return {name: value for name, value in losses.items() if value is not None}
 
 
 def _write_history(epochs: list[Epoch], path: Path) -> None:

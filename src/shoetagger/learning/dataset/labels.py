@@ -1,4 +1,4 @@
-"""The label sheet as names and a 0/1 matrix; every fault in it is named, all in one report."""
+"""Reads the label sheet as names and a 0/1 matrix, and reports all its faults at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NO = frozenset({"", "0", "0.0", "false"})
 
 
 class LabelsError(ShoetaggerError):
-    """Everything that is wrong with a label sheet: one line a fault, also in `faults`."""
+    """Everything that is wrong with a label sheet: one line per fault, also in `faults`."""
 
     def __init__(self, faults: Iterable[str]) -> None:
         self.faults = tuple(faults)
@@ -56,19 +56,19 @@ def find_sheet(data: Path) -> Path:
 
     Raises LabelsError, in one line, where there is none or both.
     """
-    found = [sheet for sheet in (data / "labels.csv", data / "labels.xlsx") if sheet.is_file()]
-    if not found:
+    sheets = [sheet for sheet in (data / "labels.csv", data / "labels.xlsx") if sheet.is_file()]
+    if not sheets:
         raise LabelsError(
             [
                 f"no label sheet: neither labels.csv nor labels.xlsx is in {data}; "
                 "run `dvc pull data`, or put your own there"
             ]
         )
-    if len(found) == 2:
+    if len(sheets) == 2:
         raise LabelsError(
             [f"two label sheets: labels.csv and labels.xlsx are both in {data}; remove one"]
         )
-    return found[0]
+    return sheets[0]
 
 
 def read_labels(
@@ -78,11 +78,11 @@ def read_labels(
     *,
     unreadable: Callable[[Path], str | None],
 ) -> Labels:
-    """Read the sheet and hold it against the files in `images` (recursively).
+    """Read the sheet and check it against the files in `images` (recursively).
 
-    Column order, letter case and surrounding spaces do not matter. `unreadable` tells why a
-    picture cannot be read, None where it can. Rows count as the spreadsheet counts them: the
-    header is row 1. Raises LabelsError with all faults.
+    Column order, letter case and surrounding spaces do not matter. `unreadable` returns why a
+    picture cannot be read, or None. Rows are numbered as in the spreadsheet: the header is row 1.
+    Raises LabelsError with all faults.
     """
     rows = _read_rows(sheet)
     faults: list[str] = []
@@ -170,7 +170,7 @@ def _read_csv(sheet: Path) -> list[list[object]]:
     delimiter = max(",;\t", key=header.count)
     rows: list[list[object]] = []
     try:
-        # Strict, or one stray quote would swallow all rows after it.
+        # Not strict, one stray quote would swallow all rows after it.
         for cells in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
             rows.append(list(cells))
     except csv.Error as error:
@@ -212,7 +212,7 @@ def _read_xlsx(sheet: Path) -> list[list[object]]:
 def _columns(
     sheet: str, rows: Sequence[Sequence[object]], tags: Sequence[str], faults: list[str]
 ) -> Mapping[str, int]:
-    """Return the position of each known column, and note what is wrong with the header."""
+    """Return the position of each known column; adds what is wrong with the header to `faults`."""
     if not rows or all(_text(cell) == "" for cell in rows[0]):
         faults.append(f"{sheet} row 1: no header; it names the columns: {NAME_COLUMN}, then tags")
         return {}
@@ -265,7 +265,7 @@ def _folded(title: str) -> str:
 
 
 class _Files:
-    """The regular files below images/, found by their names in any Unicode normal form."""
+    """The regular files below images/, by their names in any Unicode normal form."""
 
     def __init__(self, images: Path) -> None:
         self._images = images
@@ -282,7 +282,7 @@ class _Files:
                     self._by_case[_folded(name)] = name
 
     def resolve(self, cell: object, where: str, faults: list[str]) -> str | None:
-        """Return the file's name as on disk; None, and a fault, where there is no such file."""
+        """Return the file's name as on disk; None, with a new fault, where there is no such file."""
         if _text(cell) == "":
             faults.append(f"{where}: '' is no file name: name the picture, or clear the row")
             return None
@@ -311,6 +311,6 @@ class _Files:
         return None
 
     def without(self, names: Iterable[str]) -> list[str]:
-        """Return the files, hidden ones aside, that are not among `names`, sorted."""
+        """Return the files that are not among `names`, sorted; hidden ones are left out."""
         rest = self._names.difference(names)
         return sorted(name for name in rest if not posixpath.basename(name).startswith("."))

@@ -1,4 +1,4 @@
-"""Side and fold of each picture, by a hash of seed and image id: rows added later move nothing."""
+"""Side and fold of each picture by a hash of seed and image id, so that new rows move no others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIDES = ("train", "validation")
 
 
 class SplitError(ShoetaggerError):
-    """A tag cannot be learned and measured with the labels there are."""
+    """The labels do not suffice to learn and measure a tag."""
 
 
 def side(image_id: str, split: recipe.Split) -> str:
@@ -34,10 +34,10 @@ def split_group(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Split the pictures for one group of tags; `image_ids` belong to `labels.names`.
 
-    Returns a table sorted by name (image_name, image_id, side, fold, then one 0/1 column a tag)
-    and the sentences of the report: which positives moved because a tag had none on a side, and
-    which pictures are there twice with different tags. Raises SplitError, naming every tag
-    concerned, where a tag lacks positives or negatives.
+    Returns a table sorted by name (image_name, image_id, side, fold, then a 0/1 column per tag) and
+    the sentences of the report: which positives were moved because a tag had none on a side, and
+    which pictures occur twice with different tags. Raises SplitError, naming every tag concerned,
+    where a tag lacks positives or negatives.
     """
     columns = [labels.tags.index(tag) for tag in tags]
     table = pd.DataFrame(labels.matrix[:, columns].astype(np.int64), columns=list(tags))
@@ -76,8 +76,8 @@ def _refuse_rare(table: pd.DataFrame, tags: Sequence[str]) -> None:
 
 def _contradictions(table: pd.DataFrame, tags: Sequence[str]) -> list[str]:
     sentences = []
-    copies = table[table.duplicated("image_id", keep=False)]
-    for _, same in copies.groupby("image_id", sort=False):
+    repeated = table[table.duplicated("image_id", keep=False)]
+    for _, same in repeated.groupby("image_id", sort=False):
         differing = [tag for tag in tags if same[tag].nunique() > 1]
         if differing:
             names = ", ".join(map(repr, same["image_name"]))
@@ -88,9 +88,9 @@ def _contradictions(table: pd.DataFrame, tags: Sequence[str]) -> list[str]:
 
 
 def _move_positives(table: pd.DataFrame, tags: Sequence[str], split: recipe.Split) -> list[str]:
-    """Give each tag a positive on either side, in `table`; return a sentence for each move.
+    """Give each tag a positive on either side, in `table`; return one sentence per move.
 
-    The positive with the lowest hash moves, of those that no other tag needs where they are.
+    Of the positives that no other tag needs where they are, the one with the lowest hash moves.
     """
     order = {i: _fraction(split.seed, "side", i) for i in table["image_id"].unique()}
     moves: dict[str, int] = {}
@@ -105,7 +105,7 @@ def _move_positives(table: pd.DataFrame, tags: Sequence[str], split: recipe.Spli
         other = SIDES[lacking == SIDES[0]]
         positives = _positives(table, tag, other)
         needed = {i for t in tags if len(only := _positives(table, t, other)) == 1 for i in only}
-        # Where all are needed, one goes nevertheless, and the tag that loses it comes next.
+        # Where all are needed, one moves nevertheless, and the tag that loses it comes next.
         moved = min(positives, key=lambda i: (i in needed, moves.get(i, 0), order[i]))
         moves[moved] = moves.get(moved, 0) + 1
         rows = table["image_id"] == moved
