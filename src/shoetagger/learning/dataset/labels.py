@@ -282,7 +282,7 @@ class _Files:
                     self._by_case[_folded(name)] = name
 
     def resolve(self, cell: object, where: str, faults: list[str]) -> str | None:
-        """Return the file's name as on disk; None, with a new fault, where there is no such file."""
+        """Return the file's name as on disk; None, and a new fault, if there is no such file."""
         if _text(cell) == "":
             faults.append(f"{where}: '' is no file name: name the picture, or clear the row")
             return None
