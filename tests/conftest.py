@@ -54,6 +54,29 @@ def ports() -> Ports:
 
 
 @pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of this test run share, for what they need to make only once."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(shared: Path) -> Path:
+    """An empty, migrated MLflow database, to copy."""
+    from helpers import templates
+
+    return templates.once(shared, "mlflow", templates.migrate_mlflow) / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def installed_home(shared: Path) -> Path:
+    """A home as `setup` leaves it, to copy: migrating Airflow's database takes ten seconds."""
+    from helpers import templates
+
+    return templates.once(shared, "installed", templates.set_up)
+
+
+@pytest.fixture(scope="session")
 def postgres_server() -> Iterator[tuple[str, str]]:
     """URL of a server, and the name of a migrated database there to copy."""
     import sqlalchemy as sa

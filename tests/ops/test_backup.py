@@ -28,7 +28,6 @@ from shoetagger.publishing.thumbnails import place
 from shoetagger.store import dump
 from shoetagger.store.rows import StoreError
 from shoetagger.store.store import Store
-from shoetagger.tracking.connection import prepare
 from shoetagger.tracking.registry import CHAMPION, Registry
 
 
@@ -51,14 +50,6 @@ def used(settings: Settings) -> str:
     put_pictures(settings, 4)
     night(settings, "night")
     return bundle.digest
-
-
-@pytest.fixture(scope="module")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated database of MLflow to copy: making one takes seconds."""
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    prepare(f"sqlite:///{file}")
-    return file
 
 
 @pytest.fixture

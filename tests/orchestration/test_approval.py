@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ USERS = {"ann": "user", "vera": "viewer"}
 # As the training DAG wires it, with comparisons that were made before.
 DAG = """
 import json
+import shutil
 from pathlib import Path
 from airflow.sdk import dag, task, task_group
 from shoetagger.orchestration import tasks
@@ -189,10 +191,11 @@ class Ran:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def ran(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Ran:
     """One run with a group for each thing that may happen."""
     folder = tmp_path_factory.mktemp("approval")
     settings = settings_in(folder / "home")
+    shutil.copytree(installed_home, settings.home)
     setup(settings, Ports(), say=lambda _: None)
     cases = [
         comparison(settings, "approved", folder),

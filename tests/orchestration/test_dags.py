@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from PIL import Image
 
 from shoetagger.config import params
 from shoetagger.config.settings import Settings
+from shoetagger.demo.sample import write_samples
 from shoetagger.ops.environment import POOL, Ports
 from shoetagger.ops.setup import setup
 from shoetagger.store.store import Store
@@ -236,13 +238,18 @@ class Shop:
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+def shop(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Shop:
+    """A clone with data of its own: fewer pictures than the sample has, so that tasks are short."""
     folder = tmp_path_factory.mktemp("shop")
     repo = folder / "repo"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(repo)], check=True)
-    subprocess.run(
-        [sys.executable, "-m", "dvc", "pull", "--quiet", "data.dvc"], cwd=repo, check=True
-    )
+    write_samples(repo / "data", count=60)
+    for command in (
+        [sys.executable, "-m", "dvc", "add", "--quiet", "data"],
+        ["git", "commit", "--quiet", "--all", "--message", "Fewer pictures"],
+    ):
+        subprocess.run(command, cwd=repo, check=True)
+    shutil.copytree(installed_home, folder / "home")
     settings = Settings.from_environment(
         {"SHOETAGGER_REPO": str(repo), "SHOETAGGER_HOME": str(folder / "home")}
     )

@@ -57,7 +57,7 @@ def run(folder: Path, *command: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Path:
     """A small committed project of real pictures, and a state with migrated databases."""
     folder = tmp_path_factory.mktemp("promotion")
     repo, home = folder / "repo", folder / "home"
@@ -79,7 +79,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["git", "add", "-A"], ["git", "commit", "-qm", "A project"],
     ):  # fmt: skip
         run(repo, *command)
-    prepare(f"sqlite:///{home / 'mlflow.db'}")
+    shutil.copy(empty_mlflow, home / "mlflow.db")
     with Store(f"sqlite:///{home / 'store.db'}") as store:
         store.migrate()
     return folder

@@ -206,7 +206,7 @@ def model_runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+def shop(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Shop:
     """Two groups of two tags, 48 drawn shoes, one commit."""
     folder = tmp_path_factory.mktemp("in_step")
     repo = folder / "repo"
@@ -229,6 +229,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     made.label(["black", "white", "boot", "heel"])
     call(repo, "git", "add", "-A")
     made.commit("A small project")
+    shutil.copytree(installed_home, found.home)
     setup(found, Ports(), say=lambda _: None)
     return made
 

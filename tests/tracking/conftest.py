@@ -1,22 +1,19 @@
-"""An empty MLflow for each test, migrated once per worker."""
+"""An empty MLflow for each test."""
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from shoetagger.tracking.connection import prepare
-
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a migrated database, to be copied: the migration takes a second or more."""
-    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    prepare(f"sqlite:///{path}")
-    return path
+def empty_database(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Path:
+    """Return a migrated database of this worker, to be copied for each test."""
+    return Path(shutil.copy(empty_mlflow, tmp_path_factory.mktemp("mlflow") / "empty.db"))
 
 
 @pytest.fixture
