@@ -102,6 +102,7 @@ def own_data(clone: Path, folder: Path) -> None:
     (folder / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_quick_commands_run_in_a_clone(newcomer: Newcomer) -> None:
     for page in documents(newcomer.clone):
         for block in page.blocks:

@@ -170,6 +170,7 @@ def test_the_articles_network_trains_and_scores(monkeypatch: pytest.MonkeyPatch)
     assert ((found > 0) & (found < 1)).all()
 
 
+@pytest.mark.slow
 def test_a_mirror_changes_no_symmetric_picture(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

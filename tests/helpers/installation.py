@@ -22,10 +22,14 @@ TAGS = parameters.load(ROOT / "params.yaml").groups
 
 def write_often(folder: Path) -> Path:
     """Make a project whose nights write small batches; return its folder."""
-    repo = folder / "repo"
-    repo.mkdir()
+    return make_project(folder / "repo", batch_size=8)
+
+
+def make_project(repo: Path, **tag: int) -> Path:
+    """Make a project with the parameters of ours, but one decoding process: each must start."""
+    repo.mkdir(parents=True)
     document = yaml.safe_load((ROOT / "params.yaml").read_text())
-    document["tag"] |= {"batch_size": 8, "decode_workers": 1}
+    document["tag"] |= {"decode_workers": 1} | tag
     (repo / "params.yaml").write_text(yaml.safe_dump(document))
     (repo / "dvc.yaml").write_text("")
     return repo
@@ -35,7 +39,7 @@ def install(folder: Path, store_url: str | None = None) -> Settings:
     """Set up an installation with two live groups of three, its MLflow out of reach."""
     home = folder / "state"
     found = Settings(
-        repo=ROOT,
+        repo=make_project(folder / "project"),
         home=home,
         inbox=folder / "inbox",
         store_url=store_url or f"sqlite:///{home / 'store.db'}",

@@ -89,6 +89,7 @@ def train(
     return model, epochs
 
 
+@pytest.mark.slow
 def test_a_model_learns_what_can_be_seen(pictures: Pictures) -> None:
     recipe = replace(RECIPE, epochs=12)
     model, epochs = train(pictures, recipe)

@@ -86,6 +86,7 @@ def test_a_used_installation_comes_back_from_one_file(settings: Settings, tmp_pa
         assert [run.kind for run in store.runs.latest(9)] == ["night", "night"]
 
 
+@pytest.mark.slow
 def test_a_restore_replaces_a_used_installation_only_when_told(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -203,6 +204,7 @@ def test_without_the_tools_of_postgresql_a_backup_is_refused(
 # --- forgetting
 
 
+@pytest.mark.slow
 def test_a_forgotten_picture_leaves_nothing_in_what_is_published(settings: Settings) -> None:
     paths = put_pictures(settings, 3)
     night(settings, "night")

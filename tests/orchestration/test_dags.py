@@ -185,6 +185,7 @@ def test_dags_and_tasks_say_what_they_do(read: Any) -> None:
         assert all(task["doc"] for task in dag["tasks"].values()), dag["tasks"]
 
 
+@pytest.mark.slow
 def test_a_broken_params_file_is_an_import_error_that_names_the_key(tmp_path: Path) -> None:
     text = (ROOT / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(text.replace("  shards:", "  shard:"))

@@ -129,6 +129,8 @@ def trained(settings: Settings, plan: Plan) -> Callable[[int], Bundle]:
             file.parent.mkdir(exist_ok=True)
             file.write_text("image_name,fold,black,white\n")
         split.mkdir(exist_ok=True)
+        if not (split / "color.csv").exists():
+            (split / "color.csv").write_text("image_name,image_id\n")
         return bundle
 
     return train

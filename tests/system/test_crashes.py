@@ -262,6 +262,7 @@ def test_weights_that_find_the_disk_full_leave_those_before(disk: Path) -> None:
     filler.unlink()
 
 
+@pytest.mark.slow
 def test_a_store_that_finds_the_disk_full_says_so_and_goes_on_when_there_is_room(
     disk: Path, tmp_path: Path
 ) -> None:

@@ -94,6 +94,7 @@ def test_a_bad_file_is_rejected_with_its_reason_and_stops_nothing(settings: Sett
     assert all(reasons.values())
 
 
+@pytest.mark.slow
 def test_a_file_that_may_still_be_arriving_is_left_for_the_next_run(settings: Settings) -> None:
     whole = put_pictures(settings, 1)[0].read_bytes()
     late = settings.inbox / "late.jpg"
@@ -161,6 +162,7 @@ def test_the_shard_keeps_thumbnails_so_that_publishing_decodes_nothing_again(
             assert thumbnail.size == (160, 160)
 
 
+@pytest.mark.slow
 def test_no_thumbnail_is_kept_of_what_a_person_wanted_forgotten(settings: Settings) -> None:
     make_live(settings, "detail", head_seed=3, size=160)
     (path,) = put_pictures(settings, 1)
@@ -183,6 +185,7 @@ def test_tags_do_not_hang_on_the_size_of_thumbnails(settings: Settings) -> None:
     assert not kept, "its view would need larger decoding than the models' own of 32 pixels"
 
 
+@pytest.mark.slow
 def test_three_promotions_cost_one_retagging_of_what_they_changed(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +199,7 @@ def test_three_promotions_cost_one_retagging_of_what_they_changed(
     assert calls == [(4, set(digests))], "once, with both; the color in between never ran"
 
 
+@pytest.mark.slow
 def test_a_picture_whose_file_went_is_no_backlog_unless_it_has_a_second_copy(
     settings: Settings,
 ) -> None:
@@ -210,6 +214,7 @@ def test_a_picture_whose_file_went_is_no_backlog_unless_it_has_a_second_copy(
     assert counts[-1]["deferred"] == 0
 
 
+@pytest.mark.slow
 def test_arrivals_come_before_the_backlog_and_the_budget_ends_a_run(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
