@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.bundles import write_bundle
+from helpers.installation import make_project
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -45,7 +46,7 @@ def pictures(tmp_path: Path) -> Path:
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """An installation with a champion for colour, its MLflow out of reach."""
     monkeypatch.setenv("SHOETAGGER_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("SHOETAGGER_REPO", str(ROOT))
+    monkeypatch.setenv("SHOETAGGER_REPO", str(make_project(tmp_path / "project")))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     settings = Settings.from_environment()
     settings.inbox.mkdir(parents=True)

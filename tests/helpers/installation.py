@@ -30,7 +30,7 @@ def make_project(repo: Path, **tag: int) -> Path:
     repo.mkdir(parents=True)
     document = yaml.safe_load((ROOT / "params.yaml").read_text())
     document["tag"] |= {"decode_workers": 1} | tag
-    (repo / "params.yaml").write_text(yaml.safe_dump(document))
+    (repo / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     (repo / "dvc.yaml").write_text("")
     return repo
 
