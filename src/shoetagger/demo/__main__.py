@@ -6,7 +6,6 @@ again is quick: DVC restores what was computed, and pictures that were tagged st
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -15,8 +14,11 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from ..config import params as parameters
 from ..config.settings import Settings
@@ -74,17 +76,20 @@ def demo(settings: Settings, ports: Ports, say: Say) -> None:
 
 @contextmanager
 def _alone(settings: Settings) -> Iterator[None]:
-    """Hold the demo's lock, which the kernel takes from a process that dies."""
+    """Hold the demo's lock, which the kernel releases when this process dies, however it does."""
     settings.home.mkdir(parents=True, exist_ok=True)
-    with (settings.home / ".demo.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DemoError(
-                f"another `make demo` is at work in {settings.home}: let it end, or give this one "
-                "a state and ports of its own (SHOETAGGER_HOME, AIRFLOW_PORT, MLFLOW_PORT)"
-            ) from None
+    lock = FileLock(settings.home / ".demo.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise DemoError(
+            f"another `make demo` is at work in {settings.home}: let it end, or give this one "
+            "a state and ports of its own (SHOETAGGER_HOME, AIRFLOW_PORT, MLFLOW_PORT)"
+        ) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _demo(settings: Settings, ports: Ports, say: Say) -> None:
@@ -92,8 +97,11 @@ def _demo(settings: Settings, ports: Ports, say: Say) -> None:
     with steps("sample data: 220 drawn shoes and their label sheet, from DVC"):
         _refuse_another_inbox(settings)
         pull_data(settings)
-    with steps("servers: Airflow and MLflow"):
+    with steps("servers: Airflow and MLflow"), ThreadPoolExecutor(max_workers=1) as executor:
+        # Starting them leaves a core idle now and then: the arrivals are drawn meanwhile.
+        drawn = executor.submit(_drawn, settings)
         ports = up(settings, ports, lambda text: say(textwrap.indent(text, "      ")))
+        drawn.result()
     airflow = Airflow(settings, ports)
     groups = parameters.load(settings.params_file).groups
     with steps(f"training: one small model a group ({', '.join(groups)})"):
@@ -136,7 +144,6 @@ class _Steps:
         self._say(f"      done after {clock(time.monotonic() - begun)}")
 
 
-# --- data and arrivals ----------------------------------------------------------------------
 def pull_data(settings: Settings) -> None:
     """Restore data/ as data.dvc names it; raises DemoError with what DVC says."""
     done = subprocess.run(
@@ -178,7 +185,7 @@ def let_arrive(settings: Settings) -> int:
 
 
 def _drawn(settings: Settings) -> list[Path]:
-    """Return the pictures to arrive, drawn once."""
+    """Return the pictures that arrive, which are drawn once."""
     folder = settings.home / "demo" / f"arrivals-{SEED}-{ARRIVALS}"
     if not folder.is_dir():
         from .sample import write_arrivals
@@ -191,7 +198,6 @@ def _drawn(settings: Settings) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-# --- result ---------------------------------------------------------------------------------
 def report(settings: Settings, groups: Sequence[str]) -> str:
     """Return the current tags of the arrivals, what was rejected and why, and by which versions.
 

@@ -21,8 +21,6 @@ from ..errors import ShoetaggerError
 from .painter import draw_shoe
 from .shapes import TAGS
 
-# --- The demo's data ---------------------------------------------------------------------------
-
 # How many of 220 pictures are what; about what the article's own sheet has.
 _KINDS: dict[tuple[str, ...], int] = {
     ("boot", "above_ankle"): 36,

@@ -14,7 +14,6 @@ Array = np.ndarray
 Color = tuple[float, float, float]
 
 
-# --- Silhouettes -------------------------------------------------------------------------------
 # Outlines in SVG's path language (absolute M, L, C, Z), toe to the left. A shoe is about 850
 # units long and stands on y = 800.
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -12,7 +11,10 @@ import secrets
 import sqlite3
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from ..config.settings import Settings
 from .environment import (
@@ -32,7 +34,6 @@ from .environment import (
 )
 
 
-# --- set up ---------------------------------------------------------------------------------
 def setup(settings: Settings, ports: Ports, say: Say = print) -> None:
     """Make folders and secrets, migrate store, MLflow and Airflow, create the pool; idempotent."""
     settings.home.mkdir(parents=True, exist_ok=True)
@@ -48,8 +49,11 @@ def set_up(settings: Settings, ports: Ports, say: Say) -> None:
         settings.inbox.mkdir(parents=True, exist_ok=True)
     _write_secrets(settings)
     _migrate_store(settings)
-    _migrate_mlflow(settings, ports, say)
-    _migrate_airflow(settings, ports, say)
+    # Airflow's migration is a process of its own: meanwhile this one migrates MLflow.
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        airflow = executor.submit(_migrate_airflow, settings, ports, say)
+        _migrate_mlflow(settings, ports, say)
+        airflow.result()
 
 
 def _write_secrets(settings: Settings) -> None:
@@ -113,6 +117,7 @@ def _migrate_airflow(settings: Settings, ports: Ports, say: Say) -> None:
     if stamp.exists() and database.exists():
         return
     say("setting up Airflow's database")
+    is_new = not database.exists()
     with _migrated_beside(database) as beside:
 
         def airflow(*arguments: str) -> str:
@@ -122,7 +127,7 @@ def _migrate_airflow(settings: Settings, ports: Ports, say: Say) -> None:
 
         airflow("db", "migrate")
         # Slots that somebody changed in the UI are left alone, unless the environment says so.
-        if slots or f'"{POOL}"' not in airflow("pools", "list", "-o", "json"):
+        if slots or is_new or f'"{POOL}"' not in airflow("pools", "list", "-o", "json"):
             airflow("pools", "set", POOL, slots or "1", "tasks that fill the GPU, or all cores")
     for old in airflow_home(settings).glob("migrated-*"):
         old.unlink()
@@ -185,11 +190,14 @@ def _run_once(
 
 @contextlib.contextmanager
 def only_one_starts(settings: Settings, say: Say) -> Iterator[None]:
-    """Hold the lock of `up`; the system drops it when this process dies in whatever way."""
-    with (settings.home / "servers.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("the servers are being started elsewhere: waiting for that")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    """Hold the lock of `up`, which the kernel releases when this process dies, however it does."""
+    lock = FileLock(settings.home / "servers.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        say("the servers are being started elsewhere: waiting for that")
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
