@@ -23,10 +23,9 @@ class DemoError(ShoetaggerError):
     """A step of the demo failed; the message says which, and where its log is."""
 
 
-# --- Airflow --------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class TaskState:
-    """One task instance of a run as Airflow tells it; `name` is for people."""
+    """One task instance of a DAG run, as Airflow's API describes it; `name` is for people."""
 
     task_id: str
     map_index: int
@@ -36,17 +35,17 @@ class TaskState:
     seconds: float | None
 
     @classmethod
-    def from_answer(cls, answer: Mapping[str, Any]) -> TaskState:
-        name = answer["task_id"].rpartition(".")[2]
-        if answer["map_index"] >= 0:
-            name += f" {answer.get('rendered_map_index') or answer['map_index']}"
+    def from_api(cls, instance: Mapping[str, Any]) -> TaskState:
+        name = instance["task_id"].rpartition(".")[2]
+        if instance["map_index"] >= 0:
+            name += f" {instance.get('rendered_map_index') or instance['map_index']}"
         return cls(
-            task_id=answer["task_id"],
-            map_index=answer["map_index"],
+            task_id=instance["task_id"],
+            map_index=instance["map_index"],
             name=name,
-            state=answer["state"],
-            try_number=answer["try_number"],
-            seconds=answer.get("duration"),
+            state=instance["state"],
+            try_number=instance["try_number"],
+            seconds=instance.get("duration"),
         )
 
 
@@ -61,7 +60,7 @@ class Airflow:
     def __post_init__(self) -> None:
         self._client = httpx.Client(base_url=self.ports.airflow_url, timeout=30)
         user, password = credentials(self.settings)
-        answer = self._ask("POST", "/auth/token", {"username": user, "password": password})
+        answer = self._request("POST", "/auth/token", {"username": user, "password": password})
         self._client.headers["Authorization"] = f"Bearer {answer['access_token']}"
 
     def trigger(self, dag: str, conf: Mapping[str, Any], patience: float = 120.0) -> str:
@@ -72,20 +71,20 @@ class Airflow:
                 raise DemoError(f"Airflow does not know the DAG {dag}: {self._import_errors()}")
             time.sleep(1)
         if found["is_paused"]:  # a run of a paused DAG would wait for ever
-            self._ask("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
+            self._request("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
         body = {"logical_date": None, "conf": dict(conf)}
-        return str(self._ask("POST", f"/api/v2/dags/{dag}/dagRuns", body)["dag_run_id"])
+        return str(self._request("POST", f"/api/v2/dags/{dag}/dagRuns", body)["dag_run_id"])
 
     def follow(self, dag: str, run: str, say: Say, patience: float = 3600.0) -> list[TaskState]:
-        """Wait for a run's end and tell what happens; returns its tasks.
+        """Wait until a run ends and report the states of its tasks; returns the tasks.
 
         Raises DemoError that names the tasks that failed, with the ends of their logs.
         """
-        begun, told = time.monotonic(), time.monotonic()
+        begun = reported_at = time.monotonic()
         seen: dict[tuple[str, int], object] = {}
-        said: dict[tuple[str, int], object] = {}
+        reported: dict[tuple[str, int], object] = {}
         while True:
-            state = self._ask("GET", f"/api/v2/dags/{dag}/dagRuns/{run}")["state"]
+            state = self._request("GET", f"/api/v2/dags/{dag}/dagRuns/{run}")["state"]
             tasks = self.tasks(dag, run)
             passed = clock(time.monotonic() - begun)
             for task in tasks:
@@ -93,12 +92,12 @@ class Airflow:
                 # A task that has just begun may not have its name yet, and may soon be done.
                 fresh = task.state == "running" and seen.get(key) != now
                 seen[key] = now
-                if fresh or said.get(key) == now:
+                if fresh or reported.get(key) == now:
                     continue
-                said[key] = now
+                reported[key] = now
                 if line := _event(task):
                     say(f"      {passed}  {line}")
-                    told = time.monotonic()
+                    reported_at = time.monotonic()
                     if task.state in ("failed", "up_for_retry"):
                         say(f"             log: {self.log_file(dag, run, task)}")
             if state == "success":
@@ -107,17 +106,17 @@ class Airflow:
                 raise DemoError(self._failure(dag, run, tasks))
             if time.monotonic() - begun > patience:
                 raise DemoError(f"{dag} has not ended after {patience / 60:.0f} minutes")
-            if time.monotonic() - told > 20:
+            if time.monotonic() - reported_at > 20:
                 running = [task.name for task in tasks if task.state == "running"]
                 say(f"      {passed}  ... {', '.join(running) or 'waiting'}")
-                told = time.monotonic()
+                reported_at = time.monotonic()
             time.sleep(1)
 
     def tasks(self, dag: str, run: str) -> list[TaskState]:
-        """Return the task instances of a run that there are so far."""
+        """Return the task instances that a run has so far."""
         path = f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances"
-        answer = self._ask("GET", path, query={"limit": 1000, "order_by": "start_date"})
-        return [TaskState.from_answer(task) for task in answer["task_instances"]]
+        answer = self._request("GET", path, query={"limit": 1000, "order_by": "start_date"})
+        return [TaskState.from_api(task) for task in answer["task_instances"]]
 
     def log_file(self, dag: str, run: str, task: TaskState) -> Path:
         """Return where the log of the last try of a task lies."""
@@ -136,16 +135,16 @@ class Airflow:
         return "\n".join(parts)
 
     def _import_errors(self) -> str:
-        errors = self._ask("GET", "/api/v2/importErrors")["import_errors"]
+        errors = self._request("GET", "/api/v2/importErrors")["import_errors"]
         if not errors:
             log = log_file(self.settings, "dag-processor")
             return f"it finds no such file in {self.settings.repo / 'dags'}; see {log}"
         return "\n".join(f"{error['filename']}:\n{error['stack_trace']}" for error in errors)
 
     def _find(self, path: str) -> Any:
-        return self._ask("GET", path, missing=True)
+        return self._request("GET", path, missing=True)
 
-    def _ask(
+    def _request(
         self,
         method: str,
         path: str,
@@ -154,7 +153,7 @@ class Airflow:
         query: Mapping[str, Any] | None = None,
         missing: bool = False,
     ) -> Any:
-        """Ask once; while Airflow is too busy to answer, a reading question is asked again."""
+        """Send a request; a GET is repeated while Airflow is too busy to answer it."""
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
@@ -178,7 +177,7 @@ class Airflow:
 
 
 def _event(task: TaskState) -> str | None:
-    """Return what to say of a task that has just come into its state; None for nothing."""
+    """Return the line for a task that has just entered its state; None for no line."""
     took = f" ({clock(task.seconds)})" if task.seconds else ""
     match task.state:
         case "running":
@@ -196,7 +195,7 @@ def _event(task: TaskState) -> str | None:
 
 
 def _reason(log: Path) -> str:
-    """Return the last error that a task's log tells of, in one paragraph."""
+    """Return the last error in a task's log, in one paragraph."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
