@@ -113,16 +113,22 @@ def touch(root: Path, numbers: range) -> None:
 def measure(home: Path) -> dict[str, float]:
     """Find the new pictures as a night does; return wall and CPU seconds, and peak memory."""
     settings = settings_in(home)
-    groups = params.load(REPO / "params.yaml").groups
+    options = params.load(REPO / "params.yaml")
+    groups, tag = options.groups, options.tag
     pins = {group: f"{number:064x}" for number, group in enumerate(groups)}
     started, before = time.perf_counter(), time.process_time()
     now = datetime.now(UTC)
     with Store(settings.store_url) as store:
         run = TaggingRun(
-            store.runs.start("night", pins, now), "night", now.isoformat(), pins, {}, ()
+            run_id=store.runs.start("night", pins, now),
+            kind="night",
+            started_at=now.isoformat(),
+            pins=pins,
+            versions={},
+            left_out=(),
         )
-        arrivals = run_module.find_arrivals(settings, run)
-        shards = run_module.shards(settings, run)
+        arrivals = run_module.find_arrivals(store, settings.inbox, run)
+        shards = run_module.shards(store, run, most=tag.shards)
         waiting = store.files.waiting("", None, limit=2 * NEW)
     wall, cpu = time.perf_counter() - started, time.process_time() - before
     if arrivals["new"] != NEW or len(waiting) != NEW or not shards:

@@ -10,11 +10,12 @@ from pathlib import Path
 from shoetagger.config.settings import Settings, sqlite_url
 from shoetagger.inference.bundle import load_bundle
 from shoetagger.inference.engine import Engine
+from shoetagger.ops.installation import opened
 from shoetagger.promotion import versions
 from shoetagger.store.predictions import Predictions
 from shoetagger.store.store import Store
 from shoetagger.tagging.run import TaggingRun, find_arrivals
-from shoetagger.tagging.shard import tag_shard
+from shoetagger.tagging.shard import load_pinned, tag_shard
 
 from .clock import Clock
 
@@ -52,7 +53,14 @@ def start_run(settings: Settings) -> TaggingRun:
         pins = {version.group: version.digest for version in store.ledger.versions()}
         now = datetime.now(UTC)
         run_id = store.runs.start("manual", pins, now)
-    return TaggingRun(run_id, "manual", now.isoformat(), pins, {}, ())
+    return TaggingRun(
+        run_id=run_id,
+        kind="manual",
+        started_at=now.isoformat(),
+        pins=pins,
+        versions={},
+        left_out=(),
+    )
 
 
 def tag_inbox(settings: Settings, run: TaggingRun, clock: Clock) -> None:
@@ -62,7 +70,16 @@ def tag_inbox(settings: Settings, run: TaggingRun, clock: Clock) -> None:
         stack.enter_context(clock.of_function(Engine, "__init__", "start"))
         stack.enter_context(clock.of_function(Engine, "predict", "model"))
         stack.enter_context(clock.of_function(Predictions, "record", "write"))
-        find_arrivals(settings, run)
-        counts = tag_shard(settings, run, 0, 1)
+        here = stack.enter_context(opened(settings))
+        find_arrivals(here.store, settings.inbox, run)
+        engine = load_pinned(
+            here.store,
+            here.registry,
+            run,
+            bundles=settings.bundles,
+            device=settings.device,
+            precision=here.params.tag.precision,
+        )
+        counts = tag_shard(here.store, engine, run, 0, 1, params=here.params, inbox=settings.inbox)
     if counts["deferred"]:
         raise RuntimeError(f"a measurement must tag every picture: {counts}")

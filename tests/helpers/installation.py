@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Concatenate
 
 import numpy as np
 import yaml
@@ -14,6 +17,12 @@ from PIL import Image
 from shoetagger.config import params as parameters
 from shoetagger.config.settings import Settings
 from shoetagger.images.views import Transform
+from shoetagger.ops.installation import Installation, opened
+from shoetagger.orchestration import nightly
+from shoetagger.promotion import compare as comparing
+from shoetagger.promotion import moves, versions
+from shoetagger.promotion import register as registering
+from shoetagger.publishing import publication
 from shoetagger.store.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -96,3 +105,73 @@ def predictions(settings: Settings) -> dict[str, dict[str, tuple[str, ...]]]:
             row.image_id: {group: told.tags for group, told in row.groups.items()}
             for row in store.current.rows(list(TAGS))
         }
+
+
+def _opening(
+    action: Callable[Concatenate[Installation, ...], Any],
+) -> Callable[Concatenate[Settings, ...], Any]:
+    """Return `action` with settings in the place of the installation, opened for each call."""
+
+    @functools.wraps(action)
+    def call(settings: Settings, *arguments: Any, **options: Any) -> Any:
+        with opened(settings) as installation:
+            return action(installation, *arguments, **options)
+
+    return call
+
+
+# What tasks and commands do: one installation each.
+begin = _opening(nightly.begin)
+find_arrivals = _opening(nightly.find_arrivals)
+shards = _opening(nightly.shards)
+tag_shard = _opening(nightly.tag_shard)
+publish = _opening(nightly.publish)
+finish = _opening(nightly.finish)
+
+
+@_opening
+def forget(installation: Installation, image_id: str) -> dict[str, int]:
+    return publication.forget(
+        installation.store,
+        installation.params,
+        image_id,
+        published=installation.settings.published,
+        inbox=installation.settings.inbox,
+    )
+
+
+@_opening
+def bundle_directory(installation: Installation, digest: str) -> Path:
+    bundles = installation.settings.bundles
+    return versions.bundle_directory(installation.store, installation.registry, bundles, digest)
+
+
+@_opening
+def register(installation: Installation, *what: Any) -> registering.Challenger:
+    return registering.register(
+        installation.settings, installation.store, installation.registry, *what
+    )
+
+
+@_opening
+def compare(installation: Installation, *what: Any) -> comparing.Comparison:
+    return comparing.compare(
+        installation.settings, installation.store, installation.registry, *what
+    )
+
+
+@_opening
+def promote(installation: Installation, *what: Any, by: str) -> None:
+    moves.promote(installation.store, installation.registry, *what, by=by)
+
+
+@_opening
+def rollback(installation: Installation, group: str, **what: Any) -> str:
+    bundles = installation.settings.bundles
+    return moves.rollback(installation.store, installation.registry, group, bundles=bundles, **what)
+
+
+@_opening
+def reconcile(installation: Installation, *groups: str) -> None:
+    bundles = installation.settings.bundles
+    moves.reconcile(installation.store, installation.registry, groups, bundles=bundles)

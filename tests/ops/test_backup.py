@@ -15,15 +15,21 @@ from pathlib import Path
 import pytest
 from helpers import postgres
 from helpers.bundles import write_bundle
-from helpers.installation import TAGS, install, make_live, predictions, put_pictures
+from helpers.installation import (
+    TAGS,
+    bundle_directory,
+    forget,
+    install,
+    make_live,
+    predictions,
+    put_pictures,
+)
 
 from shoetagger.config.settings import Settings
 from shoetagger.images.decode import Limits
 from shoetagger.ops import backup as backups
 from shoetagger.ops.backup import BackupError, backup, restore
 from shoetagger.orchestration.nightly import night
-from shoetagger.promotion.versions import bundle_directory
-from shoetagger.publishing import publication
 from shoetagger.publishing.thumbnails import place
 from shoetagger.store import dump
 from shoetagger.store.rows import StoreError
@@ -211,7 +217,7 @@ def test_a_forgotten_picture_leaves_nothing_in_what_is_published(settings: Setti
     image_id = hashlib.sha256(paths[0].read_bytes()).hexdigest()
     thumbnail = place(settings.published / "pages" / "thumbs", image_id)
     assert thumbnail.is_file()
-    publication.forget(settings, image_id)
+    forget(settings, image_id)
     make_live(settings, "color", head_seed=7)
     summary = night(settings, "night")
     assert (summary.counts["tagged"], summary.counts["retagged"]) == (0, 2)
@@ -224,4 +230,4 @@ def test_a_forgotten_picture_leaves_nothing_in_what_is_published(settings: Setti
 
 def test_forgetting_an_unknown_picture_is_an_error(settings: Settings) -> None:
     with pytest.raises(StoreError, match="no picture"):
-        publication.forget(settings, "../../etc/passwd")
+        forget(settings, "../../etc/passwd")

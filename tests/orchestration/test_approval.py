@@ -156,9 +156,9 @@ def comparison(settings: Settings, group: str, folder: Path, **changes: Any) -> 
         "champion_version": None,
         "passes": True,
         "reasons": ("it is better",),
-        "asks": "the test wants it",
+        "approval_reason": "the test wants it",
         "hours": 1.0,
-        "figures": {},
+        "metrics": {},
         "data_revision": "some data",
         "mlflow_run": version.run_id,
         "text": f"**{group}** {{{{ not_a_template }}}}",
@@ -201,14 +201,14 @@ def ran(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Ran:
         comparison(settings, "approved", folder),
         comparison(settings, "rejected", folder),
         comparison(settings, "timed_out", folder, hours=0.0003),
-        comparison(settings, "not_needed", folder, asks=None),
+        comparison(settings, "not_needed", folder, approval_reason=None),
         comparison(settings, "stale", folder, champion="f" * 64),
         comparison(settings, "stopped", folder, passes=False, reasons=("it is worse",)),
     ]
     dags = folder / "dags"
     dags.mkdir()
     (dags / "approvals.py").write_text(DAG)
-    (dags / "cases.json").write_text(json.dumps([case.as_dict() for case in cases]))
+    (dags / "cases.json").write_text(json.dumps([case.model_dump(mode="json") for case in cases]))
     passwords = folder / "passwords.json"
     passwords.write_text(json.dumps(dict.fromkeys(USERS, "secret")))
     told, log = run_program(

@@ -9,8 +9,8 @@ import pytest
 
 from shoetagger.config.operations import Promote, Rule, WhenTagsChange
 from shoetagger.config.params import load
-from shoetagger.promotion.gate import asks, judge
-from shoetagger.promotion.paired import Figures, Paired, TagDiff, TagFigures
+from shoetagger.promotion.gate import approval_reason, check
+from shoetagger.promotion.paired import PairedMetrics, ScorePair, TagDiff, TagMetrics
 
 PROMOTE = replace(
     load(Path(__file__).parents[2] / "params.yaml").promote,
@@ -18,13 +18,15 @@ PROMOTE = replace(
 )
 
 
-def met(*tags: tuple[str, int, float, float], pictures: int = 40) -> Paired:
+def met(*tags: tuple[str, int, float, float], pictures: int = 40) -> PairedMetrics:
     """Return a comparison of tags: name, positives, F1 of challenger and champion."""
-    rows = tuple(TagFigures(name, n, Figures(ours, theirs, None)) for name, n, ours, theirs in tags)
-    macro = Figures(
+    rows = tuple(
+        TagMetrics(name, n, ScorePair(ours, theirs, None)) for name, n, ours, theirs in tags
+    )
+    macro = ScorePair(
         sum(row[2] for row in tags) / len(tags), sum(row[3] for row in tags) / len(tags), None
     )
-    return Paired(pictures, macro, rows)
+    return PairedMetrics(pictures, macro, rows)
 
 
 def changed(of: int, pictures: int) -> TagDiff:
@@ -32,9 +34,9 @@ def changed(of: int, pictures: int) -> TagDiff:
 
 
 def test_a_challenger_that_holds_the_rule_passes_and_the_reasons_say_by_what() -> None:
-    verdict = judge("version 3", met(("black", 12, 0.79, 0.8)), TagDiff(), PROMOTE)
+    verdict = check("version 3", met(("black", 12, 0.79, 0.8)), TagDiff(), PROMOTE)
     assert verdict.passes
-    assert verdict.asks is None
+    assert verdict.approval_reason is None
     assert verdict.reasons == (
         "macro F1 0.790 against 0.800 of version 3: not worse by more than 0.02",
         "no tag lost more than 0.1 of: black",
@@ -50,41 +52,50 @@ def test_a_challenger_that_holds_the_rule_passes_and_the_reasons_say_by_what() -
             "F1 of black 0.600 against 0.800 on 12 positives: worse by more than 0.1",
         ),
         (met(("black", 12, 0.9, 0.8), pictures=19), "19 validation pictures decide nothing"),
-        (Paired(40, None, (TagFigures("black", 1, None),)), "no tag has the validation pictures"),
+        (
+            PairedMetrics(40, None, (TagMetrics("black", 1, None),)),
+            "no tag has the validation pictures",
+        ),
     ],
 )
-def test_what_breaks_the_rule_is_stopped_in_a_sentence(validation: Paired, said: str) -> None:
-    verdict = judge("version 3", validation, TagDiff(), PROMOTE)
+def test_what_breaks_the_rule_is_stopped_in_a_sentence(
+    validation: PairedMetrics, said: str
+) -> None:
+    verdict = check("version 3", validation, TagDiff(), PROMOTE)
     assert not verdict.passes
-    assert verdict.asks is None
+    assert verdict.approval_reason is None
     assert len(verdict.reasons) == 1
     assert said in verdict.reasons[0]
     assert "(promote." in verdict.reasons[0], "it names the parameter"
 
 
 def test_every_fault_is_told() -> None:
-    verdict = judge("version 3", met(("black", 12, 0.1, 0.8), ("white", 12, 0.1, 0.8)), TagDiff(),
+    verdict = check("version 3", met(("black", 12, 0.1, 0.8), ("white", 12, 0.1, 0.8)), TagDiff(),
                     PROMOTE)  # fmt: skip
     assert len(verdict.reasons) == 3
 
 
 def test_a_tag_with_few_positives_is_not_held_to_its_own_margin() -> None:
     validation = met(("black", 12, 1.0, 0.8), ("rare", 9, 0.6, 0.8))
-    assert judge("version 3", validation, TagDiff(), PROMOTE).passes
+    assert check("version 3", validation, TagDiff(), PROMOTE).passes
 
 
 def test_a_person_is_asked_as_the_parameters_say() -> None:
     threshold = replace(PROMOTE, approval=WhenTagsChange(0.02))
-    assert asks(replace(PROMOTE, approval="never"), changed(9, 9)) is None
-    assert "every promotion" in str(asks(replace(PROMOTE, approval="always"), changed(0, 9)))
-    assert "every promotion" in str(asks(replace(PROMOTE, approval="always"), None))
-    assert asks(threshold, changed(2, 100)) is None
-    assert "3.0% of 100 sampled arrivals" in str(asks(threshold, changed(3, 100)))
-    assert "no tagged arrival" in str(asks(threshold, changed(0, 0)))
-    assert asks(threshold, None) is None, "the first version has nothing to change"
+    assert approval_reason(replace(PROMOTE, approval="never"), changed(9, 9)) is None
+    assert "every promotion" in str(
+        approval_reason(replace(PROMOTE, approval="always"), changed(0, 9))
+    )
+    assert "every promotion" in str(approval_reason(replace(PROMOTE, approval="always"), None))
+    assert approval_reason(threshold, changed(2, 100)) is None
+    assert "3.0% of 100 sampled arrivals" in str(approval_reason(threshold, changed(3, 100)))
+    assert "no tagged arrival" in str(approval_reason(threshold, changed(0, 0)))
+    assert approval_reason(threshold, None) is None, "the first version has nothing to change"
 
 
 def test_nobody_is_asked_about_what_does_not_pass() -> None:
     always: Promote = replace(PROMOTE, approval="always")
-    assert judge("version 3", met(("black", 12, 0.1, 0.8)), TagDiff(), always).asks is None
-    assert judge("version 3", met(("black", 12, 0.9, 0.8)), TagDiff(), always).asks
+    assert (
+        check("version 3", met(("black", 12, 0.1, 0.8)), TagDiff(), always).approval_reason is None
+    )
+    assert check("version 3", met(("black", 12, 0.9, 0.8)), TagDiff(), always).approval_reason

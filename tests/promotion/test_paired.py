@@ -1,4 +1,4 @@
-"""Two models on the same pictures: figures, intervals of the differences, changes of tags."""
+"""Two models on the same pictures: metrics, intervals of the differences, changes of tags."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from shoetagger.promotion.paired import TagDiff, _resampled_differences, paired
+from shoetagger.promotion.paired import TagDiff, _resampled_differences, paired_metrics
 
 TAGS = ("black", "white", "rare")
 
 
 @pytest.fixture
-def judged() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def predicted() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return truth, a challenger that is mostly right, and a champion that is often wrong."""
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, (80, 3), dtype=np.uint8)
@@ -23,38 +23,42 @@ def judged() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def test_f1_of_both_and_an_interval_that_tells_them_apart(
-    judged: tuple[np.ndarray, np.ndarray, np.ndarray],
+    predicted: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
-    truth, challenger, champion = judged
-    found = paired(truth, challenger, champion, TAGS, min_positives=5, bootstrap=300, seed=1)
-    black = found.tags[0].figures
+    truth, challenger, champion = predicted
+    found = paired_metrics(
+        truth, challenger, champion, TAGS, min_positives=5, bootstrap=300, seed=1
+    )
+    black = found.tags[0].f1
     assert black is not None
     assert black.challenger == pytest.approx(f1_score(truth[:, 0], challenger[:, 0]))
     assert black.champion == pytest.approx(f1_score(truth[:, 0], champion[:, 0]))
     assert black.interval is not None
     assert 0 < black.interval[0] < black.difference < black.interval[1]
     assert found.macro_f1 is not None
-    measured = [t.figures.challenger for t in found.tags if t.figures]
+    measured = [t.f1.challenger for t in found.tags if t.f1]
     assert found.macro_f1.challenger == pytest.approx(np.mean(measured))
 
 
 def test_a_tag_with_too_few_positives_is_left_out(
-    judged: tuple[np.ndarray, np.ndarray, np.ndarray],
+    predicted: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
-    truth, challenger, champion = judged
-    found = paired(truth, challenger, champion, TAGS, min_positives=5, bootstrap=10, seed=1)
-    assert [(t.tag, t.positives) for t in found.tags if t.figures is None] == [("rare", 2)]
-    none = paired(
+    truth, challenger, champion = predicted
+    found = paired_metrics(truth, challenger, champion, TAGS, min_positives=5, bootstrap=10, seed=1)
+    assert [(t.tag, t.positives) for t in found.tags if t.f1 is None] == [("rare", 2)]
+    none = paired_metrics(
         truth[:0], challenger[:0], champion[:0], TAGS, min_positives=5, bootstrap=9, seed=1
     )
     assert (none.pictures, none.macro_f1) == (0, None)
 
 
 def test_resamples_are_of_the_same_pictures_for_both(
-    judged: tuple[np.ndarray, np.ndarray, np.ndarray],
+    predicted: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
-    truth, challenger, champion = judged
-    same = paired(truth, challenger, challenger, TAGS, min_positives=5, bootstrap=50, seed=1)
+    truth, challenger, champion = predicted
+    same = paired_metrics(
+        truth, challenger, challenger, TAGS, min_positives=5, bootstrap=50, seed=1
+    )
     assert same.macro_f1 is not None
     assert same.macro_f1.interval == (0.0, 0.0)
     draws = _resampled_differences(truth, challenger, champion, 5, seed=3)
@@ -70,9 +74,9 @@ def test_resamples_are_of_the_same_pictures_for_both(
 
 
 def test_without_resamples_there_is_no_interval(
-    judged: tuple[np.ndarray, np.ndarray, np.ndarray],
+    predicted: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
-    found = paired(*judged, TAGS, min_positives=5, bootstrap=0, seed=1)
+    found = paired_metrics(*predicted, TAGS, min_positives=5, bootstrap=0, seed=1)
     assert found.macro_f1 is not None
     assert found.macro_f1.interval is None
 

@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import yaml
 from helpers.bundles import write_bundle
+from helpers.installation import bundle_directory, compare, promote, reconcile, register, rollback
 from mlflow import MlflowClient
 from PIL import Image
 
@@ -36,10 +37,9 @@ from shoetagger.pipeline import plan as plan_module
 from shoetagger.pipeline.dvc_files import data_revision, outputs
 from shoetagger.pipeline.plan import Plan
 from shoetagger.promotion import moves as moves_module
-from shoetagger.promotion.compare import Comparison, compare
-from shoetagger.promotion.moves import _point, promote, reconcile, rollback
-from shoetagger.promotion.register import register
-from shoetagger.promotion.versions import PromotionError, bundle_directory, find_version
+from shoetagger.promotion.compare import Comparison
+from shoetagger.promotion.moves import _point
+from shoetagger.promotion.versions import PromotionError, find_version
 from shoetagger.store.rows import MoveConflict
 from shoetagger.store.store import Store
 from shoetagger.tracking.connection import prepare
@@ -191,9 +191,9 @@ def passed(settings: Settings, plan: Plan, bundle: Bundle) -> Comparison:
         champion_version=None,
         passes=True,
         reasons=("for the test",),
-        asks=None,
+        approval_reason=None,
         hours=1.0,
-        figures={},
+        metrics={},
         data_revision=data_revision(checkout_module.checkout(settings, plan)),
         mlflow_run="the run",
         text="",
@@ -242,8 +242,8 @@ def test_a_worse_challenger_is_stopped_and_a_better_one_passes(
     register(settings, plan, "color")
     better = compare(settings, plan, "color", good.digest)
     assert better.passes
-    assert better.figures["challenger_macro_f1"] == 1.0
-    assert better.figures["champion_macro_f1"] < 0.9
+    assert better.metrics["challenger_macro_f1"] == 1.0
+    assert better.metrics["champion_macro_f1"] < 0.9
     promote(settings, better, None, by="test")
 
     trained(1)
@@ -311,14 +311,14 @@ def test_the_report_tells_of_validation_rare_tags_and_arrivals(
     told = json.loads(registry.read_file(named, "comparison.json") or b"")
     assert told["title"] == "color: version 2 against version 1"
     assert told["validation"]["pictures"] == 12
-    figures = {row["tag"]: row["figures"] for row in told["validation"]["tags"]}
+    figures = {row["tag"]: row["f1"] for row in told["validation"]["tags"]}
     assert figures["white"] is None, "one picture measures nothing"
     assert figures["black"]["challenger"] == 1.0
     (white,) = told["out_of_fold"]["tags"]
     assert (white["tag"], white["positives"]) == ("white", 6)
     # Below 1: a picture without any tag is given the best one.
-    assert white["figures"]["challenger"] > 0.8
-    assert white["figures"]["champion"] == 0.0
+    assert white["f1"]["challenger"] > 0.8
+    assert white["f1"]["champion"] == 0.0
 
     arrivals = told["arrivals"]
     with Store(settings.store_url) as store:
@@ -331,7 +331,7 @@ def test_the_report_tells_of_validation_rare_tags_and_arrivals(
     for tag, (gained, lost) in arrivals["tags"].items():
         assert gained == sum(tag in b - a for a, b in pairs)
         assert lost == sum(tag in a - b for a, b in pairs)
-    assert comparison.figures["tags_change"] == round(arrivals["share"], 4)
+    assert comparison.metrics["tags_change"] == round(arrivals["share"], 4)
 
     page = (registry.read_file(named, "comparison.html") or b"").decode()
     assert "not measurable" in page
@@ -449,7 +449,7 @@ def test_a_move_that_was_cut_off_is_completed(
     register(settings, plan, "color")
     with Store(settings.store_url) as store:  # the row is written, and then the lights go out
         store.ledger.begin("color", second.digest, kind="promote", by="test", why="")
-        reconcile(settings, store, ["color"])
+        reconcile(settings, "color")
     assert live(settings) == champion(settings) == second.digest
 
 
@@ -461,8 +461,8 @@ def test_an_alias_moved_by_hand_is_accepted_and_written_down(
     number = register(settings, plan, "color").version
     Registry(settings.tracking_uri, settings.artifacts).set_alias("color", CHAMPION, number)
     with Store(settings.store_url) as store:
-        reconcile(settings, store, ["color"])
-        reconcile(settings, store, ["color"])
+        reconcile(settings, "color")
+        reconcile(settings, "color")
         moves = store.ledger.history("color")
     assert live(settings) == second.digest
     assert [move.kind for move in moves] == ["promote", "manual"]
@@ -518,9 +518,9 @@ def test_a_night_that_starts_amid_a_promotion_takes_no_alias_for_one_moved_by_ha
 
     monkeypatch.setattr(Registry, "by_alias", reading_late)
     with Store(settings.store_url) as store:
-        reconcile(settings, store, ["color"])
+        reconcile(settings, "color")
         assert "manual" not in [move.kind for move in store.ledger.history("color")]
-        reconcile(settings, store, ["color"])
+        reconcile(settings, "color")
     assert live(settings) == champion(settings) == second.digest
 
 
@@ -531,8 +531,7 @@ def test_an_empty_registry_is_no_reason_to_forget_the_champions(
     promoted(settings, plan, bundle)
     other = replace(settings, tracking_uri=f"sqlite:///{tmp_path / 'other.db'}")
     prepare(other.tracking_uri)
-    with Store(settings.store_url) as store:
-        reconcile(other, store, ["color"])
+    reconcile(other, "color")
     assert live(settings) == bundle.digest
 
 
@@ -542,7 +541,7 @@ def test_an_alias_taken_away_by_hand_removes_the_group(
     promoted(settings, plan, trained(1))
     Registry(settings.tracking_uri, settings.artifacts).drop_alias("color", CHAMPION)
     with Store(settings.store_url) as store:
-        reconcile(settings, store, ["color"])
+        reconcile(settings, "color")
         assert [move.kind for move in store.ledger.history("color")] == ["promote", "remove"]
     assert live(settings) is None
 

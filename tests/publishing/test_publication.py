@@ -277,8 +277,15 @@ class Works:
         )
 
     def publish(self, **changes: int) -> dict[str, int]:
-        wanted = replace(self.params, publish=replace(self.params.publish, **changes))
-        return publish_changes(self.settings, wanted)
+        return self.publish_with(
+            replace(self.params, publish=replace(self.params.publish, **changes))
+        )
+
+    def publish_with(self, params: Params) -> dict[str, int]:
+        settings = self.settings
+        return publish_changes(
+            self.store, params, published=settings.published, inbox=settings.inbox
+        )
 
     def page(self, *parts: str) -> Page:
         return Page(self.settings.published.joinpath("pages", *parts).read_text("utf-8"))
@@ -447,7 +454,7 @@ def test_only_the_latest_days_have_pages_and_older_ones_keep_their_tables(works:
         data = (works.settings.inbox / f"{n}.png").read_bytes()
         pictures[n] = place(works.settings.published / "pages" / "thumbs", decode.image_id(data))
         wanted = replace(works.params, keep=replace(works.params.keep, page_days=2))
-        publish_changes(works.settings, wanted)
+        works.publish_with(wanted)
     pages_of = {p.parent.name for p in works.settings.published.glob("pages/2*/*.html")}
     assert pages_of == {day.date().isoformat() for day in days[1:]}
     assert [pictures[n].exists() for n in range(3)] == [False, True, True]
@@ -455,7 +462,7 @@ def test_only_the_latest_days_have_pages_and_older_ones_keep_their_tables(works:
     assert len(list(works.settings.published.glob("csv/*.csv"))) == 3
     linked = {a.attributes["href"] for a in works.page("index.html").root.all("a", "day")}
     assert linked == {f"{day}/001.html" for day in pages_of}
-    publish_changes(works.settings, works.params)  # more days asked for: they are made again
+    works.publish_with(works.params)  # more days asked for: they are made again
     assert works.page(DAY, "001.html").root.all("figure")
 
 

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.installation import install
+from helpers.installation import bundle_directory, install
 
 from shoetagger.config import params as parameters
 from shoetagger.config.settings import Settings, without_password
 from shoetagger.ops.environment import Ports
 from shoetagger.ops.servers import _addresses
-from shoetagger.promotion.versions import PromotionError, bundle_directory
+from shoetagger.promotion.versions import PromotionError
 from shoetagger.stages.mlflow_run import start_run
 from shoetagger.store.rows import StoreError
 from shoetagger.store.store import Store

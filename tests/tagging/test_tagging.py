@@ -14,7 +14,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from helpers.installation import ROOT, TAGS, install, make_live, predictions, put_pictures
+from helpers.installation import (
+    ROOT,
+    TAGS,
+    begin,
+    find_arrivals,
+    finish,
+    forget,
+    install,
+    make_live,
+    predictions,
+    put_pictures,
+    shards,
+    tag_shard,
+)
 from helpers.webhook import webhook
 from PIL import Image
 
@@ -24,12 +37,14 @@ from shoetagger.images.views import Transform
 from shoetagger.inference.engine import Engine
 from shoetagger.ingest.batches import asked_ahead
 from shoetagger.ingest.inbox import InboxError, locator_of
+from shoetagger.ops.installation import opened
 from shoetagger.orchestration.nightly import night
-from shoetagger.publishing import publication, thumbnails
+from shoetagger.publishing import thumbnails
 from shoetagger.store.predictions import Predictions
 from shoetagger.store.store import Store
-from shoetagger.tagging.run import TaggingError, TaggingRun, begin, find_arrivals, finish, shards
-from shoetagger.tagging.shard import ExtraView, shard_range, tag_shard
+from shoetagger.tagging import shard as shard_module
+from shoetagger.tagging.run import TaggingError, TaggingRun
+from shoetagger.tagging.shard import ExtraView, shard_range
 
 
 @pytest.fixture
@@ -168,7 +183,7 @@ def test_no_thumbnail_is_kept_of_what_a_person_wanted_forgotten(settings: Settin
     (path,) = put_pictures(settings, 1)
     night(settings, "night")
     identity = image_id(path.read_bytes())
-    publication.forget(settings, identity)
+    forget(settings, identity)
     shutil.copy(path, settings.inbox / "the same again.jpg")
     assert night(settings, "night").counts["new"] == 1
     place = thumbnails.place(thumbnails.folder_in(settings.published), identity)
@@ -181,7 +196,26 @@ def test_tags_do_not_hang_on_the_size_of_thumbnails(settings: Settings) -> None:
     find_arrivals(settings, run)
     kept: list[str] = []
     extra_view = ExtraView(Transform(size=64), lambda i, *_: kept.append(i), kept.remove)
-    assert tag_shard(settings, run, 0, 1, extra_view=extra_view)["tagged"] == 1
+    with opened(settings) as here:
+        engine = shard_module.load_pinned(
+            here.store,
+            here.registry,
+            run,
+            bundles=settings.bundles,
+            device="cpu",
+            precision="float32",
+        )
+        counts = shard_module.tag_shard(
+            here.store,
+            engine,
+            run,
+            0,
+            1,
+            params=here.params,
+            inbox=settings.inbox,
+            extra_view=extra_view,
+        )
+    assert counts["tagged"] == 1
     assert not kept, "its view would need larger decoding than the models' own of 32 pixels"
 
 
@@ -224,7 +258,7 @@ def test_arrivals_come_before_the_backlog_and_the_budget_ends_a_run(
     put_pictures(settings, 2, seed=1)
     run = begin(settings, "night")
     find_arrivals(settings, run)
-    spent = replace(run, started_at="2020-01-01T00:00:00+00:00")
+    spent = run.model_copy(update={"started_at": "2020-01-01T00:00:00+00:00"})
     assert tag_shard(settings, spent, 0, 1)["tagged"] == 0
     order: list[str] = []
     monkeypatch.setattr(
@@ -265,12 +299,12 @@ def test_a_night_that_rejects_too_much_publishes_and_calls_somebody(
     put_broken_files(settings, 25)
     with webhook() as (url, received):
         summary = night(replace(settings, notify_url=url), "night")
-    (reason,) = summary.alarms
+    (reason,) = summary.alerts
     assert reason.startswith("25 of 30 files were rejected")
     assert summary.state == "done"
     assert len(next(settings.published.glob("csv/*.csv")).read_text().splitlines()) == 6
     (told,) = received
-    assert (told["alarms"], told["state"]) == ([reason], "done")
+    assert (told["alerts"], told["state"]) == ([reason], "done")
     with Store(settings.store_url) as store:
         assert store.runs.latest(1)[0].alerts == (reason,)
     lines = [record.getMessage() for record in caplog.records]
@@ -279,10 +313,10 @@ def test_a_night_that_rejects_too_much_publishes_and_calls_somebody(
     rejected = [line for line in lines if line.startswith("event=rejected ")]
     assert len(rejected) == 25
     assert all(" picture=" in line and " reason=" in line for line in rejected)
-    assert night(settings, "night").alarms == ()  # what is known is not judged again
+    assert night(settings, "night").alerts == ()  # what is known is not judged again
 
 
-def test_a_night_whose_tags_are_not_as_usual_raises_an_alarm(settings: Settings) -> None:
+def test_a_night_whose_tags_are_not_as_usual_raises_an_alert(settings: Settings) -> None:
     usual = dict.fromkeys(TAGS["color"].tags, (50, 100))
     with Store(settings.store_url) as store:
         for _ in range(10):
@@ -291,7 +325,7 @@ def test_a_night_whose_tags_are_not_as_usual_raises_an_alarm(settings: Settings)
     put_pictures(settings, 30)  # noise: the models say the same of all
     summary = night(settings, "night")
     assert summary.state == "done"
-    assert {alarm.split(":")[0] for alarm in summary.alarms} == {f"tag {tag}" for tag in usual}
+    assert {alert.split(":")[0] for alert in summary.alerts} == {f"tag {tag}" for tag in usual}
     with Store(settings.store_url) as store:
         (told,) = store.runs.latest(1)
     assert told.rates is not None
@@ -317,7 +351,7 @@ def test_the_last_task_of_an_odd_night_fails_and_says_why(
         }.items():  # fmt: skip
             monkeypatch.setenv(f"SHOETAGGER_{name}", str(value))
         with pytest.raises(AirflowFailException, match=r"published, but look: 25 of 25 files"):
-            tasks.finish(run.as_dict(), found, [{}], parts, {"days": 0})
+            tasks.finish(run.model_dump(mode="json"), found, [{}], parts, {"days": 0})
         with pytest.raises(AirflowFailException, match="the run did not begin"):
             tasks.finish(None, None, None, None, None)
     assert [told["state"] for told in received] == ["done", "failed"]
@@ -361,7 +395,7 @@ def test_a_run_pins_its_versions_first(settings: Settings) -> None:
     tag_shard(settings, run, 0, 1)
     with Store(settings.store_url) as store:
         assert all(row.groups["color"].stale for row in store.current.rows(["color"]))
-    assert TaggingRun.from_dict(run.as_dict()) == run
+    assert TaggingRun.model_validate(run.model_dump(mode="json")) == run
 
 
 def test_an_empty_inbox_is_a_quiet_night(settings: Settings) -> None:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..config import params as parameters
 from ..config.settings import Settings
 from ..errors import ShoetaggerError
-from ..store.store import Store
+from ..ops.installation import opened
 
 if TYPE_CHECKING:
     from ..store.rows import Move, TaggingRun
@@ -29,14 +28,12 @@ class ExportFormat(StrEnum):
     PARQUET = "parquet"
 
 
-# --- looking ----------------------------------------------------------------------------------
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show the live versions, how far tagging is, and the last night."""
-    settings = Settings.from_environment()
-    groups = list(parameters.load(settings.params_file).groups)
-    with Store(settings.store_url) as store:
+    with opened(Settings.from_environment()) as here:
+        groups, store = list(here.params.groups), here.store
         live, counts = store.ledger.live(), store.current.counts(groups)
         runs = {"last_night": store.runs.latest(1, "night"), "last_run": store.runs.latest(1)}
         versions = {v.digest: v.version for v in store.ledger.versions()}
@@ -110,14 +107,15 @@ def history(
     ] = None,
 ) -> None:
     """Show every move of a live version: what, when, by whom and why; or who tagged a picture."""
-    settings = Settings.from_environment()
-    with Store(settings.store_url) as store:
+    with opened(Settings.from_environment()) as here:
+        store = here.store
         versions = {v.digest: f"version {v.version}" for v in store.ledger.versions()}
         moves = store.ledger.history(group)
         if group is not None and not moves:
-            parameters.load(settings.params_file).group(group)
+            here.params.group(group)
         if picture is not None:
-            _print_tagged(store, _image_id(settings, store, picture), group, on)
+            image_id = _image_id(store, here.settings.inbox, picture)
+            _print_tagged(store, image_id, group, on)
             return
     if on is not None:
         raise ShoetaggerError("--on asks about a picture: name one with --picture")
@@ -139,7 +137,7 @@ def _print_move(move: Move, versions: Mapping[str, str]) -> None:
         typer.echo(f"    {told}")
 
 
-def _image_id(settings: Settings, store: Store, picture: str) -> str:
+def _image_id(store: Store, inbox: Path, picture: str) -> str:
     """Return the id of a picture named by the beginning of its id, or by its file."""
     from ..ingest.inbox import locator_of
 
@@ -149,12 +147,12 @@ def _image_id(settings: Settings, store: Store, picture: str) -> str:
             raise ShoetaggerError(f"more than one picture begins with {picture}: write more of it")
         if found:
             return found[0]
-    for path in (settings.inbox / picture, Path(picture)):
+    for path in (inbox / picture, Path(picture)):
         known = store.files.find(locator_of(path))
         if known is not None and known.image_id is not None:
             return known.image_id
     raise ShoetaggerError(
-        f"no picture {picture!r} was tagged: name a file as it lies in {settings.inbox}, or the "
+        f"no picture {picture!r} was tagged: name a file as it lies in {inbox}, or the "
         "first 8 or more characters of an image id"
     )
 
@@ -181,8 +179,6 @@ def export(
     """Write the current tags of all pictures to one file."""
     from ..publishing.export import export as write
 
-    settings = Settings.from_environment()
-    groups = parameters.load(settings.params_file).groups
-    with Store(settings.store_url) as store:
-        rows = write(store, groups, format.value, out, inbox=settings.inbox)
+    with opened(Settings.from_environment()) as here:
+        rows = write(here.store, here.params.groups, format.value, out, inbox=here.settings.inbox)
     typer.echo(f"{rows} pictures written to {out}")

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 from tqdm import tqdm
 
-from ..config import params as parameters
 from ..config.settings import Settings
 from ..errors import ShoetaggerError
-from ..store.store import Store
+from ..ops.installation import Installation, opened
 
 if TYPE_CHECKING:
     from ..inference.engine import Engine, Prediction
@@ -31,7 +30,6 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-# --- tagging ----------------------------------------------------------------------------------
 def tag(
     paths: Annotated[
         list[Path], typer.Argument(exists=True, help="Pictures, or folders of them (recursively).")
@@ -48,10 +46,10 @@ def tag(
     from ..inference.engine import Engine
     from ..ingest.batches import asked_ahead, batched, decode_pool
 
-    settings = Settings.from_environment()
-    options = parameters.load(settings.params_file)
-    directories, versions = (bundle, {}) if bundle else _champions(settings, options)
-    engine = Engine(directories, settings.device, options.tag.precision)
+    with opened(Settings.from_environment()) as here:
+        params = here.params
+        directories, versions = (bundle, {}) if bundle else _champions(here)
+    engine = Engine(directories, here.settings.device, params.tag.precision)
     groups = [b.group for b in engine.bundles]
     if twice := {group for group in groups if groups.count(group) > 1}:
         raise ShoetaggerError(
@@ -60,12 +58,12 @@ def tag(
     numbers = {b.group: versions.get(b.digest, b.digest[:12]) for b in engine.bundles}
     files = list(_files(paths))
     out = _Output(format, sys.stdout, list(numbers))
-    # What a person names may be a link, wherever it leads, and is judged as it is now.
-    pool = decode_pool(options, engine.transforms, Path("/"), settle_seconds=0.0)
+    # A file named on the command line may be a link that leads anywhere, and is read as it is now.
+    pool = decode_pool(params, engine.transforms, Path("/"), settle_seconds=0.0)
     with pool, _bar(len(files)) as bar:
         # The same file named twice is two lines: results come in the order given.
         names = iter(files)
-        batches = batched(pool.run(locator for _, locator in files), options.tag.batch_size)
+        batches = batched(pool.run(locator for _, locator in files), params.tag.batch_size)
         for batch, answers in asked_ahead(batches, partial(_answers, engine)):
             for line in _lines(engine, batch, answers, [next(names)[0] for _ in batch], numbers):
                 out.write(line)
@@ -73,20 +71,21 @@ def tag(
     out.close()
 
 
-def _champions(settings: Settings, options: parameters.Params) -> tuple[list[Path], dict[str, str]]:
+def _champions(installation: Installation) -> tuple[list[Path], dict[str, str]]:
     """Return the folders of the live bundles, and their versions by digest."""
-    from ..promotion import versions as versions_module
+    from ..promotion.versions import bundle_directory
 
-    with Store(settings.store_url) as store:
-        live = store.ledger.live()
-        digests = [live[group] for group in options.groups if group in live]
-        versions = {v.digest: v.version or "?" for v in store.ledger.versions()}
+    store, registry = installation.store, installation.registry
+    live = store.ledger.live()
+    digests = [live[group] for group in installation.params.groups if group in live]
     if not digests:
         raise ShoetaggerError(
             "no champion yet: train first (`make demo`, or trigger train_tag_models), or name "
             "bundles that `dvc repro` made: --bundle models/color"
         )
-    return [versions_module.bundle_directory(settings, digest) for digest in digests], versions
+    versions = {v.digest: v.version or "?" for v in store.ledger.versions()}
+    bundles = installation.settings.bundles
+    return [bundle_directory(store, registry, bundles, digest) for digest in digests], versions
 
 
 def _files(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from ..config import params as parameters
 from ..config.settings import Settings, without_password
 from ..errors import ShoetaggerError
+from ..ops.installation import opened
 from ..store.store import Store
 
 
@@ -26,11 +27,10 @@ def night() -> None:
 
         summary = run_night(settings, "manual", progress)
     typer.echo(str(summary))
-    if summary.alarms:
-        raise ShoetaggerError(f"published, but look: {'; '.join(summary.alarms)}")
+    if summary.alerts:
+        raise ShoetaggerError(f"published, but look: {'; '.join(summary.alerts)}")
 
 
-# --- upkeep -----------------------------------------------------------------------------------
 def rollback(
     group: Annotated[str, typer.Argument(help="The group to move back.")],
     why: Annotated[str, typer.Option(help="The reason, for the ledger.")],
@@ -40,14 +40,22 @@ def rollback(
 ) -> None:
     """Make an earlier version live again: its predictions count at once, no model runs."""
     from ..config.settings import user
+    from ..orchestration import nightly
     from ..promotion import moves
-    from ..publishing import publication
 
-    settings = Settings.from_environment()
-    parameters.load(settings.params_file).group(group)
-    version = moves.rollback(settings, group, to=to, by=user(), why=why)
-    typer.echo(f"{group}: version {version} is live")
-    counts = publication.publish_changes(settings)
+    with opened(Settings.from_environment()) as here:
+        here.params.group(group)
+        version = moves.rollback(
+            here.store,
+            here.registry,
+            group,
+            bundles=here.settings.bundles,
+            to=to,
+            by=user(),
+            why=why,
+        )
+        typer.echo(f"{group}: version {version} is live")
+        counts = nightly.publish(here)
     typer.echo(f"{counts['days']} days published again")
 
 
@@ -59,8 +67,8 @@ def retry(
     """Let the next night look again at rejected files, changed or not."""
     from ..ingest.inbox import locator_of
 
-    with Store(Settings.from_environment().store_url) as store:
-        waiting = store.files.retry([locator_of(file) for file in files] if files else None)
+    with opened(Settings.from_environment()) as here:
+        waiting = here.store.files.retry([locator_of(file) for file in files] if files else None)
     typer.echo(f"{waiting} files wait for the next night")
 
 
@@ -74,7 +82,15 @@ def forget(
     """
     from ..publishing.publication import forget as erase
 
-    counts = erase(Settings.from_environment(), image_id)
+    with opened(Settings.from_environment()) as here:
+        settings = here.settings
+        counts = erase(
+            here.store,
+            here.params,
+            image_id,
+            published=settings.published,
+            inbox=settings.inbox,
+        )
     typer.echo(f"{image_id} is forgotten; {counts['days']} days published again")
 
 
@@ -101,13 +117,14 @@ def restore(
     """Put a backup's store and registry in place, and publish all days anew; servers are down."""
     from ..ops.backup import restore as put_back
     from ..ops.processes import marked_processes
-    from ..publishing import publication
+    from ..orchestration import nightly
 
     settings = Settings.from_environment()
     if marked_processes(settings):
         raise ShoetaggerError("the servers are running: `make down`, then restore")
     manifest = put_back(settings, file, replace=replace)
-    counts = publication.publish_changes(settings, every_day=True)
+    with opened(settings) as here:
+        counts = nightly.publish(here, every_day=True)
     typer.echo(f"restored as of {manifest['made_at']}; {counts['days']} days published again")
 
 

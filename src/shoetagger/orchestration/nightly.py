@@ -1,32 +1,114 @@
-"""The nightly job in one process: what the DAG `tag_new_images` does, without Airflow."""
+"""The steps of a tagging run on an installation; `night` runs all of them in one process.
+
+The DAG `tag_new_images` runs each step as a task; `shoetagger night` needs no Airflow.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from ..config.settings import Settings
+from ..ops.installation import Installation, opened
 from ..publishing import publication, thumbnails
-from ..tagging import alerts
-from ..tagging.run import Kind, Summary, begin, find_arrivals, finish, shards
-from ..tagging.shard import Progress, tag_shard
+from ..tagging import run as tagging
+from ..tagging import shard as tagging_shard
+from ..tagging.alerts import alert_on_failure
+from ..tagging.run import Kind, Summary, TaggingRun
+from ..tagging.shard import Progress
+
+
+def begin(installation: Installation, kind: Kind) -> TaggingRun:
+    return tagging.begin(
+        installation.store,
+        installation.registry,
+        groups=list(installation.params.groups),
+        bundles=installation.settings.bundles,
+        kind=kind,
+    )
+
+
+def find_arrivals(installation: Installation, run: TaggingRun) -> dict[str, int]:
+    return tagging.find_arrivals(installation.store, installation.settings.inbox, run)
+
+
+def shards(installation: Installation, run: TaggingRun) -> list[int]:
+    return tagging.shards(installation.store, run, most=installation.params.tag.shards)
+
+
+def tag_shard(
+    installation: Installation,
+    run: TaggingRun,
+    shard: int,
+    of: int,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    settings, params = installation.settings, installation.params
+    engine = tagging_shard.load_pinned(
+        installation.store,
+        installation.registry,
+        run,
+        bundles=settings.bundles,
+        device=settings.device,
+        precision=params.tag.precision,
+    )
+    return tagging_shard.tag_shard(
+        installation.store,
+        engine,
+        run,
+        shard,
+        of,
+        params=params,
+        inbox=settings.inbox,
+        progress=progress,
+        extra_view=thumbnails.of_shard(settings.published, params.publish),
+    )
+
+
+def publish(installation: Installation, *, every_day: bool = False) -> dict[str, int]:
+    return publication.publish_changes(
+        installation.store,
+        installation.params,
+        published=installation.settings.published,
+        inbox=installation.settings.inbox,
+        every_day=every_day,
+    )
+
+
+def finish(
+    installation: Installation,
+    run: TaggingRun,
+    parts: Iterable[Mapping[str, Any]],
+    state: str = "done",
+) -> Summary:
+    return tagging.finish(
+        installation.store,
+        run,
+        parts,
+        state,
+        options=installation.params.tag,
+        notify_url=installation.settings.notify_url,
+    )
 
 
 def night(settings: Settings, kind: Kind, progress: Progress | None = None) -> Summary:
-    """Pin, find what arrived, tag it, publish; returns what was done, in the store as well.
+    """Pin, find what arrived, tag it, publish; the summary is in the store as well.
 
-    A run that is not as usual is done all the same: the summary's `alarms` say what is odd.
+    An unusual night is published all the same: the summary's `alerts` say what is odd.
     """
-    with alerts.told(settings.notify_url, f"a {kind} run cannot begin"):
-        run = begin(settings, kind)
-    counted: list[dict[str, Any]] = []
-    state = "failed"
-    try:
-        counted.append(find_arrivals(settings, run))
-        if shards(settings, run):
-            extra_view = thumbnails.of_shard(settings)
-            counted.append(tag_shard(settings, run, 0, 1, progress, extra_view))
-        publication.publish_changes(settings)
-        state = "done"
-    finally:
-        summary = finish(settings, run, counted, state)
-    return summary
+    with ExitStack() as stack:
+        with alert_on_failure(settings.notify_url, f"a {kind} run cannot begin"):
+            installation = stack.enter_context(opened(settings))
+            run = begin(installation, kind)
+        parts: list[dict[str, Any]] = []
+        state = "failed"
+        try:
+            parts.append(find_arrivals(installation, run))
+            if shards(installation, run):
+                parts.append(tag_shard(installation, run, 0, 1, progress))
+            publish(installation)
+            state = "done"
+        finally:
+            summary = finish(installation, run, parts, state)
+        return summary

@@ -23,25 +23,25 @@ class ReportLink(BaseOperatorLink):
     name = "Comparison"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        told = getattr(operator, "comparison", None) or XCom.get_value(
+        comparison = getattr(operator, "comparison", None) or XCom.get_value(
             ti_key=ti_key, key="return_value"
         )
-        return (told and told["report"]) or ""
+        return (comparison and comparison["report"]) or ""
 
 
 class Approve(ApprovalOperator):
-    """Ask a person where the comparison says so, and hand on what they decided.
+    """Ask a person to approve where the comparison says so, and return the decision.
 
-    A challenger that did not pass the gate ends its path here as skipped, with the reasons. Where
-    nobody has to be asked, the empty decision is handed on at once. While somebody is asked, no
-    worker and no slot of a pool is held; without an answer in time it is as if they had rejected.
+    A challenger that did not pass the gate is skipped here, with the reasons. Where nobody has to
+    approve, the empty decision is returned at once. Waiting for a person holds no worker and no
+    slot of a pool; no answer in time counts as a rejection.
     """
 
     template_fields = (*ApprovalOperator.template_fields, "comparison")
     operator_extra_links = (ReportLink(),)
 
     def __init__(self, *, comparison: Any, **kwargs: Any) -> None:
-        kwargs.pop("params", None)  # the DAG's form, which is not for whoever approves
+        kwargs.pop("params", None)  # the DAG's form, which the approver must not see
         super().__init__(
             doc_md=type(self).__doc__,
             subject="Promote?",
@@ -62,32 +62,32 @@ class Approve(ApprovalOperator):
     def execute(self, context: Context) -> Any:
         from ..promotion.compare import Comparison
 
-        judged = Comparison.from_dict(self.comparison)
-        if not judged.passes:
-            raise AirflowSkipException(f"{judged.group}: {'; '.join(judged.reasons)}")
-        if judged.asks is None:
+        comparison = Comparison.model_validate(self.comparison)
+        if not comparison.passes:
+            raise AirflowSkipException(f"{comparison.group}: {'; '.join(comparison.reasons)}")
+        if comparison.approval_reason is None:
             return {}
-        self.subject = f"Promote {judged.group} version {judged.version}?"
-        self.body = judged.text
-        self.response_timeout = timedelta(hours=judged.hours)
+        self.subject = f"Promote {comparison.group} version {comparison.version}?"
+        self.body = comparison.text
+        self.response_timeout = timedelta(hours=comparison.hours)
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        from ..promotion import compare
+        from ..promotion.compare import Comparison
         from ..promotion.moves import Decision, refuse
 
-        judged = compare.Comparison.from_dict(self.comparison)
+        comparison = Comparison.model_validate(self.comparison)
         decision = Decision(
             approved=event.get("chosen_options") == [self.APPROVE],
-            by=_name(event.get("responded_by_user")) or f"nobody within {judged.hours:g} hours",
+            by=_name(event.get("responded_by_user")) or f"nobody within {comparison.hours:g} hours",
             why=((event.get("params_input") or {}).get("why") or "").strip(),
         )
         if not decision.approved:
-            with tasks.final() as settings:
-                refuse(settings, judged, decision)
-        # It refuses answers of another form, and skips what follows a rejection.
+            with tasks.installation() as here:
+                refuse(here.store, comparison, decision)
+        # Airflow refuses answers of another form, and skips what follows a rejection.
         super().execute_complete(context, event)
-        return decision.as_dict()
+        return decision.model_dump()
 
 
 def _name(user: Mapping[str, str] | None) -> str | None:

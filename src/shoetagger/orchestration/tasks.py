@@ -15,6 +15,7 @@ from ..config.settings import Settings
 from ..errors import ShoetaggerError, TransientError
 
 if TYPE_CHECKING:
+    from ..ops.installation import Installation
     from ..pipeline.plan import Plan
     from ..tagging.run import Kind, TaggingRun
 
@@ -23,12 +24,21 @@ _KINDS: Mapping[str, Kind] = {"scheduled": "night", "asset_triggered": "retag"}
 
 
 @contextmanager
-def final() -> Iterator[Settings]:
-    """Give the places, and fail the task for good by errors that a retry cannot mend."""
+def installation() -> Iterator[Installation]:
+    """Open the installation for one task; errors that a retry cannot mend fail it for good."""
+    from ..ops.installation import opened
+
+    with failing_for_good(), opened(Settings.from_environment()) as found:
+        yield found
+
+
+@contextmanager
+def failing_for_good() -> Iterator[None]:
+    """Let the task fail without another try where the error is not a passing one."""
     from airflow.sdk.exceptions import AirflowFailException
 
     try:
-        yield Settings.from_environment()
+        yield
     except TransientError:
         raise
     except ShoetaggerError as error:
@@ -38,13 +48,13 @@ def final() -> Iterator[Settings]:
 # --- training -----------------------------------------------------------------------------------
 def checkout(params: Mapping[str, Any]) -> dict[str, Any]:
     """Resolve the revision to a commit and check it out, with its data and the overrides."""
-    from ..config.params import load
     from ..pipeline import checkout as checkout_module
     from ..pipeline.plan import prepare
     from ..tracking.outbox import trim
 
-    with final() as settings:
-        trim(settings.outbox, load(settings.params_file).keep.outbox_mb)
+    with installation() as here:
+        settings = here.settings
+        trim(settings.outbox, here.params.keep.outbox_mb)
         plan = prepare(settings.repo, params["revision"].strip(), params["overrides"] or [])
         checkout_module.checkout(settings, plan)
         return plan.model_dump(mode="json")
@@ -54,7 +64,8 @@ def groups(plan: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
     """List the groups to train: those chosen, or all that the commit has."""
     from ..pipeline import plan as plan_module
 
-    with final() as settings:
+    with failing_for_good():
+        settings = Settings.from_environment()
         return plan_module.groups_of(settings.repo, _plan(plan), params["groups"] or [])
 
 
@@ -62,7 +73,8 @@ def run_stage(plan: Mapping[str, Any], stage: str, group: str = "") -> str:
     """Run a DVC stage, or restore its results where nothing that it rests on has changed."""
     from ..pipeline import repro
 
-    with final() as settings:
+    with failing_for_good():
+        settings = Settings.from_environment()
         name = f"{stage}@{group}" if group else stage
         return repro.run_stage(settings, _plan(plan), name)
 
@@ -71,16 +83,21 @@ def register(plan: Mapping[str, Any], group: str) -> dict[str, str]:
     """Register the group's finished model in MLflow, as its challenger."""
     from ..promotion import register as register_module
 
-    with final() as settings:
-        return register_module.register(settings, _plan(plan), group).as_dict()
+    with installation() as here:
+        return register_module.register(
+            here.settings, here.store, here.registry, _plan(plan), group
+        ).model_dump()
 
 
 def compare(plan: Mapping[str, Any], group: str, challenger: Mapping[str, str]) -> dict[str, Any]:
-    """Judge the challenger and the live champion by the same pictures; the link shows how."""
+    """Compare the challenger with the live champion on the same pictures; the link shows how."""
     from ..promotion import compare as compare_module
 
-    with final() as settings:
-        return compare_module.compare(settings, _plan(plan), group, challenger["digest"]).as_dict()
+    with installation() as here:
+        comparison = compare_module.compare(
+            here.settings, here.store, here.registry, _plan(plan), group, challenger["digest"]
+        )
+        return comparison.model_dump(mode="json")
 
 
 def promote(
@@ -93,13 +110,13 @@ def promote(
     from ..promotion.compare import Comparison
     from ..promotion.moves import Decision
 
-    judged = Comparison.from_dict(comparison)
-    said = Decision.from_dict(decision) if decision else None
-    if said and not said.approved:  # also where somebody cleared this task, to run it again
-        raise AirflowSkipException(f"{judged.group}: rejected by {said.by} ({said.why})")
-    with final() as settings:
-        moves.promote(settings, judged, said, by=_by(dag_run))
-        return {"group": group, "version": judged.version}
+    compared = Comparison.model_validate(comparison)
+    decided = Decision.model_validate(decision) if decision else None
+    if decided and not decided.approved:  # also where somebody cleared this task, to run it again
+        raise AirflowSkipException(f"{compared.group}: rejected by {decided.by} ({decided.why})")
+    with installation() as here:
+        moves.promote(here.store, here.registry, compared, decided, by=_by(dag_run))
+        return {"group": group, "version": compared.version}
 
 
 def roll_back(params: Mapping[str, Any], dag_run: Any) -> dict[str, str]:
@@ -107,9 +124,16 @@ def roll_back(params: Mapping[str, Any], dag_run: Any) -> dict[str, str]:
     from ..promotion import moves
 
     group, to = params["group"], (params["version"] or "").strip() or None
-    with final() as settings:
-        why = params["why"].strip()
-        number = moves.rollback(settings, group, to=to, by=_by(dag_run), why=why)
+    with installation() as here:
+        number = moves.rollback(
+            here.store,
+            here.registry,
+            group,
+            bundles=here.settings.bundles,
+            to=to,
+            by=_by(dag_run),
+            why=params["why"].strip(),
+        )
         return {"group": group, "version": number}
 
 
@@ -127,45 +151,44 @@ def _plan(plain: Mapping[str, Any]) -> Plan:
 # --- tagging ------------------------------------------------------------------------------------
 def begin(dag_run: Any) -> dict[str, Any]:
     """Pin the live version of every group, and open the run in the store."""
-    from ..tagging import run
+    from . import nightly
 
-    with final() as settings:
-        return run.begin(settings, _KINDS.get(dag_run.run_type, "manual")).as_dict()
+    with installation() as here:
+        run = nightly.begin(here, _KINDS.get(dag_run.run_type, "manual"))
+        return run.model_dump(mode="json")
 
 
 def find_arrivals(run: Mapping[str, Any]) -> dict[str, int]:
     """Note in the store which files in the inbox are new, without opening any."""
-    from ..tagging import run as run_module
+    from . import nightly
 
-    with final() as settings:
-        return run_module.find_arrivals(settings, _run(run))
+    with installation() as here:
+        return nightly.find_arrivals(here, _run(run))
 
 
 def shards(run: Mapping[str, Any]) -> list[dict[str, int]]:
     """Divide the work at hand; nothing to do gives no shard."""
-    from ..tagging import run as run_module
+    from . import nightly
 
-    with final() as settings:
-        numbers = run_module.shards(settings, _run(run))
+    with installation() as here:
+        numbers = nightly.shards(here, _run(run))
         return [{"shard": number, "of": len(numbers)} for number in numbers]
 
 
 def tag_shard(run: Mapping[str, Any], shard: int, of: int) -> dict[str, Any]:
     """Tag new pictures, then those that a pinned version has not seen, until the time is up."""
-    from ..publishing import thumbnails
-    from ..tagging import shard as shard_module
+    from . import nightly
 
-    with final() as settings:
-        extra_view = thumbnails.of_shard(settings)
-        return shard_module.tag_shard(settings, _run(run), shard, of, extra_view=extra_view)
+    with installation() as here:
+        return nightly.tag_shard(here, _run(run), shard, of)
 
 
 def publish() -> dict[str, int]:
-    """Write anew the tables and pages of the days whose tags changed."""
-    from ..publishing.publication import publish_changes
+    """Write again the tables and pages of the days whose tags changed."""
+    from . import nightly
 
-    with final() as settings:
-        return publish_changes(settings)
+    with installation() as here:
+        return nightly.publish(here)
 
 
 def finish(
@@ -179,27 +202,28 @@ def finish(
     from airflow.sdk.exceptions import AirflowFailException
 
     from ..tagging import alerts
-    from ..tagging import run as run_module
+    from . import nightly
 
     if run is None:
         reason = "the run did not begin: see the log of the task `begin`"
-        with final() as settings:
-            alerts.notify(settings.notify_url, {"state": "failed", "alarms": [reason]})
+        with failing_for_good():
+            url = Settings.from_environment().notify_url
+            alerts.notify(url, {"state": "failed", "alerts": [reason]})
         raise AirflowFailException(reason)
     parts = [part for part in counted or () if part is not None]
     lacking = len(shards or ()) - len(parts)
     whole = found is not None and shards is not None and not lacking and published is not None
     state = "done" if whole else "failed"
-    with final() as settings:
-        summary = run_module.finish(settings, _run(run), [found or {}, *parts], state)
+    with installation() as here:
+        summary = nightly.finish(here, _run(run), [found or {}, *parts], state)
     if not whole:
         raise AirflowFailException(f"{summary}; see the logs of the tasks that failed")
-    if summary.alarms:
-        raise AirflowFailException(f"{summary}; published, but look: {'; '.join(summary.alarms)}")
-    return summary.as_dict()
+    if summary.alerts:
+        raise AirflowFailException(f"{summary}; published, but look: {'; '.join(summary.alerts)}")
+    return summary.message()
 
 
 def _run(plain: Mapping[str, Any]) -> TaggingRun:
     from ..tagging.run import TaggingRun
 
-    return TaggingRun.from_dict(plain)
+    return TaggingRun.model_validate(plain)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..config import params
+from pydantic import BaseModel
+
+from ..config.params import Params
 from ..config.settings import Settings
 from ..pipeline.checkout import checkout
 from ..pipeline.dvc_files import data_revision
@@ -16,18 +18,17 @@ from ..store.rows import Move
 from ..store.store import Store
 from ..tracking.registry import Registry, Version
 from . import gate
-from .versions import PromotionError, bundle_directory, find_version, open_registry, validation_side
+from .versions import PromotionError, bundle_directory, validation_side
 
 if TYPE_CHECKING:
-    from .side_by_side import Trial
+    from .side_by_side import Contender, SideBySide
 
 
-OUT_OF_FOLD = "out_of_fold.csv"  # among a version's files in its run
+OUT_OF_FOLD = "out_of_fold.csv"  # among a version's files in its MLflow run
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """How a challenger did against the champion it met, and whether it passes the gate."""
+class Comparison(BaseModel, frozen=True, extra="forbid"):
+    """How a challenger did against the champion of that moment, and whether it passes the gate."""
 
     group: str
     challenger: str  # bundle digest
@@ -36,146 +37,138 @@ class Comparison:
     champion_version: str | None
     passes: bool
     reasons: tuple[str, ...]
-    asks: str | None  # why a person has to approve; None: nobody has to
+    approval_reason: str | None  # why a person has to approve; None: nobody has to
     hours: float  # how long an approval is waited for
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     data_revision: str
     mlflow_run: str | None  # of the challenger
     text: str  # Markdown, for the person who approves
     report: str | None  # address of the whole report; None without an MLflow server
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"reasons": list(self.reasons), "figures": dict(self.figures)}
 
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> Comparison:
-        return cls(**{**plain, "reasons": tuple(plain["reasons"])})
+def compare(
+    settings: Settings, store: Store, registry: Registry, plan: Plan, group: str, digest: str
+) -> Comparison:
+    """Compare a challenger with the live champion on the same pictures, and apply the gate.
 
-
-def compare(settings: Settings, plan: Plan, group: str, digest: str) -> Comparison:
-    """Judge a challenger and the live champion by the same pictures, and gate it.
-
-    Judged are pictures whose hash puts them on the validation side: neither version trained on
+    These are pictures whose hash puts them on the validation side: neither version trained on
     them, as long as both were split by one seed and share, which is checked. The report goes into
-    the challenger's MLflow run. Without a champion the challenger passes.
+    the challenger's MLflow run. Without a champion the challenger passes. Raises PromotionError
+    for a bundle that is not registered.
     """
     from . import report
+    from .side_by_side import side_by_side
 
-    options = params_of(settings.repo, plan)
-    registry = open_registry(settings)
-    with Store(settings.store_url) as store:
-        champion = store.ledger.live().get(group)
-        numbers = {v.digest: v.version or "?" for v in store.ledger.versions(group)}
-        moves = store.ledger.history(group)
-    version = find_version(registry, group, digest)
-    if version is None:
+    params = params_of(settings.repo, plan)
+    versions = {version.digest: version for version in registry.versions(group)}
+    if digest not in versions:
         raise PromotionError(f"{group}: the registry has no version of bundle {digest[:12]}")
+    challenger = versions[digest]
+    champion = store.ledger.live().get(group)
+    numbers = {v.digest: v.version or "?" for v in store.ledger.versions(group)}
     against = f"version {numbers[champion]}" if champion else "no champion"
-    trial = None
-    verdict = _verdict_without_trial(settings, options, moves, version, champion, against)
+
+    outcome = None
+    verdict = _verdict_beforehand(
+        params, store.ledger.history(group), challenger, champion, versions, against
+    )
     if verdict is None and champion is not None:
-        trial = _trial(settings, plan, options, registry, version, champion)
-        verdict = gate.judge(against, trial.validation, trial.arrivals.diff, options.promote)
+        with materialised(settings, plan, "split") as folder:
+            outcome = side_by_side(
+                params,
+                folder,
+                challenger=_contender(store, registry, settings.bundles, digest, versions),
+                champion=_contender(store, registry, settings.bundles, champion, versions),
+                sample=store.predictions.sample_tagged(champion, params.promote.sample),
+                inbox=settings.inbox,
+                device=settings.device,
+            )
+        verdict = gate.check(against, outcome.validation, outcome.arrivals.diff, params.promote)
     assert verdict is not None
-    told = report.document(f"{group}: version {version.number} against {against}", verdict, trial)
-    registry.log_files(version, report.files(told, trial))
-    page = registry.page_of(version, report.PAGE)
+    title = f"{group}: version {challenger.number} against {against}"
+    document = report.document(title, verdict, outcome)
+    registry.log_files(challenger, report.files(document, outcome))
+    page = registry.page_of(challenger, report.PAGE)
     return Comparison(
         group=group,
         challenger=digest,
-        version=version.number,
+        version=challenger.number,
         champion=champion,
         champion_version=numbers.get(champion) if champion else None,
         passes=verdict.passes,
         reasons=verdict.reasons,
-        asks=verdict.asks,
-        hours=options.promote.approval_hours,
-        figures=_figures(trial),
+        approval_reason=verdict.approval_reason,
+        hours=params.promote.approval_hours,
+        metrics=_metrics(outcome),
         data_revision=data_revision(checkout(settings, plan)),
-        mlflow_run=version.run_id,
-        text=report.text(told, page),
+        mlflow_run=challenger.run_id,
+        text=report.text(document, page),
         report=page,
     )
 
 
-def _verdict_without_trial(
-    settings: Settings,
-    options: params.Params,
+def _verdict_beforehand(
+    params: Params,
     moves: Sequence[Move],
     challenger: Version,
     champion: str | None,
+    versions: Mapping[str, Version],
     against: str,
 ) -> gate.Verdict | None:
-    """Return the verdict where there is nothing to try, None where the two have to meet."""
-    mine = f"version {challenger.number}"
+    """Return the verdict where there is nothing to run, None where both have to be run."""
     if champion is None:
-        asks = gate.asks(options.promote, None)
-        return gate.Verdict(True, ("the first version of its group",), asks)
+        reason = gate.approval_reason(params.promote, None)
+        return gate.Verdict(True, ("the first version of its group",), reason)
+    named = f"version {challenger.number}"
     if champion == challenger.digest:
-        return gate.Verdict(False, (f"{mine} is the champion already",))
-    if (taken_back := _taken_back(moves, challenger.digest)) is not None:
+        return gate.Verdict(False, (f"{named} is the champion already",))
+    if (move := _taken_back(moves, challenger.digest)) is not None:
         return gate.Verdict(
             False,
             (
-                f"{mine} was taken back on {taken_back.created_at:%Y-%m-%d} by "
-                f"{taken_back.by} ({taken_back.why}): whoever finds it right now moves the alias "
-                "by hand",
+                f"{named} was taken back on {move.created_at:%Y-%m-%d} by {move.by} ({move.why}): "
+                "to make it champion all the same, move the alias by hand",
             ),
         )
-    if _split_otherwise(settings, challenger.group, champion, options):
+    if _is_of_another_split(versions.get(champion), params):
         return gate.Verdict(
             False,
             (
                 f"{against} was trained with another split.seed or split.validation, so on some "
-                "of today's validation pictures: its figures on them mean nothing; move the alias "
+                "of today's validation pictures: its metrics on them mean nothing; move the alias "
                 "by hand, or restore the split",
             ),
         )
     return None
 
 
-def _trial(
-    settings: Settings,
-    plan: Plan,
-    options: params.Params,
-    registry: Registry,
-    challenger: Version,
-    champion: str,
-) -> Trial:
-    from . import side_by_side
+def _contender(
+    store: Store, registry: Registry, bundles: Path, digest: str, versions: Mapping[str, Version]
+) -> Contender:
+    from .side_by_side import Contender
 
-    def taking_part(digest: str, version: Version | None) -> side_by_side.Side:
-        scores = registry.read_file(version, OUT_OF_FOLD) if version else None
-        return side_by_side.Side(
-            bundle_directory(settings, digest), scores.decode() if scores else None
-        )
-
-    live = find_version(registry, challenger.group, champion)
-    with materialised(settings, plan, "split") as checkout:
-        return side_by_side.hold(
-            settings,
-            options,
-            checkout,
-            challenger=taking_part(challenger.digest, challenger),
-            champion=taking_part(champion, live),
-        )
+    version = versions.get(digest)
+    if version is None:
+        return Contender(bundle_directory(store, registry, bundles, digest), None)
+    scores = registry.read_file(version, OUT_OF_FOLD)
+    return Contender(registry.fetch(version, bundles), scores.decode() if scores else None)
 
 
-def _figures(trial: Trial | None) -> dict[str, float]:
+def _metrics(outcome: SideBySide | None) -> dict[str, float]:
     """Return the few numbers that Airflow shows of a comparison."""
-    found: dict[str, float] = {}
-    if trial is None:
-        return found
-    if (macro := trial.validation.macro_f1) is not None:
-        found["challenger_macro_f1"] = round(macro.challenger, 4)
-        found["champion_macro_f1"] = round(macro.champion, 4)
-    if (share := trial.arrivals.diff.share) is not None:
-        found["tags_change"] = round(share, 4)
-    return found
+    metrics: dict[str, float] = {}
+    if outcome is None:
+        return metrics
+    if (macro := outcome.validation.macro_f1) is not None:
+        metrics["challenger_macro_f1"] = round(macro.challenger, 4)
+        metrics["champion_macro_f1"] = round(macro.champion, 4)
+    if (share := outcome.arrivals.diff.share) is not None:
+        metrics["tags_change"] = round(share, 4)
+    return metrics
 
 
 def _taken_back(moves: Sequence[Move], digest: str) -> Move | None:
-    """Return the move by which a person took a bundle back, if that was the last word on it."""
+    """Return the move by which a person took a bundle back, if that was its last move."""
     done = [m for m in moves if m.state == "done" and digest in (m.from_digest, m.to_digest)]
     last = done[-1] if done else None
     if last is None or last.from_digest != digest or last.kind not in ("rollback", "manual"):
@@ -183,7 +176,6 @@ def _taken_back(moves: Sequence[Move], digest: str) -> Move | None:
     return last
 
 
-def _split_otherwise(settings: Settings, group: str, champion: str, options: params.Params) -> bool:
-    version = find_version(open_registry(settings), group, champion)
+def _is_of_another_split(version: Version | None, params: Params) -> bool:
     side = version.tags.get("validation_side") if version else None
-    return side is not None and side != validation_side(options)
+    return side is not None and side != validation_side(params)

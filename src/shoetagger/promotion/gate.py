@@ -1,4 +1,4 @@
-"""From a comparison to a verdict: does a challenger pass, and does a person have to say yes."""
+"""From a comparison to a verdict: does a challenger pass, and does a person have to approve it."""
 
 from __future__ import annotations
 
@@ -8,36 +8,38 @@ from typing import TYPE_CHECKING
 from ..config.operations import Promote, Rule, WhenTagsChange
 
 if TYPE_CHECKING:
-    from .paired import Paired, TagDiff
+    from .paired import PairedMetrics, TagDiff
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the challenger passes, in sentences; `asks` says why a person is asked, if one is."""
+    """Whether the challenger passes, and why."""
 
     passes: bool
     reasons: tuple[str, ...]
-    asks: str | None = None
+    approval_reason: str | None = None  # why a person has to approve; None: nobody has to
 
 
-def judge(against: str, validation: Paired, diff: TagDiff, promote: Promote) -> Verdict:
-    """Hold a comparison with the champion (`against` names it) against the rule."""
+def check(against: str, validation: PairedMetrics, diff: TagDiff, promote: Promote) -> Verdict:
+    """Apply `promote.rule` to a comparison with the champion, which `against` names."""
     faults = _faults(validation, promote.rule)
     macro = validation.macro_f1
     if faults or macro is None:
         return Verdict(False, faults)
-    held = [t.tag for t in validation.tags if _is_held(t.positives, promote.rule) and t.figures]
+    checked = [t.tag for t in validation.tags if t.f1 and _is_checked(t.positives, promote.rule)]
     reasons = [
         f"macro F1 {macro.challenger:.3f} against {macro.champion:.3f} of {against}: not worse by "
         f"more than {promote.rule.macro_f1_margin}"
     ]
-    if held:
-        reasons.append(f"no tag lost more than {promote.rule.tag_f1_margin} of: {', '.join(held)}")
-    return Verdict(True, tuple(reasons), asks(promote, diff))
+    if checked:
+        reasons.append(
+            f"no tag lost more than {promote.rule.tag_f1_margin} of: {', '.join(checked)}"
+        )
+    return Verdict(True, tuple(reasons), approval_reason(promote, diff))
 
 
-def asks(promote: Promote, diff: TagDiff | None) -> str | None:
-    """Return why a person has to approve, None where nobody has to; no diff: the first version."""
+def approval_reason(promote: Promote, diff: TagDiff | None) -> str | None:
+    """Return why a person has to approve, or None; `diff` is None for the first version."""
     rule = promote.approval
     if rule == "always":
         return "every promotion is approved by a person (promote.approval)"
@@ -56,11 +58,11 @@ def asks(promote: Promote, diff: TagDiff | None) -> str | None:
     )
 
 
-def _is_held(positives: int, rule: Rule) -> bool:
+def _is_checked(positives: int, rule: Rule) -> bool:
     return positives >= rule.tag_min_positives
 
 
-def _faults(validation: Paired, rule: Rule) -> tuple[str, ...]:
+def _faults(validation: PairedMetrics, rule: Rule) -> tuple[str, ...]:
     """Return every reason to stop a challenger, as sentences."""
     if validation.pictures < rule.min_support:
         return (
@@ -79,10 +81,10 @@ def _faults(validation: Paired, rule: Rule) -> tuple[str, ...]:
             f"{rule.macro_f1_margin} (promote.rule.macro_f1_margin)"
         )
     faults += [
-        f"F1 of {t.tag} {t.figures.challenger:.3f} against {t.figures.champion:.3f} on "
+        f"F1 of {t.tag} {t.f1.challenger:.3f} against {t.f1.champion:.3f} on "
         f"{t.positives} positives: worse by more than {rule.tag_f1_margin} "
         "(promote.rule.tag_f1_margin)"
         for t in validation.tags
-        if t.figures and _is_held(t.positives, rule) and t.figures.difference < -rule.tag_f1_margin
+        if t.f1 and _is_checked(t.positives, rule) and t.f1.difference < -rule.tag_f1_margin
     ]
     return tuple(faults)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from ..config.settings import Settings, without_password
+from pydantic import BaseModel
+
 from ..store.rows import MoveConflict, MoveKind
 from ..store.store import Store
 from ..tracking.connection import TrackingError
@@ -22,161 +23,162 @@ from .versions import (
     PromotionError,
     bundle_directory,
     find_version,
-    open_registry,
     remember_version,
 )
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Decision:
-    """What a person said to a comparison."""
+class Decision(BaseModel, frozen=True, extra="forbid"):
+    """What the person who was asked decided about a comparison."""
 
     approved: bool
     by: str
     why: str
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> Decision:
-        return cls(**plain)
-
 
 def promote(
-    settings: Settings, comparison: Comparison, decision: Decision | None, *, by: str
+    store: Store,
+    registry: Registry,
+    comparison: Comparison,
+    decision: Decision | None,
+    *,
+    by: str,
 ) -> None:
     """Make a challenger champion, in ledger, registry and store.
 
     It must have passed the gate and, where the comparison asks for it, been approved: `decision`
-    is what a person said, None where nobody was asked. Raises PromotionError where one of the two
-    is missing, and MoveConflict where the champion it was compared with is not live any more.
+    is None where nobody was asked. Raises PromotionError where one of the two is missing, and
+    MoveConflict where the champion it was compared with is not live any more.
     """
     group = comparison.group
     named = f"{group} version {comparison.version}"
     if not comparison.passes:
         raise PromotionError(f"{named} did not pass the gate: {'; '.join(comparison.reasons)}")
-    if comparison.asks and decision is None:
-        raise PromotionError(f"{named} was not approved by anybody: {comparison.asks}")
+    if comparison.approval_reason and decision is None:
+        raise PromotionError(f"{named} was not approved by anybody: {comparison.approval_reason}")
     if decision is not None and not decision.approved:
         raise PromotionError(f"{named} was rejected by {decision.by}: {decision.why}")
     why = "; ".join(comparison.reasons)
     if decision is not None:
         by = f"{decision.by}, asked by {by}"
         why = f"approved ({decision.why or 'no reason given'}); {why}"
-    registry = open_registry(settings)
-    with Store(settings.store_url) as store:
-        # Idempotent: a retry of the task finds its own move done, or pending.
-        _complete_pending(store, registry, group)
-        live = store.ledger.live().get(group)
-        if live == comparison.challenger:
-            return
-        if live != comparison.champion:
-            numbers = {v.digest: f"version {v.version}" for v in store.ledger.versions(group)}
-            raise MoveConflict(
-                f"{named} was compared with {numbers.get(comparison.champion or '', 'none')}, but "
-                f"{numbers.get(live or '', 'none')} is the champion now: it moved meanwhile; run "
-                "the training again, which compares anew"
-            )
-        move = store.ledger.begin(
-            group,
-            comparison.challenger,
-            kind="promote",
-            by=by,
-            why=why,
-            data_revision=comparison.data_revision,
-            mlflow_run=comparison.mlflow_run,
-            expect_from=comparison.champion,
+    # Idempotent: a retry of the task finds its own move done, or pending.
+    _complete_pending(store, registry, group)
+    live = store.ledger.live().get(group)
+    if live == comparison.challenger:
+        return
+    if live != comparison.champion:
+        numbers = {v.digest: f"version {v.version}" for v in store.ledger.versions(group)}
+        raise MoveConflict(
+            f"{named} was compared with {numbers.get(comparison.champion or '', 'none')}, but "
+            f"{numbers.get(live or '', 'none')} is the champion now: it moved meanwhile; run "
+            "the training again, which compares anew"
         )
-        _point(registry, group, comparison.challenger)
-        store.ledger.finish(move)
+    move = store.ledger.begin(
+        group,
+        comparison.challenger,
+        kind="promote",
+        by=by,
+        why=why,
+        data_revision=comparison.data_revision,
+        mlflow_run=comparison.mlflow_run,
+        expect_from=comparison.champion,
+    )
+    _point(registry, group, comparison.challenger)
+    store.ledger.finish(move)
     logger.info("%s is the champion", named)
 
 
-def refuse(settings: Settings, comparison: Comparison, decision: Decision) -> None:
+def refuse(store: Store, comparison: Comparison, decision: Decision) -> None:
     """Write into the ledger who refused a challenger, and why; nothing moves."""
-    with Store(settings.store_url) as store:
-        store.ledger.refuse(
-            comparison.group,
-            comparison.challenger,
-            by=decision.by,
-            why=f"rejected ({decision.why or 'no reason given'})",
-            data_revision=comparison.data_revision,
-            mlflow_run=comparison.mlflow_run,
-        )
+    store.ledger.refuse(
+        comparison.group,
+        comparison.challenger,
+        by=decision.by,
+        why=f"rejected ({decision.why or 'no reason given'})",
+        data_revision=comparison.data_revision,
+        mlflow_run=comparison.mlflow_run,
+    )
 
 
-def rollback(settings: Settings, group: str, *, to: str | None, by: str, why: str) -> str:
+def rollback(
+    store: Store,
+    registry: Registry,
+    group: str,
+    *,
+    bundles: Path,
+    to: str | None,
+    by: str,
+    why: str,
+) -> str:
     """Move a group back to an earlier version and return its number; runs no model.
 
-    `to` is a version's number; None is the live one's predecessor. Raises PromotionError that says
-    which versions there are.
+    `to` is a version's number; None is the live one's predecessor. `bundles` is the local cache.
+    Raises PromotionError that says which versions there are.
     """
-    registry = open_registry(settings)
-    with Store(settings.store_url) as store:
-        _complete_pending(store, registry, group)
-        chain = store.ledger.chain(group)
-        if not chain:
-            raise PromotionError(f"group {group} has no champion: there is nothing to roll back")
-        known = {v.digest: v for v in store.ledger.versions(group)}
-        if to is None:
-            if len(chain) < 2:
-                raise PromotionError(
-                    f"group {group} has had no version before {known[chain[0]].version}: "
-                    "there is none to roll back to"
-                )
-            digest = chain[1]
-        else:
-            found = [d for d, v in known.items() if v.version == to]
-            if not found:
-                numbers = ", ".join(v.version or "?" for v in known.values())
-                raise PromotionError(
-                    f"group {group} has no version {to}: the versions are {numbers}"
-                )
-            digest = found[0]
-        if digest == chain[0]:
-            raise PromotionError(f"group {group}: version {known[digest].version} is live already")
-        version = find_version(registry, group, digest)
-        if version is None:
-            raise PromotionError(
-                f"group {group}: version {known[digest].version} left the registry at "
-                f"{without_password(settings.tracking_uri)}: restore it there, or "
-                "name another with --to"
-            )
-        try:
-            bundle_directory(settings, digest)
-        except (RegistryError, TrackingError) as error:
-            raise PromotionError(
-                f"group {group}: the files of version {version.number} are gone, so it cannot go "
-                f"live: restore them, or name another with --to ({error})"
-            ) from error
-        move = store.ledger.begin(
-            group,
-            digest,
-            kind="rollback",
-            by=by,
-            why=why,
-            expect_from=chain[0],
-            **_origin(version),
+    _complete_pending(store, registry, group)
+    chain = store.ledger.chain(group)
+    if not chain:
+        raise PromotionError(f"group {group} has no champion: there is nothing to roll back")
+    numbers = {v.digest: v.version or "?" for v in store.ledger.versions(group)}
+    digest = _target(group, chain, numbers, to)
+    version = find_version(registry, group, digest)
+    if version is None:
+        raise PromotionError(
+            f"group {group}: version {numbers[digest]} left the registry at {registry.address}: "
+            "restore it there, or name another with --to"
         )
-        _point(registry, group, digest)
-        store.ledger.finish(move)
-        return known[digest].version or "?"
+    try:
+        bundle_directory(store, registry, bundles, digest)
+    except (RegistryError, TrackingError) as error:
+        raise PromotionError(
+            f"group {group}: the files of version {version.number} are gone, so it cannot go "
+            f"live: restore them, or name another with --to ({error})"
+        ) from error
+    move = store.ledger.begin(
+        group,
+        digest,
+        kind="rollback",
+        by=by,
+        why=why,
+        expect_from=chain[0],
+        **_origin(version),
+    )
+    _point(registry, group, digest)
+    store.ledger.finish(move)
+    return numbers[digest]
 
 
-def reconcile(settings: Settings, store: Store, groups: Sequence[str]) -> None:
-    """Complete moves that were left pending, and write down aliases that were moved by hand.
+def _target(group: str, chain: Sequence[str], numbers: Mapping[str, str], to: str | None) -> str:
+    """Return the digest of the bundle to roll back to, given the live chain, latest first."""
+    if to is None:
+        if len(chain) < 2:
+            raise PromotionError(
+                f"group {group} has had no version before {numbers[chain[0]]}: "
+                "there is none to roll back to"
+            )
+        return chain[1]
+    digest = next((digest for digest, number in numbers.items() if number == to), None)
+    if digest is None:
+        raise PromotionError(
+            f"group {group} has no version {to}: the versions are {', '.join(numbers.values())}"
+        )
+    if digest == chain[0]:
+        raise PromotionError(f"group {group}: version {to} is live already")
+    return digest
 
-    A group whose registry is away, or says what cannot be, is left with what the store calls live,
-    and a warning says so.
+
+def reconcile(store: Store, registry: Registry, groups: Sequence[str], *, bundles: Path) -> None:
+    """Complete moves that were left pending, and record aliases that were moved by hand.
+
+    A group whose registry is unreachable or inconsistent keeps what the store calls live, and a
+    warning says so. `bundles` is the local cache.
     """
     for group in groups:
         try:
-            registry = open_registry(settings)
             _complete_pending(store, registry, group)
-            _accept_by_hand(settings, store, registry, group)
+            _accept_by_hand(store, registry, group, bundles)
         except (RegistryError, TrackingError) as error:
             logger.warning("%s: going on with what the store calls live: %s", group, error)
 
@@ -212,7 +214,7 @@ def _origin(version: Version | None) -> dict[str, Any]:
     return {"data_revision": version.tags.get("data_revision"), "mlflow_run": version.run_id}
 
 
-def _accept_by_hand(settings: Settings, store: Store, registry: Registry, group: str) -> None:
+def _accept_by_hand(store: Store, registry: Registry, group: str, bundles: Path) -> None:
     """Let the store follow an alias that no move of the ledger explains."""
     from ..inference.bundle import load_bundle
 
@@ -222,14 +224,14 @@ def _accept_by_hand(settings: Settings, store: Store, registry: Registry, group:
     if named == before:
         return
     if version is not None:
-        bundle = load_bundle(registry.fetch(version, settings.bundles))
+        bundle = load_bundle(registry.fetch(version, bundles))
         remember_version(store, version, bundle.tags)
     elif before is not None and find_version(registry, group, before) is None:
         logger.warning(
             "%s: the registry at %s does not know the live version; is it the right one? "
             "Going on with what the store calls live",
             group,
-            without_password(settings.tracking_uri),
+            registry.address,
         )
         return
     kind: MoveKind = "remove" if version is None else "manual"

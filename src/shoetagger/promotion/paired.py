@@ -1,4 +1,8 @@
-"""Two models' decisions on the same pictures -> who is better, and by how much one can tell."""
+"""Paired statistics: which of two models predicts the same pictures better, and how surely.
+
+Resampling the pictures for both models at once (a paired bootstrap) keeps what is hard for both
+from blurring which one is better.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from ..learning.evaluation.resampling import central_interval, f1_by_tag, resamp
 
 
 @dataclass(frozen=True)
-class Figures:
+class ScorePair:
     """F1 of both; `interval` is of the difference, None where nothing was resampled."""
 
     challenger: float
@@ -26,24 +30,24 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class TagFigures:
-    """One tag; `figures` is None where it has too few positives to be measured."""
+class TagMetrics:
+    """One tag; `f1` is None where it has too few positives to be measured."""
 
     tag: str
     positives: int
-    figures: Figures | None
+    f1: ScorePair | None
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedMetrics:
     """Both on one set of pictures; `macro_f1` is over the measurable tags, None without any."""
 
     pictures: int
-    macro_f1: Figures | None
-    tags: tuple[TagFigures, ...]
+    macro_f1: ScorePair | None
+    tags: tuple[TagMetrics, ...]
 
 
-def paired(
+def paired_metrics(
     truth: np.ndarray,
     challenger: np.ndarray,
     champion: np.ndarray,
@@ -52,30 +56,30 @@ def paired(
     min_positives: int,
     bootstrap: int,
     seed: int,
-) -> Paired:
-    """Compare two sets of decisions with the truth, each (N, tags) 0/1.
+) -> PairedMetrics:
+    """Compare two sets of predictions with the truth, each (N, tags) 0/1.
 
     Intervals are the central 95 % of the differences over `bootstrap` resamples of the pictures,
-    the same pictures for both: what is hard for both does not blur which is better.
+    the same for both models.
     """
     measurable = measurable_tags(truth, min_positives)
     draws = _resampled_differences(truth, challenger, champion, bootstrap, seed)
     f1 = f1_by_tag(truth, challenger), f1_by_tag(truth, champion)
-    found = []
+    rows = []
     for i, tag in enumerate(tags):
-        figures = None
+        pair = None
         if measurable[i]:
             interval = central_interval(draws[:, i])
-            figures = Figures(float(f1[0][i]), float(f1[1][i]), interval)
-        found.append(TagFigures(tag, int(truth[:, i].sum()), figures))
+            pair = ScorePair(float(f1[0][i]), float(f1[1][i]), interval)
+        rows.append(TagMetrics(tag, int(truth[:, i].sum()), pair))
     macro = None
-    if told := [t.figures for t in found if t.figures]:
-        macro = Figures(
-            float(np.mean([f.challenger for f in told])),
-            float(np.mean([f.champion for f in told])),
+    if pairs := [row.f1 for row in rows if row.f1]:
+        macro = ScorePair(
+            float(np.mean([pair.challenger for pair in pairs])),
+            float(np.mean([pair.champion for pair in pairs])),
             central_interval(draws[:, measurable].mean(axis=1)),
         )
-    return Paired(len(truth), macro, tuple(found))
+    return PairedMetrics(len(truth), macro, tuple(rows))
 
 
 def _resampled_differences(
@@ -97,7 +101,7 @@ class TagDiff:
     lost: Counter[str] = field(default_factory=Counter)
 
     def add(self, before: Collection[str], after: Collection[str]) -> bool:
-        """Count one picture; tells whether its tags change."""
+        """Count one picture; return whether its tags change."""
         self.pictures += 1
         gained, lost = set(after) - set(before), set(before) - set(after)
         self.gained.update(gained)

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+
+from pydantic import BaseModel
 
 from ..config.settings import Settings
 from ..pipeline.dvc_files import data_revision, outputs
 from ..pipeline.plan import Plan, params_of
 from ..pipeline.repro import materialised
 from ..store.store import Store
-from ..tracking.registry import CHALLENGER
+from ..tracking.registry import CHALLENGER, Registry
 from .compare import OUT_OF_FOLD
-from .versions import open_registry, remember_version, validation_side
+from .versions import remember_version, validation_side
 
 
-@dataclass(frozen=True)
-class Challenger:
+class Challenger(BaseModel, frozen=True, extra="forbid"):
     """A registered version under test."""
 
     group: str
     digest: str
     version: str
 
-    def as_dict(self) -> dict[str, str]:
-        return asdict(self)
 
-
-def register(settings: Settings, plan: Plan, group: str) -> Challenger:
+def register(
+    settings: Settings, store: Store, registry: Registry, plan: Plan, group: str
+) -> Challenger:
     """Register what the stages of one group left in the plan's checkout, as the challenger.
 
     Idempotent: the same bundle is the same version.
@@ -37,24 +36,23 @@ def register(settings: Settings, plan: Plan, group: str) -> Challenger:
     from ..learning.evaluation.metrics import flat_metrics
     from . import side_by_side
 
-    options = params_of(settings.repo, plan)
+    params = params_of(settings.repo, plan)
     stage = f"evaluate@{group}"
-    registry = open_registry(settings)
-    with materialised(settings, plan, stage) as checkout, Store(settings.store_url) as store:
-        made = outputs(checkout, stage)
-        directory = made[BUNDLE_FILE].parent
+    with materialised(settings, plan, stage) as checkout:
+        files = outputs(checkout, stage)
+        directory = files[BUNDLE_FILE].parent
         bundle = load_bundle(directory)
         version = registry.register(
             directory,
-            limits=Limits.of(options.images),
+            limits=Limits.of(params.images),
             tags={
                 "git_commit": plan.commit,
                 "data_revision": data_revision(checkout),
                 "overrides": " ".join(plan.overrides),
-                "validation_side": validation_side(options),
+                "validation_side": validation_side(params),
             },
-            metrics=flat_metrics(json.loads(made[f"{group}.json"].read_text())),
-            figures=made["figures"],
+            metrics=flat_metrics(json.loads(files[f"{group}.json"].read_text())),
+            figures=files["figures"],
         )
         remember_version(store, version, bundle.tags)
     with (
@@ -65,4 +63,4 @@ def register(settings: Settings, plan: Plan, group: str) -> Challenger:
     if scores is not None:
         registry.log_files(version, {OUT_OF_FOLD: scores.encode()})
     registry.set_alias(group, CHALLENGER, version.number)
-    return Challenger(group, version.digest, version.number)
+    return Challenger(group=group, digest=version.digest, version=version.number)

@@ -11,33 +11,33 @@ from typing import Any
 
 from ..rendering import template
 from .gate import Verdict
-from .paired import Figures, Paired
-from .side_by_side import Trial
+from .paired import PairedMetrics, ScorePair
+from .side_by_side import SideBySide
 
 PAGE, DOCUMENT, SHEET = "comparison.html", "comparison.json", "changes.png"
 
 
-def document(title: str, verdict: Verdict, trial: Trial | None) -> dict[str, Any]:
-    """Return the whole comparison as plain values; no trial: there was nothing to compare with."""
-    told: dict[str, Any] = {
+def document(title: str, verdict: Verdict, outcome: SideBySide | None) -> dict[str, Any]:
+    """Return the whole comparison as plain values; `outcome` is None where nothing was run."""
+    plain: dict[str, Any] = {
         "title": title,
         "passes": verdict.passes,
         "reasons": list(verdict.reasons),
-        "asks": verdict.asks,
+        "approval_reason": verdict.approval_reason,
         "validation": None,
         "out_of_fold": None,
         "new_tags": [],
         "dropped_tags": [],
         "arrivals": None,
     }
-    if trial is None:
-        return told
-    arrivals = trial.arrivals
-    return told | {
-        "validation": _paired(trial.validation),
-        "out_of_fold": trial.out_of_fold and _paired(trial.out_of_fold),
-        "new_tags": list(trial.new_tags),
-        "dropped_tags": list(trial.dropped_tags),
+    if outcome is None:
+        return plain
+    arrivals = outcome.arrivals
+    return plain | {
+        "validation": _paired(outcome.validation),
+        "out_of_fold": outcome.out_of_fold and _paired(outcome.out_of_fold),
+        "new_tags": list(outcome.new_tags),
+        "dropped_tags": list(outcome.dropped_tags),
         "arrivals": {
             "pictures": arrivals.diff.pictures,
             "changed": arrivals.diff.changed,
@@ -48,35 +48,35 @@ def document(title: str, verdict: Verdict, trial: Trial | None) -> dict[str, Any
     }
 
 
-def files(told: Mapping[str, Any], trial: Trial | None) -> dict[str, bytes]:
+def files(document: Mapping[str, Any], outcome: SideBySide | None) -> dict[str, bytes]:
     """Return the report's files by name; the page needs none of the others."""
-    sheet = _sheet(str(told["title"]), trial) if trial and trial.arrivals.shown else None
+    sheet = _sheet(str(document["title"]), outcome) if outcome and outcome.arrivals.shown else None
     inline = base64.b64encode(sheet).decode() if sheet else None
     made = {
-        DOCUMENT: (json.dumps(told, indent=1, ensure_ascii=False) + "\n").encode(),
-        PAGE: template(PAGE).render(told, sheet=inline).encode(),
+        DOCUMENT: (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode(),
+        PAGE: template(PAGE).render(document, sheet=inline).encode(),
     }
     return made | ({SHEET: sheet} if sheet else {})
 
 
-def text(told: Mapping[str, Any], page: str | None) -> str:
+def text(document: Mapping[str, Any], page: str | None) -> str:
     """Return what the person who approves is shown, in Markdown."""
-    lines = [f"**{told['title']}**", ""]
-    if told["asks"]:
-        lines += [f"You are asked because {_plain(told['asks'])}.", ""]
-    lines += [f"- {_plain(reason)}" for reason in told["reasons"]]
-    if validation := told["validation"]:
+    lines = [f"**{document['title']}**", ""]
+    if document["approval_reason"]:
+        lines += [f"You are asked because {_plain(document['approval_reason'])}.", ""]
+    lines += [f"- {_plain(reason)}" for reason in document["reasons"]]
+    if validation := document["validation"]:
         lines += ["", f"On {validation['pictures']} validation pictures:", ""]
         lines += ["| tag | positives | challenger | champion | difference | interval |"]
         lines += ["| --- | --- | --- | --- | --- | --- |"]
         lines += [_row("macro F1", "", validation["macro_f1"])]
-        lines += [_row(t["tag"], t["positives"], t["figures"]) for t in validation["tags"]]
-    if out_of_fold := told["out_of_fold"]:
+        lines += [_row(t["tag"], t["positives"], t["f1"]) for t in validation["tags"]]
+    if out_of_fold := document["out_of_fold"]:
         lines += ["", "Rare tags, out of fold:", ""]
         lines += ["| tag | positives | challenger | champion | difference | interval |"]
         lines += ["| --- | --- | --- | --- | --- | --- |"]
-        lines += [_row(t["tag"], t["positives"], t["figures"]) for t in out_of_fold["tags"]]
-    arrivals = told["arrivals"]
+        lines += [_row(t["tag"], t["positives"], t["f1"]) for t in out_of_fold["tags"]]
+    arrivals = document["arrivals"]
     if arrivals and arrivals["pictures"]:
         lines += ["", f"{arrivals['changed']} of {arrivals['pictures']} sampled arrivals change:"]
         lines += [
@@ -88,40 +88,39 @@ def text(told: Mapping[str, Any], page: str | None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _paired(found: Paired) -> dict[str, Any]:
+def _paired(metrics: PairedMetrics) -> dict[str, Any]:
     return {
-        "pictures": found.pictures,
-        "macro_f1": _figures(found.macro_f1),
+        "pictures": metrics.pictures,
+        "macro_f1": _score_pair(metrics.macro_f1),
         "tags": [
-            {"tag": t.tag, "positives": t.positives, "figures": _figures(t.figures)}
-            for t in found.tags
+            {"tag": t.tag, "positives": t.positives, "f1": _score_pair(t.f1)} for t in metrics.tags
         ],
     }
 
 
-def _figures(figures: Figures | None) -> dict[str, Any] | None:
-    if figures is None:
+def _score_pair(pair: ScorePair | None) -> dict[str, Any] | None:
+    if pair is None:
         return None
-    return asdict(figures) | {"difference": figures.difference}
+    return asdict(pair) | {"difference": pair.difference}
 
 
-def _sheet(title: str, trial: Trial) -> bytes:
+def _sheet(title: str, outcome: SideBySide) -> bytes:
     from ..learning.evaluation.plots import contact_sheet
 
     buffer = io.BytesIO()
-    figure = contact_sheet(trial.arrivals.shown, f"{title}: + gained, - lost")
+    figure = contact_sheet(outcome.arrivals.shown, f"{title}: + gained, - lost")
     figure.savefig(buffer, dpi=80, format="png")
     return buffer.getvalue()
 
 
-def _row(name: str, positives: object, figures: Mapping[str, Any] | None) -> str:
+def _row(name: str, positives: object, pair: Mapping[str, Any] | None) -> str:
     cells = [_plain(name), str(positives)]
-    if figures is None:
+    if pair is None:
         cells += ["not measurable", "", "", ""]
     else:
-        cells += [f"{figures['challenger']:.3f}", f"{figures['champion']:.3f}"]
-        cells += [f"{figures['difference']:+.3f}"]
-        interval = figures["interval"]
+        cells += [f"{pair['challenger']:.3f}", f"{pair['champion']:.3f}"]
+        cells += [f"{pair['difference']:+.3f}"]
+        interval = pair["interval"]
         cells += [f"{interval[0]:+.3f} … {interval[1]:+.3f}" if interval else ""]
     return f"| {' | '.join(cells)} |"
 

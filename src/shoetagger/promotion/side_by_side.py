@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..config import params, recipe
-from ..config.settings import Settings
+from ..config import recipe
+from ..config.params import Params
 from ..inference.decision import predict
-from ..ingest import inbox
+from ..ingest import inbox as inboxes
 from ..learning.dataset.split import side
 from ..learning.dataset.tables import (
     read_scores,
@@ -22,8 +22,8 @@ from ..learning.dataset.tables import (
     scores_by_image,
 )
 from ..pipeline import dvc_files
-from ..store.store import Store
-from .paired import Paired, TagDiff, paired
+from ..store.rows import TaggedImage
+from .paired import PairedMetrics, TagDiff, paired_metrics
 
 if TYPE_CHECKING:
     from ..inference.bundle import Bundle
@@ -36,8 +36,8 @@ _SHOWN = 36  # pictures on the contact sheet of changes
 
 
 @dataclass(frozen=True)
-class Side:
-    """One of the two: its bundle's folder, and its out-of-fold scores as `out_of_fold` gave."""
+class Contender:
+    """One of the two: its bundle's folder, and its out-of-fold scores as `out_of_fold` returned."""
 
     directory: Path
     out_of_fold: str | None
@@ -53,65 +53,73 @@ class Arrivals:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What came of it. Compared are the tags that both have.
+class SideBySide:
+    """What running both gave, on the tags that both have.
 
     `out_of_fold` holds those that are not measurable on the validation side; None where there are
-    none, or where one of the two has no such scores.
+    none, or where one contender has no such scores.
     """
 
-    validation: Paired
-    out_of_fold: Paired | None
+    validation: PairedMetrics
+    out_of_fold: PairedMetrics | None
     new_tags: tuple[str, ...]
     dropped_tags: tuple[str, ...]
     arrivals: Arrivals
 
 
-def hold(
-    settings: Settings, options: params.Params, checkout: Path, challenger: Side, champion: Side
-) -> Trial:
-    """Let both decide on today's validation pictures, and the challenger on tagged arrivals.
+def side_by_side(
+    params: Params,
+    checkout: Path,
+    *,
+    challenger: Contender,
+    champion: Contender,
+    sample: Sequence[TaggedImage],
+    inbox: Path,
+    device: str,
+) -> SideBySide:
+    """Run both on today's validation pictures, and the challenger on a sample of arrivals.
 
-    What the champion says of the arrivals is in the store.
+    `sample` holds arrivals with the tags that the champion gave them.
     """
     from ..inference.engine import Engine
 
-    sides = [challenger.directory, champion.directory]
-    engine = Engine(sides, settings.device, options.tag.precision)
-    bundles = mine, theirs = engine.bundles
-    tags = [tag for tag in mine.tags if tag in theirs.tags]
-    table = read_split(dvc_files.outputs(checkout, "split")["split"] / f"{mine.group}.csv")
+    engine = Engine([challenger.directory, champion.directory], device, params.tag.precision)
+    bundles = new, old = engine.bundles
+    tags = [tag for tag in new.tags if tag in old.tags]
+    table = read_split(dvc_files.outputs(checkout, "split")["split"] / f"{new.group}.csv")
 
-    def compared(truth: pd.DataFrame, scores: Sequence[np.ndarray], tags: list[str]) -> Paired:
-        ours, others = (_decisions(b, s, tags) for b, s in zip(bundles, scores, strict=True))
-        return paired(
+    def compared(
+        truth: pd.DataFrame, scores: Sequence[np.ndarray], tags: list[str]
+    ) -> PairedMetrics:
+        of_new, of_old = (_predicted(b, s, tags) for b, s in zip(bundles, scores, strict=True))
+        return paired_metrics(
             truth[tags].to_numpy(dtype=np.uint8),
-            ours,
-            others,
+            of_new,
+            of_old,
             tags,
-            min_positives=options.promote.min_positives,
-            bootstrap=options.promote.bootstrap,
-            seed=options.split.seed,
+            min_positives=params.promote.min_positives,
+            bootstrap=params.promote.bootstrap,
+            seed=params.split.seed,
         )
 
-    held_out = _held_out(table, options.split)
+    held_out = _held_out(table, params.split)
     images = dvc_files.data_folder(checkout) / "images"
-    scores = _scores(engine, options, [images / name for name in held_out["image_name"]])
+    scores = _scores(engine, params, [images / name for name in held_out["image_name"]])
     validation = compared(held_out, [scores[bundle.digest] for bundle in bundles], tags)
 
-    rare = [found.tag for found in validation.tags if found.figures is None]
-    out_of_fold = None
+    rare = [row.tag for row in validation.tags if row.f1 is None]
+    rare_metrics = None
     if rare and challenger.out_of_fold is not None and champion.out_of_fold is not None:
         texts = challenger.out_of_fold, champion.out_of_fold
-        truth, both = _common(table, [read_scores_by_image(text) for text in texts])
-        found_scores = [s[list(b.tags)].to_numpy() for s, b in zip(both, bundles, strict=True)]
-        out_of_fold = compared(truth, found_scores, rare)
-    return Trial(
+        truth, common = _common(table, [read_scores_by_image(text) for text in texts])
+        columns = [s[list(b.tags)].to_numpy() for s, b in zip(common, bundles, strict=True)]
+        rare_metrics = compared(truth, columns, rare)
+    return SideBySide(
         validation,
-        out_of_fold,
-        new_tags=tuple(tag for tag in mine.tags if tag not in theirs.tags),
-        dropped_tags=tuple(tag for tag in theirs.tags if tag not in mine.tags),
-        arrivals=_on_arrivals(settings, options, theirs.digest, challenger.directory),
+        rare_metrics,
+        new_tags=tuple(tag for tag in new.tags if tag not in old.tags),
+        dropped_tags=tuple(tag for tag in old.tags if tag not in new.tags),
+        arrivals=_on_arrivals(engine, new, params, sample, inbox),
     )
 
 
@@ -143,18 +151,18 @@ def _held_out(table: pd.DataFrame, split: recipe.Split) -> pd.DataFrame:
     return table[by_hash & (table["side"] == "validation")]
 
 
-def _decisions(bundle: Bundle, scores: np.ndarray, tags: Sequence[str]) -> np.ndarray:
-    """Decide as the bundle does, on all its tags; return the columns of `tags`."""
+def _predicted(bundle: Bundle, scores: np.ndarray, tags: Sequence[str]) -> np.ndarray:
+    """Predict as the bundle does, all its tags at once; return the columns of `tags`."""
     return predict(scores, bundle.thresholds)[:, [bundle.tags.index(tag) for tag in tags]]
 
 
-def _scores(engine: Engine, options: params.Params, files: Sequence[Path]) -> dict[str, np.ndarray]:
+def _scores(engine: Engine, params: Params, files: Sequence[Path]) -> dict[str, np.ndarray]:
     """Return for each bundle digest the scores (N, tags) of labelled pictures."""
     from ..images.decode import Limits, open_picture
     from ..images.views import tagging_view
 
-    limits = Limits.of(options.images)
-    found = {b.digest: [np.zeros((0, len(b.tags)), np.float32)] for b in engine.bundles}
+    limits = Limits.of(params.images)
+    parts = {b.digest: [np.zeros((0, len(b.tags)), np.float32)] for b in engine.bundles}
     for start in range(0, len(files), _BATCH):
         batch = files[start : start + _BATCH]
         views = {
@@ -167,38 +175,35 @@ def _scores(engine: Engine, options: params.Params, files: Sequence[Path]) -> di
             for t in engine.transforms
         }
         for digest, scores in engine.score(views).items():
-            found[digest].append(scores)
-    return {digest: np.concatenate(parts) for digest, parts in found.items()}
+            parts[digest].append(scores)
+    return {digest: np.concatenate(batches) for digest, batches in parts.items()}
 
 
 def _on_arrivals(
-    settings: Settings, options: params.Params, champion: str, challenger: Path
+    engine: Engine, challenger: Bundle, params: Params, sample: Sequence[TaggedImage], inbox: Path
 ) -> Arrivals:
     """Tag a sample of what the champion has tagged with the challenger, and note the changes."""
-    from ..inference.engine import Engine
-    from ..ingest.batches import batched, decode_pool, stack_views
+    from ..ingest.batches import batched, decode_pool
     from ..learning.evaluation.plots import Shown
 
-    with Store(settings.store_url) as store:
-        sample = store.predictions.sample_tagged(champion, options.promote.sample)
     diff, unread, shown = TagDiff(), 0, list[Shown]()
     if not sample:
         return Arrivals(diff, unread, ())
-    engine = Engine([challenger], settings.device, options.tag.precision)
-    (bundle,) = engine.bundles
+    # Decoded for the challenger alone, as a night would: another view could mean larger decoding.
+    pool = decode_pool(params, [challenger.transform], inbox, settle_seconds=0.0)
     rows = iter(sample)
-    pool = decode_pool(options, engine.transforms, settings.inbox, settle_seconds=0.0)
     with pool:
         decoded = pool.run(row.locator for row in sample)
-        for batch in batched(zip(rows, decoded, strict=True), options.tag.batch_size):
+        for batch in batched(zip(rows, decoded, strict=True), params.tag.batch_size):
             # A file that was replaced since is another picture.
-            good = [(row, d) for row, d in batch if d.views and d.image_id == row.image_id]
+            good = [(row, d.views[0]) for row, d in batch if d.views and d.image_id == row.image_id]
             unread += len(batch) - len(good)
             if not good:
                 continue
-            answers = engine.predict(stack_views(engine, [d for _, d in good]))[bundle.digest]
-            for (row, d), answer in zip(good, answers, strict=True):
-                if diff.add(row.tags, answer.tags) and d.views and len(shown) < _SHOWN:
-                    name = inbox.path_of(row.locator).name
-                    shown.append(Shown(name, d.views[0].copy(), row.tags, answer.tags))
+            views = {challenger.transform: np.stack([view for _, view in good])}
+            predictions = engine.predict(views, only={challenger.digest})[challenger.digest]
+            for (row, view), prediction in zip(good, predictions, strict=True):
+                if diff.add(row.tags, prediction.tags) and len(shown) < _SHOWN:
+                    name = inboxes.path_of(row.locator).name
+                    shown.append(Shown(name, view.copy(), row.tags, prediction.tags))
     return Arrivals(diff, unread, tuple(shown))

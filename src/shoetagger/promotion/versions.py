@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..config import params
-from ..config.settings import Settings, without_password
 from ..errors import ShoetaggerError
 from ..store.store import Store
 from ..tracking.registry import Registry, Version, has_intact_bundle
@@ -22,26 +21,22 @@ def validation_side(options: params.Params) -> str:
     return f"seed {options.split.seed}, share {options.split.validation}"
 
 
-def bundle_directory(settings: Settings, digest: str) -> Path:
-    """Return the local folder of a bundle, fetched from the registry where it is not whole here."""
-    cached = settings.bundles / digest
+def bundle_directory(store: Store, registry: Registry, bundles: Path, digest: str) -> Path:
+    """Return the local folder of a bundle, fetched from the registry where it is not whole here.
+
+    `bundles` is the local cache. Raises PromotionError for a bundle that is in neither.
+    """
+    cached = bundles / digest
     if has_intact_bundle(cached, digest):
         return cached
-    registry = open_registry(settings)
-    with Store(settings.store_url) as store:
-        known = store.ledger.version_of(digest)
+    known = store.ledger.version_of(digest)
     version = find_version(registry, known.group, digest) if known else None
     if version is None:
         raise PromotionError(
-            f"bundle {digest[:12]} is neither in {settings.bundles} nor in the registry at "
-            f"{without_password(settings.tracking_uri)}: restore the registry, or train and "
-            "promote anew"
+            f"bundle {digest[:12]} is neither in {bundles} nor in the registry at "
+            f"{registry.address}: restore the registry, or train and promote again"
         )
-    return registry.fetch(version, settings.bundles)
-
-
-def open_registry(settings: Settings) -> Registry:
-    return Registry(settings.tracking_uri, settings.artifacts)
+    return registry.fetch(version, bundles)
 
 
 def remember_version(store: Store, version: Version, tags: Sequence[str]) -> None:

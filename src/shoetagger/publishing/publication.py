@@ -14,9 +14,7 @@ from datetime import UTC, datetime
 from itertools import groupby, islice
 from pathlib import Path
 
-from ..config import params as parameters
 from ..config.params import Params
-from ..config.settings import Settings
 from ..errors import TransientError
 from ..store.store import Store
 from .pages import (
@@ -62,33 +60,32 @@ class PublishError(TransientError):
 
 
 def publish_changes(
-    settings: Settings,
-    params: Params | None = None,
+    store: Store,
+    params: Params,
     *,
+    published: Path,
+    inbox: Path,
     every_day: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, int]:
-    """Bring the tables and pages in `settings.published` up to date with the store.
+    """Bring the tables and pages in the folder `published` up to date with the store.
 
     Rewrites the days whose rows changed since they were last published, the list of rejected files
     and the index; every day if asked, or where groups, page sizes or the look of the pages
-    changed. A day counts as published when all its files are in their places. Two of these wait
-    for each other.
+    changed. A day counts as published when all its files are in their places. Concurrent calls are
+    serialised by a lock. Files are named relative to `inbox`.
 
     Returns counts: days and pages rewritten, pictures on the days rewritten, thumbnails made,
     pictures without a thumbnail (their files are gone), rejected files listed.
     Raises PublishError where the disk does not take it; what was there before is then intact.
     """
-    params = params or parameters.load(settings.params_file)
-    published = settings.published
     try:
         published.mkdir(parents=True, exist_ok=True)
         with _alone(published), _staging(published) as staging:
-            store = Store(settings.store_url)
-            try:
-                return _Publication(settings, params, store, staging, progress).run(every_day)
-            finally:
-                store.close()
+            publication = _Publication(
+                store, params, published=published, inbox=inbox, staging=staging, progress=progress
+            )
+            return publication.run(every_day)
     except OSError as error:
         raise PublishError(
             f"cannot publish into {published}: {error.strerror or error}: mend that and publish "
@@ -96,19 +93,19 @@ def publish_changes(
         ) from error
 
 
-def forget(settings: Settings, image_id: str) -> dict[str, int]:
+def forget(
+    store: Store, params: Params, image_id: str, *, published: Path, inbox: Path
+) -> dict[str, int]:
     """Erase a picture from the store and from all that is published; returns as publish_changes.
 
     Its tags, corrections, thumbnail and rows go, and its bytes are refused from now on, until
-    `Store.retry_rejected` is given a file that holds them. Raises StoreError for an unknown one.
+    `Files.retry` is given a file that holds them. Raises StoreError for an unknown image id.
     """
-    with Store(settings.store_url) as store:
-        store.files.forget(image_id, datetime.now(UTC))
-    published = settings.published
+    store.files.forget(image_id, datetime.now(UTC))
     published.mkdir(parents=True, exist_ok=True)
-    with _alone(published):  # whoever publishes now may still make it
+    with _alone(published):  # another publisher may be making it just now
         place(folder_in(published), image_id).unlink(missing_ok=True)
-    return publish_changes(settings)
+    return publish_changes(store, params, published=published, inbox=inbox)
 
 
 class _Publication:
@@ -116,20 +113,22 @@ class _Publication:
 
     def __init__(
         self,
-        settings: Settings,
-        params: Params,
         store: Store,
+        params: Params,
+        *,
+        published: Path,
+        inbox: Path,
         staging: Path,
         progress: Progress | None,
     ) -> None:
-        self._published = settings.published
-        self._inbox = settings.inbox
+        self._published = published
+        self._inbox = inbox
         self._params = params
         self._groups = params.groups
         self._store = store
         self._staging = staging
         self._progress = progress
-        self._thumbs = folder_in(self._published)
+        self._thumbs = folder_in(published)
         self._paged: set[str] = set()
         self._counts = dict.fromkeys(("days", "pictures", "pages", "without_thumbnail"), 0)
 

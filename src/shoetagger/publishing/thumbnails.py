@@ -13,9 +13,8 @@ import numpy as np
 from PIL import Image
 
 from ..atomic import atomic_write
-from ..config import params as parameters
+from ..config.operations import Publish
 from ..config.params import Params
-from ..config.settings import Settings
 from ..images.views import Transform
 from ..ingest.batches import ExtraView, decode_pool
 from ..ingest.pool import DecodePool
@@ -60,11 +59,10 @@ def sweep(folder: Path) -> None:
                 path.unlink()
 
 
-def of_shard(settings: Settings) -> ExtraView:
-    """Return what lets a shard keep thumbnails of what it tags, as many as a day's pages show."""
-    params = parameters.load(settings.params_file)
-    folder = folder_in(settings.published)
-    left = params.publish.page_size * params.publish.max_pages
+def of_shard(published: Path, publish: Publish) -> ExtraView:
+    """Return the view that lets a shard keep thumbnails, as many as a day's pages show."""
+    folder = folder_in(published)
+    left = publish.page_size * publish.max_pages
 
     def take(image_id: str, view: np.ndarray, size: tuple[int, int]) -> None:
         nonlocal left
@@ -75,7 +73,7 @@ def of_shard(settings: Settings) -> ExtraView:
     def drop(image_id: str) -> None:
         place(folder, image_id).unlink(missing_ok=True)
 
-    return ExtraView(transform(params.publish.thumbnail), take, drop)
+    return ExtraView(transform(publish.thumbnail), take, drop)
 
 
 def _unfinished(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What a person must hear of a night: when it was not as usual, or failed; and the call to them."""
+"""Alerts: the webhook that is called when a run fails or is unusual."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ _PATIENCE = 10.0  # seconds for the webhook to answer
 
 
 @contextmanager
-def told(url: str | None, what: str) -> Iterator[None]:
-    """Let what a user can mend pass, and tell the webhook of it first: what failed, and why."""
+def alert_on_failure(url: str | None, what: str) -> Iterator[None]:
+    """Report a ShoetaggerError raised within the block to the webhook, then let it pass.
+
+    `what` says in words what failed.
+    """
     try:
         yield
     except ShoetaggerError as error:
-        notify(url, {"summary": what, "state": "failed", "alarms": [str(error)]})
+        notify(url, {"summary": what, "state": "failed", "alerts": [str(error)]})
         raise
 
 

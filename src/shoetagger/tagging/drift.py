@@ -12,13 +12,13 @@ from ..config import operations
 Rates = Mapping[str, tuple[int, int]]
 
 
-def judge(
+def unusual(
     counts: Mapping[str, int], rates: Rates, past: Sequence[Rates], options: operations.Tag
 ) -> list[str]:
-    """Return why a person should look at a night, in words; nothing for a usual one.
+    """Return the reasons, in words, why a person should look at a night; none for a usual one.
 
-    `counts` holds the night's files, `tagged` and `rejected`; `past` the rates of earlier nights.
-    What rests on fewer than `tag.judge_from` files or pictures is not judged.
+    `counts` holds the numbers of files `tagged` and `rejected`, `past` the rates of earlier nights.
+    Rates of fewer than `tag.alert_from` files or pictures raise no alert.
     """
     reasons = []
     settled = counts["tagged"] + counts["rejected"]

@@ -1,7 +1,7 @@
-"""Pin, find work, tag a shard; knows no Airflow.
+"""Begin a tagging run, find its work, and finish it; knows no Airflow.
 
-A tagging run pins the live bundles first: what is promoted meanwhile waits for the next run. Work
-is always read from the store, so a shard can be killed anywhere and run again.
+A run pins the live bundles first: a promotion during the run has no effect on it. Work is always
+read from the store, so a shard can be killed anywhere and run again.
 """
 
 from __future__ import annotations
@@ -9,21 +9,25 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from ..config import params
-from ..config.settings import Settings
+from pydantic import BaseModel, computed_field
+
+from ..config import operations
 from ..errors import ShoetaggerError
-from ..ingest import inbox
+from ..ingest import inbox as inboxes
 from ..ingest.batches import batched
 from ..store.store import Store
-from .alerts import notify, told
-from .drift import judge
+from .alerts import alert_on_failure, notify
+from .drift import unusual
 from .logfmt import event
+
+if TYPE_CHECKING:
+    from ..tracking.registry import Registry
 
 logger = logging.getLogger(__name__)
 Kind = Literal["night", "retag", "manual"]
@@ -35,8 +39,7 @@ class TaggingError(ShoetaggerError):
     """A tagging run cannot begin or cannot go on."""
 
 
-@dataclass(frozen=True)
-class TaggingRun:
+class TaggingRun(BaseModel, frozen=True, extra="forbid"):
     """One run and what it pinned; small enough to be handed from task to task."""
 
     run_id: str
@@ -46,84 +49,73 @@ class TaggingRun:
     versions: Mapping[str, str]  # group -> version in the registry
     left_out: tuple[str, ...]  # groups without a champion
 
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "run_id": self.run_id,
-            "kind": self.kind,
-            "started_at": self.started_at,
-            "pins": dict(self.pins),
-            "versions": dict(self.versions),
-            "left_out": list(self.left_out),
-        }
 
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> TaggingRun:
-        return cls(**{**plain, "left_out": tuple(plain["left_out"])})
+def begin(
+    store: Store, registry: Registry, *, groups: Sequence[str], bundles: Path, kind: Kind
+) -> TaggingRun:
+    """Complete pending promotions, pin the live bundles and start a run in the store.
 
-
-def begin(settings: Settings, kind: Kind) -> TaggingRun:
-    """Settle what promotions left half done, pin the live bundles and start a run in the store.
-
-    Raises TaggingError where no group has a champion. With MLflow down the run goes on with what
-    the store calls live and the bundles that are cached here.
+    `bundles` is the local cache of bundles. Raises TaggingError where no group has a champion.
+    With MLflow down, the run uses the bundles that the store calls live, from the cache.
     """
     from ..promotion.moves import reconcile
     from ..promotion.versions import bundle_directory
 
-    groups = params.load(settings.params_file).groups
-    with Store(settings.store_url) as store:
-        reconcile(settings, store, list(groups))
-        live = store.ledger.live()
-        pins = {group: live[group] for group in groups if group in live}
-        left_out = tuple(group for group in groups if group not in live)
-        if not pins:
-            raise TaggingError(
-                f"no champion yet for {', '.join(left_out)}: train first, by triggering "
-                "train_tag_models (or `make demo`), then tag"
-            )
-        for group in left_out:
-            logger.warning(event("left_out", group=group, reason="it has no champion yet"))
-        versions = {}
-        for group, digest in pins.items():
-            bundle_directory(settings, digest)
-            known = store.ledger.version_of(digest)
-            versions[group] = (known and known.version) or "?"
-        now = datetime.now(UTC)
-        run_id = store.runs.start(kind, pins, now)
-    return TaggingRun(run_id, kind, now.isoformat(), pins, versions, left_out)
+    reconcile(store, registry, groups, bundles=bundles)
+    live = store.ledger.live()
+    pins = {group: live[group] for group in groups if group in live}
+    left_out = tuple(group for group in groups if group not in live)
+    if not pins:
+        raise TaggingError(
+            f"no champion yet for {', '.join(left_out)}: train first, by triggering "
+            "train_tag_models (or `make demo`), then tag"
+        )
+    for group in left_out:
+        logger.warning(event("left_out", group=group, reason="it has no champion yet"))
+    versions = {}
+    for group, digest in pins.items():
+        bundle_directory(store, registry, bundles, digest)
+        version = store.ledger.version_of(digest)
+        versions[group] = (version and version.version) or "?"
+    now = datetime.now(UTC)
+    return TaggingRun(
+        run_id=store.runs.start(kind, pins, now),
+        kind=kind,
+        started_at=now.isoformat(),
+        pins=pins,
+        versions=versions,
+        left_out=left_out,
+    )
 
 
-def find_arrivals(settings: Settings, run: TaggingRun) -> dict[str, int]:
-    """Stream the inbox's listing into the store; returns the numbers of files seen and new.
+def find_arrivals(store: Store, inbox: Path, run: TaggingRun) -> dict[str, int]:
+    """Stream the inbox's listing into the store; return the numbers of files seen and new.
 
-    And of the new ones those rejected because they must not even be opened.
+    `rejected` counts the new ones that must not even be opened.
     """
     seen = new = refused = 0
-    batches = batched(inbox.scan(settings.inbox), _NOTED_AT_ONCE)
+    batches = batched(inboxes.scan(inbox), _NOTED_AT_ONCE)
     # While the database looks a batch up, the next one is listed.
-    with Store(settings.store_url) as store, ThreadPoolExecutor(max_workers=1) as lister:
-        coming = lister.submit(next, batches, None)
-        while batch := coming.result():
-            coming = lister.submit(next, batches, None)
+    with ThreadPoolExecutor(max_workers=1) as lister:
+        upcoming = lister.submit(next, batches, None)
+        while batch := upcoming.result():
+            upcoming = lister.submit(next, batches, None)
             noted = store.files.note(batch, datetime.now(UTC))
             seen, new, refused = seen + len(batch), new + noted.new, refused + noted.refused
-    found = {"seen": seen, "new": new, "rejected": refused}
-    logger.info(event("listed", run=run.run_id, inbox=settings.inbox, **found))
-    return found
+    counts = {"seen": seen, "new": new, "rejected": refused}
+    logger.info(event("listed", run=run.run_id, inbox=inbox, **counts))
+    return counts
 
 
-def shards(settings: Settings, run: TaggingRun) -> list[int]:
-    """Return the shards that the work at hand is worth; none where there is nothing to do."""
-    most = params.load(settings.params_file).tag.shards
-    with Store(settings.store_url) as store:
-        work = store.predictions.count_work(run.pins)
+def shards(store: Store, run: TaggingRun, *, most: int) -> list[int]:
+    """Return the shards that the work at hand is worth, at most `most`; no work gives none."""
+    work = store.predictions.count_work(run.pins)
     total = work.new_files + max(work.backlog.values(), default=0)
     return list(range(min(most, math.ceil(total / _WORTH_A_SHARD))))
 
 
-@dataclass(frozen=True)
-class Summary:
-    """One line a night."""
+class Summary(BaseModel, frozen=True, extra="forbid"):
+    """What a run did."""
 
     run_id: str
     kind: str
@@ -132,53 +124,65 @@ class Summary:
     versions: Mapping[str, str]
     left_out: tuple[str, ...]
     seconds: float
-    alarms: tuple[str, ...] = ()  # why a person should look at it
+    alerts: tuple[str, ...] = ()  # why a person should look at it
 
-    def __str__(self) -> str:
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def summary(self) -> str:
+        """The run in one line."""
         counts = ", ".join(f"{number} {name}" for name, number in self.counts.items())
         versions = ", ".join(f"{group} v{number}" for group, number in self.versions.items())
         without = f"; without a champion: {', '.join(self.left_out)}" if self.left_out else ""
         return f"{self.kind} {self.state}: {counts}; {self.seconds:.0f} s; by {versions}{without}"
 
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "summary": str(self),
-            "state": self.state,
-            "counts": dict(self.counts),
-            "alarms": list(self.alarms),
-        }
+    def __str__(self) -> str:
+        return self.summary
+
+    def message(self) -> dict[str, Any]:
+        """Return what the DAG's last task shows and the webhook is sent, as plain values."""
+        return self.model_dump(mode="json", include={"summary", "state", "counts", "alerts"})
 
 
 def finish(
-    settings: Settings, run: TaggingRun, counted: Iterable[Mapping[str, Any]], state: str = "done"
+    store: Store,
+    run: TaggingRun,
+    parts: Iterable[Mapping[str, Any]],
+    state: str = "done",
+    *,
+    options: operations.Tag,
+    notify_url: str | None,
 ) -> Summary:
-    """Close the run in the store with the sum of what its parts counted, and say it in one line.
+    """Close the run in the store with the sum of its parts' counts, and log them in one line.
 
-    What is not as usual, by `alarms.judge`, is in the summary and goes to the webhook, and so does
-    a run that failed.
+    What is unusual, by `drift.unusual`, is in the summary and is sent to the webhook; so is a run
+    that failed.
     """
     counts: Counter[str] = Counter(seen=0, new=0, tagged=0, rejected=0, retagged=0, deferred=0)
     positives: Counter[str] = Counter()
-    for part in counted:
+    for part in parts:
         rest = dict(part)
         positives.update(rest.pop("positives", {}))
         counts.update(rest)
     rates = {tag: (has, counts["tagged"]) for tag, has in positives.items() if counts["tagged"]}
-    options = params.load(settings.params_file).tag
     now = datetime.now(UTC)
-    what = f"{run.kind} run {run.run_id} cannot be closed"
-    with told(settings.notify_url, what), Store(settings.store_url) as store:
+    with alert_on_failure(notify_url, f"{run.kind} run {run.run_id} cannot be closed"):
         past = store.runs.past_rates(options.drift.nights, run.run_id)
-        reasons = judge(counts, rates, past, options)
+        reasons = unusual(counts, rates, past, options)
         store.runs.finish(run.run_id, state, counts, now, rates=rates, alerts=reasons)
-    seconds = round((now - datetime.fromisoformat(run.started_at)).total_seconds(), 1)
     summary = Summary(
-        run.run_id, run.kind, state, counts, run.versions, run.left_out, seconds, tuple(reasons)
+        run_id=run.run_id,
+        kind=run.kind,
+        state=state,
+        counts=counts,
+        versions=run.versions,
+        left_out=run.left_out,
+        seconds=round((now - datetime.fromisoformat(run.started_at)).total_seconds(), 1),
+        alerts=tuple(reasons),
     )
-    said = event(run.kind, run=run.run_id, state=state, **counts, seconds=seconds)
-    logger.info(said)
+    line = event(run.kind, run=run.run_id, state=state, **counts, seconds=summary.seconds)
+    logger.info(line)
     for reason in reasons:
-        logger.error(event("alarm", run=run.run_id, reason=reason))
+        logger.error(event("alert", run=run.run_id, reason=reason))
     if reasons or state != "done":
-        notify(settings.notify_url, {"run_id": run.run_id, **summary.as_dict()})
+        notify(notify_url, {"run_id": run.run_id, **summary.message()})
     return summary

@@ -6,13 +6,12 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from ..config import params
-from ..config.settings import Settings
+from ..config.params import Params
 from ..ingest import batches
 from ..ingest.batches import ExtraView, T, asked_ahead, batched, decode_pool, stack_views
 from ..ingest.pool import Decoded, DecodePool
@@ -23,6 +22,7 @@ from .run import TaggingError, TaggingRun
 
 if TYPE_CHECKING:
     from ..inference.engine import Engine
+    from ..tracking.registry import Registry
 
 logger = logging.getLogger(__name__)
 
@@ -38,44 +38,57 @@ def shard_range(shard: int, of: int) -> tuple[str, str | None]:
     return edges[0] if shard else "", edges[1] if shard + 1 < of else None
 
 
+def load_pinned(
+    store: Store,
+    registry: Registry,
+    run: TaggingRun,
+    *,
+    bundles: Path,
+    device: str,
+    precision: Literal["auto", "float32"],
+) -> Engine:
+    """Return the models that a run pinned, on a device; `bundles` is the local cache."""
+    from ..inference.engine import Engine
+    from ..promotion.versions import bundle_directory
+
+    directories = [
+        bundle_directory(store, registry, bundles, digest) for digest in run.pins.values()
+    ]
+    return Engine(directories, device, precision)
+
+
 def tag_shard(
-    settings: Settings,
+    store: Store,
+    engine: Engine,
     run: TaggingRun,
     shard: int,
     of: int,
+    *,
+    params: Params,
+    inbox: Path,
     progress: Progress | None = None,
     extra_view: ExtraView | None = None,
 ) -> dict[str, Any]:
-    """Tag what lies in a shard, arrivals first, then the backlog, until the budget is spent.
+    """Tag the new files of a shard, then its backlog, until the budget is spent.
 
     Returns the numbers of pictures tagged, rejected, tagged again and left for later, and as
     `positives` how many of those tagged got each tag. A batch is computed first and written in one
     short transaction: killed anywhere, nothing is half-written. `extra_view` is then given its view
     of every picture just tagged.
     """
-    from ..inference.engine import Engine
-    from ..promotion import versions
-
-    options = params.load(settings.params_file)
-    directories = [versions.bundle_directory(settings, digest) for digest in run.pins.values()]
-    engine = Engine(directories, settings.device, options.tag.precision)
-    batch = engine.batch_size(options.tag.batch_size)
-    deadline = _deadline(run, options.tag.budget_minutes)
+    batch = engine.batch_size(params.tag.batch_size)
     if extra_view and extra_view.transform.size > max(
         transform.size for transform in engine.transforms
     ):
         extra_view = None  # for its sake pictures would be decoded larger, and tags could change
-    with ExitStack() as stack:
-        store = stack.enter_context(Store(settings.store_url))
-        pool = stack.enter_context(
-            decode_pool(
-                options,
-                [*engine.transforms, *([extra_view.transform] if extra_view else [])],
-                settings.inbox,
-                settle_seconds=options.tag.settle_seconds,
-                batch=batch,
-            )
-        )
+    pool = decode_pool(
+        params,
+        [*engine.transforms, *([extra_view.transform] if extra_view else [])],
+        inbox,
+        settle_seconds=params.tag.settle_seconds,
+        batch=batch,
+    )
+    with pool:
         worker = _Shard(
             store=store,
             pool=pool,
@@ -83,7 +96,7 @@ def tag_shard(
             run=run,
             range=shard_range(shard, of),
             batch=batch,
-            deadline=deadline,
+            deadline=_deadline(run, params.tag.budget_minutes),
             progress=progress or (lambda _: None),
             extra_view=extra_view,
         )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from ..config.settings import without_password
 from ..errors import ShoetaggerError
 from .connection import Connection, tagged_run
 from .packaging import OWN_COLUMNS, save_model, write_file
@@ -57,6 +58,11 @@ class Registry:
         """`artifacts` is where a database or local server keeps its models."""
         self._artifacts, self._uri = artifacts, tracking_uri
         self._mlflow = Connection(tracking_uri, artifacts, seconds=60)
+
+    @property
+    def address(self) -> str:
+        """Where the registry is, as messages may show it: without a password."""
+        return without_password(self._uri)
 
     def register(
         self,

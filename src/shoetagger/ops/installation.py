@@ -1,0 +1,35 @@
+"""One installation, opened once per command, Airflow task or night."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..config.params import Params, load
+from ..config.settings import Settings
+from ..store.store import Store
+from ..tracking.registry import Registry
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What a command works with; inner functions are given the parts they use."""
+
+    settings: Settings
+    params: Params
+    store: Store
+    registry: Registry
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Installation]:
+    """Read params.yaml and open the store and the registry; the store is closed at the end.
+
+    Neither is connected to before its first use, so a command that needs only one of them works
+    while the other is away. Raises ParamsError for a params.yaml that is missing or wrong.
+    """
+    params = load(settings.params_file)
+    with Store(settings.store_url) as store:
+        registry = Registry(settings.tracking_uri, settings.artifacts)
+        yield Installation(settings, params, store, registry)
