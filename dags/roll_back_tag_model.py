@@ -1,8 +1,8 @@
 """### Roll a tag model back
 
 Makes an earlier version of one group live again, in MLflow and in the store together. The tags that
-it gave before are current at once: no model runs. Pictures that it never saw are tagged the next
-night.
+it gave before are current at once: no model runs. Pictures that it has not tagged yet are tagged
+the next night.
 
 **group**: the group to move back.
 **version**: the version to go back to; empty means the one before the present.
@@ -11,22 +11,18 @@ night.
 
 from __future__ import annotations
 
-from typing import Any
+from airflow.sdk import Param, dag
 
-from airflow.sdk import Param, dag, task
-
-from shoetagger.config.params import load
-from shoetagger.config.settings import Settings
 from shoetagger.orchestration import tasks
+from shoetagger.orchestration.dag_parts import TAGS, read_params, step
 
-GROUPS = list(load(Settings.from_environment().params_file).groups)
-step: Any = task  # its types do not know that what one task gives goes into the next
+GROUPS = list(read_params().groups)
 
 
 @dag(
     schedule=None,
     doc_md=__doc__,
-    tags=["shoetagger"],
+    tags=TAGS,
     params={
         "group": Param(GROUPS[0], type="string", enum=GROUPS),
         "version": Param(None, type=["null", "string"]),

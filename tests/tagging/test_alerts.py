@@ -11,54 +11,54 @@ from shoetagger.config import params
 from shoetagger.errors import ShoetaggerError
 from shoetagger.tagging import alerts
 from shoetagger.tagging.alerts import notify
-from shoetagger.tagging.drift import judge
+from shoetagger.tagging.drift import unusual
 from shoetagger.tagging.logfmt import event
 
 TAG = params.load(Path(__file__).parents[2] / "params.yaml").tag
 USUAL = [{"boot": (has, 100), "red": (1, 100)} for has in (20, 24, 18, 22, 19, 21, 23, 17)]
 
 
-def judged(tagged: int = 100, rejected: int = 0, boot: int = 20, past: object = None) -> list[str]:
+def reasons(tagged: int = 100, rejected: int = 0, boot: int = 20, past: object = None) -> list[str]:
     counts = {"tagged": tagged, "rejected": rejected}
     rates = {"boot": (boot, tagged), "red": (1, tagged)} if tagged else {}
-    return judge(counts, rates, USUAL if past is None else past, TAG)  # type: ignore[arg-type]
+    return unusual(counts, rates, USUAL if past is None else past, TAG)  # type: ignore[arg-type]
 
 
-def test_a_usual_night_raises_no_alarm() -> None:
-    assert judged() == []
-    assert judged(boot=26) == []
-    assert judged(tagged=0) == []
+def test_a_usual_night_raises_no_alert() -> None:
+    assert reasons() == []
+    assert reasons(boot=26) == []
+    assert reasons(tagged=0) == []
 
 
-def test_too_many_rejected_files_are_an_alarm_that_says_how_many() -> None:
+def test_too_many_rejected_files_are_an_alert_that_says_how_many() -> None:
     at_most = int(100 * TAG.max_rejected)
-    assert judged(tagged=100 - at_most, rejected=at_most, past=[]) == []
-    (reason,) = judged(tagged=99 - at_most, rejected=at_most + 1, past=[])
+    assert reasons(tagged=100 - at_most, rejected=at_most, past=[]) == []
+    (reason,) = reasons(tagged=99 - at_most, rejected=at_most + 1, past=[])
     assert reason.startswith(f"{at_most + 1} of 100 files were rejected")
     assert "tag.max_rejected" in reason
 
 
-def test_a_few_rejected_files_of_a_few_are_no_alarm() -> None:
-    assert judged(tagged=0, rejected=TAG.judge_from - 1) == []
-    assert judged(tagged=0, rejected=TAG.judge_from) != []
+def test_a_few_rejected_files_of_a_few_are_no_alert() -> None:
+    assert reasons(tagged=0, rejected=TAG.judge_from - 1) == []
+    assert reasons(tagged=0, rejected=TAG.judge_from) != []
 
 
 @pytest.mark.parametrize("boot", [0, 60])
-def test_a_tag_out_of_its_usual_range_is_an_alarm_that_names_it(boot: int) -> None:
-    (reason,) = judged(boot=boot)
+def test_a_tag_out_of_its_usual_range_is_an_alert_that_names_it(boot: int) -> None:
+    (reason,) = reasons(boot=boot)
     assert reason.startswith(f"tag boot: {boot} of 100 pictures ({boot}%) have it")
     assert "usual in 8 nights" in reason
 
 
 def test_drift_needs_a_past_and_pictures() -> None:
-    assert judged(boot=90, past=USUAL[: TAG.drift.min_nights - 1]) == []
-    assert judged(boot=90, past=USUAL[: TAG.drift.min_nights]) != []
-    assert judged(tagged=TAG.judge_from - 1, boot=TAG.judge_from - 1) == []
+    assert reasons(boot=90, past=USUAL[: TAG.drift.min_nights - 1]) == []
+    assert reasons(boot=90, past=USUAL[: TAG.drift.min_nights]) != []
+    assert reasons(tagged=TAG.judge_from - 1, boot=TAG.judge_from - 1) == []
 
 
 def test_nights_that_differ_much_by_nature_widen_the_range() -> None:
     wild = [{"boot": (has, 100)} for has in (5, 60, 20, 45, 10, 70, 30, 55)]
-    assert judged(boot=80, past=wild) == []
+    assert reasons(boot=80, past=wild) == []
 
 
 def test_the_webhook_gets_json_and_its_address_stays_out_of_the_logs(
@@ -66,8 +66,8 @@ def test_the_webhook_gets_json_and_its_address_stays_out_of_the_logs(
 ) -> None:
     caplog.set_level("INFO")
     with webhook() as (url, received):
-        notify(url, {"state": "done", "alarms": ["tag boot: drift"]})
-    assert received == [{"state": "done", "alarms": ["tag boot: drift"], "path": "/hook/s3cret"}]
+        notify(url, {"state": "done", "alerts": ["tag boot: drift"]})
+    assert received == [{"state": "done", "alerts": ["tag boot: drift"], "path": "/hook/s3cret"}]
     assert "event=notified" in caplog.text
     assert "s3cret" not in caplog.text
 
@@ -77,8 +77,10 @@ def test_a_webhook_that_fails_is_a_warning_and_hides_nothing(
     url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with webhook(status=500) as (broken, _):
-        told = alerts.told(broken if url == "broken" else url, "a night cannot begin")
-        with pytest.raises(ShoetaggerError, match="the reason"), told:
+        reported = alerts.alert_on_failure(
+            broken if url == "broken" else url, "a night cannot begin"
+        )
+        with pytest.raises(ShoetaggerError, match="the reason"), reported:
             raise ShoetaggerError("the reason")
     assert "event=not_notified" in caplog.text
     assert "s3cret" not in caplog.text

@@ -1,4 +1,9 @@
-"""Log lines that people can read and programs can search: what happened, then key=value."""
+"""Log lines that people can read and programs can search: what happened, then key=value.
+
+structlog's LogfmtRenderer leaves carriage returns, other line separators, escape sequences and
+bidirectional marks in values as they are. Names of files are not to be trusted, so values are
+written as JSON strings here: one line whatever they hold, and exact to read back.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +19,8 @@ def event(name: str, **fields: object) -> str:
     A value that is no plain word becomes a JSON string, so that a file's name can neither end the
     line nor pass for another key. A field that is None is left out.
     """
-    said = {"event": name} | {key: value for key, value in fields.items() if value is not None}
-    return " ".join(f"{key}={_quoted(str(value))}" for key, value in said.items())
+    present = {"event": name} | {key: value for key, value in fields.items() if value is not None}
+    return " ".join(f"{key}={_quoted(str(value))}" for key, value in present.items())
 
 
 def _quoted(value: str) -> str:
