@@ -142,7 +142,7 @@ def test_a_wrong_key_or_value_is_refused_by_name(
             "train.epochs", "train.positive_weight", "images.max_bytes", "images.max_pixels",
             "features.views", "evaluate.min_positives", "audit.per_tag", "audit.shown",
             "promote.min_positives", "promote.rule.tag_min_positives", "promote.rule.min_support",
-            "tag.batch_size", "tag.decode_workers", "tag.judge_from", "tag.drift.nights",
+            "tag.batch_size", "tag.decode_workers", "tag.alert_from", "tag.drift.nights",
             "tag.drift.min_nights", "publish.page_size", "publish.max_pages", "keep.checkouts",
             "keep.page_days",
         )),

@@ -39,8 +39,8 @@ def test_too_many_rejected_files_are_an_alert_that_says_how_many() -> None:
 
 
 def test_a_few_rejected_files_of_a_few_are_no_alert() -> None:
-    assert reasons(tagged=0, rejected=TAG.judge_from - 1) == []
-    assert reasons(tagged=0, rejected=TAG.judge_from) != []
+    assert reasons(tagged=0, rejected=TAG.alert_from - 1) == []
+    assert reasons(tagged=0, rejected=TAG.alert_from) != []
 
 
 @pytest.mark.parametrize("boot", [0, 60])
@@ -53,7 +53,7 @@ def test_a_tag_out_of_its_usual_range_is_an_alert_that_names_it(boot: int) -> No
 def test_drift_needs_a_past_and_pictures() -> None:
     assert reasons(boot=90, past=USUAL[: TAG.drift.min_nights - 1]) == []
     assert reasons(boot=90, past=USUAL[: TAG.drift.min_nights]) != []
-    assert reasons(tagged=TAG.judge_from - 1, boot=TAG.judge_from - 1) == []
+    assert reasons(tagged=TAG.alert_from - 1, boot=TAG.alert_from - 1) == []
 
 
 def test_nights_that_differ_much_by_nature_widen_the_range() -> None:

@@ -90,7 +90,7 @@ class Tag:
     decode_seconds: Positive
     decode_memory_mb: Annotated[Whole, Field(ge=100)]
     settle_seconds: NonNegative
-    judge_from: Count
+    alert_from: Count
     max_rejected: Share
     drift: Drift
 

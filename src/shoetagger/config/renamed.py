@@ -10,6 +10,7 @@ from typing import Any
 # The last part is what changes; for `train` it holds in a group's own `train` as well.
 RENAMED = {
     "audit.copy_correlation": "audit.near_duplicate_correlation",
+    "tag.judge_from": "tag.alert_from",
     "train.trunk_lr": "train.backbone_lr",
 }
 

@@ -22,14 +22,14 @@ def unusual(
     """
     reasons = []
     settled = counts["tagged"] + counts["rejected"]
-    if settled >= options.judge_from and counts["rejected"] > options.max_rejected * settled:
+    if settled >= options.alert_from and counts["rejected"] > options.max_rejected * settled:
         reasons.append(
             f"{counts['rejected']} of {settled} files were rejected, more than a share of "
             f"{options.max_rejected} (tag.max_rejected): see pages/rejected.html for the reasons"
         )
     for tag, (positives, pictures) in rates.items():
         before = [night[tag] for night in past if tag in night and night[tag][1]]
-        if pictures < options.judge_from or len(before) < options.drift.min_nights:
+        if pictures < options.alert_from or len(before) < options.drift.min_nights:
             continue
         usual, spread = _usual(before, pictures)
         width = max(options.drift.deviations * spread, options.drift.least)
