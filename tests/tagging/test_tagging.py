@@ -35,7 +35,7 @@ from shoetagger.config.settings import Settings
 from shoetagger.images.decode import image_id
 from shoetagger.images.views import Transform
 from shoetagger.inference.engine import Engine
-from shoetagger.ingest.batches import asked_ahead
+from shoetagger.ingest.batches import prefetched
 from shoetagger.ingest.inbox import InboxError, locator_of
 from shoetagger.ops.installation import opened
 from shoetagger.orchestration.nightly import night
@@ -365,7 +365,7 @@ def test_models_work_on_the_next_batch_while_one_is_written() -> None:
         return 10 * batch[0]
 
     answered = []
-    for batch, answer in asked_ahead(([number] for number in range(4)), ask):
+    for batch, answer in prefetched(([number] for number in range(4)), ask):
         answered.append((batch, answer))
         assert all(event.wait(10) for event in begun[: batch[0] + 2])
         assert not any(event.is_set() for event in begun[batch[0] + 2 :])  # no further ahead
@@ -373,7 +373,7 @@ def test_models_work_on_the_next_batch_while_one_is_written() -> None:
 
 
 def test_a_fault_in_one_batch_is_told_after_those_before_it() -> None:
-    batches = asked_ahead([[4], [2], [0], [1]], lambda batch: 8 // batch[0])
+    batches = prefetched([[4], [2], [0], [1]], lambda batch: 8 // batch[0])
     assert [next(batches), next(batches)] == [([4], 2), ([2], 4)]
     with pytest.raises(ZeroDivisionError):
         next(batches)

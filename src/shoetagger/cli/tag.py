@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
+from more_itertools import chunked
 from tqdm import tqdm
 
 from ..config.settings import Settings
@@ -44,7 +45,7 @@ def tag(
 ) -> None:
     """Tag pictures with the champions, or with the bundles named; nothing is stored."""
     from ..inference.engine import Engine
-    from ..ingest.batches import asked_ahead, batched, decode_pool
+    from ..ingest.batches import decode_pool, prefetched
 
     with opened(Settings.from_environment()) as here:
         params = here.params
@@ -63,8 +64,8 @@ def tag(
     with pool, _bar(len(files)) as bar:
         # The same file named twice is two lines: results come in the order given.
         names = iter(files)
-        batches = batched(pool.run(locator for _, locator in files), params.tag.batch_size)
-        for batch, answers in asked_ahead(batches, partial(_answers, engine)):
+        batches = chunked(pool.run(locator for _, locator in files), params.tag.batch_size)
+        for batch, answers in prefetched(batches, partial(_answers, engine)):
             for line in _lines(engine, batch, answers, [next(names)[0] for _ in batch], numbers):
                 out.write(line)
             bar.update(len(batch))

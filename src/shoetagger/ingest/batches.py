@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -44,7 +43,7 @@ def read_picture(locator: str, max_bytes: int, root: Path | None = None) -> Cont
 
 T = TypeVar("T")
 A = TypeVar("A")
-_ASKED_AT_ONCE = 2  # batches; the models are never out of work while one is written
+_AHEAD = 2  # batches under way, so that the models never wait while one is written
 
 
 @dataclass(frozen=True)
@@ -81,23 +80,23 @@ def decode_pool(
     )
 
 
-def asked_ahead(
-    batches: Iterable[list[T]], ask: Callable[[list[T]], A]
+def prefetched(
+    batches: Iterable[list[T]], compute: Callable[[list[T]], A]
 ) -> Iterator[tuple[list[T], A]]:
-    """Yield each batch with what `ask` answers, in order; the next is asked about meanwhile.
+    """Yield each batch with what `compute` returns for it, in order, computing the next meanwhile.
 
-    So models are at work while one batch is written and another one collected. Where collecting
-    fails, what is under way is dropped: it is still to be done.
+    So models work while one batch is written and another one collected. Where collecting fails,
+    batches under way are dropped: they are still to be done.
     """
-    with ThreadPoolExecutor(_ASKED_AT_ONCE) as asking:
+    with ThreadPoolExecutor(_AHEAD) as executor:
         under_way: deque[tuple[list[T], Future[A]]] = deque()
         for batch in batches:
-            under_way.append((batch, asking.submit(ask, batch)))
-            if len(under_way) == _ASKED_AT_ONCE:
-                asked, answer = under_way.popleft()
-                yield asked, answer.result()
-        for asked, answer in under_way:
-            yield asked, answer.result()
+            under_way.append((batch, executor.submit(compute, batch)))
+            if len(under_way) == _AHEAD:
+                oldest, result = under_way.popleft()
+                yield oldest, result.result()
+        for batch, result in under_way:
+            yield batch, result.result()
 
 
 def stack_views(engine: Engine, decoded: Sequence[Decoded]) -> dict[Any, np.ndarray]:
@@ -110,10 +109,3 @@ def stack_views(engine: Engine, decoded: Sequence[Decoded]) -> dict[Any, np.ndar
         transform: np.stack(views)
         for transform, views in zip(engine.transforms, columns, strict=False)
     }
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield the items in lists of `size`, the last one maybe shorter."""
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from more_itertools import chunked
 
 from ..config import recipe
 from ..config.params import Params
@@ -183,7 +184,7 @@ def _on_arrivals(
     engine: Engine, challenger: Bundle, params: Params, sample: Sequence[TaggedImage], inbox: Path
 ) -> Arrivals:
     """Tag a sample of what the champion has tagged with the challenger, and note the changes."""
-    from ..ingest.batches import batched, decode_pool
+    from ..ingest.batches import decode_pool
     from ..learning.evaluation.plots import Shown
 
     diff, unread, shown = TagDiff(), 0, list[Shown]()
@@ -194,7 +195,7 @@ def _on_arrivals(
     rows = iter(sample)
     with pool:
         decoded = pool.run(row.locator for row in sample)
-        for batch in batched(zip(rows, decoded, strict=True), params.tag.batch_size):
+        for batch in chunked(zip(rows, decoded, strict=True), params.tag.batch_size):
             # A file that was replaced since is another picture.
             good = [(row, d.views[0]) for row, d in batch if d.views and d.image_id == row.image_id]
             unread += len(batch) - len(good)

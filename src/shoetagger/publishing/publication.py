@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -13,6 +12,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import groupby, islice
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from ..config.params import Params
 from ..errors import TransientError
@@ -325,13 +326,16 @@ def _look(params: Params, inbox: Path) -> str:
 @contextmanager
 def _alone(published: Path) -> Iterator[None]:
     """Hold the folder's lock, waiting for another publisher; a killed one lets go of it."""
-    with (published / ".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("another publisher is at work in %s: waiting for it", published)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = FileLock(published / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        log.info("another publisher is at work in %s: waiting for it", published)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import logging
-import urllib.request
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import urlsplit
+
+import httpx
 
 from ..errors import ShoetaggerError
 from .logfmt import event
 
 logger = logging.getLogger(__name__)
-_PATIENCE = 10.0  # seconds for the webhook to answer
+_TIMEOUT = 10.0  # seconds for each step of the call
+
+# At INFO it logs whole addresses, and the webhook's may hold a secret.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 @contextmanager
@@ -37,17 +40,20 @@ def notify(url: str | None, message: Mapping[str, object]) -> None:
     """
     if url is None:
         return
-    request = urllib.request.Request(
-        url,
-        data=json.dumps(message).encode(),
-        headers={"Content-Type": "application/json", "User-Agent": "shoetagger"},
-        method="POST",
-    )
     host = urlsplit(url).hostname
     try:
-        with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
-            logger.info(event("notified", host=host, status=answer.status))
-    except urllib.error.HTTPError as error:
-        logger.warning(event("not_notified", host=host, reason=f"it answers {error.code}"))
-    except (OSError, http.client.HTTPException) as error:
+        response = httpx.post(
+            url,
+            json=message,
+            headers={"User-Agent": "shoetagger"},
+            timeout=_TIMEOUT,
+            verify=ssl.create_default_context(),  # the certificates that this machine trusts
+        )
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         logger.warning(event("not_notified", host=host, reason=error))
+        return
+    if response.is_success:
+        logger.info(event("notified", host=host, status=response.status_code))
+    else:
+        reason = f"it answers {response.status_code}"
+        logger.warning(event("not_notified", host=host, reason=reason))

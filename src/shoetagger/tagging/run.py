@@ -15,12 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from more_itertools import chunked
 from pydantic import BaseModel, computed_field
 
 from ..config import operations
 from ..errors import ShoetaggerError
 from ..ingest import inbox as inboxes
-from ..ingest.batches import batched
 from ..store.store import Store
 from .alerts import alert_on_failure, notify
 from .drift import unusual
@@ -94,7 +94,7 @@ def find_arrivals(store: Store, inbox: Path, run: TaggingRun) -> dict[str, int]:
     `rejected` counts the new ones that must not even be opened.
     """
     seen = new = refused = 0
-    batches = batched(inboxes.scan(inbox), _NOTED_AT_ONCE)
+    batches = chunked(inboxes.scan(inbox), _NOTED_AT_ONCE)
     # While the database looks a batch up, the next one is listed.
     with ThreadPoolExecutor(max_workers=1) as lister:
         upcoming = lister.submit(next, batches, None)

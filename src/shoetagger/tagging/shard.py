@@ -11,9 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from more_itertools import chunked
+
 from ..config.params import Params
 from ..ingest import batches
-from ..ingest.batches import ExtraView, T, asked_ahead, batched, decode_pool, stack_views
+from ..ingest.batches import ExtraView, T, decode_pool, prefetched, stack_views
 from ..ingest.pool import Decoded, DecodePool
 from ..store.rows import Backlog, FileRow, Prediction, RejectedFile, Tagged, file_id_of
 from ..store.store import Store
@@ -134,9 +136,9 @@ class _Shard:
                 rows[row.locator] = row
                 yield row.locator
 
-        decoded = batched(self.pool.run(locators()), self.batch)
+        decoded = chunked(self.pool.run(locators()), self.batch)
         batches = ([(rows.pop(d.locator), d) for d in some] for some in decoded)
-        for batch, predictions in asked_ahead(batches, self._predict_arrivals):
+        for batch, predictions in prefetched(batches, self._predict_arrivals):
             self._settle(batch, predictions)
 
     def tag_backlog(self) -> None:
@@ -150,9 +152,9 @@ class _Shard:
                 rows.setdefault(row.locators[0], []).append(row)
                 yield row.locators[0]
 
-        decoded = batched(self.pool.run(locators()), self.batch)
+        decoded = chunked(self.pool.run(locators()), self.batch)
         batches = ([(rows[d.locator].pop(0), d) for d in some] for some in decoded)
-        for batch, predictions in asked_ahead(batches, self._predict_backlog):
+        for batch, predictions in prefetched(batches, self._predict_backlog):
             self._retag(batch, predictions)
 
     def _predict_arrivals(self, batch: Sequence[tuple[FileRow, Decoded]]) -> list[Prediction]:
