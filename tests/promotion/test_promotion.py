@@ -39,7 +39,7 @@ from shoetagger.pipeline.plan import Plan
 from shoetagger.promotion import moves as moves_module
 from shoetagger.promotion.compare import Comparison
 from shoetagger.promotion.moves import _point
-from shoetagger.promotion.versions import PromotionError, find_version
+from shoetagger.promotion.versions import PromotionError
 from shoetagger.store.rows import MoveConflict
 from shoetagger.store.store import Store
 from shoetagger.tracking.connection import prepare
@@ -514,7 +514,7 @@ def test_a_night_that_starts_amid_a_promotion_takes_no_alias_for_one_moved_by_ha
             return found
         with Store(settings.store_url) as store:
             store.ledger.begin("color", second.digest, kind="promote", by="test", why="")
-        return find_version(self, "color", second.digest)
+        return self.version_with("color", second.digest)
 
     monkeypatch.setattr(Registry, "by_alias", reading_late)
     with Store(settings.store_url) as store:

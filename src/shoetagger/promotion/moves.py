@@ -22,7 +22,6 @@ from .compare import Comparison
 from .versions import (
     PromotionError,
     bundle_directory,
-    find_version,
     remember_version,
 )
 
@@ -123,7 +122,7 @@ def rollback(
         raise PromotionError(f"group {group} has no champion: there is nothing to roll back")
     numbers = {v.digest: v.version or "?" for v in store.ledger.versions(group)}
     digest = _target(group, chain, numbers, to)
-    version = find_version(registry, group, digest)
+    version = registry.version_with(group, digest)
     if version is None:
         raise PromotionError(
             f"group {group}: version {numbers[digest]} left the registry at {registry.address}: "
@@ -187,7 +186,7 @@ def _complete_pending(store: Store, registry: Registry, group: str) -> None:
     for move in store.ledger.pending():
         if move.group != group:
             continue
-        if move.to_digest and find_version(registry, group, move.to_digest) is None:
+        if move.to_digest and registry.version_with(group, move.to_digest) is None:
             store.ledger.cancel(move.id)
             logger.warning("%s: gave up move %d: its version left the registry", group, move.id)
             continue
@@ -201,7 +200,7 @@ def _point(registry: Registry, group: str, digest: str | None) -> None:
     if digest is None:
         registry.drop_alias(group, CHAMPION)
         return
-    version = find_version(registry, group, digest)
+    version = registry.version_with(group, digest)
     if version is None:
         raise PromotionError(f"{group}: the registry has no version of bundle {digest[:12]}")
     registry.set_alias(group, CHAMPION, version.number)
@@ -226,7 +225,7 @@ def _accept_by_hand(store: Store, registry: Registry, group: str, bundles: Path)
     if version is not None:
         bundle = load_bundle(registry.fetch(version, bundles))
         remember_version(store, version, bundle.tags)
-    elif before is not None and find_version(registry, group, before) is None:
+    elif before is not None and registry.version_with(group, before) is None:
         logger.warning(
             "%s: the registry at %s does not know the live version; is it the right one? "
             "Going on with what the store calls live",

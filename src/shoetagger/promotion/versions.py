@@ -17,7 +17,7 @@ class PromotionError(ShoetaggerError):
 
 
 def validation_side(options: params.Params) -> str:
-    """Return what decides which pictures are for validation, as a version's tag."""
+    """Return how the validation side was drawn, as the value of a version's tag."""
     return f"seed {options.split.seed}, share {options.split.validation}"
 
 
@@ -30,7 +30,7 @@ def bundle_directory(store: Store, registry: Registry, bundles: Path, digest: st
     if has_intact_bundle(cached, digest):
         return cached
     known = store.ledger.version_of(digest)
-    version = find_version(registry, known.group, digest) if known else None
+    version = registry.version_with(known.group, digest) if known else None
     if version is None:
         raise PromotionError(
             f"bundle {digest[:12]} is neither in {bundles} nor in the registry at "
@@ -48,7 +48,3 @@ def remember_version(store: Store, version: Version, tags: Sequence[str]) -> Non
         version=version.number,
         now=datetime.now(UTC),
     )
-
-
-def find_version(registry: Registry, group: str, digest: str) -> Version | None:
-    return registry.version_with(group, digest)
