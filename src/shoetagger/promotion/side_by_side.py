@@ -131,9 +131,10 @@ def out_of_fold(checkout: Path, group: str) -> str | None:
     None where there is no cross-validation (split.folds: 0).
     """
     scores = read_scores(dvc_files.outputs(checkout, f"crossval@{group}")[f"{group}.csv"])
-    return scores_by_image(
-        scores, read_split(dvc_files.outputs(checkout, "split")["split"] / f"{group}.csv")
-    )
+    if not len(scores):
+        return None
+    split = read_split(dvc_files.outputs(checkout, "split")["split"] / f"{group}.csv")
+    return scores_by_image(scores, split)
 
 
 def _common(
