@@ -358,7 +358,7 @@ def test_a_worker_that_someone_kills_costs_nothing(pool: DecodePool) -> None:
 
 @pytest.mark.slow
 def test_a_worker_whose_own_alarm_cannot_ring_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shoetagger.ingest.pool._GRACE_SECONDS", 1.0)
+    monkeypatch.setattr("shoetagger.ingest.worker_process._GRACE_SECONDS", 1.0)
     with make_pool(seconds=1.0) as pool:
         stopped, good = pool.run(["stop:", "shoe:1"])
     assert "longer than" in (stopped.rejected or "")

@@ -28,7 +28,7 @@ def main() -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         app()
-    except BrokenPipeError:  # who reads has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         sys.stderr.close()
         sys.exit(0)
     except ShoetaggerError as error:

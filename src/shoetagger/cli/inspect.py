@@ -1,4 +1,4 @@
-"""Commands that show what there is: status, history, export."""
+"""Commands that show the state: status, history, export."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def status(
             "gone": counts.gone,
         },
         "pictures": counts.images,
-        **{name: _run(found[0]) if found else None for name, found in runs.items()},
+        **{name: _run(rows[0]) if rows else None for name, rows in runs.items()},
     }
     if as_json:
         typer.echo(json.dumps(document, indent=1))
@@ -74,13 +74,13 @@ def _run(row: TaggingRun) -> dict[str, Any]:
 
 
 def _print_status(document: dict[str, Any]) -> None:
-    for group, told in document["groups"].items():
-        version = f"version {told['version']}" if told["bundle"] else "no champion yet"
-        pictures = sum(told[state] for state in ("tagged", "stale", "untagged"))
-        share = f" ({told['tagged'] / pictures:.0%})" if pictures else ""
+    for group, row in document["groups"].items():
+        version = f"version {row['version']}" if row["bundle"] else "no champion yet"
+        pictures = sum(row[state] for state in ("tagged", "stale", "untagged"))
+        share = f" ({row['tagged'] / pictures:.0%})" if pictures else ""
         typer.echo(
-            f"{group:<12} {version:<16} {told['tagged']} of {pictures} pictures tagged{share}, "
-            f"{told['stale']} stale, {told['untagged']} untagged"
+            f"{group:<12} {version:<16} {row['tagged']} of {pictures} pictures tagged{share}, "
+            f"{row['stale']} stale, {row['untagged']} untagged"
         )
     files = ", ".join(f"{number} {name}" for name, number in document["files"].items())
     typer.echo(f"{'files':<12} {files}")
@@ -133,8 +133,8 @@ def _print_move(move: Move, versions: Mapping[str, str]) -> None:
         f"({move.state}) by {move.by}: {move.why}"
     )
     origin = [("data", move.data_revision), ("MLflow run", move.mlflow_run)]
-    if told := ", ".join(f"{what} {value}" for what, value in origin if value):
-        typer.echo(f"    {told}")
+    if origins := ", ".join(f"{what} {value}" for what, value in origin if value):
+        typer.echo(f"    {origins}")
 
 
 def _image_id(store: Store, inbox: Path, picture: str) -> str:
@@ -142,11 +142,11 @@ def _image_id(store: Store, inbox: Path, picture: str) -> str:
     from ..ingest.inbox import locator_of
 
     if re.fullmatch(r"[0-9a-f]{8,64}", picture):
-        found = store.current.image_ids_starting_with(picture, 2)
-        if len(found) == 2:
+        ids = store.current.image_ids_starting_with(picture, 2)
+        if len(ids) == 2:
             raise ShoetaggerError(f"more than one picture begins with {picture}: write more of it")
-        if found:
-            return found[0]
+        if ids:
+            return ids[0]
     for path in (inbox / picture, Path(picture)):
         known = store.files.find(locator_of(path))
         if known is not None and known.image_id is not None:
@@ -162,13 +162,13 @@ def _print_tagged(store: Store, image_id: str, group: str | None, on: datetime |
     if on is not None:
         when = min(when, on.replace(tzinfo=UTC) + timedelta(days=1))
     typer.echo(f"{image_id} as of {when:%Y-%m-%d %H:%M} UTC")
-    found = store.current.tags_at(image_id, when)
-    for name, told in found.items():
+    tags = store.current.tags_at(image_id, when)
+    for name, row in tags.items():
         if group in (None, name):
-            version = f"version {told.version}" if told.version else "no version"
-            state = "corrected by a person" if told.corrected else "stale" if told.stale else "live"
-            typer.echo(f"{name:<12} {version:<16} {state}: {' '.join(told.tags)}")
-    if group not in found if group else not found:
+            version = f"version {row.version}" if row.version else "no version"
+            state = "corrected by a person" if row.corrected else "stale" if row.stale else "live"
+            typer.echo(f"{name:<12} {version:<16} {state}: {' '.join(row.tags)}")
+    if group not in tags if group else not tags:
         typer.echo("no version had tagged it by then")
 
 

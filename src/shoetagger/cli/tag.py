@@ -65,8 +65,10 @@ def tag(
         # The same file named twice is two lines: results come in the order given.
         names = iter(files)
         batches = chunked(pool.run(locator for _, locator in files), params.tag.batch_size)
-        for batch, answers in prefetched(batches, partial(_answers, engine)):
-            for line in _lines(engine, batch, answers, [next(names)[0] for _ in batch], numbers):
+        for batch, predictions in prefetched(batches, partial(_predict, engine)):
+            for line in _lines(
+                engine, batch, predictions, [next(names)[0] for _ in batch], numbers
+            ):
                 out.write(line)
             bar.update(len(batch))
     out.close()
@@ -105,12 +107,12 @@ def _files(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class _Line:
-    """What is said of one file."""
+    """The output for one file."""
 
     path: str
     image_id: str | None
     rejected: str | None
-    answers: dict[str, Prediction]  # by group
+    predictions: dict[str, Prediction]  # by group
     scores: dict[str, float]  # by tag
     versions: dict[str, str]
 
@@ -120,13 +122,13 @@ class _Line:
         return {
             "path": self.path,
             "image_id": self.image_id,
-            "tags": {group: list(answer.tags) for group, answer in self.answers.items()},
+            "tags": {group: list(found.tags) for group, found in self.predictions.items()},
             "scores": self.scores,
             "versions": self.versions,
         }
 
 
-def _answers(engine: Engine, batch: list[Decoded]) -> dict[str, list[Prediction]]:
+def _predict(engine: Engine, batch: list[Decoded]) -> dict[str, list[Prediction]]:
     from ..ingest.batches import stack_views
 
     good = [decoded for decoded in batch if decoded.views is not None]
@@ -136,7 +138,7 @@ def _answers(engine: Engine, batch: list[Decoded]) -> dict[str, list[Prediction]
 def _lines(
     engine: Engine,
     batch: list[Decoded],
-    answers: dict[str, list[Prediction]],
+    predictions: dict[str, list[Prediction]],
     names: list[str],
     versions: dict[str, str],
 ) -> Iterator[_Line]:
@@ -145,9 +147,9 @@ def _lines(
         if decoded.views is None:
             yield _Line(name, None, decoded.rejected or decoded.why or "unreadable", {}, {}, {})
             continue
-        told = [(bundle, answers[bundle.digest][place]) for bundle in engine.bundles]
-        scores = {t: score for b, a in told for t, score in zip(b.tags, a.scores, strict=True)}
-        by_group = {bundle.group: answer for bundle, answer in told}
+        pairs = [(bundle, predictions[bundle.digest][place]) for bundle in engine.bundles]
+        scores = {t: score for b, p in pairs for t, score in zip(b.tags, p.scores, strict=True)}
+        by_group = {bundle.group: prediction for bundle, prediction in pairs}
         yield _Line(name, decoded.image_id, None, by_group, scores, versions)
         place += 1
 
@@ -170,14 +172,16 @@ class _Output:
         if self._format is Format.JSONL:
             print(json.dumps(line.as_dict()), file=self._stream)
         elif self._format is Format.CSV:
-            tags = [" ".join(line.answers[g].tags) if line.answers else "" for g in self._groups]
+            tags = [
+                " ".join(line.predictions[g].tags) if line.predictions else "" for g in self._groups
+            ]
             self._rows.writerow(
                 map(defused, [line.path, line.image_id or "", *tags, line.rejected or ""])
             )
         elif line.rejected is not None:
             print(f"{printable(line.path)}\n    rejected: {line.rejected}", file=self._stream)
         else:
-            groups = [f"{g}: {' '.join(a.tags)}" for g, a in line.answers.items()]
+            groups = [f"{g}: {' '.join(a.tags)}" for g, a in line.predictions.items()]
             print(f"{printable(line.path)}\n    {' | '.join(groups)}", file=self._stream)
 
     def close(self) -> None:

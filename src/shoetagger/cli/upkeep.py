@@ -114,7 +114,7 @@ def restore(
         bool, typer.Option("--replace", help="Put it in the place of what is there.")
     ] = False,
 ) -> None:
-    """Put a backup's store and registry in place, and publish all days anew; servers are down."""
+    """Put a backup's store and registry in place and publish all days again; servers are down."""
     from ..ops.backup import restore as put_back
     from ..ops.processes import marked_processes
     from ..orchestration import nightly

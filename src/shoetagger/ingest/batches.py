@@ -29,7 +29,7 @@ GONE = "no longer there"
 def read_picture(locator: str, max_bytes: int, root: Path | None = None) -> Content:
     """Read a file for a DecodePool: what can never be read is Rejected, the rest RetryLater.
 
-    A file that is gone is RetryLater with `GONE` in front of its words.
+    A file that is gone is RetryLater with a message that begins with `GONE`.
     """
     try:
         return read(locator, max_bytes, root=root)
@@ -48,11 +48,11 @@ _AHEAD = 2  # batches under way, so that the models never wait while one is writ
 
 @dataclass(frozen=True)
 class ExtraView:
-    """Another view of new pictures, for somebody who would have to decode them again."""
+    """Another view of new pictures, for a caller that would have to decode them again."""
 
     transform: Transform
     take: Callable[[str, np.ndarray, tuple[int, int]], None]  # image id, (S, S, 3) uint8, size
-    drop: Callable[[str], None]  # image id of a picture that was forgotten meanwhile
+    drop: Callable[[str], None]  # image id of a picture that a person had erased meanwhile
 
 
 def decode_pool(
@@ -65,7 +65,8 @@ def decode_pool(
 ) -> DecodePool:
     """Return the decoding processes as params.yaml bounds them; `root` bounds symbolic links.
 
-    They go ahead of their taker by two batches, of `tag.batch_size` unless told otherwise.
+    They work up to two batches ahead of the caller; `batch` (default: `tag.batch_size`) is the
+    size of one.
     """
     limits = Limits.of(options.images)
     return DecodePool(
@@ -102,7 +103,7 @@ def prefetched(
 def stack_views(engine: Engine, decoded: Sequence[Decoded]) -> dict[Any, np.ndarray]:
     """Return for each of the engine's transforms the batch (B, S, S, 3) of decoded pictures.
 
-    Their views come in the order of the engine's transforms; what comes after is not its own.
+    Their views come in the order of the engine's transforms; further views are left out.
     """
     columns = zip(*(d.views or () for d in decoded), strict=True)
     return {

@@ -1,4 +1,4 @@
-"""What has arrived: lists the inbox and reads its files, whatever they are, changing nothing there.
+"""Lists the inbox and reads its files, whatever they are, without changing anything there.
 
 A locator is `file://` and the percent-encoded bytes of an absolute path, so that any name survives.
 No other module opens locators.
@@ -24,8 +24,8 @@ from ..errors import ShoetaggerError, TransientError
 
 _SCHEME = "file://"
 
-# These tell of the place the bytes are kept at, not of the file: worth another try.
-_PLACE_IS_ILL = frozenset(
+# Faults of the disk or share, not of the file: worth another try.
+_STORAGE_FAULTS = frozenset(
     {
         errno.EIO,
         errno.ESTALE,
@@ -41,7 +41,7 @@ _PLACE_IS_ILL = frozenset(
 
 
 class InboxError(TransientError):
-    """The inbox as a whole cannot be listed, or a locator is none."""
+    """The inbox as a whole cannot be listed, or a locator is not one."""
 
 
 class ReadError(ShoetaggerError):
@@ -73,12 +73,12 @@ class TooLarge(ReadError):
 
 
 class Unreadable(ReadError):
-    """It is no regular file of this inbox, or may not be read; stays so until it is changed."""
+    """Not a regular file of this inbox, or not permitted to be read; final until it changes."""
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """One thing seen in the inbox; `refused` tells why it must not even be opened."""
+    """One entry of the inbox; `refused` is the reason why it must not even be opened."""
 
     locator: str
     token: str
@@ -87,7 +87,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Content:
-    """A file's bytes, and what the file was both before and after they were read."""
+    """A file's bytes, and its token, which was the same before and after they were read."""
 
     data: bytes
     token: str
@@ -105,13 +105,13 @@ def path_of(locator: str) -> Path:
 
 
 def scan(root: Path) -> Iterator[Arrival]:
-    """Yield everything below `root` that is no plain folder, one at a time, in no set order.
+    """Yield everything below `root` that is not a plain folder, one at a time, in any order.
 
-    Regular files are to be read; so are symbolic links to regular files inside `root`, as a second
-    name of them. Links out of it, to folders or to nothing, FIFOs, sockets, devices and folders
-    that cannot be listed are yielded as refused, with the reason. No link to a folder is followed,
-    nothing is opened but folders, and what vanishes meanwhile is left out. Raises InboxError where
-    `root` cannot be listed.
+    Regular files are yielded to be read, and so are symbolic links to regular files inside `root`,
+    as a second name of them. Links out of it, to folders or to nothing, FIFOs, sockets, devices and
+    folders that cannot be listed are yielded as refused, with the reason. No link to a folder is
+    followed, only folders are opened, and what vanishes meanwhile is left out. Raises InboxError
+    where `root` cannot be listed.
     """
     top = os.path.abspath(os.fsencode(root))
     try:
@@ -202,13 +202,13 @@ def _no_inbox(root: Path, error: OSError) -> str:
 
 
 def _refused_folder(folder: bytes, error: OSError) -> Arrival | None:
-    """A folder that cannot be listed is shown, for there may be pictures in it; None if it left."""
+    """Return a folder that cannot be listed, so that a person sees it; None if it is gone."""
     try:
         status = os.lstat(folder)
     except FileNotFoundError:
         return None
     except OSError:
-        token = "0-0-0"  # so deep that even its status cannot be asked for
+        token = "0-0-0"  # so deep that even its status cannot be read
     else:
         token = _token(status)
     return Arrival(locator_of(folder), token, f"folder cannot be listed: {error.strerror}")
@@ -252,7 +252,9 @@ def _check_readable(locator: str, handle: int, status: os.stat_result, root: Pat
         really = os.readlink(f"/proc/self/fd/{handle}".encode())
         if not _is_beneath(really, os.path.realpath(os.fsencode(root))):
             if status.st_nlink == 0:
-                raise Gone(locator, "gone")  # deleted since: the kernel no longer knows its place
+                raise Gone(
+                    locator, "gone"
+                )  # deleted meanwhile: the kernel no longer knows its path
             raise Unreadable(locator, "a symbolic link out of the inbox")
 
 
@@ -269,7 +271,7 @@ def _read_all(descriptor: int, size: int) -> bytes:
 def _failed(locator: str, error: OSError) -> ReadError:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return Gone(locator, "gone")
-    if error.errno in _PLACE_IS_ILL:
+    if error.errno in _STORAGE_FAULTS:
         return Unreachable(locator, f"its place does not answer: {error.strerror}")
     if error.errno == errno.ELOOP:
         return Unreadable(locator, "a symbolic link that leads nowhere")

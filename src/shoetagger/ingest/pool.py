@@ -1,4 +1,4 @@
-"""Decoding in worker processes that may hang, crash or run out of memory: it costs one picture.
+"""Decoding in worker processes: one that hangs, crashes or runs out of memory costs one picture.
 
 Workers are plain Python processes that import `images`, never torch. Views come back through
 memory that is shared without a name, so nothing can be left behind, however a process ends.
@@ -6,22 +6,16 @@ memory that is shared without a name, so nothing can be left behind, however a p
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 import os
 import pickle
 import selectors
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
 
@@ -32,6 +26,7 @@ from ..images.decode import Limits
 from ..images.views import Transform
 from .shared_memory import READING, Slots, nameless_file
 from .worker import OUT_OF_MEMORY, Content, Job
+from .worker_process import Picture, WorkerProcess
 
 
 class DecodingError(ShoetaggerError):
@@ -42,8 +37,8 @@ class DecodingError(ShoetaggerError):
 class Decoded:
     """What became of one locator: exactly one of `views`, `rejected` and `retry` is set.
 
-    `views` holds a (S, S, 3) uint8 array a transform, `size` the full (width, height), upright.
-    `rejected` is the reason. `retry` leaves the file to the next run, `why` says for what reason.
+    `views` holds a (S, S, 3) uint8 array per transform, `size` the full (width, height), upright.
+    `rejected` is the reason. `retry` leaves the file to the next run, and `why` is the reason.
     """
 
     locator: str
@@ -56,90 +51,8 @@ class Decoded:
     why: str | None = None
 
 
-@dataclass
-class _Picture:
-    """One locator on its way; `slot` is the place in shared memory that its views go to."""
-
-    number: int
-    locator: str
-    slot: int
-    second_try: bool = False
-
-
-# --- the parent's side ----------------------------------------------------------------------
-_QUEUED_BYTES = 64 * 1024  # less than a socket holds: sending to a hung worker never blocks
-_START_SECONDS = 120.0
-_GRACE_SECONDS = 5.0
 _FAILED_STARTS = 3
 _SLOW_STREAM_SECONDS = 0.01
-
-
-class _Worker:
-    """One process and the pictures sent to it, which it answers in their order."""
-
-    def __init__(self, job: bytes, memory_file: int, seconds: float) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            # Not multiprocessing: that would import the parent's __main__, torch and all.
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", Job.__module__, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # what a decoder says must not mix with our output
-                pass_fds=(theirs.fileno(), memory_file),
-                env=os.environ
-                | {
-                    "PYTHONPATH": os.pathsep.join(sys.path),  # `read` is imported there, too
-                    "OPENBLAS_NUM_THREADS": "1",  # its threads take memory
-                },
-            )
-        self.connection = Connection(ours.detach())
-        self.queue: deque[_Picture] = deque()
-        self.ready = False
-        self.alone = False  # with a picture whose first worker died
-        self.hung = False
-        self._seconds = seconds
-        self._alive_at = time.monotonic()
-        self._put(job)
-
-    def has_room(self) -> bool:
-        queued = sum(len(picture.locator) for picture in self.queue)
-        return not self.alone and queued < _QUEUED_BYTES and self.process.poll() is None
-
-    def send(self, picture: _Picture) -> None:
-        if not self.queue:
-            self._alive_at = time.monotonic()
-        self.queue.append(picture)
-        self._put(json.dumps([picture.number, picture.locator, picture.slot]).encode())
-
-    def _put(self, message: bytes) -> None:
-        # Where the process has just died, the end of file that follows tells.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.connection.send_bytes(message)
-
-    def receive(self) -> dict[str, Any]:
-        """Return its next message; raises EOFError, OSError or ValueError where it is done for."""
-        # JSON, so that a worker taken over by hostile bytes has no way into this process.
-        message = json.loads(self.connection.recv_bytes())
-        if not isinstance(message, dict):
-            raise ValueError(message)
-        self._alive_at = time.monotonic()
-        return message
-
-    def patience(self) -> float:
-        """Return the seconds until it counts as hung although its own alarm did not ring."""
-        if self.ready and not self.queue:
-            return math.inf
-        allowed = 2 * self._seconds + _GRACE_SECONDS if self.ready else _START_SECONDS
-        return max(0.0, self._alive_at + allowed - time.monotonic())
-
-    def end(self) -> int:
-        """Kill the process; returns how it ended, a negative number for a signal."""
-        self.process.kill()
-        # A process that not even that can end, deep in a dead file system, is left to itself.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(timeout=_GRACE_SECONDS)
-        self.connection.close()
-        return self.process.returncode or 0
 
 
 class DecodePool(AbstractContextManager["DecodePool"]):
@@ -191,7 +104,7 @@ class DecodePool(AbstractContextManager["DecodePool"]):
             )
         )
         self._wanted = workers
-        self._workers: list[_Worker] = []
+        self._workers: list[WorkerProcess] = []
         self._selector = selectors.DefaultSelector()
         self._failed_starts = 0
         self._flow: _Flow | None = None
@@ -234,7 +147,7 @@ class DecodePool(AbstractContextManager["DecodePool"]):
             yield from self._run(iter(locators), flow)
         finally:
             self._flow = None
-            # Who stops halfway wants no more of what is under way.
+            # A caller that stops halfway drops the pictures under way.
             for worker in [w for w in self._workers if w.queue]:
                 self._end(worker)
 
@@ -247,13 +160,13 @@ class DecodePool(AbstractContextManager["DecodePool"]):
             self._receive(flow, timeout=0)
             ready = given in flow.done
             if more and flow.free and taken - given < self._ahead and (not ready or room > 0):
-                asked = time.monotonic()
+                before = time.monotonic()
                 locator = next(locators, None)
                 more = locator is not None
                 # A slow stream must not hold back what is ready; a quick one fills what is ahead.
-                room = 0 if time.monotonic() - asked > _SLOW_STREAM_SECONDS else room - 1
+                room = 0 if time.monotonic() - before > _SLOW_STREAM_SECONDS else room - 1
                 if locator is not None:
-                    flow.waiting.append(_Picture(taken, locator, flow.free.pop()))
+                    flow.waiting.append(Picture(taken, locator, flow.free.pop()))
                     taken += 1
             elif ready:
                 yield flow.done.pop(given)
@@ -264,11 +177,11 @@ class DecodePool(AbstractContextManager["DecodePool"]):
 
     def _fill_up(self) -> None:
         while len(self._workers) < self._wanted:
-            worker = _Worker(self._job, self._memory_file, self._seconds)
+            worker = WorkerProcess(self._job, self._memory_file, self._seconds)
             self._workers.append(worker)
             self._selector.register(worker.connection, selectors.EVENT_READ, worker)
 
-    def _end(self, worker: _Worker) -> int:
+    def _end(self, worker: WorkerProcess) -> int:
         self._workers.remove(worker)
         self._selector.unregister(worker.connection)
         return worker.end()
@@ -285,20 +198,20 @@ class DecodePool(AbstractContextManager["DecodePool"]):
         if timeout is None:
             patience = min(worker.patience() for worker in self._workers)
             timeout = None if patience == math.inf else patience
-        heard = self._selector.select(timeout)
-        for key, _ in heard:
-            worker: _Worker = key.data
+        events = self._selector.select(timeout)
+        for key, _ in events:
+            worker: WorkerProcess = key.data
             try:
                 message = worker.receive()
                 self._take(worker, message, flow)
             except (EOFError, OSError, ValueError, LookupError, TypeError):
                 self._bury(worker, flow)
         for worker in self._workers:
-            if not heard and timeout != 0 and worker.patience() <= 0:
+            if not events and timeout != 0 and worker.patience() <= 0:
                 worker.hung = True
-                worker.process.kill()  # the end of file that follows does the rest
+                worker.process.kill()  # the end of file that follows is handled above
 
-    def _take(self, worker: _Worker, message: dict[str, Any], flow: _Flow) -> None:
+    def _take(self, worker: WorkerProcess, message: dict[str, Any], flow: _Flow) -> None:
         if not worker.ready:
             worker.ready = bool(message["ready"])
             self._failed_starts = 0
@@ -323,7 +236,7 @@ class DecodePool(AbstractContextManager["DecodePool"]):
         worker.alone = False
         flow.give(picture, decoded)
 
-    def _bury(self, worker: _Worker, flow: _Flow) -> None:
+    def _bury(self, worker: WorkerProcess, flow: _Flow) -> None:
         """Replace a worker that died; the picture it died of is tried alone, then rejected."""
         code = self._end(worker)
         if not worker.ready:
@@ -362,12 +275,12 @@ class DecodePool(AbstractContextManager["DecodePool"]):
 
 @dataclass
 class _Flow:
-    """What is under way in one run."""
+    """The pictures under way in one run."""
 
     free: list[int]  # slots
-    waiting: deque[_Picture] = field(default_factory=deque)
+    waiting: deque[Picture] = field(default_factory=deque)
     done: dict[int, Decoded] = field(default_factory=dict)
 
-    def give(self, picture: _Picture, decoded: Decoded) -> None:
+    def give(self, picture: Picture, decoded: Decoded) -> None:
         self.done[picture.number] = decoded
         self.free.append(picture.slot)

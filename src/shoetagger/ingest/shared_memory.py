@@ -1,4 +1,4 @@
-"""Slots of nameless shared memory that views travel through."""
+"""Slots in nameless shared memory, through which views reach the parent process."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ import numpy as np
 
 from ..images.views import Transform
 
-# --- shared memory --------------------------------------------------------------------------
 READING, DECODING = 1, 2
 
 
 class Slots:
-    """Places for the views of pictures in work, and a byte each that says how far the work is."""
+    """Places for the views of pictures in work, each with a byte for the phase of its work."""
 
     def __init__(self, file: int, transforms: tuple[Transform, ...], slots: int) -> None:
         memory = mmap.mmap(file, self.room(transforms, slots))
         self.phase = np.frombuffer(memory, np.uint8, slots)
-        self.views: list[np.ndarray] = []  # a (slots, S, S, 3) uint8 array a transform
+        self.views: list[np.ndarray] = []  # a (slots, S, S, 3) uint8 array per transform
         offset = slots
         for transform in transforms:
             shape = (slots, transform.size, transform.size, 3)

@@ -40,7 +40,7 @@ class Content(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker must know, sent once to each."""
+    """What a worker needs, sent to it once."""
 
     read: Callable[[str], Content]
     transforms: tuple[Transform, ...]
@@ -57,7 +57,7 @@ _IDLE_SECONDS = 5.0
 
 
 def work(socket_file: int) -> None:
-    """Be a worker process: answer what comes over the socket until it ends."""
+    """Run a worker process: decode what the socket names until it is closed."""
     parent = os.getppid()
     # Ctrl-C reaches the whole terminal; it is the parent that decides what ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -78,10 +78,10 @@ def work(socket_file: int) -> None:
                     return
             number, locator, slot = json.loads(pipe.recv_bytes())
             try:
-                answer = _answer(locator, slot, job, slots)
+                result = _decode_one(locator, slot, job, slots)
             except MemoryError:
                 os._exit(OUT_OF_MEMORY)
-            pipe.send_bytes(json.dumps(vars(answer) | {"number": number}).encode())
+            pipe.send_bytes(json.dumps(vars(result) | {"number": number}).encode())
 
 
 def _limit(what: int, most: int) -> None:
@@ -92,8 +92,8 @@ def _limit(what: int, most: int) -> None:
 
 
 @dataclass(frozen=True)
-class _Answer:
-    """A worker's word on one picture, whose views then lie in its slot."""
+class _Result:
+    """A worker's result for one picture, whose views are in its slot."""
 
     token: str | None = None
     image_id: str | None = None
@@ -103,7 +103,7 @@ class _Answer:
     fault: str | None = None
 
 
-def _answer(locator: str, slot: int, job: Job, slots: Slots) -> _Answer:
+def _decode_one(locator: str, slot: int, job: Job, slots: Slots) -> _Result:
     slots.phase[slot] = READING
     signal.setitimer(signal.ITIMER_REAL, job.seconds)
     try:
@@ -112,18 +112,18 @@ def _answer(locator: str, slot: int, job: Job, slots: Slots) -> _Answer:
         signal.setitimer(signal.ITIMER_REAL, job.seconds)
         return _decode(content, slot, job, slots)
     except Rejected as error:
-        return _Answer(rejected=error.reason)
+        return _Result(rejected=error.reason)
     except (RetryLater, OSError) as error:
-        return _Answer(why=str(error))
+        return _Result(why=str(error))
     except MemoryError:
         raise
-    except Exception:  # a fault of ours: the parent raises it
-        return _Answer(fault=traceback.format_exc())
+    except Exception:  # a bug: the parent raises it
+        return _Result(fault=traceback.format_exc())
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _decode(content: Content, slot: int, job: Job, slots: Slots) -> _Answer:
+def _decode(content: Content, slot: int, job: Job, slots: Slots) -> _Result:
     data = content.data
     identity = image_id(data)
     longest = max(transform.size for transform in job.transforms)
@@ -132,20 +132,20 @@ def _decode(content: Content, slot: int, job: Job, slots: Slots) -> _Answer:
     except Rejected as error:
         if error.unfinished and _just_changed(content.modified_at, job.settle_seconds):
             why = f"may still be arriving, for it has just changed: {error.reason}"
-            return _Answer(token=content.token, why=why)
-        return _Answer(token=content.token, image_id=identity, rejected=error.reason)
+            return _Result(token=content.token, why=why)
+        return _Result(token=content.token, image_id=identity, rejected=error.reason)
     for transform, views in zip(job.transforms, slots.views, strict=True):
         views[slot] = tagging_view(opened.image, transform)
-    return _Answer(token=content.token, image_id=identity, size=opened.size)
+    return _Result(token=content.token, image_id=identity, size=opened.size)
 
 
 def _just_changed(modified_at: datetime | None, settle_seconds: float) -> bool:
     if modified_at is None:
         return False
-    # A time in the future is a wrong clock, not a file that arrives for ever.
+    # A time in the future comes from a wrong clock, not from a file that is still arriving.
     return abs((datetime.now(UTC) - modified_at).total_seconds()) < settle_seconds
 
 
 if __name__ == "__main__":
-    # Under its own name: what comes pickled names the classes of that module.
+    # Under its importable name, which pickled objects refer to.
     importlib.import_module("shoetagger.ingest.worker").work(int(sys.argv[1]))

@@ -29,5 +29,5 @@ step: Any = task
 
 
 def read_params() -> Params:
-    """Read params.yaml, which a DAG file does anew each time it is parsed."""
+    """Read params.yaml; a DAG file does so each time it is parsed."""
     return load(Settings.from_environment().params_file)

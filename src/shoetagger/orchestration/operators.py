@@ -1,4 +1,4 @@
-"""What the training DAG takes of Airflow beyond plain tasks: an approval, and a link."""
+"""Operators of the training DAG that are more than plain tasks: an approval, and a link."""
 
 from __future__ import annotations
 

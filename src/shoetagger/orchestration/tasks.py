@@ -1,8 +1,8 @@
-"""The tasks of the DAGs: places from the environment in, small dicts out.
+"""The tasks of the DAGs: they take and return small dicts.
 
-A DAG file imports this while it is parsed, so whatever takes time to import waits for its task.
-The one module that knows Airflow's exceptions: a fault that trying again cannot mend fails its
-task at once, with the sentence that says what to do. Docstrings are what the UI shows of a task.
+DAG files import this while they are parsed, so imports that take time are inside the tasks. An
+error that a retry cannot mend fails its task at once, with the sentence that says what to do.
+Airflow's UI shows the docstrings as the tasks' descriptions.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def groups(plan: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
 
 
 def run_stage(plan: Mapping[str, Any], stage: str, group: str = "") -> str:
-    """Run a DVC stage, or restore its results where nothing that it rests on has changed."""
+    """Run a DVC stage, or restore its results where none of its dependencies has changed."""
     from ..pipeline import repro
 
     with failing_for_good():
@@ -103,7 +103,7 @@ def compare(plan: Mapping[str, Any], group: str, challenger: Mapping[str, str]) 
 def promote(
     group: str, comparison: Mapping[str, Any], decision: Mapping[str, Any], dag_run: Any
 ) -> dict[str, str]:
-    """Make the challenger champion, if it passed the gate and whoever was asked approved."""
+    """Make the challenger champion, if it passed the gate and nobody who was asked refused."""
     from airflow.sdk.exceptions import AirflowSkipException
 
     from ..promotion import moves
@@ -112,7 +112,7 @@ def promote(
 
     compared = Comparison.model_validate(comparison)
     decided = Decision.model_validate(decision) if decision else None
-    if decided and not decided.approved:  # also where somebody cleared this task, to run it again
+    if decided and not decided.approved:  # also where somebody cleared this task to run it again
         raise AirflowSkipException(f"{compared.group}: rejected by {decided.by} ({decided.why})")
     with installation() as here:
         moves.promote(here.store, here.registry, compared, decided, by=_by(dag_run))
@@ -198,7 +198,7 @@ def finish(
     counted: Iterable[Mapping[str, Any]] | None,
     published: Mapping[str, int] | None,
 ) -> dict[str, Any]:
-    """Close the run with what its parts counted; fail where one of them did, or it is odd."""
+    """Close the run with the counts of its parts; fail where a part failed or it is unusual."""
     from airflow.sdk.exceptions import AirflowFailException
 
     from ..tagging import alerts

@@ -1,8 +1,8 @@
-"""Compare, gate, promote, roll back: the only place where registry and store move together.
+"""Promote, refuse, roll back, reconcile: the only place where registry and store move together.
 
 A move is a row of the ledger first (`pending`), then the alias, then the row is `done`. Whatever
 breaks in between, `reconcile` completes it; an alias that moved without a row was moved by hand
-and is written down as such.
+and is recorded as such.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def promote(
         raise MoveConflict(
             f"{named} was compared with {numbers.get(comparison.champion or '', 'none')}, but "
             f"{numbers.get(live or '', 'none')} is the champion now: it moved meanwhile; run "
-            "the training again, which compares anew"
+            "the training again, which compares again"
         )
     move = store.ledger.begin(
         group,
@@ -196,7 +196,7 @@ def _complete_pending(store: Store, registry: Registry, group: str) -> None:
 
 
 def _point(registry: Registry, group: str, digest: str | None) -> None:
-    """Let the alias name the bundle's version; None takes the alias away."""
+    """Point the alias to the bundle's version; None removes the alias."""
     if digest is None:
         registry.drop_alias(group, CHAMPION)
         return
@@ -207,14 +207,14 @@ def _point(registry: Registry, group: str, digest: str | None) -> None:
 
 
 def _origin(version: Version | None) -> dict[str, Any]:
-    """Return where a version comes from, for its row of the ledger."""
+    """Return the origin of a version, for its row of the ledger."""
     if version is None:
         return {"data_revision": None, "mlflow_run": None}
     return {"data_revision": version.tags.get("data_revision"), "mlflow_run": version.run_id}
 
 
 def _accept_by_hand(store: Store, registry: Registry, group: str, bundles: Path) -> None:
-    """Let the store follow an alias that no move of the ledger explains."""
+    """Make the store follow an alias that no move of the ledger explains."""
     from ..inference.bundle import load_bundle
 
     before = store.ledger.live().get(group)
@@ -236,7 +236,7 @@ def _accept_by_hand(store: Store, registry: Registry, group: str, bundles: Path)
     kind: MoveKind = "remove" if version is None else "manual"
     why = f"the alias {CHAMPION} was moved by hand in the registry"
     if any(move.group == group for move in store.ledger.pending()):
-        return  # a promotion is under way, and its alias is not one moved by hand
+        return  # the alias is that of a promotion under way, not one moved by hand
     try:
         move = store.ledger.begin(
             group,
@@ -248,6 +248,6 @@ def _accept_by_hand(store: Store, registry: Registry, group: str, bundles: Path)
             **_origin(version),
         )
     except MoveConflict:
-        return  # a promotion came in between: what it leaves is the next run's to see
+        return  # a promotion came in between: the next run sees its result
     store.ledger.finish(move)
     logger.warning("%s: the alias was moved by hand, and that is accepted: %s", group, kind)

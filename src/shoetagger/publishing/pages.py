@@ -34,7 +34,7 @@ class Day:
 
 @dataclass(frozen=True)
 class LiveGroup:
-    """A group's live version, and how far the pictures have got with it."""
+    """A group's live version, and how many pictures it has tagged so far."""
 
     name: str
     version: str | None
@@ -139,7 +139,7 @@ def page_name(number: int) -> str:
 
 
 def fingerprint() -> str:
-    """Return a digest of the templates: pages made by others are to be made again."""
+    """Return a digest of the templates; pages made from other ones have to be made again."""
     digest = hashlib.sha256()
     for name in _TEMPLATES:
         digest.update(name.encode() + b"\0" + (TEMPLATES / name).read_bytes())
@@ -183,7 +183,7 @@ def _colour(groups: Iterable[str], name: str) -> str:
 
 
 def _hint(row: Row, name: str, tag: str) -> str:
-    """Return what a tag says when pointed at: its group, score and version."""
+    """Return the tooltip of a tag: its group, score and version."""
     cell = row.groups[name]
     parts = [name]
     if cell.corrected:
@@ -199,7 +199,7 @@ def _hint(row: Row, name: str, tag: str) -> str:
 
 
 def _caption(row: Row) -> str:
-    """Return the tags of a picture as one sentence, for those who do not see it."""
+    """Return the tags of a picture as one sentence, for screen readers."""
     tags = [tag for cell in row.groups.values() for tag in cell.tags]
     return f"Picture tagged {', '.join(tags)}" if tags else "Picture without tags"
 
@@ -208,7 +208,7 @@ def _thumbnail(image_id: str) -> str:
     return f"thumbs/{quote(image_id[:2])}/{quote(image_id)}.jpg"
 
 
-# What every published page is made from; a change makes all of them anew.
+# What every published page is made from; a change of any makes all pages again.
 _TEMPLATES = ("base.html", "day.html", "index.html", "rejected.html", "style.css")
 _FUNCTIONS: Mapping[str, Callable[..., object]] = {
     "caption": _caption,

@@ -1,4 +1,4 @@
-"""What others read: tables and pages of the current tags, and full exports on demand."""
+"""Publishes tables and pages of the current tags; only what changed is written again."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class PublishError(TransientError):
-    """A table or a page cannot be written, or an export was asked for that there is not."""
+    """A table or a page cannot be written, or a format of export does not exist."""
 
 
 def publish_changes(
@@ -72,13 +72,13 @@ def publish_changes(
     """Bring the tables and pages in the folder `published` up to date with the store.
 
     Rewrites the days whose rows changed since they were last published, the list of rejected files
-    and the index; every day if asked, or where groups, page sizes or the look of the pages
+    and the index; all days with `every_day`, or where groups, page sizes or the look of the pages
     changed. A day counts as published when all its files are in their places. Concurrent calls are
     serialised by a lock. Files are named relative to `inbox`.
 
     Returns counts: days and pages rewritten, pictures on the days rewritten, thumbnails made,
     pictures without a thumbnail (their files are gone), rejected files listed.
-    Raises PublishError where the disk does not take it; what was there before is then intact.
+    Raises PublishError where the disk refuses a write; what was published before is then intact.
     """
     try:
         published.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def forget(
 
 
 class _Publication:
-    """One bringing up to date, alone in its folder."""
+    """One publication, while no other runs in its folder."""
 
     def __init__(
         self,
@@ -182,8 +182,8 @@ class _Publication:
                 self._groups,
             )
         if tally.pictures:
-            # The pages come from the table just written: they show what it says, whatever the
-            # store has become meanwhile.
+            # The pages are made from the table just written, so they agree with it even where the
+            # store has changed meanwhile.
             pages = self._stage_pages(day, parquet, tally, thumbnails)
             self._put_in_place()
         else:
@@ -229,7 +229,7 @@ class _Publication:
             folder.rmdir()
 
     def _remove_old_pages(self) -> None:
-        """Take pages and thumbnails from the days that are too old to have them."""
+        """Remove the pages and thumbnails of days older than `keep.page_days`."""
         for day in self._published_days():
             if day in self._paged or not (self._published / "pages" / day).is_dir():
                 continue
@@ -310,7 +310,7 @@ class _Publication:
 
 
 def _look(params: Params, inbox: Path) -> str:
-    """Return a digest of all that the files of every day depend on, besides their rows."""
+    """Return a digest of everything besides rows that every day's files depend on."""
     depends = {
         "tables": str(parquet_schema(params.groups)),
         "pages": fingerprint(),
@@ -325,7 +325,7 @@ def _look(params: Params, inbox: Path) -> str:
 
 @contextmanager
 def _alone(published: Path) -> Iterator[None]:
-    """Hold the folder's lock, waiting for another publisher; a killed one lets go of it."""
+    """Hold the folder's lock, waiting for another publisher; the lock of a killed one is free."""
     lock = FileLock(published / ".lock")
     try:
         lock.acquire(blocking=False)
@@ -340,7 +340,7 @@ def _alone(published: Path) -> Iterator[None]:
 
 @contextmanager
 def _staging(published: Path) -> Iterator[Path]:
-    """Give an empty folder on the same file system; what a killed publisher left is removed."""
+    """Yield an empty folder on the same file system, cleared of a killed publisher's files."""
     staging = published / ".staging"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()

@@ -22,17 +22,17 @@ from ..ingest.pool import DecodePool
 # image ids -> where the bytes of each have been seen
 Sources = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
 
-# Writing a thumbnail takes milliseconds: a file that is older than this has no writer any more.
+# Writing a thumbnail takes milliseconds: an unfinished file older than this is abandoned.
 _LEFT_AFTER_SECONDS = 3600.0
 
 
 def transform(pixels: int) -> Transform:
-    """Return the view that a thumbnail is: the whole picture on a white square of `pixels`."""
+    """Return the transform of a thumbnail: the whole picture on a white square of `pixels`."""
     return Transform(size=pixels)
 
 
 def folder_in(published: Path) -> Path:
-    """Return where the thumbnails lie in the folder that others read."""
+    """Return the folder of the thumbnails within the published folder."""
     return published / "pages" / "thumbs"
 
 
@@ -52,9 +52,9 @@ def keep(folder: Path, image_id: str, view: np.ndarray, size: tuple[int, int]) -
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes have left half-written; a shard may be writing meanwhile."""
+    """Remove half-written files of killed processes; a shard may be writing at the same time."""
     for path in _unfinished(folder).glob(".*.tmp"):
-        with contextlib.suppress(FileNotFoundError):  # it was being written, and now has its place
+        with contextlib.suppress(FileNotFoundError):  # it has just been renamed to its place
             if time.time() - path.stat().st_mtime > _LEFT_AFTER_SECONDS:
                 path.unlink()
 
@@ -107,7 +107,7 @@ def _without_seams(view: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 class Thumbnails(AbstractContextManager["Thumbnails"]):
     """Makes the thumbnails that are missing; its workers start when the first one is.
 
-    `sources` tells where the bytes of the image ids asked for have been seen.
+    `sources` returns, for image ids, the locators at which their bytes have been seen.
     """
 
     def __init__(self, folder: Path, root: Path, params: Params, sources: Sources) -> None:
@@ -138,9 +138,9 @@ class Thumbnails(AbstractContextManager["Thumbnails"]):
             return set()
         left = set(missing)
         sources = {image_id: list(seen) for image_id, seen in self._sources(missing).items()}
-        while asked := [(i, sources[i].pop(0)) for i in missing if i in left and sources.get(i)]:
-            decoded = self._workers().run(locator for _, locator in asked)
-            for (image_id, _), picture in zip(asked, decoded, strict=True):
+        while batch := [(i, sources[i].pop(0)) for i in missing if i in left and sources.get(i)]:
+            decoded = self._workers().run(locator for _, locator in batch)
+            for (image_id, _), picture in zip(batch, decoded, strict=True):
                 if picture.views and picture.size and picture.image_id == image_id:
                     keep(self._folder, image_id, picture.views[0], picture.size)
                     left.discard(image_id)

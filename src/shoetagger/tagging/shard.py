@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-Progress = Callable[[int], None]  # hears how many files or pictures were just settled
+Progress = Callable[[int], None]  # called with the number of files or pictures just finished
 
 
 def shard_range(shard: int, of: int) -> tuple[str, str | None]:
-    """Return the range [lo, hi) of ids (sha256 in hex) that is a shard's; hi None is the end."""
+    """Return the range [lo, hi) of ids (sha256 in hex) of a shard; hi None is the end."""
     if not 0 <= shard < of:
         raise TaggingError(f"shard {shard} of {of}: shards are numbered from 0")
     edges = [format(i * 16**8 // of, "08x") for i in (shard, shard + 1)]
@@ -82,7 +82,7 @@ def tag_shard(
     if extra_view and extra_view.transform.size > max(
         transform.size for transform in engine.transforms
     ):
-        extra_view = None  # for its sake pictures would be decoded larger, and tags could change
+        extra_view = None  # it would need pictures decoded larger, and tags could change
     pool = decode_pool(
         params,
         [*engine.transforms, *([extra_view.transform] if extra_view else [])],
@@ -147,7 +147,7 @@ class _Shard:
 
         def locators() -> Iterator[str]:
             for row in self._pages(self._backlog):
-                if not row.locators:  # lost between two looks: no work any more
+                if not row.locators:  # its files went after it was listed: no work any more
                     continue
                 rows.setdefault(row.locators[0], []).append(row)
                 yield row.locators[0]
@@ -188,14 +188,14 @@ class _Shard:
             now=datetime.now(UTC),
         )
         for row, d in bad:
-            said = event("rejected", picture=d.image_id, file=row.locator, reason=d.rejected)
-            logger.warning(said)
+            line = event("rejected", picture=d.image_id, file=row.locator, reason=d.rejected)
+            logger.warning(line)
         for row, d in later:
-            said = event("deferred", picture=d.image_id, file=row.locator, reason=d.why)
-            logger.info(said)
+            line = event("deferred", picture=d.image_id, file=row.locator, reason=d.why)
+            logger.info(line)
         if self.extra_view:
             self._hand_on([d for _, d in good], self.extra_view)
-        self.positives.update(tag for said in predictions for tag in said.tags)
+        self.positives.update(tag for prediction in predictions for tag in prediction.tags)
         self._count(tagged=len(good), rejected=len(bad), deferred=len(later))
 
     def _hand_on(self, decoded: Sequence[Decoded], extra_view: ExtraView) -> None:
@@ -204,7 +204,7 @@ class _Shard:
         for d in decoded:
             if d.views and d.size and d.image_id not in unwanted:
                 extra_view.take(_image_id(d), d.views[-1], d.size)
-        # Whoever forgets one after this look finds it and takes it away.
+        # A picture that is erased after this look has its view removed by the eraser.
         for image_id in self.store.files.forgotten(image_ids) - unwanted:
             extra_view.drop(image_id)
 
@@ -222,11 +222,11 @@ class _Shard:
         if not decoded:
             return []
         views = stack_views(self.engine, decoded)
-        answers = self.engine.predict(views, only=set(digests))
+        by_digest = self.engine.predict(views, only=set(digests))
         return [
-            Prediction(_image_id(d), digest, answer.scores, answer.tags)
-            for digest, told in answers.items()
-            for d, answer in zip(decoded, told, strict=True)
+            Prediction(_image_id(d), digest, prediction.scores, prediction.tags)
+            for digest, predictions in by_digest.items()
+            for d, prediction in zip(decoded, predictions, strict=True)
         ]
 
     def _pages(self, page: Callable[[T | None], list[T]]) -> Iterator[T]:
@@ -252,7 +252,7 @@ class _Shard:
 
 
 def _unchanged(batch: Sequence[tuple[Backlog, Decoded]]) -> list[tuple[Backlog, Decoded]]:
-    """Leave out what cannot be read, and files replaced since: the next scan's business."""
+    """Leave out files that cannot be read or were replaced since: the next scan handles them."""
     return [(row, d) for row, d in batch if d.views and d.image_id == row.image_id]
 
 
