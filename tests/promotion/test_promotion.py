@@ -218,7 +218,7 @@ def test_the_first_version_is_promoted_without_comparison(
     comparison = compare(settings, plan, "color", challenger.digest)
     assert comparison.passes
     assert comparison.champion is None
-    assert Comparison.from_dict(json.loads(json.dumps(comparison.as_dict()))) == comparison
+    assert Comparison.model_validate_json(comparison.model_dump_json()) == comparison
     promote(settings, comparison, None, by="someone")
     assert live(settings) == champion(settings) == bundle.digest
     with Store(settings.store_url) as store:
