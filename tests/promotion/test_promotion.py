@@ -295,14 +295,24 @@ def test_the_report_tells_of_validation_rare_tags_and_arrivals(
     challenger = label_as_said_by(settings, plan, seed=2)
     scored_out_of_fold(settings, plan, right=True)
     version = register(settings, plan, "color").version
-    asked: list[str] = []
-    answer = Engine.predict
-    monkeypatch.setattr(
-        Engine, "predict",
-        lambda self, *a: (asked.extend(b.digest for b in self.bundles), answer(self, *a))[1],
-    )  # fmt: skip
+    loaded: list[str] = []
+    predicted: list[str] = []
+    load, predict_tags = Engine._load, Engine.predict
+
+    def loading(self, directory, bundle):  # type: ignore[no-untyped-def]
+        loaded.append(bundle.digest)
+        return load(self, directory, bundle)
+
+    def predicting(self, views, only=None):  # type: ignore[no-untyped-def]
+        predictions = predict_tags(self, views, only)
+        predicted.extend(predictions)
+        return predictions
+
+    monkeypatch.setattr(Engine, "_load", loading)
+    monkeypatch.setattr(Engine, "predict", predicting)
     comparison = compare(settings, plan, "color", challenger.digest)
-    assert set(asked) == {challenger.digest}, "the store knows what the champion says"
+    assert sorted(loaded) == sorted([challenger.digest, champion.digest]), "each is loaded once"
+    assert set(predicted) == {challenger.digest}, "the champion's predictions are in the store"
 
     registry = Registry(settings.tracking_uri, settings.artifacts)
     named = registry.by_alias("color", CHALLENGER)
