@@ -14,50 +14,41 @@ from __future__ import annotations
 
 from airflow.sdk import Param, dag, task_group
 
-from shoetagger.orchestration import tasks
-from shoetagger.orchestration.dag_parts import (
-    CHAMPIONS,
-    HOURS,
-    NAMED,
-    RETRIED,
-    TEXTS,
-    read_params,
-    step,
-)
+from shoetagger.orchestration import dag_parts, tasks
 from shoetagger.orchestration.operators import Approve, ReportLink
 
-GROUPS = list(read_params().groups)
+GROUPS = list(dag_parts.read_params().groups)
 
 
 @dag(
     schedule=None,
     doc_md=__doc__,
-    **RETRIED,
+    **dag_parts.RETRIED,
     params={
-        "groups": Param(GROUPS, examples=GROUPS, **TEXTS),
+        "groups": Param(GROUPS, examples=GROUPS, **dag_parts.TEXTS),
         "revision": Param("HEAD", type="string", minLength=1),
-        "overrides": Param([], **TEXTS),
+        "overrides": Param([], **dag_parts.TEXTS),
     },
 )
 def train_tag_models() -> None:
-    run_stage = step(**HOURS)(tasks.run_stage)
-    plan = step(**HOURS)(tasks.checkout)()
-    groups = step(tasks.groups)(plan)
+    run_stage = dag_parts.step(**dag_parts.HOURS)(tasks.run_stage)
+    plan = dag_parts.step(**dag_parts.HOURS)(tasks.checkout)()
+    groups = dag_parts.step(tasks.groups)(plan)
     split = run_stage.override(task_id="split")(plan, "split")
     features = run_stage.override(task_id="features", pool="gpu")(plan, "features")
 
     @task_group
     def model(plan: object, group: str) -> None:
-        on_gpu = run_stage.override(pool="gpu", **NAMED)
+        on_gpu = run_stage.override(pool="gpu", **dag_parts.NAMED)
         train = on_gpu.override(task_id="train")(plan, "train", group=group)
         crossval = on_gpu.override(task_id="crossval")(plan, "crossval", group=group)
         evaluate = on_gpu.override(task_id="evaluate")(plan, "evaluate", group=group)
-        challenger = step(**NAMED)(tasks.register)(plan, group=group)
-        compare = step(pool="gpu", **HOURS, **NAMED)(tasks.compare)
+        challenger = dag_parts.step(**dag_parts.NAMED)(tasks.register)(plan, group=group)
+        compare = dag_parts.step(pool="gpu", **dag_parts.HOURS, **dag_parts.NAMED)(tasks.compare)
         comparison = compare(plan, group=group, challenger=challenger)
         comparison.operator.operator_extra_links = (ReportLink(),)
         decision = Approve(task_id="approve", comparison=comparison).output
-        promote = step(outlets=[CHAMPIONS], **NAMED)(tasks.promote)
+        promote = dag_parts.step(outlets=[dag_parts.CHAMPIONS], **dag_parts.NAMED)(tasks.promote)
         promote(group=group, comparison=comparison, decision=decision)
         [train, crossval] >> evaluate >> challenger
 
