@@ -1,1 +1,1 @@
-"""How the recipe was found; `dvc repro experiments/dvc.yaml` runs it all."""
+"""How the recipe was chosen: `dvc repro experiments/dvc.yaml` runs all experiments."""

@@ -1,9 +1,9 @@
 """The article's recipe: all weights of a ResNet trained with SGD on random crops.
 
-Its facts: MultiLabelSoftMarginLoss, SGD 0.01 with momentum 0.9, a tenth of the rate every 10
-epochs, 25 epochs, batches of 64, RandomResizedCrop(224) and a horizontal flip. Faults of its
-notebook that are not repeated: pictures to be judged are cropped in the middle, not at random; the
-weights of the last epoch count; nothing is chosen on what is reported.
+It uses MultiLabelSoftMarginLoss, SGD 0.01 with momentum 0.9, a tenth of the rate every 10 epochs,
+25 epochs, batches of 64, RandomResizedCrop(224) and a horizontal flip. Faults of its notebook that
+are not repeated: pictures to score are cropped in the centre, not at random; the weights of the
+last epoch are kept; nothing is chosen by what is reported.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TO_TENSOR = [
     v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
 ]
 _TRAINING = v2.Compose([v2.RandomResizedCrop(224), v2.RandomHorizontalFlip(), *_TO_TENSOR])
-_JUDGING = v2.Compose([v2.Resize(256), v2.CenterCrop(224), *_TO_TENSOR])
+_SCORING = v2.Compose([v2.Resize(256), v2.CenterCrop(224), *_TO_TENSOR])
 
 
 class _Examples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -82,13 +82,13 @@ def train_and_score(
 def _scores(
     network: nn.Module, new: Sequence[Image.Image], tags: int, device: torch.device
 ) -> np.ndarray:
-    found = [np.empty((0, tags), np.float32)]
-    for x, _ in DataLoader(_Examples(new, np.zeros((len(new), tags)), _JUDGING), BATCH):
-        found.append(torch.sigmoid(network(x.to(device))).cpu().numpy())
-    return np.concatenate(found)
+    scores = [np.empty((0, tags), np.float32)]
+    for x, _ in DataLoader(_Examples(new, np.zeros((len(new), tags)), _SCORING), BATCH):
+        scores.append(torch.sigmoid(network(x.to(device))).cpu().numpy())
+    return np.concatenate(scores)
 
 
 def _half(device: torch.device) -> torch.autocast:
-    """Train in bfloat16 where the processor has it: the article's networks cost hours else."""
+    """Train in bfloat16 where the processor has it: the article's networks take hours otherwise."""
     able = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.autocast(device.type, torch.bfloat16, enabled=able)

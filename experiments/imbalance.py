@@ -1,4 +1,4 @@
-"""What is said to help rare tags and small sets, to be tried: losses, sampling."""
+"""Losses and sampling that may help rare tags and small data sets."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from shoetagger.learning.training.head import Criterion
 
 
 def focal(gamma: float) -> Criterion:
-    """Return the loss that looks away from what is answered well (Lin et al., 2017)."""
+    """Return the focal loss, which weighs confident predictions less (Lin et al., 2017)."""
     return partial(_focused, on_positives=gamma, on_negatives=gamma)
 
 
 def asymmetric(gamma: float) -> Criterion:
-    """Return the loss that looks away from well answered negatives alone (Ridnik et al., 2021)."""
+    """Return the asymmetric loss, which weighs confident negatives less (Ridnik et al., 2021)."""
     return partial(_focused, on_positives=0.0, on_negatives=gamma)
 
 
@@ -36,7 +36,7 @@ def _focused(
 def oversampled(examples: Examples, often: float, seed: int) -> Examples:
     """Repeat pictures with a tag that fewer than the share `often` have (Gupta et al., 2019).
 
-    By the root of its rarity on average; chance decides what is between two whole numbers.
+    On average, the root of the rarity times; fractions of a repetition are drawn at random.
     """
     shares = np.clip(examples.truth.mean(axis=0), 1 / len(examples.truth), None)
     worth = np.maximum(1.0, np.sqrt(often / shares))

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 def train_and_score(
     x: np.ndarray, truth: np.ndarray, new: np.ndarray, *, strength: float
 ) -> np.ndarray:
-    """Fit a logistic regression a tag on x (N, features), truth (N, tags); score new (M, features).
+    """Fit one logistic regression per tag on x (N, features); score new (M, features).
 
     `strength` is the inverse of the L2 penalty, on standardised features.
     """

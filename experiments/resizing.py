@@ -1,4 +1,4 @@
-"""Ways to bring a picture to a square, as pictures to learn from."""
+"""Ways to make a picture square, to learn from the result."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from PIL import Image
 
 from shoetagger.images.decode import Limits, open_picture
 
-_LONGEST = 512  # pixels that a picture is opened with
-_SIDE = 320  # pixels of the squares, more than any recipe asks for
+_LONGEST = 512  # pixels of the longer side of a decoded picture
+_SIDE = 320  # pixels of the squares, more than any recipe needs
 _MIDDLE = 224 / 256  # of the shorter side, as the article's Resize(256) and CenterCrop(224) leave
 
 
@@ -23,7 +23,7 @@ def _centre_crop(picture: Image.Image) -> Image.Image:
 
 
 def _pad_with_white(picture: Image.Image) -> Image.Image:
-    """Do as the package does: what the other squares are compared with, resampled like them."""
+    """Return what the package does, resampled like the other ways, to compare them with."""
     return _padded(picture, (255, 255, 255))
 
 
@@ -45,7 +45,7 @@ def _stretch(picture: Image.Image) -> Image.Image:
     return picture.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
 
 
-SQUARES: Mapping[str, Callable[[Image.Image], Image.Image]] = {
+RESIZINGS: Mapping[str, Callable[[Image.Image], Image.Image]] = {
     "centre_crop": _centre_crop,
     "pad_with_white": _pad_with_white,
     "pad_with_border_colour": _pad_with_border_colour,
@@ -53,14 +53,14 @@ SQUARES: Mapping[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-def squared(how: str, paths: Sequence[Path], limits: Limits, folder: Path) -> tuple[Path, ...]:
+def resized(how: str, paths: Sequence[Path], limits: Limits, folder: Path) -> tuple[Path, ...]:
     """Write each picture as a square PNG under `folder`; return their paths in the same order.
 
-    `how` names one of SQUARES. What lies there already is kept.
+    `how` names one of RESIZINGS. Existing files are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    made = tuple(folder / f"{path.name}.png" for path in paths)
-    for path, square in zip(paths, made, strict=True):
+    squares = tuple(folder / f"{path.name}.png" for path in paths)
+    for path, square in zip(paths, squares, strict=True):
         if not square.exists():
-            SQUARES[how](open_picture(path.read_bytes(), limits, longest=_LONGEST)).save(square)
-    return made
+            RESIZINGS[how](open_picture(path.read_bytes(), limits, longest=_LONGEST)).save(square)
+    return squares

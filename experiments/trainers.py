@@ -1,4 +1,4 @@
-"""What learns from some labelled pictures and scores others: this project, a probe, the article."""
+"""Learn from some labelled pictures and score others: this project, a linear probe, the article."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from shoetagger.network.digests import prefix_digests
 from shoetagger.network.weights import build
 
 from . import article, imbalance, linear_probe
-from .resizing import squared
+from .resizing import resized
 
 CACHE = Path("experiments/cache")
 LOSSES: Mapping[str, Callable[[float], Criterion]] = {
@@ -41,13 +41,13 @@ LOSSES: Mapping[str, Callable[[float], Criterion]] = {
     "asymmetric": imbalance.asymmetric,
 }
 _LONGEST = 512  # pixels of pictures held in memory for networks that crop for themselves
-_AS_IT_IS = Augment(
+_PLAIN = Augment(
     min_scale=1.0, flip=0.0, rotate=0.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0,
     erase=0.0, background=0.0,
 )  # fmt: skip
-_OTHER_GROUND = dataclasses.replace(_AS_IT_IS, background=1.0)
-_MIRRORED = dataclasses.replace(_AS_IT_IS, flip=1.0)
-# What is cached depends on these, by what it is: states, or the scores of a kind of recipe.
+_OTHER_BACKGROUND = dataclasses.replace(_PLAIN, background=1.0)
+_MIRRORED = dataclasses.replace(_PLAIN, flip=1.0)
+# The code that cached states, or cached scores of a kind of recipe, depend on.
 _HERE, _PACKAGE = Path(__file__).parent, Path(shoetagger.__file__).parent
 _STATES = (
     _HERE / "trainers.py",
@@ -67,7 +67,7 @@ _CODE: Mapping[str, tuple[Path, ...]] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """One row of recipes.yaml: `kind` names the trainer, the rest what is special about it."""
+    """A recipe of recipes.yaml: `kind` names the trainer, the rest is what it changes."""
 
     kind: str
     groups: str = "each"
@@ -92,24 +92,24 @@ class Task:
 
     @property
     def key(self) -> str:
-        """Name all that the scores depend on."""
+        """A digest of all that the scores depend on."""
         recipe, params = self.recipe, self.params
         learned: object = params.train.seed
         if recipe.kind != "article":
             groups = [(spec.tags, params.train_of(name)) for name, spec in params.groups.items()]
             learned = (groups, params.images, params.features.views)
-        told = (recipe.kind, recipe.groups, recipe.pictures, sorted(recipe.options.items()))
-        return _digest(_sources(recipe.kind), told, learned, self.ids, self.truth.tolist())
+        described = (recipe.kind, recipe.groups, recipe.pictures, sorted(recipe.options.items()))
+        return _digest(_sources(recipe.kind), described, learned, self.ids, self.truth.tolist())
 
     @property
-    def square(self) -> str | None:
-        """Name how pictures are made square before anything sees them, if they are."""
-        return self.recipe.options.get("square")
+    def resizing(self) -> str | None:
+        """The name of the way in which pictures are made square first, if they are."""
+        return self.recipe.options.get("resizing")
 
     def pictures(self, augment: Augment) -> Pictures:
         paths, limits = self.paths, Limits.of(self.params.images)
-        if self.square is not None:
-            paths = squared(self.square, paths, limits, CACHE / "squares" / self.square)
+        if self.resizing is not None:
+            paths = resized(self.resizing, paths, limits, CACHE / "resized" / self.resizing)
         return Pictures(
             paths,
             Transform(size=self.params.images.size),
@@ -120,7 +120,7 @@ class Task:
 
 
 def score(task: Task, learned: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """Learn from some rows and score others as they are and on other grounds: (2, held, tags)."""
+    """Learn from some rows; score others, plain and on other backgrounds: (2, held, tags)."""
     scores = np.full((2, len(held), task.truth.shape[1]), np.nan)
     start = 0
     for group, spec in task.params.groups.items():
@@ -140,13 +140,14 @@ def _project(
     examples = Examples(learned, truth)
     model = _fitted(source, examples, recipe, options, task.device)
 
-    def judged(*seen: Source) -> np.ndarray:
-        told = [scores(model, s, held, recipe.freeze, task.device) for s in seen]
-        return np.mean(told, axis=0)
+    def mean_scores(*sources: Source) -> np.ndarray:
+        return np.mean(
+            [scores(model, s, held, recipe.freeze, task.device) for s in sources], axis=0
+        )
 
     mirrored = [_Shown(_states(task, recipe, _MIRRORED, 1))] if options.get("mirror") else []
-    composites = _Shown(_states(task, recipe, _OTHER_GROUND, 1))
-    return np.stack([judged(source, *mirrored), judged(composites)])
+    composites = _Shown(_states(task, recipe, _OTHER_BACKGROUND, 1))
+    return np.stack([mean_scores(source, *mirrored), mean_scores(composites)])
 
 
 def _fitted(
@@ -175,10 +176,10 @@ def _fitted(
 def _probe(
     task: Task, _: str, learned: np.ndarray, truth: np.ndarray, held: np.ndarray
 ) -> np.ndarray:
-    """Fit a logistic regression a tag on the last stage's means."""
+    """Fit a logistic regression per tag on the means of the last layer."""
     recipe = dataclasses.replace(task.params.train, freeze="layer4", pooled=("layer4",))
     source = _states(task, recipe, task.params.images.augment, task.params.features.views)
-    composites = _Shown(_states(task, recipe, _OTHER_GROUND, 1))
+    composites = _Shown(_states(task, recipe, _OTHER_BACKGROUND, 1))
     x, strength = _means(source, learned), float(task.recipe.options["strength"])
     return np.stack(
         [
@@ -191,10 +192,10 @@ def _probe(
 def _article(
     task: Task, _: str, learned: np.ndarray, truth: np.ndarray, held: np.ndarray
 ) -> np.ndarray:
-    """Train the article's network; it is not asked about other grounds."""
+    """Train the article's network; it does not score other backgrounds."""
     limits = Limits.of(task.params.images)
     opened = [open_picture(p.read_bytes(), limits, longest=_LONGEST) for p in task.paths]
-    found = article.train_and_score(
+    scored = article.train_and_score(
         [opened[row] for row in learned],
         truth,
         [opened[row] for row in held],
@@ -202,7 +203,7 @@ def _article(
         options=task.recipe.options,
         device=task.device,
     )
-    return np.stack([found, np.full_like(found, np.nan)])
+    return np.stack([scored, np.full_like(scored, np.nan)])
 
 
 TRAINERS: Mapping[str, Callable[[Task, str, np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
@@ -213,15 +214,15 @@ TRAINERS: Mapping[str, Callable[[Task, str, np.ndarray, np.ndarray, np.ndarray],
 
 
 def _states(task: Task, recipe: Train, augment: Augment, views: int) -> Source:
-    """Return the states after the frozen stages, computed once for all recipes that share them."""
+    """Return the states after the frozen layers, computed once for all recipes that share them."""
     freeze, pictures = recipe.freeze, task.pictures(augment)
     torch.manual_seed(recipe.seed)
     model, _ = build(recipe.arch, 1, recipe.weights, POOLED, dropout=0.0)
     if freeze == "none":
         return Live(model, pictures, freeze, views, task.device)
     images = dataclasses.replace(task.params.images, augment=augment)
-    asked = (freeze, views, recipe.arch, recipe.weights, recipe.seed)
-    digest = _digest(_sources("states"), asked, task.square, images, task.ids)
+    described = (freeze, views, recipe.arch, recipe.weights, recipe.seed)
+    digest = _digest(_sources("states"), described, task.resizing, images, task.ids)
     folder = CACHE / "states" / digest
     if not (folder / "index.json").exists():
         compute(
@@ -240,11 +241,11 @@ def _states(task: Task, recipe: Train, augment: Augment, views: int) -> Source:
 
 
 def _silent(*_: object) -> None:
-    """Say nothing: the progress bar counts folds."""
+    """Ignore epochs and batches: the progress bar counts folds."""
 
 
 class _Shown:
-    """Shows the only view of a source, on another ground or mirrored, as the plain one."""
+    """Presents the only augmented view of a source as its plain view."""
 
     views = 1
 
@@ -263,11 +264,11 @@ def _means(source: Source, rows: np.ndarray) -> np.ndarray:
     return pooled[:, : pooled.shape[1] // 2]  # means, then deviations
 
 
-def _sources(made: str) -> list[str]:
-    """Return the code that makes states or scores: what other code made is not read again."""
+def _sources(kind: str) -> list[str]:
+    """Return the source code behind states or scores, so that other code gets another cache key."""
     files = [
         file
-        for place in _CODE[made]
+        for place in _CODE[kind]
         for file in (sorted(place.glob("*.py")) if place.is_dir() else [place])
     ]
     return [file.read_text(encoding="utf-8") for file in files]

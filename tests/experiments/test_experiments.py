@@ -1,4 +1,4 @@
-"""The experiments' recipes are whole, and what judges them judges rightly."""
+"""The experiments' recipes are whole, and their metrics are right."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ def test_other_squares_are_of_the_same_pictures(tmp_path: Path) -> None:
     Image.fromarray(wide).save(tmp_path / "shoe.png")
     limits = Limits.of(parameters.load(ROOT / "params.yaml").images)
     shares = {}
-    for how in resizing.SQUARES:
-        [path] = resizing.squared(how, [tmp_path / "shoe.png"], limits, tmp_path / how)
+    for how in resizing.RESIZINGS:
+        [path] = resizing.resized(how, [tmp_path / "shoe.png"], limits, tmp_path / how)
         with Image.open(path) as square:
             pixels = np.asarray(square.convert("RGB")).astype(int)
         assert pixels.shape[0] == pixels.shape[1]
@@ -182,7 +182,7 @@ def test_a_mirror_changes_no_symmetric_picture(
         Image.fromarray(np.concatenate([half, half[:, ::-1]], axis=1)).save(paths[-1])
     plain = yaml.safe_load((ROOT / "params.yaml").read_text())
     plain["groups"] = {"style": {"tags": ["boot", "heel"]}}
-    augment = dataclasses.asdict(trainers._AS_IT_IS)  # whose draws would depend on the seed
+    augment = dataclasses.asdict(trainers._PLAIN)  # whose draws would depend on the seed
     plain["images"] |= {"size": 32, "augment": augment}
     plain["features"]["views"] = 1
     # Without frozen stages, whose random weights would depend on the seed as well.
