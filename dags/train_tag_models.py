@@ -7,7 +7,7 @@ passes, and is approved where `promote.approval` asks for that, it becomes champ
 
 **groups**: which groups to train; none chosen means all.
 **revision**: the commit to train from. Uncommitted changes are refused by name.
-**overrides**: parameters for this run alone, one a line, such as `train.head_l2=0.001`.
+**overrides**: parameters for this run alone, one per line, such as `train.head_l2=0.001`.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def tag(
     groups = [b.group for b in engine.bundles]
     if twice := {group for group in groups if groups.count(group) > 1}:
         raise ShoetaggerError(
-            f"two bundles of group {', '.join(sorted(twice))} were named: name one a group"
+            f"two bundles of group {', '.join(sorted(twice))} were named: name one per group"
         )
     numbers = {b.group: versions.get(b.digest, b.digest[:12]) for b in engine.bundles}
     files = list(_files(paths))

@@ -167,7 +167,7 @@ class Table(Protocol):
 
 
 class ParquetTable:
-    """Parquet, for analysis: a list of tags a group, and one score column a tag.
+    """Parquet, for analysis: a list of tags per group, and one score column per tag.
 
     Columns: image_id, file, locator, first_seen (UTC); per group `<group>_tags` (null = not tagged
     yet), `<group>_version`, `<group>_stale`, `<group>_corrected`; then `score_<tag>` (float32; null
@@ -260,7 +260,7 @@ def read_tally(path: Path) -> Tally:
 
 
 class CsvTable:
-    """CSV, for spreadsheets: one row a picture, one column a group with its tags after commas.
+    """CSV, for spreadsheets: one row per picture, one column per group with comma-separated tags.
 
     Columns: image_id, file, first_seen, the groups, then `stale` and `corrected`, which name the
     groups whose tags are of an earlier version or by hand. Cells cannot act as formulas.
@@ -310,7 +310,7 @@ def defused(cell: str) -> str:
 
 
 class JsonlTable:
-    """One JSON object a line, with the keys of `shoetagger tag --format jsonl` and a few more."""
+    """One JSON object per line, with the keys of `shoetagger tag --format jsonl` and a few more."""
 
     def __init__(self, out: BinaryIO, groups: Mapping[str, Group]) -> None:
         self._groups = groups
