@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import posixpath
 import re
 
@@ -56,3 +57,28 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
 def target_of(page: Document, path: str) -> str:
     """Return the path from the root that a link of a page leads to."""
     return posixpath.normpath(posixpath.join(posixpath.dirname(page.name), path))
+
+
+def test_the_ways_through_the_code_name_what_there_is() -> None:
+    text = document("docs/ARCHITECTURE.md").text
+    hops = re.findall(r"`((?:\w+/)+\w+)\.([\w.]+)`", text)
+    hops = [(module, name) for module, name in hops if name not in ("csv", "json", "safetensors")]
+    assert len(hops) > 40
+    for module, name in hops:
+        path = ROOT / "src" / "shoetagger" / f"{module}.py"
+        scope: ast.AST = ast.parse(path.read_text(encoding="utf-8"))
+        for part in name.split("."):
+            found = definitions(scope)
+            assert part in found, f"{module}: {name}"
+            scope = found[part]
+
+
+def definitions(scope: ast.AST) -> dict[str, ast.AST]:
+    """Return what a module or class defines, by name."""
+    found: dict[str, ast.AST] = {}
+    for node in ast.iter_child_nodes(scope):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found[node.name] = node
+        elif isinstance(node, ast.Assign):
+            found |= {t.id: node for t in node.targets if isinstance(t, ast.Name)}
+    return found

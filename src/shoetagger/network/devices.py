@@ -12,7 +12,7 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(f"device {name!r} asked for, but torch sees no GPU: use auto or cpu")
+        raise ModelError(f"SHOETAGGER_DEVICE={name!r}, but torch sees no GPU: use auto or cpu")
     return torch.device(name)
 
 
