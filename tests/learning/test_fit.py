@@ -150,6 +150,7 @@ def test_averaged_weights_are_kept_when_asked_for(pictures: Pictures) -> None:
     assert torch.isfinite(averaged.head.weight).all()
 
 
+@pytest.mark.slow
 def test_an_average_follows_quickly_at_first_and_then_at_the_decay() -> None:
     model = new_model()
     average = _averaged(model, 0.9)

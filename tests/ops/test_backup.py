@@ -68,6 +68,7 @@ def settings(tmp_path: Path, empty_mlflow: Path) -> Settings:
     return found
 
 
+@pytest.mark.slow
 def test_a_used_installation_comes_back_from_one_file(settings: Settings, tmp_path: Path) -> None:
     digest = used(settings)
     before = predictions(settings)

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 from helpers.airflow_program import run_program
+from helpers.sample import copy_sample
 from PIL import Image
 
 from shoetagger.config import params
 from shoetagger.config.settings import Settings
-from shoetagger.demo.sample import write_samples
 from shoetagger.ops.environment import POOL, Ports
 from shoetagger.ops.setup import setup
 from shoetagger.store.store import Store
@@ -244,7 +244,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Shop
     folder = tmp_path_factory.mktemp("shop")
     repo = folder / "repo"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(repo)], check=True)
-    write_samples(repo / "data", count=60)
+    copy_sample(repo / "data", count=60)
     for command in (
         [sys.executable, "-m", "dvc", "add", "--quiet", "data"],
         ["git", "commit", "--quiet", "--all", "--message", "Fewer pictures"],
