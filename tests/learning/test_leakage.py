@@ -18,7 +18,7 @@ from shoetagger.inference.decision import predict
 from shoetagger.learning.evaluation.calibration import calibrate
 from shoetagger.learning.training.features import Examples
 from shoetagger.learning.training.fit import Epoch, TrainError
-from shoetagger.stages import crossval, evaluate, features, group, split, train
+from shoetagger.stages import crossval, evaluate, features, folds, group, split, train
 
 ROOT = Path(__file__).parents[2]
 SPLIT, IMAGES, STATES = Path("split/style.csv"), Path("data/images"), Path("features")
@@ -79,14 +79,14 @@ def test_the_final_model_learns_from_the_training_side_alone(
 def test_a_fold_is_scored_by_a_model_that_learned_from_the_others(
     table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learner = Learner(monkeypatch, crossval)
+    learner = Learner(monkeypatch, folds)
     asked: list[set[int]] = []
 
     def scores(_model: object, _source: object, rows: np.ndarray, *_: object) -> np.ndarray:
         asked.append(set(rows.tolist()))
         return np.full((len(rows), 2), 0.5)
 
-    monkeypatch.setattr(crossval, "scores", scores)
+    monkeypatch.setattr(folds, "scores", scores)
     crossval.main("style", SPLIT, IMAGES, STATES, Path("crossval/style.csv"))
     training = rows_of(table, table["side"] == "train")
     for fold, (learned, held_out) in enumerate(zip(learner.learned, asked, strict=True)):
