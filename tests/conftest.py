@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,6 +116,12 @@ LONGEST = (
     "tagging/test_tagging.py",
     "learning/test_fit.py",
 )
+
+
+def pytest_sessionfinish() -> None:
+    """Leave no bundle behind: what xdist ends does not get to its own exit handlers."""
+    if bundles := sys.modules.get("helpers.bundles"):
+        bundles.forget()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

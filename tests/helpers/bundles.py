@@ -61,10 +61,23 @@ def write_bundle(directory: Path, group: str = "color", *arguments: Any, **optio
 
 @functools.cache
 def _made(*arguments: Any, **options: Any) -> tuple[Path, Bundle, tuple[int, int]]:
-    folder = Path(tempfile.mkdtemp(prefix="shoetagger-bundle-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(dir=_shelf()))
     bundle = make_bundle(folder, *arguments, **options)
     return folder, bundle, _stamp(folder)
+
+
+@functools.cache
+def _shelf() -> Path:
+    atexit.register(forget)
+    return Path(tempfile.mkdtemp(prefix="shoetagger-bundles-"))
+
+
+def forget() -> None:
+    """Remove the bundles that this process has made for its tests."""
+    if _shelf.cache_info().currsize:
+        shutil.rmtree(_shelf(), ignore_errors=True)
+    _made.cache_clear()
+    _shelf.cache_clear()
 
 
 def _stamp(folder: Path) -> tuple[int, int]:
