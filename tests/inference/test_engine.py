@@ -74,7 +74,7 @@ def stage_calls(engine: Engine) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-@pytest.mark.parametrize("precision", ["auto", "float32"])
+@pytest.mark.parametrize("precision", [pytest.param("auto", marks=pytest.mark.slow), "float32"])
 @pytest.mark.parametrize("mix", MIXES.values(), ids=MIXES.keys())
 def test_scores_equal_those_of_the_separate_models(
     tmp_path: Path, mix: list[tuple[str, int]], precision: str, device: str
