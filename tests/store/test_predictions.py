@@ -264,3 +264,17 @@ def test_what_was_counted_complete_is_found_again_when_it_no_longer_is(store: St
     store.predictions.record(tagged=[tagged("c.jpg", "a.jpg")], run_id="run", now=LATER)
     assert store.predictions.count_work(pins).backlog == {"color": 0}
     assert store.predictions.count_work({"color": BLUE}).backlog == {"color": 3}
+
+
+def test_what_arrives_after_a_forgotten_picture_is_work_all_the_same(store: Store) -> None:
+    add_bundles(store)
+    pins = {"color": RED}
+    tag(store, "a.jpg", "b.jpg")
+    assert store.predictions.count_work(pins).backlog == {"color": 0}
+    for name in ("a.jpg", "b.jpg"):
+        store.files.forget(image(name), LATER)
+    tag(store, "c.jpg", digest=None)
+    assert store.predictions.count_work(pins).backlog == {"color": 1}
+    assert [row.image_id for row in store.predictions.backlog(pins, "", None, 9)] == [
+        image("c.jpg")
+    ]

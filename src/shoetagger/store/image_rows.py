@@ -11,12 +11,19 @@ from sqlalchemy.engine import Connection
 
 from .days import day_of
 from .sql import NOT_REJECTED, PAGE
-from .tables import files, images
+from .tables import files, images, last_seq
 
 
-def last_seq(connection: Connection) -> int:
-    """Return the highest `seq` of all images; 0 without any."""
-    return int(connection.execute(sa.select(sa.func.max(images.c.seq))).scalar() or 0)
+def highest_seq(connection: Connection) -> int:
+    """Return the highest `seq` that an image ever had; 0 before the first."""
+    return int(connection.execute(sa.select(last_seq.c.seq)).scalar_one())
+
+
+def next_seqs(connection: Connection, number: int) -> range:
+    """Take the next `number` values of `seq`; none is ever given twice."""
+    taken = sa.update(last_seq).values(seq=last_seq.c.seq + number).returning(last_seq.c.seq)
+    highest = int(connection.execute(taken).scalar_one())
+    return range(highest - number + 1, highest + 1)
 
 
 def keep_images(connection: Connection, found: Mapping[str, Mapping[str, Any]]) -> set[str]:
@@ -35,7 +42,7 @@ def keep_images(connection: Connection, found: Mapping[str, Mapping[str, Any]]) 
     if unknown:
         rows = [
             {**found[image_id], "day": days[image_id], "seq": seq, "replaced": False}
-            for seq, image_id in enumerate(unknown, last_seq(connection) + 1)
+            for seq, image_id in zip(next_seqs(connection, len(unknown)), unknown, strict=True)
         ]
         connection.execute(sa.insert(images), rows)
     renew(connection, known)
@@ -51,7 +58,9 @@ def renew(connection: Connection, image_ids: Sequence[str]) -> None:
             sa.update(images).where(which).values(values),
             [
                 {"id": image_id, "next": seq}
-                for seq, image_id in enumerate(image_ids, last_seq(connection) + 1)
+                for seq, image_id in zip(
+                    next_seqs(connection, len(image_ids)), image_ids, strict=True
+                )
             ],
         )
 

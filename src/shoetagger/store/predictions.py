@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 from .database import Database
 from .days import bump
 from .file_rows import mark_gone
-from .image_rows import last_seq
+from .image_rows import highest_seq
 from .ledger import all_versions
 from .rows import (
     Backlog,
@@ -58,7 +58,7 @@ class Predictions:
         with self._database.reading() as connection:
             up_to = covered(connection, pins.values())
             # Bounded on both sides, so that SQLite walks the index instead of sorting.
-            below = last_seq(connection) + 1
+            below = highest_seq(connection) + 1
             if after is not None:
                 last = sa.select(images.c.seq).where(images.c.image_id == after[1])
                 below = connection.execute(last).scalar() or below
@@ -93,7 +93,7 @@ class Predictions:
         backlog, complete = {}, {}
         with self._database.reading() as connection:
             new_files = count(connection, files, NEW)
-            top = last_seq(connection)
+            top = highest_seq(connection)
             up_to = covered(connection, pins.values())
             for group, digest in pins.items():
                 query = sa.select(sa.func.count(), sa.func.min(images.c.seq)).where(

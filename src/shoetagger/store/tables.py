@@ -93,6 +93,15 @@ images = Table(
     sqlite_with_rowid=False,
 )
 
+# The last `seq` given, in one row: that of an image erased since must never be given again, for
+# it may lie at or below a bundle's coverage.
+last_seq = Table(
+    "last_seq",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
+
 versions = Table(
     "versions",
     metadata,
