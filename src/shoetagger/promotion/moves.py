@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ..store.rows import MoveConflict, MoveKind
+from ..store.rows import Move, MoveConflict, MoveKind
 from ..store.store import Store
 from ..tracking.connection import TrackingError
 from ..tracking.registry import CHAMPION, Registry, RegistryError, Version
@@ -121,7 +121,7 @@ def rollback(
     if not chain:
         raise PromotionError(f"group {group} has no champion: there is nothing to roll back")
     numbers = {v.digest: v.version or "?" for v in store.ledger.versions(group)}
-    digest = _target(group, chain, numbers, to)
+    digest = _target(group, chain, numbers, store.ledger.history(group), to)
     version = registry.version_with(group, digest)
     if version is None:
         raise PromotionError(
@@ -149,8 +149,17 @@ def rollback(
     return numbers[digest]
 
 
-def _target(group: str, chain: Sequence[str], numbers: Mapping[str, str], to: str | None) -> str:
-    """Return the digest of the bundle to roll back to, given the live chain, latest first."""
+def _target(
+    group: str,
+    chain: Sequence[str],
+    numbers: Mapping[str, str],
+    history: Sequence[Move],
+    to: str | None,
+) -> str:
+    """Return the digest of the bundle to roll back to, given the live chain, latest first.
+
+    Only what was live before: anything else has not passed the gate, or was refused by a person.
+    """
     if to is None:
         if len(chain) < 2:
             raise PromotionError(
@@ -165,6 +174,13 @@ def _target(group: str, chain: Sequence[str], numbers: Mapping[str, str], to: st
         )
     if digest == chain[0]:
         raise PromotionError(f"group {group}: version {to} is live already")
+    was_live = {move.to_digest for move in history if move.state == "done"}
+    if digest not in was_live:
+        named = ", ".join(number for known, number in numbers.items() if known in was_live)
+        raise PromotionError(
+            f"group {group}: version {to} was never live, so there is no rolling back to it: the "
+            f"versions that were live are {named}"
+        )
     return digest
 
 

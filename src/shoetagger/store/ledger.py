@@ -89,7 +89,8 @@ class Ledger:
         `to_digest` None (kind `remove`) leaves the group without a live bundle. `expect_from` is
         the digest that the caller takes for live (None: no bundle is); left out, it is not checked.
         Raises MoveConflict where another bundle is live, where `to_digest` is live already, or
-        where a move is pending; StoreError for an unknown bundle or one of another group.
+        where a move is pending; StoreError for an unknown bundle, one of another group, or a
+        rollback to one that was never live.
         """
         if (to_digest is None) != (kind == "remove"):
             raise StoreError(f"a move of kind {kind!r} to {to_digest}: only a removal goes nowhere")
@@ -112,6 +113,13 @@ class Ledger:
                 )
             if live == to_digest:
                 raise MoveConflict(f"group {group}: {to_digest or 'none'} is live already")
+            if kind == "rollback" and not moves(
+                connection,
+                ledger.c.group_name == group,
+                ledger.c.state == "done",
+                ledger.c.to_digest == to_digest,
+            ):
+                raise StoreError(f"group {group}: {to_digest} was never live: no rollback to it")
             row = {"group_name": group, "from_digest": live, "to_digest": to_digest, "kind": kind}
             row |= {"state": "pending", "by": by, "why": why, "data_revision": data_revision}
             row |= {"mlflow_run": mlflow_run}

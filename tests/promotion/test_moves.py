@@ -1,0 +1,82 @@
+"""Moves of a live pointer that meet one another, on a registry that can be away or answer late."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from helpers import fakes
+from helpers.fakes import Registry
+from helpers.model import digest_of
+
+from shoetagger.promotion.compare import Comparison
+from shoetagger.promotion.moves import promote, reconcile, rollback
+from shoetagger.promotion.versions import PromotionError
+from shoetagger.store.rows import StoreError
+from shoetagger.store.store import Store
+
+FIRST, SECOND, THIRD = (digest_of("color", number) for number in (1, 2, 3))
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    bundles = ModuleType("shoetagger.inference.bundle")  # the real one imports torch
+    bundles.load_bundle = fakes.bundles_of  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, bundles.__name__, bundles)
+    monkeypatch.setattr("shoetagger.promotion.versions.has_intact_bundle", lambda *_: True)
+    with Store(f"sqlite:///{tmp_path / 'store.db'}") as opened:
+        opened.migrate()
+        yield opened
+
+
+@pytest.fixture
+def registry(store: Store) -> Registry:
+    """A registry with three versions, none of them live."""
+    made = Registry()
+    for _ in range(3):
+        fakes.add_version(store, made.register("color"), datetime.now(UTC))
+    return made
+
+
+def passed(store: Store, number: int) -> Comparison:
+    """A challenger that passed the gate against what is live."""
+    return Comparison(
+        group="color",
+        challenger=digest_of("color", number),
+        version=str(number),
+        champion=store.ledger.live().get("color"),
+        champion_version=None,
+        passes=True,
+        reasons=("for the test",),
+        approval_reason=None,
+        hours=1.0,
+        metrics={},
+        data_revision="revision",
+        mlflow_run=None,
+        text="",
+        report=None,
+    )
+
+
+def promote_all(store: Store, registry: Registry, *numbers: int) -> None:
+    for number in numbers:
+        promote(store, registry, passed(store, number), None, by="test")
+
+
+def roll_back(store: Store, registry: Registry, to: str | None = None) -> str:
+    return rollback(store, registry, "color", bundles=Path(), to=to, by="me", why="worse")
+
+
+def test_only_what_was_live_can_be_rolled_back_to(store: Store, registry: Registry) -> None:
+    promote_all(store, registry, 1, 3)
+    with pytest.raises(PromotionError, match=r"version 2 was never live.* live are 1, 3"):
+        roll_back(store, registry, to="2")
+    assert store.ledger.live() == {"color": THIRD}
+    assert roll_back(store, registry, to="1") == "1"
+    assert roll_back(store, registry, to="3") == "3"  # it was live, and rolled back since
+    with pytest.raises(StoreError, match="was never live"):
+        store.ledger.begin("color", SECOND, kind="rollback", by="me", why="")
