@@ -18,6 +18,7 @@ from shoetagger.promotion.moves import promote, reconcile, rollback
 from shoetagger.promotion.versions import PromotionError
 from shoetagger.store.rows import StoreError
 from shoetagger.store.store import Store
+from shoetagger.tracking.connection import MLflowUnavailable
 
 FIRST, SECOND, THIRD = (digest_of("color", number) for number in (1, 2, 3))
 
@@ -80,3 +81,32 @@ def test_only_what_was_live_can_be_rolled_back_to(store: Store, registry: Regist
     assert roll_back(store, registry, to="3") == "3"  # it was live, and rolled back since
     with pytest.raises(StoreError, match="was never live"):
         store.ledger.begin("color", SECOND, kind="rollback", by="me", why="")
+
+
+@pytest.mark.parametrize("fate", ["lost", "unanswered"])
+def test_a_rollback_amid_a_promotion_takes_back_what_is_live(
+    store: Store, registry: Registry, fate: str
+) -> None:
+    promote_all(store, registry, 1, 2)
+    registry.next_request = fate
+    with pytest.raises(MLflowUnavailable):
+        promote_all(store, registry, 3)
+    assert store.ledger.live() == {"color": SECOND}
+    assert roll_back(store, registry) == "1"
+    reconcile(store, registry, ["color"], bundles=Path())
+    assert store.ledger.live() == {"color": FIRST}
+    assert registry.digest("color") == FIRST
+    states = [(move.kind, move.state) for move in store.ledger.history("color")]
+    assert states[2:] == [("promote", "cancelled"), ("rollback", "done")]
+
+
+def test_a_rollback_that_is_refused_leaves_what_is_pending(
+    store: Store, registry: Registry
+) -> None:
+    promote_all(store, registry, 1)
+    registry.next_request = "lost"
+    with pytest.raises(MLflowUnavailable):
+        promote_all(store, registry, 2)
+    with pytest.raises(PromotionError, match="no version before 1"):
+        roll_back(store, registry)
+    assert [move.to_digest for move in store.ledger.pending()] == [SECOND]

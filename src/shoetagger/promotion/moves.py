@@ -113,10 +113,10 @@ def rollback(
 ) -> str:
     """Move a group back to an earlier version and return its number; runs no model.
 
-    `to` is a version's number; None is the live one's predecessor. `bundles` is the local cache.
-    Raises PromotionError that says which versions there are.
+    `to` is a version's number; None is the live one's predecessor. A move that is pending is
+    cancelled: it has shown nobody anything yet, so it is not what is to be taken back. `bundles` is
+    the local cache. Raises PromotionError that says which versions there are.
     """
-    _complete_pending(store, registry, group)
     chain = store.ledger.chain(group)
     if not chain:
         raise PromotionError(f"group {group} has no champion: there is nothing to roll back")
@@ -142,6 +142,7 @@ def rollback(
         by=by,
         why=why,
         expect_from=chain[0],
+        supersede=True,
         **_origin(version),
     )
     _point(registry, group, digest)

@@ -82,12 +82,14 @@ class Ledger:
         data_revision: str | None = None,
         mlflow_run: str | None = None,
         expect_from: str | EllipsisType | None = ...,
+        supersede: bool = False,
         now: datetime | None = None,
     ) -> int:
         """Record a pending move of a group's live pointer and return its id; nothing moves yet.
 
         `to_digest` None (kind `remove`) leaves the group without a live bundle. `expect_from` is
         the digest that the caller takes for live (None: no bundle is); left out, it is not checked.
+        `supersede` cancels a pending move of the group, in the same transaction.
         Raises MoveConflict where another bundle is live, where `to_digest` is live already, or
         where a move is pending; StoreError for an unknown bundle, one of another group, or a
         rollback to one that was never live.
@@ -98,7 +100,9 @@ class Ledger:
             if to_digest is not None:
                 check_belongs(connection, to_digest, group)
             under_way = moves(connection, ledger.c.state == "pending", ledger.c.group_name == group)
-            if under_way:
+            if under_way and supersede:
+                close_move(connection, under_way[0].id, "cancelled", now)
+            elif under_way:
                 other = under_way[0]
                 raise MoveConflict(
                     f"group {group}: move {other.id} ({other.kind} to {other.to_digest}, begun by "
