@@ -16,7 +16,7 @@ from helpers.model import digest_of
 from shoetagger.promotion.compare import Comparison
 from shoetagger.promotion.moves import promote, reconcile, rollback
 from shoetagger.promotion.versions import PromotionError
-from shoetagger.store.rows import StoreError
+from shoetagger.store.rows import MoveConflict, StoreError
 from shoetagger.store.store import Store
 from shoetagger.tracking.connection import MLflowUnavailable
 
@@ -110,3 +110,57 @@ def test_a_rollback_that_is_refused_leaves_what_is_pending(
     with pytest.raises(PromotionError, match="no version before 1"):
         roll_back(store, registry)
     assert [move.to_digest for move in store.ledger.pending()] == [SECOND]
+
+
+def test_an_alias_request_that_arrives_after_a_rollback_is_undone(
+    store: Store, registry: Registry
+) -> None:
+    promote_all(store, registry, 1)
+    registry.next_request = "late"
+    with pytest.raises(MLflowUnavailable):
+        promote_all(store, registry, 2)
+    reconcile(store, registry, ["color"], bundles=Path())  # completes it
+    assert store.ledger.live() == {"color": SECOND}
+    roll_back(store, registry)
+    registry.deliver()
+    assert registry.digest("color") == SECOND
+    reconcile(store, registry, ["color"], bundles=Path())
+    assert store.ledger.live() == {"color": FIRST}
+    assert registry.digest("color") == FIRST
+    # Once: then it is a person's.
+    registry.apply("color", "2", author="hand")
+    reconcile(store, registry, ["color"], bundles=Path())
+    assert store.ledger.live() == {"color": SECOND}
+
+
+@pytest.mark.parametrize("completed", [True, False])
+def test_a_promoter_overtaken_by_a_rollback_does_not_undo_it(
+    store: Store, registry: Registry, completed: bool
+) -> None:
+    promote_all(store, registry, 1, 3)
+
+    def meanwhile() -> None:
+        if completed:
+            reconcile(store, registry, ["color"], bundles=Path())
+        roll_back(store, registry)
+
+    registry.meanwhile = meanwhile
+    if completed:
+        promote_all(store, registry, 2)
+    else:
+        with pytest.raises(MoveConflict, match="cancelled meanwhile"):
+            promote_all(store, registry, 2)
+    live = THIRD if completed else FIRST
+    assert registry.digest("color") == live
+    reconcile(store, registry, ["color"], bundles=Path())
+    assert store.ledger.live() == {"color": live}
+    assert registry.digest("color") == live
+
+
+def test_what_was_answered_in_time_is_no_late_request(store: Store, registry: Registry) -> None:
+    promote_all(store, registry, 1, 2)
+    roll_back(store, registry)
+    registry.apply("color", "2", author="hand")
+    reconcile(store, registry, ["color"], bundles=Path())
+    assert store.ledger.live() == {"color": SECOND}
+    assert store.ledger.history("color")[-1].kind == "manual"

@@ -2,7 +2,8 @@
 
 A move is a row of the ledger first (`pending`), then the alias, then the row is `done`. Whatever
 breaks in between, `reconcile` completes it; an alias that moved without a row was moved by hand
-and is recorded as such.
+and is recorded as such. A request to move the alias is counted before it is sent: one whose answer
+was never seen may arrive after later moves, and is then undone, not taken for a move by hand.
 """
 
 from __future__ import annotations
@@ -84,8 +85,7 @@ def promote(
         mlflow_run=comparison.mlflow_run,
         expect_from=comparison.champion,
     )
-    _point(registry, group, comparison.challenger)
-    store.ledger.finish(move)
+    _carry_out(store, registry, group, move, comparison.challenger)
     logger.info("%s is the champion", named)
 
 
@@ -145,8 +145,7 @@ def rollback(
         supersede=True,
         **_origin(version),
     )
-    _point(registry, group, digest)
-    store.ledger.finish(move)
+    _carry_out(store, registry, group, move, digest)
     return numbers[digest]
 
 
@@ -194,8 +193,9 @@ def reconcile(store: Store, registry: Registry, groups: Sequence[str], *, bundle
     for group in groups:
         try:
             _complete_pending(store, registry, group)
+            _undo_late_request(store, registry, group)
             _accept_by_hand(store, registry, group, bundles)
-        except (RegistryError, TrackingError) as error:
+        except (RegistryError, TrackingError, PromotionError, MoveConflict) as error:
             logger.warning("%s: going on with what the store calls live: %s", group, error)
 
 
@@ -207,9 +207,54 @@ def _complete_pending(store: Store, registry: Registry, group: str) -> None:
             store.ledger.cancel(move.id)
             logger.warning("%s: gave up move %d: its version left the registry", group, move.id)
             continue
-        _point(registry, group, move.to_digest)
-        store.ledger.finish(move.id)
+        _carry_out(store, registry, group, move.id, move.to_digest)
         logger.warning("%s: completed the pending %s to %s", group, move.kind, move.to_digest)
+
+
+def _carry_out(
+    store: Store, registry: Registry, group: str, move_id: int, digest: str | None
+) -> None:
+    """Move the alias, then let the pending move count.
+
+    Others may complete or cancel it at any time, while the request is on its way: then it must not
+    have the last word. Raises MoveConflict where the move was cancelled.
+    """
+    if store.ledger.request(move_id):
+        _point(registry, group, digest)
+        store.ledger.answer(move_id)
+    move = next(move for move in store.ledger.history(group) if move.id == move_id)
+    if move.state == "pending":
+        store.ledger.finish(move_id)
+    _undo_late_request(store, registry, group)
+    if move.state == "cancelled":
+        raise MoveConflict(
+            f"group {group}: the {move.kind} was cancelled meanwhile, by a rollback: see "
+            "`shoetagger history`"
+        )
+
+
+def _undo_late_request(store: Store, registry: Registry, group: str) -> None:
+    """Put back an alias that a request for an earlier move reached after later moves."""
+    if any(move.group == group for move in store.ledger.pending()):
+        return  # whoever completes that one moves the alias
+    live = store.ledger.live().get(group)
+    version = registry.by_alias(group, CHAMPION)
+    named = version.digest if version else None
+    if named == live or not store.ledger.take_late_request(group, named):
+        return
+    done = [move for move in store.ledger.history(group) if move.state == "done"]
+    if done and not store.ledger.request(done[-1].id):
+        return  # moved again meanwhile
+    _point(registry, group, live)
+    if done:
+        store.ledger.answer(done[-1].id)
+    logger.warning(
+        "%s: a request for version %s came late, after later moves: the alias %s is back at what "
+        "is live; whoever did move it by hand moves it once more",
+        group,
+        version.number if version else "none",
+        CHAMPION,
+    )
 
 
 def _point(registry: Registry, group: str, digest: str | None) -> None:

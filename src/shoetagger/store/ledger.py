@@ -137,6 +137,48 @@ class Ledger:
             if close_move(connection, move_id, "done", now):
                 connection.execute(sa.update(days).values(revision=days.c.revision + 1))
 
+    def request(self, move_id: int) -> bool:
+        """Note, before it is sent, a request to move the alias; return False if it must not be.
+
+        It must not where the move is not its group's latest any more, or was cancelled.
+        """
+        return self._count_request(move_id, 1)
+
+    def answer(self, move_id: int) -> None:
+        """Note that a request was answered; too late where the move is not the latest any more.
+
+        The request may then have overtaken a later one, and stays noted as one that may arrive.
+        """
+        self._count_request(move_id, -1)
+
+    def _count_request(self, move_id: int, more: int) -> bool:
+        with self._database.writing() as connection:
+            group = sa.select(ledger.c.group_name).where(ledger.c.id == move_id).scalar_subquery()
+            latest = sa.select(sa.func.max(ledger.c.id)).where(
+                ledger.c.group_name == group, ledger.c.state != "cancelled"
+            )
+            counted = connection.execute(
+                sa.update(ledger)
+                .where(ledger.c.id == move_id, ledger.c.id == latest.scalar_subquery())
+                .values(unanswered=ledger.c.unanswered + more)
+            )
+            return bool(counted.rowcount)
+
+    def take_late_request(self, group: str, to_digest: str | None) -> bool:
+        """Tell whether a request for this bundle may have come late, and count it as arrived."""
+        with self._database.writing() as connection:
+            late = sa.select(sa.func.min(ledger.c.id)).where(
+                ledger.c.group_name == group,
+                ledger.c.to_digest.is_not_distinct_from(to_digest),
+                ledger.c.unanswered > 0,
+            )
+            taken = connection.execute(
+                sa.update(ledger)
+                .where(ledger.c.id == late.scalar_subquery())
+                .values(unanswered=ledger.c.unanswered - 1)
+            )
+            return bool(taken.rowcount)
+
     def cancel(self, move_id: int, now: datetime | None = None) -> None:
         """Give up a pending move, which stays in the history as cancelled."""
         with self._database.writing() as connection:

@@ -139,6 +139,8 @@ coverage = Table(
     sqlite_with_rowid=False,
 )
 
+# unanswered: requests to move the alias, sent for this move, whose answer did not come while the
+# move was its group's latest: they may still arrive, after later moves.
 ledger = Table(
     "ledger",
     metadata,
@@ -154,6 +156,7 @@ ledger = Table(
     Column("mlflow_run", Text),
     Column("created_at", UtcTime, nullable=False),
     Column("done_at", UtcTime),
+    Column("unanswered", Integer, nullable=False, server_default="0"),
     CheckConstraint("kind IN ('promote', 'rollback', 'manual', 'remove')", name="ledger_kind"),
     CheckConstraint("state IN ('pending', 'done', 'cancelled')", name="ledger_state"),
     _partial("ledger_one_pending", "group_name", where="state = 'pending'", unique=True),
