@@ -44,7 +44,7 @@ class Clock:
 
         class Frozen(datetime):
             @classmethod
-            def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            def now(cls, _: Any = None) -> datetime:
                 return clock.now
 
         return Frozen
@@ -165,9 +165,9 @@ class Registry:
         versions.append(version)
         return version
 
-    def versions(self, group: str) -> list[Version]:
+    def version_with(self, group: str, digest: str) -> Version | None:
         self._answer()
-        return list(self.known.get(group, []))
+        return next((v for v in self.known.get(group, []) if v.digest == digest), None)
 
     def by_alias(self, group: str, _: str) -> Version | None:
         self._answer()

@@ -190,7 +190,7 @@ class Model:
         for name in wanted:
             self.forgotten.discard(self.files[name].content or "")
         for name in wanted:
-            self.files[name] = replace(self.files[name], state="new")
+            self.files[name] = replace(self.files[name], state="new", content=None)
             retried += 1
         return retried
 
@@ -229,7 +229,9 @@ class Model:
 
     # What users read
     def holders(self, content: str, *states: str) -> list[str]:
-        return sorted(n for n, f in self.files.items() if f.content == content and f.state in states)
+        return sorted(
+            n for n, f in self.files.items() if f.content == content and f.state in states
+        )
 
     def shown(self) -> list[str]:
         """Return the pictures that some file holds, or held when it was last there."""

@@ -83,6 +83,7 @@ class Arrival:
     locator: str
     token: str
     refused: str | None = None
+    is_folder: bool = False  # one that cannot be listed: nobody knows what is in it
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,8 @@ def _refused_folder(folder: bytes, error: OSError) -> Arrival | None:
         token = "0-0-0"  # so deep that even its status cannot be read
     else:
         token = _token(status)
-    return Arrival(locator_of(folder), token, f"folder cannot be listed: {error.strerror}")
+    reason = f"folder cannot be listed: {error.strerror}"
+    return Arrival(locator_of(folder), token, reason, is_folder=True)
 
 
 def _link(locator: str, path: bytes, status: os.stat_result, beneath: bytes) -> Arrival:

@@ -43,7 +43,8 @@ class Cell:
 class Row:
     """One picture: a group that has not tagged it yet is missing from `groups`.
 
-    `file` is a name for people, valid text of one line; `locator` is the exact one.
+    `file` is a name for people, valid text of one line; `locator` is the exact one. `copies` are
+    the names, for people, of further files with the same bytes.
     """
 
     image_id: str
@@ -51,6 +52,7 @@ class Row:
     locator: str
     first_seen: datetime
     groups: Mapping[str, Cell]
+    copies: tuple[str, ...] = ()
 
 
 def shown_name(locator: str, inbox: Path) -> str:
@@ -90,6 +92,7 @@ def rows(current: Iterable[CurrentRow], groups: Mapping[str, Group], inbox: Path
             file=shown_name(locator, inbox),
             locator=locator,
             first_seen=picture.first_seen,
+            copies=tuple(shown_name(other, inbox) for other in picture.locators[1:]),
             groups={
                 name: Cell(
                     tags=tuple(cell.tags),
@@ -169,7 +172,8 @@ class Table(Protocol):
 class ParquetTable:
     """Parquet, for analysis: a list of tags per group, and one score column per tag.
 
-    Columns: image_id, file, locator, first_seen (UTC); per group `<group>_tags` (null = not tagged
+    Columns: image_id, file, locator, copies (names of further files with the same bytes),
+    first_seen (UTC); per group `<group>_tags` (null = not tagged
     yet), `<group>_version`, `<group>_stale`, `<group>_corrected`; then `score_<tag>` (float32; null
     where the version that tagged the picture does not know the tag). The footer carries the tally.
     """
@@ -184,6 +188,7 @@ class ParquetTable:
             [row.image_id for row in chunk],
             [row.file for row in chunk],
             [row.locator for row in chunk],
+            [list(row.copies) for row in chunk],
             [row.first_seen for row in chunk],
         ]
         cells = {name: [row.groups.get(name) for row in chunk] for name in self._groups}
@@ -211,6 +216,7 @@ def parquet_schema(groups: Mapping[str, Group]) -> Any:
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("file", pa.string(), nullable=False),
         pa.field("locator", pa.string(), nullable=False),
+        pa.field("copies", pa.list_(pa.string()), nullable=False),
         pa.field("first_seen", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
     for name in groups:
@@ -251,6 +257,7 @@ def _row(record: Mapping[str, Any], groups: Mapping[str, Group]) -> Row:
         locator=record["locator"],
         first_seen=record["first_seen"],
         groups=cells,
+        copies=tuple(record["copies"]),
     )
 
 
@@ -263,13 +270,14 @@ class CsvTable:
     """CSV, for spreadsheets: one row per picture, one column per group with comma-separated tags.
 
     Columns: image_id, file, first_seen, the groups, then `stale` and `corrected`, which name the
-    groups whose tags are of an earlier version or by hand. Cells cannot act as formulas.
+    groups whose tags are of an earlier version or by hand, and `copies`, the names of further files
+    with the same bytes. Cells cannot act as formulas.
     """
 
     def __init__(self, out: BinaryIO, groups: Mapping[str, Group]) -> None:
         self._groups = groups
         self._out = out
-        self._put(["image_id", "file", "first_seen", *groups, "stale", "corrected"])
+        self._put(["image_id", "file", "first_seen", *groups, "stale", "corrected", "copies"])
 
     def write(self, chunk: Sequence[Row]) -> None:
         for row in chunk:
@@ -283,6 +291,7 @@ class CsvTable:
                     *("" if cell is None else ", ".join(cell.tags) for cell in cells),
                     ", ".join(name for name, cell in named if cell and cell.stale),
                     ", ".join(name for name, cell in named if cell and cell.corrected),
+                    ", ".join(row.copies),
                 ]
             )
 
@@ -323,6 +332,7 @@ class JsonlTable:
                 "image_id": row.image_id,
                 "file": row.file,
                 "locator": row.locator,
+                "copies": list(row.copies),
                 "first_seen": timestamp(row.first_seen),
                 "tags": {name: list(cell.tags) for name, cell in cells.items()},
                 "scores": {

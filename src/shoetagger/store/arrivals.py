@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from .days import bump, day_of
 from .file_rows import file_rows, storable, update_files
-from .image_rows import recheck_replaced, renew
+from .image_rows import days_of, recheck_replaced, renew
 from .rows import FileRow
 from .sql import GONE, PAGE, count
 from .tables import files
@@ -52,6 +52,7 @@ def note(
     back: set[str] = set()
     touched: set[str] = set()
     let_go: set[str | None] = set()
+    named_again: set[str | None] = set()
     for file_id in sorted(file_ids):
         arrival, row = seen[file_id], known.get(file_id)
         state, image_id = _state_after(arrival, row)
@@ -64,6 +65,8 @@ def note(
             updates.append({"id": file_id, **values})
         if state == "tagged" and image_id:
             back.add(image_id)
+        if row is not None and row.state == "gone":
+            named_again.add(image_id)
         if state == "rejected" and row is not None:
             let_go.add(row.image_id)
         if state == "rejected" or (row is not None and row.state == "rejected"):
@@ -72,6 +75,7 @@ def note(
         connection.execute(sa.insert(files), inserts)
     update_files(connection, updates)
     renew(connection, sorted(back))
+    touched |= days_of(connection, named_again)
     bump(connection, touched | recheck_replaced(connection, let_go))
 
 

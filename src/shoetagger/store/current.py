@@ -16,7 +16,7 @@ from .days import between, bump, day_bounds
 from .ledger import all_versions, chains, visible_chains
 from .predictions import lacks, locators_of
 from .rows import BundleVersion, Counts, CurrentRow, GroupCounts, GroupTags, StoreError
-from .sql import GONE, NEW, NOT_REJECTED, PAGE, REJECTED, count
+from .sql import GONE, NEW, PAGE, REJECTED, THERE, count
 from .tables import corrections, files, images, predictions
 
 NO_TAGS = GroupTags((), {}, None, None, stale=False, corrected=False)
@@ -78,7 +78,9 @@ class CurrentTags:
         for page in self._image_pages(day, image_ids):
             ids = [row.image_id for row in page]
             with self._database.reading() as connection:
-                locators = locators_of(connection, ids, NOT_REJECTED)
+                locators = locators_of(connection, ids, THERE)
+                gone = [image_id for image_id in ids if image_id not in locators]
+                locators |= locators_of(connection, gone, GONE)
                 by_group = {
                     group: _group_tags(connection, ids, group, chain, known)
                     for group, chain in chains.items()

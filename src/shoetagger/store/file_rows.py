@@ -9,8 +9,10 @@ import sqlalchemy as sa
 from more_itertools import chunked
 from sqlalchemy.engine import Connection
 
+from .days import day_of
+from .image_rows import days_of
 from .rows import FileRow
-from .sql import NEW, PAGE, TAGGED
+from .sql import GONE, NEW, PAGE, REJECTED, TAGGED
 from .tables import files
 
 
@@ -45,13 +47,21 @@ def update_files(connection: Connection, updates: Sequence[Mapping[str, Any]]) -
         connection.execute(sa.update(files).where(which).values(columns), list(updates))
 
 
-def mark_gone(connection: Connection, file_ids: Iterable[str]) -> None:
-    """Record that files no longer exist, so that no run looks for them again."""
+def mark_gone(connection: Connection, file_ids: Iterable[str]) -> set[str]:
+    """Record that files no longer exist, so that no run looks for them; return the days."""
+    touched: set[str] = set()
     for some in chunked(file_ids, PAGE):
-        update = sa.update(files).where(files.c.file_id.in_(some))
+        named = files.c.file_id.in_(some)
+        there = connection.execute(sa.select(files).where(named, ~GONE)).all()
+        touched |= days_of(connection, {row.image_id for row in there if row.state != "rejected"})
+        touched |= {day_of(row.first_seen) for row in there if row.state == "rejected"}
+        update = sa.update(files).where(named)
         connection.execute(update.where(TAGGED).values(state="gone"))
         # The last bytes of a new file were never read: whatever returns under its name is new.
         connection.execute(update.where(NEW).values(state="gone", token=""))
+        nothing = {"state": "gone", "token": "", "image_id": None, "reason": None}
+        connection.execute(update.where(REJECTED).values(nothing))
+    return touched
 
 
 def storable(reason: str | None) -> str | None:

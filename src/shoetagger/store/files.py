@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,10 @@ from sqlalchemy.engine import Connection
 from .arrivals import note, unsettled
 from .database import Database
 from .days import between, bump, day_bounds, day_of
-from .file_rows import file_row
+from .file_rows import file_row, mark_gone
 from .forgetting import forget, forgotten_among, not_forgotten, remember
-from .rows import FileRow, Noted, RejectedRow, StoreError, file_id_of
-from .sql import NEW, PAGE, REJECTED
+from .rows import FileRow, Noted, RejectedRow, StoreError, file_id_of, short_id
+from .sql import GONE, NEW, PAGE, REJECTED, count
 from .tables import files
 
 if TYPE_CHECKING:
@@ -46,6 +46,40 @@ class Files:
             note(connection, seen, changed, now)
         refused = sum(seen[file_id].refused is not None for file_id in changed)
         return Noted(len(changed), refused)
+
+    def unseen(
+        self, seen: Collection[int], before: datetime, unlisted: Sequence[str] = ()
+    ) -> list[str]:
+        """Return the file_ids of files that a whole scan did not show, though they were there.
+
+        `seen` holds the `short_id` of every file that it showed, `unlisted` the locators of folders
+        that it could not list. Files noted at `before` or later are left out: another scan may have
+        come across them since. Where all are accounted for, that costs no more than counting.
+        """
+        blind = tuple(f"{folder}/" for folder in unlisted)
+        unseen: list[str] = []
+        with self._database.reading() as connection:
+            if count(connection, files) - count(connection, files, GONE) <= len(seen):
+                return unseen
+            query = sa.select(files.c.file_id, files.c.locator).where(
+                ~GONE, files.c.changed_at < before
+            )
+            query = query.order_by(files.c.file_id).limit(10 * PAGE)
+            last = ""
+            while page := connection.execute(query.where(files.c.file_id > last)).all():
+                unseen += [
+                    file_id
+                    for file_id, locator in page
+                    if short_id(file_id) not in seen and not locator.startswith(blind)
+                ]
+                last = page[-1].file_id
+        return unseen
+
+    def lose(self, file_ids: Sequence[str]) -> None:
+        """Record that files are not there any more: no work, and no names of their images."""
+        for some in chunked(file_ids, 5 * PAGE):
+            with self._database.writing() as connection:
+                bump(connection, mark_gone(connection, some))
 
     def find(self, locator: str) -> FileRow | None:
         """Return a file as last noted; None where it never was."""
@@ -130,7 +164,7 @@ class Files:
 def _retry(connection: Connection, which: sa.ColumnElement[bool]) -> int:
     first_seen = sa.select(files.c.first_seen).where(which).distinct()
     touched = {day_of(moment) for moment in connection.execute(first_seen).scalars()}
-    update = sa.update(files).where(which).values(state="new", reason=None)
+    update = sa.update(files).where(which).values(state="new", reason=None, image_id=None)
     retried = connection.execute(update).rowcount
     bump(connection, touched)
     return retried

@@ -65,15 +65,21 @@ def renew(connection: Connection, image_ids: Sequence[str]) -> None:
         )
 
 
+def days_of(connection: Connection, image_ids: Collection[str | None]) -> set[str]:
+    """Return the days of images."""
+    days: set[str] = set()
+    for some in chunked(sorted(filter(None, image_ids)), PAGE):
+        query = sa.select(images.c.day).where(images.c.image_id.in_(some))
+        days |= set(connection.execute(query.distinct()).scalars())
+    return days
+
+
 def recheck_replaced(connection: Connection, image_ids: Collection[str | None]) -> set[str]:
     """Mark the images among these that no file holds any more; return the days of all."""
-    touched: set[str] = set()
     for some in chunked(sorted(filter(None, image_ids)), PAGE):
         held = sa.select(files.c.image_id).where(files.c.image_id.in_(some), NOT_REJECTED)
         free = set(some) - set(connection.execute(held).scalars())
         connection.execute(
             sa.update(images).where(images.c.image_id.in_(free)).values(replaced=True)
         )
-        seen = sa.select(images.c.day).where(images.c.image_id.in_(some))
-        touched |= set(connection.execute(seen.distinct()).scalars())
-    return touched
+    return days_of(connection, image_ids)

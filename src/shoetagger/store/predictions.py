@@ -135,6 +135,20 @@ class Predictions:
             if row.image_id in locators
         ]
 
+    def tags_known(
+        self, digests: Collection[str], image_ids: Collection[str]
+    ) -> dict[tuple[str, str], tuple[str, ...]]:
+        """Return the tags predicted before, by digest and image id, for some of the images."""
+        found: dict[tuple[str, str], tuple[str, ...]] = {}
+        query = sa.select(predictions.c.image_id, predictions.c.tags)
+        with self._database.reading() as connection:
+            for digest in digests:
+                by_bundle = query.where(predictions.c.bundle_digest == digest)
+                for some in chunked(image_ids, PAGE):
+                    rows = connection.execute(by_bundle.where(predictions.c.image_id.in_(some)))
+                    found |= {(digest, image_id): tuple(tags) for image_id, tags in rows}
+        return found
+
     def record(
         self,
         *,
@@ -157,7 +171,7 @@ class Predictions:
         with self._database.writing() as connection:
             touched = settle(connection, tagged, rejected)
             touched |= write_predictions(connection, predictions, run_id, now)
-            mark_gone(connection, gone)
+            touched |= mark_gone(connection, gone)
             bump(connection, touched)
 
 

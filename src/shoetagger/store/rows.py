@@ -30,6 +30,11 @@ def file_id_of(locator: str) -> str:
     return hashlib.sha256(locator.encode()).hexdigest()
 
 
+def short_id(file_id: str) -> int:
+    """Return a file's key as 60 bits: a set of a million takes a third of the memory."""
+    return int(file_id[:15], 16)
+
+
 @dataclass(frozen=True)
 class FileRow:
     """A file as last noted; `changed_at` is when its present bytes (its token) were first seen."""

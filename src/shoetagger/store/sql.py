@@ -18,6 +18,7 @@ NEW = files.c.state == sa.literal_column("'new'")
 TAGGED = files.c.state == sa.literal_column("'tagged'")
 REJECTED = files.c.state == sa.literal_column("'rejected'")
 GONE = files.c.state == sa.literal_column("'gone'")
+THERE = files.c.state.in_([sa.literal_column("'new'"), sa.literal_column("'tagged'")])
 NOT_REJECTED = files.c.state != sa.literal_column("'rejected'")
 
 

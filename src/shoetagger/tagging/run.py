@@ -21,6 +21,7 @@ from pydantic import BaseModel, computed_field
 from ..config import operations
 from ..errors import ShoetaggerError
 from ..ingest import inbox as inboxes
+from ..store.rows import file_id_of, short_id
 from ..store.store import Store
 from .alerts import alert_on_failure, notify
 from .drift import unusual
@@ -91,9 +92,13 @@ def begin(
 def find_arrivals(store: Store, inbox: Path, run: TaggingRun) -> dict[str, int]:
     """Stream the inbox's listing into the store; return the numbers of files seen and new.
 
-    `rejected` counts the new ones that must not even be opened.
+    `rejected` counts the new ones that must not even be opened. What was there and is not in the
+    listing is gone.
     """
-    seen = new = refused = 0
+    began = datetime.now(UTC)
+    seen: set[int] = set()
+    unlisted: list[str] = []
+    new = refused = 0
     batches = chunked(inboxes.scan(inbox), _NOTED_AT_ONCE)
     # While the database looks a batch up, the next one is listed.
     with ThreadPoolExecutor(max_workers=1) as lister:
@@ -101,8 +106,11 @@ def find_arrivals(store: Store, inbox: Path, run: TaggingRun) -> dict[str, int]:
         while batch := upcoming.result():
             upcoming = lister.submit(next, batches, None)
             noted = store.files.note(batch, datetime.now(UTC))
-            seen, new, refused = seen + len(batch), new + noted.new, refused + noted.refused
-    counts = {"seen": seen, "new": new, "rejected": refused}
+            seen |= {short_id(file_id_of(arrival.locator)) for arrival in batch}
+            unlisted += [arrival.locator for arrival in batch if arrival.is_folder]
+            new, refused = new + noted.new, refused + noted.refused
+    store.files.lose(store.files.unseen(seen, began, unlisted))
+    counts = {"seen": len(seen), "new": new, "rejected": refused}
     logger.info(event("listed", run=run.run_id, inbox=inbox, **counts))
     return counts
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from more_itertools import chunked
 
@@ -109,6 +109,14 @@ def tag_shard(
     return counts | {"positives": dict(worker.positives)}
 
 
+class _Arrival(NamedTuple):
+    """A file that waited, what was read of it, and the tags predicted before, by digest."""
+
+    row: FileRow
+    decoded: Decoded
+    known: Mapping[str, tuple[str, ...]]
+
+
 @dataclass
 class _Shard:
     """The loop over one shard's files and pictures; `counts` grows as it goes."""
@@ -137,7 +145,7 @@ class _Shard:
                 yield row.locator
 
         decoded = chunked(self.pool.run(locators()), self.batch)
-        batches = ([(rows.pop(d.locator), d) for d in some] for some in decoded)
+        batches = (self._look_up([(rows.pop(d.locator), d) for d in some]) for some in decoded)
         for batch, predictions in prefetched(batches, self._predict_arrivals):
             self._settle(batch, predictions)
 
@@ -157,25 +165,47 @@ class _Shard:
         for batch, predictions in prefetched(batches, self._predict_backlog):
             self._retag(batch, predictions)
 
-    def _predict_arrivals(self, batch: Sequence[tuple[FileRow, Decoded]]) -> list[Prediction]:
-        return self._predict([d for _, d in batch if d.views is not None], self.run.pins.values())
+    def _look_up(self, batch: Sequence[tuple[FileRow, Decoded]]) -> list[_Arrival]:
+        """Find out what was predicted before: a renamed file, or a copy, costs no model run."""
+        images = {_image_id(d) for _, d in batch if d.views is not None}
+        digests = self.run.pins.values()
+        tags = self.store.predictions.tags_known(digests, images) if images else {}
+        known: dict[str | None, dict[str, tuple[str, ...]]] = {}
+        for (digest, image_id), predicted in tags.items():
+            known.setdefault(image_id, {})[digest] = predicted
+        return [_Arrival(row, d, known.get(d.image_id, {})) for row, d in batch]
+
+    def _predict_arrivals(self, batch: Sequence[_Arrival]) -> list[Prediction]:
+        digests = self.run.pins.values()
+        return self._predict_lacking(
+            (tuple(digest for digest in digests if digest not in known), d)
+            for _, d, known in batch
+            if d.views is not None
+        )
 
     def _predict_backlog(self, batch: Sequence[tuple[Backlog, Decoded]]) -> list[Prediction]:
-        wanting: dict[tuple[str, ...], list[Decoded]] = {}
-        for row, d in _unchanged(batch):
-            wanting.setdefault(row.groups, []).append(d)
+        return self._predict_lacking(
+            (tuple(self.run.pins[group] for group in row.groups), d) for row, d in _unchanged(batch)
+        )
+
+    def _predict_lacking(
+        self, images: Iterable[tuple[tuple[str, ...], Decoded]]
+    ) -> list[Prediction]:
+        """Predict each image by the bundles it lacks; images that lack the same go together."""
+        lacking: dict[tuple[str, ...], list[Decoded]] = {}
+        for digests, d in images:
+            lacking.setdefault(digests, []).append(d)
         return [
             prediction
-            for groups, pictures in wanting.items()
-            for prediction in self._predict(pictures, [self.run.pins[g] for g in groups])
+            for digests, some in lacking.items()
+            if digests
+            for prediction in self._predict(some, digests)
         ]
 
-    def _settle(
-        self, batch: Sequence[tuple[FileRow, Decoded]], predictions: Sequence[Prediction]
-    ) -> None:
-        good = [(row, d) for row, d in batch if d.views is not None]
-        bad = [(row, d) for row, d in batch if d.rejected is not None]
-        later = [(row, d) for row, d in batch if d.retry]
+    def _settle(self, batch: Sequence[_Arrival], predictions: Sequence[Prediction]) -> None:
+        good = [(row, d) for row, d, _ in batch if d.views is not None]
+        bad = [(row, d) for row, d, _ in batch if d.rejected is not None]
+        later = [(row, d) for row, d, _ in batch if d.retry]
         self.store.predictions.record(
             tagged=[_tagged(row, d) for row, d in good],
             rejected=[
@@ -196,6 +226,8 @@ class _Shard:
         if self.extra_view:
             self._hand_on([d for _, d in good], self.extra_view)
         self.positives.update(tag for prediction in predictions for tag in prediction.tags)
+        for arrival in batch:
+            self.positives.update(tag for tags in arrival.known.values() for tag in tags)
         self._count(tagged=len(good), rejected=len(bad), deferred=len(later))
 
     def _hand_on(self, decoded: Sequence[Decoded], extra_view: ExtraView) -> None:

@@ -12,6 +12,4 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column(
-        "ledger", sa.Column("unanswered", sa.Integer, nullable=False, server_default="0")
-    )
+    op.add_column("ledger", sa.Column("unanswered", sa.Integer, nullable=False, server_default="0"))

@@ -1,0 +1,47 @@
+"""Files that are renamed or copied: all names in the tables, and no model run for known bytes."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers.installation import install, put_pictures
+
+from shoetagger.config.settings import Settings
+from shoetagger.inference.engine import Engine
+from shoetagger.orchestration.nightly import night
+
+
+def table(settings: Settings) -> list[tuple[str, str]]:
+    """Return the names and copies of every picture."""
+    rows = []
+    for sheet in settings.published.glob("csv/*.csv"):
+        with sheet.open(newline="", encoding="utf-8-sig") as file:
+            rows += [(row["file"], row["copies"]) for row in csv.DictReader(file)]
+    return sorted(rows)
+
+
+def test_a_rename_costs_no_model_run_and_tables_carry_all_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = install(tmp_path)
+    one, two = put_pictures(settings, 2)
+    one = one.rename(settings.inbox / "1.jpg")
+    two = two.rename(settings.inbox / "2.jpg")
+    shutil.copy(one, settings.inbox / "1 again.jpg")
+    assert night(settings, "night").counts["tagged"] == 3
+    assert table(settings) == [("1 again.jpg", "1.jpg"), ("2.jpg", "")]
+
+    def run_a_model(*_: object) -> None:
+        raise AssertionError("a model is run on bytes that it has seen")
+
+    monkeypatch.setattr(Engine, "predict", run_a_model)
+    one.rename(settings.inbox / "one.jpg")
+    two.rename(settings.inbox / "two.jpg")
+    assert night(settings, "night").counts["tagged"] == 2
+    assert table(settings) == [("1 again.jpg", "one.jpg"), ("two.jpg", "")]
+    (settings.inbox / "1 again.jpg").unlink()
+    night(settings, "night")
+    assert table(settings) == [("one.jpg", ""), ("two.jpg", "")]
