@@ -177,3 +177,14 @@ def test_counts_of_an_empty_store_are_zero(store: Store) -> None:
     assert (counts.files, counts.images, counts.waiting) == (0, 0, 0)
     assert counts.groups == {"color": GroupCounts(0, 0, 0)}
     assert store.predictions.count_work({"color": RED}) == Work(0, {"color": 0})
+
+
+def test_corrections_of_a_removed_group_are_not_what_was_current(store: Store) -> None:
+    add_bundles(store)
+    tag(store, "a.jpg")
+    picture = image("a.jpg")
+    store.current.correct(picture, "color", ["blue"], by="me", why="x", now=NIGHT)
+    assert store.current.tags_at(picture, NIGHT)["color"].tags == ("blue",)  # without a champion
+    make_live(store, "color", RED)
+    make_live(store, "color", None, "remove")
+    assert store.current.tags_at(picture, LATER) == {}

@@ -100,12 +100,14 @@ class CurrentTags:
         """Return the tags of an image that were current at a time, by group."""
         with self._database.reading() as connection:
             known = {version.digest: version for version in all_versions(connection)}
-            by_group = chains(connection, when)
+            moved = chains(connection, when)
+            by_group = {group: chain for group, chain in moved.items() if chain}
             corrected = sa.select(corrections.c.group_name).where(
                 corrections.c.image_id == image_id
             )
             for group in connection.execute(corrected.distinct()).scalars():
-                by_group.setdefault(group, [])
+                if group not in moved:  # without a champion yet; those removed do not show
+                    by_group[group] = []
             found = {
                 group: _group_tags(connection, [image_id], group, chain, known, when)
                 for group, chain in by_group.items()
