@@ -94,7 +94,7 @@ def test_an_older_store_says_what_to_run_and_a_newer_one_is_refused(
             connection.execute(sa.text(f"UPDATE alembic_version SET version_num = '{revision}'"))
 
     monkeypatch.setattr(database, "REVISION", "9998")
-    with Store(url) as store, pytest.raises(StoreError, match=r"older version \(0005, .*9998\)"):
+    with Store(url) as store, pytest.raises(StoreError, match=r"older version \(0006, .*9998\)"):
         store.ledger.live()
     monkeypatch.undo()
     pretend("9999")

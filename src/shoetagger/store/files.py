@@ -17,8 +17,8 @@ from .days import between, bump, day_bounds, day_of
 from .file_rows import file_row, mark_gone
 from .forgetting import forget, forgotten_among, not_forgotten, remember
 from .rows import FileRow, Noted, RejectedRow, StoreError, file_id_of, short_id
-from .sql import GONE, NEW, PAGE, REJECTED, count
-from .tables import files
+from .sql import GONE, NEW, PAGE, REJECTED, count, move_place, place_in
+from .tables import files, handed_out
 
 if TYPE_CHECKING:
     from ..ingest.inbox import Arrival
@@ -95,14 +95,17 @@ class Files:
 
         `stop` None sets no upper end. `after` is the last file_id of the page before.
         """
-        query = sa.select(files).where(NEW, files.c.file_id >= start)
-        if stop is not None:
-            query = query.where(files.c.file_id < stop)
-        if after is not None:
-            query = query.where(files.c.file_id > after)
         with self._database.reading() as connection:
-            rows = connection.execute(query.order_by(files.c.file_id).limit(limit))
-            return [file_row(row) for row in rows]
+            return _waiting(connection, start, stop, limit, after)
+
+    def hand_out(self, run_id: str, limit: int) -> list[FileRow]:
+        """Return the next files to tag, up to `limit`: each to one of a run's shards only."""
+        with self._database.writing() as connection:
+            after = place_in(connection, run_id, handed_out.c.files_after)
+            found = _waiting(connection, "", None, limit, after)
+            if found:
+                move_place(connection, run_id, files_after=found[-1].file_id)
+        return found
 
     def rejected(
         self, *, day: str | None = None, limit: int | None = None
@@ -168,3 +171,15 @@ def _retry(connection: Connection, which: sa.ColumnElement[bool]) -> int:
     retried = connection.execute(update).rowcount
     bump(connection, touched)
     return retried
+
+
+def _waiting(
+    connection: Connection, start: str, stop: str | None, limit: int, after: str | None
+) -> list[FileRow]:
+    query = sa.select(files).where(NEW, files.c.file_id >= start)
+    if stop is not None:
+        query = query.where(files.c.file_id < stop)
+    if after is not None:
+        query = query.where(files.c.file_id > after)
+    rows = connection.execute(query.order_by(files.c.file_id).limit(limit))
+    return [file_row(row) for row in rows]

@@ -27,8 +27,8 @@ from .rows import (
     Work,
 )
 from .settling import settle
-from .sql import NEW, PAGE, TAGGED, count, insert_into
-from .tables import coverage, files, images, predictions, versions
+from .sql import NEW, PAGE, TAGGED, count, insert_into, move_place, place_in
+from .tables import coverage, files, handed_out, images, predictions, versions
 
 SCORE_DIGITS = 6
 
@@ -56,33 +56,22 @@ class Predictions:
         if not pins:
             return []
         with self._database.reading() as connection:
-            up_to = covered(connection, pins.values())
-            # Bounded on both sides, so that SQLite walks the index instead of sorting.
-            below = highest_seq(connection) + 1
+            below = None
             if after is not None:
                 last = sa.select(images.c.seq).where(images.c.image_id == after[1])
-                below = connection.execute(last).scalar() or below
-            query = (
-                sa.select(images.c.image_id, images.c.first_seen)
-                .where(images.c.seq > min(up_to.values()), images.c.seq < below)
-                .where(images.c.image_id >= start)
-                .where(sa.or_(*(lacks(digest) for digest in pins.values())), readable())
-            )
-            if stop is not None:
-                query = query.where(images.c.image_id < stop)
-            found = connection.execute(query.order_by(images.c.seq.desc()).limit(limit)).all()
-            image_ids = [row.image_id for row in found]
-            locators = locators_of(connection, image_ids, TAGGED)
-            done = {g: predicted(connection, digest, image_ids) for g, digest in pins.items()}
-        return [
-            Backlog(
-                row.image_id,
-                row.first_seen,
-                locators.get(row.image_id, ()),
-                tuple(group for group in pins if row.image_id not in done[group]),
-            )
-            for row in found
-        ]
+                below = connection.execute(last).scalar()
+            return [row for row, _ in _backlog(connection, pins, start, stop, limit, below)]
+
+    def hand_out(self, run_id: str, pins: Mapping[str, str], limit: int) -> list[Backlog]:
+        """Return the next images of `backlog`, latest first: each to one of a run's shards only."""
+        if not pins:
+            return []
+        with self._database.writing() as connection:
+            below = place_in(connection, run_id, handed_out.c.images_below)
+            found = _backlog(connection, pins, "", None, limit, below)
+            if found:
+                move_place(connection, run_id, images_below=found[-1][1])
+        return [row for row, _ in found]
 
     def count_work(self, pins: Mapping[str, str]) -> Work:
         """Return the number of files that wait, and per group of images without its pinned bundle.
@@ -173,6 +162,44 @@ class Predictions:
             touched |= write_predictions(connection, predictions, run_id, now)
             touched |= mark_gone(connection, gone)
             bump(connection, touched)
+
+
+def _backlog(
+    connection: Connection,
+    pins: Mapping[str, str],
+    start: str,
+    stop: str | None,
+    limit: int,
+    below: int | None,
+) -> list[tuple[Backlog, int]]:
+    """Return images that lack a pinned bundle, latest first, each with its seq."""
+    up_to = covered(connection, pins.values())
+    # Bounded on both sides, so that SQLite walks the index instead of sorting.
+    below = highest_seq(connection) + 1 if below is None else below
+    query = (
+        sa.select(images.c.image_id, images.c.first_seen, images.c.seq)
+        .where(images.c.seq > min(up_to.values()), images.c.seq < below)
+        .where(images.c.image_id >= start)
+        .where(sa.or_(*(lacks(digest) for digest in pins.values())), readable())
+    )
+    if stop is not None:
+        query = query.where(images.c.image_id < stop)
+    found = connection.execute(query.order_by(images.c.seq.desc()).limit(limit)).all()
+    image_ids = [row.image_id for row in found]
+    locators = locators_of(connection, image_ids, TAGGED)
+    done = {group: predicted(connection, digest, image_ids) for group, digest in pins.items()}
+    return [
+        (
+            Backlog(
+                row.image_id,
+                row.first_seen,
+                locators.get(row.image_id, ()),
+                tuple(group for group in pins if row.image_id not in done[group]),
+            ),
+            row.seq,
+        )
+        for row in found
+    ]
 
 
 def write_predictions(

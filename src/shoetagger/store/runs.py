@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from .database import Database
 from .rows import StoreError, TaggingRun
-from .tables import tagging_runs
+from .tables import handed_out, tagging_runs
 
 
 class TaggingRuns:
@@ -48,6 +48,7 @@ class TaggingRuns:
         with self._database.writing() as connection:
             if not connection.execute(update.values(values)).rowcount:
                 raise StoreError(f"no run {run_id} in the store: begin it with runs.start")
+            connection.execute(sa.delete(handed_out).where(handed_out.c.run_id == run_id))
 
     def latest(self, limit: int, kind: str | None = None) -> list[TaggingRun]:
         """Return the latest runs, of one kind or of all, latest first."""

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from .tables import files
+from .tables import files, handed_out
 
 # Rows per query, so that neither memory nor a transaction grows with the store.
 PAGE = 1000
@@ -27,6 +27,19 @@ def insert_into(connection: Connection, table: sa.Table) -> sqlite.Insert | post
     if connection.dialect.name == "sqlite":
         return sqlite.insert(table)
     return postgresql.insert(table)
+
+
+def place_in(connection: Connection, run_id: str, column: sa.Column[Any]) -> Any:
+    """Return how far a run's work was handed out, by a column of `handed_out`; None: not begun."""
+    return connection.execute(sa.select(column).where(handed_out.c.run_id == run_id)).scalar()
+
+
+def move_place(connection: Connection, run_id: str, **place: Any) -> None:
+    """Write down how far a run's work was handed out."""
+    upsert = insert_into(connection, handed_out).on_conflict_do_update(
+        index_elements=[handed_out.c.run_id], set_=place
+    )
+    connection.execute(upsert, {"run_id": run_id, **place})
 
 
 def count(connection: Connection, table: sa.FromClause, where: Any = None) -> int:

@@ -202,6 +202,17 @@ tagging_runs = Table(
     sqlite_with_rowid=False,
 )
 
+# How far the work of a run was handed out to its shards: files in the order of file_id, then images
+# from the highest seq down. A run that ended has no row.
+handed_out = Table(
+    "handed_out",
+    metadata,
+    Column("run_id", String(32), primary_key=True),
+    Column("files_after", _DIGEST),
+    Column("images_below", BigInteger),
+    sqlite_with_rowid=False,
+)
+
 # Images that a person had erased: their bytes are refused, whatever the file's name.
 forgotten = Table(
     "forgotten",

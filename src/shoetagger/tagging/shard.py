@@ -71,8 +71,11 @@ def tag_shard(
     progress: Progress | None = None,
     extra_view: ExtraView | None = None,
 ) -> dict[str, Any]:
-    """Tag the new files of a shard, then its backlog, until the budget is spent.
+    """Tag new files, then the backlog, newest first, until the budget is spent.
 
+    Shards draw from the run's one queue, page by page, so that all arrivals come before any backlog
+    and the newest before the rest, whether they run side by side or one after the other. In the end
+    each looks through its own range of ids for what a killed shard had drawn and not written.
     Returns the numbers of pictures tagged, rejected, tagged again and left for later, and as
     `positives` how many of those tagged got each tag. A batch is computed first and written in one
     short transaction: killed anywhere, nothing is half-written. `extra_view` is then given its view
@@ -133,14 +136,22 @@ class _Shard:
 
     def __post_init__(self) -> None:
         self.counts: Counter[str] = Counter(tagged=0, rejected=0, retagged=0, deferred=0)
+        self.deferred: set[str] = set()  # ids of files and images that the next run tries again
         self.positives = Counter({tag: 0 for b in self.engine.bundles for tag in b.tags})
 
     def tag_arrivals(self) -> None:
         """Decode, score and settle every file that waits."""
+        self._tag(self._pages(self._drawn_files))
+        # And what a shard was handed that was killed before this one ran in its place.
+        self._tag(self._pages(self._left_files))
+
+    def _tag(self, files: Iterator[FileRow]) -> None:
         rows: dict[str, FileRow] = {}
 
         def locators() -> Iterator[str]:
-            for row in self._pages(self._new_files):
+            for row in files:
+                if row.file_id in self.deferred:
+                    continue
                 rows[row.locator] = row
                 yield row.locator
 
@@ -151,10 +162,16 @@ class _Shard:
 
     def tag_backlog(self) -> None:
         """Score again, newest first, the pictures that lack a pinned bundle's prediction."""
+        self._tag_again(self._pages(self._drawn_backlog))
+        self._tag_again(self._pages(self._left_backlog))
+
+    def _tag_again(self, images: Iterator[Backlog]) -> None:
         rows: dict[str, list[Backlog]] = {}
 
         def locators() -> Iterator[str]:
-            for row in self._pages(self._backlog):
+            for row in images:
+                if row.image_id in self.deferred:
+                    continue
                 if not row.locators:  # its files went after it was listed: no work any more
                     continue
                 rows.setdefault(row.locators[0], []).append(row)
@@ -221,6 +238,7 @@ class _Shard:
             line = event("rejected", picture=d.image_id, file=row.locator, reason=d.rejected)
             logger.warning(line)
         for row, d in later:
+            self.deferred.add(row.file_id)
             line = event("deferred", picture=d.image_id, file=row.locator, reason=d.why)
             logger.info(line)
         if self.extra_view:
@@ -248,6 +266,7 @@ class _Shard:
             predictions=predictions, gone=gone, run_id=self.run.run_id, now=datetime.now(UTC)
         )
         good = len(_unchanged(batch))
+        self.deferred |= {row.image_id for row, _ in batch} - {p.image_id for p in predictions}
         self._count(retagged=good, deferred=len(batch) - good)
 
     def _predict(self, decoded: Sequence[Decoded], digests: Iterable[str]) -> list[Prediction]:
@@ -268,11 +287,18 @@ class _Shard:
             yield from rows
             last = rows[-1]
 
-    def _new_files(self, last: FileRow | None) -> list[FileRow]:
+    def _drawn_files(self, _: FileRow | None) -> list[FileRow]:
+        return self.store.files.hand_out(self.run.run_id, limit=4 * self.batch)
+
+    def _drawn_backlog(self, _: Backlog | None) -> list[Backlog]:
+        limit = 4 * self.batch
+        return self.store.predictions.hand_out(self.run.run_id, self.run.pins, limit)
+
+    def _left_files(self, last: FileRow | None) -> list[FileRow]:
         after = last.file_id if last else None
         return self.store.files.waiting(*self.range, limit=4 * self.batch, after=after)
 
-    def _backlog(self, last: Backlog | None) -> list[Backlog]:
+    def _left_backlog(self, last: Backlog | None) -> list[Backlog]:
         after = (last.first_seen, last.image_id) if last else None
         return self.store.predictions.backlog(
             self.run.pins, *self.range, limit=4 * self.batch, after=after

@@ -1,0 +1,113 @@
+"""All shards of a run draw from one queue, whatever the slots in which they run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from helpers import fakes
+from helpers.fakes import INBOX, Engine, Inbox, Killed, Killer, Pool
+from helpers.model import digest_of
+from helpers.stores import NIGHT
+
+from shoetagger.store.store import Store
+from shoetagger.tagging import shard as tagging_shard
+from shoetagger.tagging.run import TaggingRun
+
+OLD, NEW = digest_of("color", 1), digest_of("color", 2)
+PARAMS: Any = SimpleNamespace(tag=SimpleNamespace(batch_size=1, settle_seconds=0, budget_minutes=1))
+
+
+def arrive(store: Store, inbox: Inbox, names: list[str], night: int) -> None:
+    for name in names:
+        inbox.put(name, f"picture {name}")
+    store.files.note(list(inbox.scan(INBOX)), NIGHT + timedelta(days=night))
+
+
+def a_run(store: Store, digest: str) -> TaggingRun:
+    pins = {"color": digest}
+    return TaggingRun(
+        run_id=store.runs.start("night", pins, NIGHT), kind="night", started_at=NIGHT.isoformat(),
+        pins=pins, versions={}, left_out=(),
+    )  # fmt: skip
+
+
+def tag(
+    monkeypatch: pytest.MonkeyPatch,
+    store: Store,
+    inbox: Inbox,
+    run: TaggingRun,
+    shard: int,
+    budget: float,
+) -> list[str]:
+    """Run a shard of four until so many files are read; return their names in that order."""
+    read: list[str] = []
+    pool = Pool(inbox)
+    decode = pool._decode
+    monkeypatch.setattr(pool, "_decode", lambda loc: (read.append(inbox.name(loc)), decode(loc))[1])
+    monkeypatch.setattr(tagging_shard, "decode_pool", lambda *_, **__: pool)
+    clock = SimpleNamespace(time=lambda: 0.0 if len(read) < budget else 1e12)
+    monkeypatch.setattr(tagging_shard, "time", clock)
+    engine: Any = Engine(dict(run.pins), 1)
+    tagging_shard.tag_shard(store, engine, run, shard, 4, params=PARAMS, inbox=INBOX)
+    return read
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(f"sqlite:///{tmp_path / 'store.db'}") as opened:
+        opened.migrate()
+        yield opened
+
+
+@pytest.fixture
+def inbox(store: Store) -> Inbox:
+    registry = fakes.Registry()
+    for _ in (OLD, NEW):
+        fakes.add_version(store, registry.register("color"), NIGHT)
+    return Inbox()
+
+
+def test_one_slot_tags_all_arrivals_first_then_the_newest(
+    store: Store, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nights = [[f"{night}{n}.jpg" for n in range(8)] for night in range(4)]
+    for night, names in enumerate(nights[:3]):
+        arrive(store, inbox, names, night)
+        tag(monkeypatch, store, inbox, a_run(store, OLD), 0, 1e9)
+    arrive(store, inbox, nights[3], 3)
+    run = a_run(store, NEW)
+    read: list[str] = []
+    for shard in range(4):  # one after the other, with one budget
+        read += tag(monkeypatch, store, inbox, run, shard, budget=16 - len(read))
+    assert set(read[:8]) == set(nights[3])
+    assert set(read[8:]) == set(nights[2])
+    assert len(read) == 16
+
+
+def test_shards_side_by_side_draw_what_no_other_has(store: Store, inbox: Inbox) -> None:
+    arrive(store, inbox, [f"{n}.jpg" for n in range(10)], 0)
+    run = a_run(store, OLD)
+    drawn = [store.files.hand_out(run.run_id, 4) for _ in range(4)]
+    assert [len(page) for page in drawn] == [4, 4, 2, 0]
+    assert len({row.file_id for page in drawn for row in page}) == 10
+    assert len(store.files.hand_out(a_run(store, OLD).run_id, 99)) == 10, "a run has its own queue"
+
+
+def test_what_a_killed_shard_had_drawn_is_done_when_it_runs_again(
+    store: Store, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrive(store, inbox, [f"{n}.jpg" for n in range(20)], 0)
+    run = a_run(store, OLD)
+    killer = Killer(store)
+    killer.arm("commit", 3)
+    with pytest.raises(Killed):
+        tag(monkeypatch, store, inbox, run, 0, 1e9)
+    for shard in range(4):
+        tag(monkeypatch, store, inbox, run, shard, 1e9)
+    assert store.current.counts([]).waiting == 0
+    assert store.predictions.count_work(run.pins).backlog == {"color": 0}
