@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from shoetagger.config import params
 from shoetagger.demo.painter import draw_shoe
-from shoetagger.demo.sample import main, write_arrivals, write_samples
+from shoetagger.demo.sample import arrival_tags, main, write_arrivals, write_samples
 from shoetagger.demo.shapes import TAGS
 from shoetagger.errors import ShoetaggerError
 from shoetagger.learning.dataset.labels import find_sheet, read_labels
@@ -102,6 +102,7 @@ def test_samples_are_a_valid_label_sheet_with_odd_file_names(tmp_path: Path) -> 
 def test_arrivals_come_without_labels_and_some_are_broken_if_asked(tmp_path: Path) -> None:
     shown = write_arrivals(tmp_path, 6, seed=2, with_bad=True)
     assert len(shown) == 6
+    assert {path.name: tags for path, tags in shown.items()} == arrival_tags(6, seed=2)
     assert all(tags <= set(TAGS) for tags in shown.values())
     for path in shown:
         with Image.open(path) as picture:

@@ -34,4 +34,4 @@ def migrate_mlflow(folder: Path) -> None:
 def set_up(folder: Path) -> None:
     """Make what `setup` makes in a home: secrets, and the databases of the three services."""
     environment = {"SHOETAGGER_HOME": str(folder)}
-    setup(Settings.from_environment(environment), Ports(), say=lambda _: None)
+    setup(Settings.from_environment(environment), Ports(), report=lambda _: None)

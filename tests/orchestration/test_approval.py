@@ -196,7 +196,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Ran:
     folder = tmp_path_factory.mktemp("approval")
     settings = settings_in(folder / "home")
     shutil.copytree(installed_home, settings.home)
-    setup(settings, Ports(), say=lambda _: None)
+    setup(settings, Ports(), report=lambda _: None)
     cases = [
         comparison(settings, "approved", folder),
         comparison(settings, "rejected", folder),

@@ -254,7 +254,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Shop
     settings = Settings.from_environment(
         {"SHOETAGGER_REPO": str(repo), "SHOETAGGER_HOME": str(folder / "home")}
     )
-    setup(settings, Ports(), say=lambda _: None)
+    setup(settings, Ports(), report=lambda _: None)
     return Shop(settings)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from shoetagger.config.settings import Settings
 from shoetagger.demo import __main__
+from shoetagger.demo.arrivals import ARRIVALS
 from shoetagger.ingest import inbox
 from shoetagger.ops.environment import HOST, Ports
 from shoetagger.ops.processes import marked_processes
@@ -72,7 +73,7 @@ def test_from_a_fresh_clone_to_tagged_pictures_and_again(settings: Settings, por
     store = Store(settings.store_url)
     reasons = {inbox.path_of(row.locator).name: row.reason for row in store.files.rejected()}
     store.close()
-    assert len(tags) == __main__.ARRIVALS
+    assert len(tags) == ARRIVALS
     assert all(set(said) == set(GROUPS) for said in tags.values())
     assert all(said[group] for said in tags.values() for group in GROUPS)
     assert tags.keys() | reasons.keys() == arrived
@@ -83,8 +84,10 @@ def test_from_a_fresh_clone_to_tagged_pictures_and_again(settings: Settings, por
 
     # It says so, with addresses, and publishes it.
     for expected in (
-        f"{__main__.ARRIVALS} pictures tagged by color v1, detail v1, style v1",
+        f"{ARRIVALS} pictures tagged by color v1, detail v1, style v1",
         "3 files rejected",
+        "woken by a promotion",
+        f"of {ARRIVALS} right in every group",
         ports.airflow_url,
         ports.mlflow_url,
     ):

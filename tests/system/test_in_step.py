@@ -230,7 +230,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Shop
     call(repo, "git", "add", "-A")
     made.commit("A small project")
     shutil.copytree(installed_home, found.home)
-    setup(found, Ports(), say=lambda _: None)
+    setup(found, Ports(), report=lambda _: None)
     return made
 
 

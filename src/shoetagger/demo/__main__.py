@@ -1,36 +1,34 @@
 """The whole job on the sample shoes: train, register, promote, tag new pictures, show the tags.
 
-Over the same doors that people use: DVC, Airflow's REST API, the store's current tags. Running it
-again is quick: DVC restores what was computed, and pictures that were tagged stay tagged.
+It uses what people use: DVC, Airflow's REST API, the store's current tags. Running it again is
+quick: DVC restores what was computed, and pictures that were tagged stay tagged.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from ..config import params as parameters
 from ..config.settings import Settings
 from ..errors import ShoetaggerError
-from ..ops.environment import Ports, Say, airflow_environment
+from ..ops.environment import Ports, Report, airflow_environment, log_file
 from ..ops.servers import up
 from .airflow_api import Airflow, DemoError, clock
+from .arrivals import drawn, let_arrive, untagged
+from .result import result
 
 TRAINING = "train_tag_models"
 TAGGING = "tag_new_images"
-ARRIVALS = 24
-SEED = 7
+TAGGING_BEGINS = 120.0  # seconds for Airflow to start a run for a promotion
 
 # Random weights, small pictures, few epochs: enough to learn the sample's drawn shoes in minutes
 # without downloading anything. What real pictures need is in params.yaml.
@@ -49,13 +47,18 @@ QUICK = (
     "evaluate.bootstrap=200",
 )
 
+_WOKEN_BY = {
+    "asset_triggered": "woken by a promotion",
+    "scheduled": "woken by its schedule",
+    "manual": "triggered, as files still wait",
+}
+
 
 def main() -> int:
     """Run the demo; returns the exit status."""
-    say = _print
     try:
         settings = Settings.from_environment()
-        demo(settings, Ports.from_environment(), say)
+        demo(settings, Ports.from_environment(), _print)
     except ShoetaggerError as error:
         print(f"\nThe demo stopped: {error}", file=sys.stderr)
         return 1
@@ -65,13 +68,13 @@ def main() -> int:
     return 0
 
 
-def demo(settings: Settings, ports: Ports, say: Say) -> None:
-    """Do the whole job and show the result; raises DemoError that names the step that failed.
+def demo(settings: Settings, ports: Ports, report: Report) -> None:
+    """Do the whole job and show the result.
 
-    Another demo at work in the same state is left alone, and said to be there.
+    Raises DemoError that names the step that failed, or another demo that runs in this home.
     """
     with _alone(settings):
-        _demo(settings, ports, say)
+        _demo(settings, ports, report)
 
 
 @contextmanager
@@ -92,32 +95,33 @@ def _alone(settings: Settings) -> Iterator[None]:
         lock.release()
 
 
-def _demo(settings: Settings, ports: Ports, say: Say) -> None:
-    steps = _Steps(6, say)
+def _demo(settings: Settings, ports: Ports, report: Report) -> None:
+    steps = _Steps(6, report)
     with steps("sample data: 220 drawn shoes and their label sheet, from DVC"):
         _refuse_another_inbox(settings)
         pull_data(settings)
     with steps("servers: Airflow and MLflow"), ThreadPoolExecutor(max_workers=1) as executor:
         # Starting them leaves a core idle now and then: the arrivals are drawn meanwhile.
-        drawn = executor.submit(_drawn, settings)
-        ports = up(settings, ports, lambda text: say(textwrap.indent(text, "      ")))
-        drawn.result()
+        drawing = executor.submit(drawn, settings)
+        ports = up(settings, ports, lambda text: report(textwrap.indent(text, "      ")))
+        drawing.result()
     airflow = Airflow(settings, ports)
     groups = parameters.load(settings.params_file).groups
-    with steps(f"training: one small model a group ({', '.join(groups)})"):
-        say("      a quick recipe for the demo, from random weights and small pictures:")
-        say(f"      {' '.join(QUICK)}")
-        run = airflow.trigger(TRAINING, {"overrides": list(QUICK)})
-        airflow.follow(TRAINING, run, say)
+    # Before training: the first promotion wakes the tagging DAG, which then finds them.
     with steps(f"new pictures arrive in {settings.inbox}"):
-        arrived = let_arrive(settings)
-        say(f"      {arrived} of {len(_drawn(settings))} files are new there")
+        report(f"      {let_arrive(settings)} of {len(drawn(settings))} files are new there")
+    with steps(f"training: one small model per group ({', '.join(groups)})"):
+        report("      a quick recipe for the demo, from random weights and small pictures:")
+        report(f"      {' '.join(QUICK)}")
+        airflow.activate(TAGGING)
+        earlier = airflow.runs(TAGGING).keys()
+        run = airflow.trigger(TRAINING, {"overrides": list(QUICK)})
+        airflow.follow(TRAINING, run, report)
     with steps("tagging: what is new in the inbox"):
-        run = airflow.trigger(TAGGING, {})
-        airflow.follow(TAGGING, run, say)
+        follow_tagging(airflow, settings, list(groups), earlier, report)
     with steps("result"):
-        say(report(settings, list(groups)))
-    say(
+        report(result(settings, {name: group.tags for name, group in groups.items()}))
+    report(
         f"\nPages    {(settings.published / 'pages' / 'index.html').as_uri()}\n"
         f"Airflow  {ports.airflow_url}   (`make login` shows the password)\n"
         f"MLflow   {airflow_environment(settings, ports)['MLFLOW_TRACKING_URI']}\n"
@@ -125,23 +129,63 @@ def _demo(settings: Settings, ports: Ports, say: Say) -> None:
     )
 
 
+def follow_tagging(
+    airflow: Airflow,
+    settings: Settings,
+    groups: Sequence[str],
+    earlier: Collection[str],
+    report: Report,
+) -> None:
+    """Follow every tagging run that is not among `earlier`, until none is left to come.
+
+    Promotions start runs by themselves. One is triggered only where none runs or is queued and
+    arrivals still wait. Raises DemoError where Airflow starts no run for a promotion.
+    """
+    followed = set(earlier)
+    triggered = False
+    waiting_since = time.monotonic()
+    while True:
+        # In this order: a promotion that is no longer queued already has its run.
+        is_queued = airflow.is_queued(TAGGING)
+        runs = {run: kind for run, kind in airflow.runs(TAGGING).items() if run not in followed}
+        for run, kind in runs.items():
+            report(f"      {_WOKEN_BY.get(kind, kind)}: {run}")
+            airflow.follow(TAGGING, run, report)
+            followed.add(run)
+            waiting_since = time.monotonic()
+        if runs:
+            continue
+        if is_queued:
+            if time.monotonic() - waiting_since > TAGGING_BEGINS:
+                raise DemoError(
+                    f"a promotion should have started {TAGGING}, and has not after "
+                    f"{TAGGING_BEGINS:.0f} s; see {log_file(settings, 'scheduler')}"
+                )
+            time.sleep(1)
+        elif untagged(settings, groups) and not triggered:
+            airflow.trigger(TAGGING, {})
+            triggered = True
+        else:
+            return
+
+
 class _Steps:
     """Numbered headings; a failure inside a step names it."""
 
-    def __init__(self, total: int, say: Say) -> None:
-        self._total, self._say, self._number = total, say, 0
+    def __init__(self, total: int, report: Report) -> None:
+        self._total, self._report, self._number = total, report, 0
 
     @contextmanager
     def __call__(self, title: str) -> Iterator[None]:
         self._number += 1
         name = f"[{self._number}/{self._total}] {title}"
-        self._say(name)
+        self._report(name)
         begun = time.monotonic()
         try:
             yield
         except ShoetaggerError as error:
             raise DemoError(f"{name} failed\n{error}") from error
-        self._say(f"      done after {clock(time.monotonic() - begun)}")
+        self._report(f"      done after {clock(time.monotonic() - begun)}")
 
 
 def pull_data(settings: Settings) -> None:
@@ -165,78 +209,6 @@ def _refuse_another_inbox(settings: Settings) -> None:
             f"the demo puts drawn pictures into the inbox, and SHOETAGGER_INBOX names one of your "
             f"own, {settings.inbox}: unset it for the demo"
         )
-
-
-def let_arrive(settings: Settings) -> int:
-    """Put the drawn pictures and a few broken files into the inbox; returns how many were new.
-
-    Each appears there whole, and one that is there already is not touched.
-    """
-    settings.inbox.mkdir(parents=True, exist_ok=True)
-    arrived = 0
-    for source in _drawn(settings):
-        target = settings.inbox / source.name
-        if not target.exists():
-            beside = settings.home / "demo" / f".{os.getpid()}-{source.name}"
-            shutil.copy2(source, beside)
-            beside.replace(target)
-            arrived += 1
-    return arrived
-
-
-def _drawn(settings: Settings) -> list[Path]:
-    """Return the pictures that arrive, which are drawn once."""
-    folder = settings.home / "demo" / f"arrivals-{SEED}-{ARRIVALS}"
-    if not folder.is_dir():
-        from .sample import write_arrivals
-
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".drawing-") as beside:
-            write_arrivals(Path(beside) / "all", ARRIVALS, SEED, with_bad=True)
-            if not folder.is_dir():
-                (Path(beside) / "all").rename(folder)
-    return sorted(folder.iterdir())
-
-
-def report(settings: Settings, groups: Sequence[str]) -> str:
-    """Return the current tags of the arrivals, what was rejected and why, and by which versions.
-
-    Raises DemoError where one of them is neither tagged nor rejected.
-    """
-    from ..ingest import inbox
-    from ..store.store import Store
-
-    names = {path.name for path in _drawn(settings)}
-    store = Store(settings.store_url)
-    try:
-        rows = [["picture", *groups]]
-        versions: set[str] = set()
-        for row in store.current.rows(groups):
-            for locator in row.locators:
-                name = inbox.path_of(locator).name
-                if name not in names:
-                    continue
-                said = [", ".join(row.groups[g].tags) if g in row.groups else "-" for g in groups]
-                rows.append([name, *said])
-                versions |= {f"{group} v{tags.version}" for group, tags in row.groups.items()}
-        rejected = {inbox.path_of(row.locator).name: row.reason for row in store.files.rejected()}
-    finally:
-        store.close()
-    if left := names - rejected.keys() - {row[0] for row in rows}:
-        raise DemoError(f"neither tagged nor rejected: {', '.join(sorted(left))}")
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    table = [
-        "      " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    ]
-    return "\n".join(
-        [
-            *(line.rstrip() for line in table),
-            f"      {len(rows) - 1} pictures tagged by {', '.join(sorted(versions))}",
-            f"      {len(rejected)} files rejected:",
-            *(f"      {name}: {reason}" for name, reason in rejected.items()),
-        ]
-    )
 
 
 def _print(line: str) -> None:

@@ -13,7 +13,7 @@ import httpx
 
 from ..config.settings import Settings
 from ..errors import ShoetaggerError
-from ..ops.environment import Ports, Say, log_file, task_logs
+from ..ops.environment import Ports, Report, log_file, task_logs
 from ..ops.servers import credentials
 
 PATIENCE = 60.0  # seconds without an answer of Airflow
@@ -63,19 +63,25 @@ class Airflow:
         answer = self._request("POST", "/auth/token", {"username": user, "password": password})
         self._client.headers["Authorization"] = f"Bearer {answer['access_token']}"
 
-    def trigger(self, dag: str, conf: Mapping[str, Any], patience: float = 120.0) -> str:
-        """Start a run of a DAG, as soon as Airflow knows the DAG; returns the run's id."""
+    def activate(self, dag: str, patience: float = 120.0) -> None:
+        """Wait until Airflow knows a DAG, and unpause it: runs of a paused DAG never start."""
         deadline = time.monotonic() + patience
         while (found := self._find(f"/api/v2/dags/{dag}")) is None:
             if time.monotonic() > deadline:
                 raise DemoError(f"Airflow does not know the DAG {dag}: {self._import_errors()}")
             time.sleep(1)
-        if found["is_paused"]:  # a run of a paused DAG would wait for ever
+        if found["is_paused"]:
             self._request("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
+
+    def trigger(self, dag: str, conf: Mapping[str, Any]) -> str:
+        """Start a run of a DAG, as soon as Airflow knows the DAG; returns the run's id."""
+        self.activate(dag)
         body = {"logical_date": None, "conf": dict(conf)}
         return str(self._request("POST", f"/api/v2/dags/{dag}/dagRuns", body)["dag_run_id"])
 
-    def follow(self, dag: str, run: str, say: Say, patience: float = 3600.0) -> list[TaskState]:
+    def follow(
+        self, dag: str, run: str, report: Report, patience: float = 3600.0
+    ) -> list[TaskState]:
         """Wait until a run ends and report the states of its tasks; returns the tasks.
 
         Raises DemoError that names the tasks that failed, with the ends of their logs.
@@ -96,10 +102,10 @@ class Airflow:
                     continue
                 reported[key] = now
                 if line := _event(task):
-                    say(f"      {passed}  {line}")
+                    report(f"      {passed}  {line}")
                     reported_at = time.monotonic()
                     if task.state in ("failed", "up_for_retry"):
-                        say(f"             log: {self.log_file(dag, run, task)}")
+                        report(f"             log: {self.log_file(dag, run, task)}")
             if state == "success":
                 return tasks
             if state == "failed":
@@ -108,9 +114,20 @@ class Airflow:
                 raise DemoError(f"{dag} has not ended after {patience / 60:.0f} minutes")
             if time.monotonic() - reported_at > 20:
                 running = [task.name for task in tasks if task.state == "running"]
-                say(f"      {passed}  ... {', '.join(running) or 'waiting'}")
+                report(f"      {passed}  ... {', '.join(running) or 'waiting'}")
                 reported_at = time.monotonic()
             time.sleep(1)
+
+    def runs(self, dag: str) -> dict[str, str]:
+        """Return the latest runs of a DAG, the earliest of them first: id -> what started it."""
+        query = {"limit": 50, "order_by": "-run_after"}
+        latest = self._request("GET", f"/api/v2/dags/{dag}/dagRuns", query=query)["dag_runs"]
+        return {run["dag_run_id"]: run["run_type"] for run in reversed(latest)}
+
+    def is_queued(self, dag: str) -> bool:
+        """Return whether an updated asset is about to start a run of a DAG."""
+        queued = self._find(f"/api/v2/dags/{dag}/assets/queuedEvents")
+        return bool(queued and queued["queued_events"])
 
     def tasks(self, dag: str, run: str) -> list[TaskState]:
         """Return the task instances that a run has so far."""

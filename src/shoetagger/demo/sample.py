@@ -167,6 +167,21 @@ def write_samples(data: Path, count: int = 220, seed: int = 220) -> None:
         )
 
 
+def arrival_tags(count: int, seed: int) -> dict[str, frozenset[str]]:
+    """Return what `write_arrivals` draws: file name -> the tags that the picture shows."""
+    return _draw_arrivals(count, seed, np.random.default_rng((seed, 1)))
+
+
+def _draw_arrivals(count: int, seed: int, rng: np.random.Generator) -> dict[str, frozenset[str]]:
+    odd = (f"week {seed}, no. 1.jpg", f"l'été {seed}.jpg", f"Größe {seed}.JPG")
+    return {
+        odd[number // 5]
+        if number % 5 == 4 and number < 15
+        else f"arrival-{seed}-{number:03d}.jpg": tags
+        for number, tags in enumerate(_draw_tags(count, rng))
+    }
+
+
 def write_arrivals(
     folder: Path, count: int, seed: int, *, with_bad: bool = False
 ) -> dict[Path, frozenset[str]]:
@@ -177,13 +192,10 @@ def write_arrivals(
     """
     rng = np.random.default_rng((seed, 1))
     folder.mkdir(parents=True, exist_ok=True)
-    odd = (f"week {seed}, no. 1.jpg", f"l'été {seed}.jpg", f"Größe {seed}.JPG")
     shown: dict[Path, frozenset[str]] = {}
-    for number, tags in enumerate(_draw_tags(count, rng)):
-        plain = f"arrival-{seed}-{number:03d}.jpg"
-        path = folder / (odd[number // 5] if number % 5 == 4 and number < 15 else plain)
-        path.write_bytes(_jpeg(tags, rng))
-        shown[path] = tags
+    for name, tags in _draw_arrivals(count, seed, rng).items():
+        (folder / name).write_bytes(_jpeg(tags, rng))
+        shown[folder / name] = tags
     if with_bad:
         whole = _jpeg(frozenset({"red", "boot"}), rng)
         bad = {

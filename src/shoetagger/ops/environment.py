@@ -17,7 +17,7 @@ USER = "admin"
 POOL = "gpu"
 MARK = "SHOETAGGER_SERVERS_OF"
 NAME = "SHOETAGGER_SERVER"
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 class ServersError(ShoetaggerError):

@@ -25,7 +25,7 @@ from .environment import (
     NAME,
     USER,
     Ports,
-    Say,
+    Report,
     ServersError,
     last_lines,
     log_file,
@@ -74,30 +74,32 @@ def server_commands(settings: Settings, ports: Ports) -> dict[str, list[str]]:
     return commands
 
 
-def up(settings: Settings, ports: Ports, say: Say = print) -> Ports:
+def up(settings: Settings, ports: Ports, report: Report = print) -> Ports:
     """Set up and start what is not running and wait until it answers; returns the ports in use.
 
     Raises ServersError when a port is taken or a server does not come up: then none is left.
     """
     settings.home.mkdir(parents=True, exist_ok=True)
-    with only_one_starts(settings, say):
+    with only_one_starts(settings, report):
         running = read_state(settings)
         if running is not None:
             if _complete(settings, running) and _healthy(running, since=None):
-                say(f"already running; `make down` stops it\n{_addresses(settings, running.ports)}")
+                report(
+                    f"already running; `make down` stops it\n{_addresses(settings, running.ports)}"
+                )
                 return running.ports
-            say("an earlier start was cut off or a server has died: stopping what is left of it")
+            report("an earlier start was cut off or a server has died: stopping what is left of it")
         down(settings, _silent)
         commands = server_commands(settings, ports)
         refuse_taken_ports(ports, commands)
-        set_up(settings, ports, say)
+        set_up(settings, ports, report)
         try:
             started = _start(settings, ports, commands)
-            _wait_until_healthy(settings, started, say)
+            _wait_until_healthy(settings, started, report)
         except BaseException:
             down(settings, _silent)
             raise
-        say(_addresses(settings, ports))
+        report(_addresses(settings, ports))
         return ports
 
 
@@ -121,7 +123,7 @@ def _start(settings: Settings, ports: Ports, commands: Mapping[str, Sequence[str
     return Started(ports, processes)
 
 
-def _wait_until_healthy(settings: Settings, started: Started, say: Say) -> None:
+def _wait_until_healthy(settings: Settings, started: Started, report: Report) -> None:
     begun = time.time()
     reported = -10.0
     while not _healthy(started, since=begun - 5):
@@ -138,10 +140,10 @@ def _wait_until_healthy(settings: Settings, started: Started, say: Say) -> None:
                 f"{settings.home / 'logs'}"
             )
         if waited - reported >= 10:
-            say(f"starting {', '.join(started.processes)} ... {waited:.0f} s")
+            report(f"starting {', '.join(started.processes)} ... {waited:.0f} s")
             reported = waited
         time.sleep(0.5)
-    say(f"Airflow and MLflow answer after {time.time() - begun:.0f} s")
+    report(f"Airflow and MLflow answer after {time.time() - begun:.0f} s")
 
 
 def _healthy(started: Started, since: float | None) -> bool:
@@ -170,7 +172,7 @@ def _complete(settings: Settings, started: Started) -> bool:
 
 
 # --- down, status, login --------------------------------------------------------------------
-def down(settings: Settings, say: Say = print) -> int:
+def down(settings: Settings, report: Report = print) -> int:
     """End every process of this installation's servers; returns how many there were."""
     ended: set[int] = set()
     for names, patience in ((STOP_ORDER[0], 10.0), (STOP_ORDER[1], 10.0), (None, 0.0)):
@@ -184,7 +186,7 @@ def down(settings: Settings, say: Say = print) -> int:
             if not group:
                 break
             if not ended:
-                say("stopping Airflow and MLflow ...")
+                report("stopping Airflow and MLflow ...")
             ended.update(process.pid for process in group)
             kill = attempt > 0 or names is None
             end_processes(group, kill=kill, patience=5.0 if kill else patience)
@@ -193,7 +195,7 @@ def down(settings: Settings, say: Say = print) -> int:
         pids = ", ".join(str(process.pid) for _, process in left)
         raise ServersError(f"these processes do not end, even when killed: {pids}")
     state_file(settings).unlink(missing_ok=True)
-    say(f"stopped {len(ended)} processes" if ended else "nothing was running")
+    report(f"stopped {len(ended)} processes" if ended else "nothing was running")
     return len(ended)
 
 

@@ -22,7 +22,7 @@ from .environment import (
     POOL,
     USER,
     Ports,
-    Say,
+    Report,
     ServersError,
     airflow_home,
     last_lines,
@@ -34,14 +34,14 @@ from .environment import (
 )
 
 
-def setup(settings: Settings, ports: Ports, say: Say = print) -> None:
+def setup(settings: Settings, ports: Ports, report: Report = print) -> None:
     """Make folders and secrets, migrate store, MLflow and Airflow, create the pool; idempotent."""
     settings.home.mkdir(parents=True, exist_ok=True)
-    with only_one_starts(settings, say):
-        set_up(settings, ports, say)
+    with only_one_starts(settings, report):
+        set_up(settings, ports, report)
 
 
-def set_up(settings: Settings, ports: Ports, say: Say) -> None:
+def set_up(settings: Settings, ports: Ports, report: Report) -> None:
     for folder in (airflow_home(settings), settings.home / "logs"):
         folder.mkdir(exist_ok=True)
     airflow_home(settings).chmod(0o700)
@@ -51,8 +51,8 @@ def set_up(settings: Settings, ports: Ports, say: Say) -> None:
     _migrate_store(settings)
     # Airflow's migration is a process of its own: meanwhile this one migrates MLflow.
     with ThreadPoolExecutor(max_workers=1) as executor:
-        airflow = executor.submit(_migrate_airflow, settings, ports, say)
-        _migrate_mlflow(settings, ports, say)
+        airflow = executor.submit(_migrate_airflow, settings, ports, report)
+        _migrate_mlflow(settings, ports, report)
         airflow.result()
 
 
@@ -94,19 +94,19 @@ def _migrate_store(settings: Settings) -> None:
         store.close()
 
 
-def _migrate_mlflow(settings: Settings, ports: Ports, say: Say) -> None:
+def _migrate_mlflow(settings: Settings, ports: Ports, report: Report) -> None:
     """Bring our MLflow database up to date before anything touches it in parallel."""
     database = own_mlflow(settings, ports)
     if database is None:
         return
-    say("setting up MLflow's database")
+    report("setting up MLflow's database")
     settings.artifacts.mkdir(parents=True, exist_ok=True)
     from ..tracking import connection
 
     connection.prepare(database)
 
 
-def _migrate_airflow(settings: Settings, ports: Ports, say: Say) -> None:
+def _migrate_airflow(settings: Settings, ports: Ports, report: Report) -> None:
     """Migrate Airflow's database and make sure of the pool, once a version of Airflow."""
     slots = os.environ.get("SHOETAGGER_GPU_SLOTS") or ""
     if slots and not slots.isdecimal():
@@ -116,7 +116,7 @@ def _migrate_airflow(settings: Settings, ports: Ports, say: Say) -> None:
     database = airflow_home(settings) / "airflow.db"
     if stamp.exists() and database.exists():
         return
-    say("setting up Airflow's database")
+    report("setting up Airflow's database")
     is_new = not database.exists()
     with _migrated_beside(database) as beside:
 
@@ -189,13 +189,13 @@ def _run_once(
 
 
 @contextlib.contextmanager
-def only_one_starts(settings: Settings, say: Say) -> Iterator[None]:
+def only_one_starts(settings: Settings, report: Report) -> Iterator[None]:
     """Hold the lock of `up`, which the kernel releases when this process dies, however it does."""
     lock = FileLock(settings.home / "servers.lock")
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        say("the servers are being started elsewhere: waiting for that")
+        report("the servers are being started elsewhere: waiting for that")
         lock.acquire()
     try:
         yield

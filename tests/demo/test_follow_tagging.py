@@ -1,0 +1,81 @@
+"""The demo follows the tagging runs that promotions start, on a scripted Airflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from shoetagger.config.settings import Settings
+from shoetagger.demo import __main__ as demo
+from shoetagger.demo.airflow_api import Airflow, DemoError
+
+
+@dataclass
+class ScriptedAirflow:
+    """Starts a run for a promotion at the third poll; a run tags what waits."""
+
+    promotions: int = 0
+    waiting: list[str] = field(default_factory=lambda: ["a.jpg"])
+    polls: int = 0
+    started: dict[str, str] = field(default_factory=lambda: {"night": "scheduled"})
+    followed: list[str] = field(default_factory=list)
+
+    def is_queued(self, _: str) -> bool:
+        self.polls += 1
+        if self.promotions and self.polls % 3 == 0:
+            self.promotions -= 1
+            self.started[f"promotion {self.polls}"] = "asset_triggered"
+        return self.promotions > 0
+
+    def runs(self, _: str) -> dict[str, str]:
+        return dict(self.started)
+
+    def trigger(self, _: str, __: Mapping[str, Any]) -> str:
+        self.started["by hand"] = "manual"
+        return "by hand"
+
+    def follow(self, _: str, run: str, __: Callable[[str], None]) -> None:
+        self.followed.append(run)
+        self.waiting.clear()
+
+
+def follow(airflow: ScriptedAirflow, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    lines: list[str] = []
+    monkeypatch.setattr(demo, "untagged", lambda *_: airflow.waiting)
+    monkeypatch.setattr(demo.time, "sleep", lambda _: None)
+    settings = Settings.from_environment({})
+    demo.follow_tagging(cast(Airflow, airflow), settings, ["color"], ["night"], lines.append)
+    return lines
+
+
+def test_runs_that_promotions_start_are_awaited_and_none_is_triggered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    airflow = ScriptedAirflow(promotions=2)
+    lines = follow(airflow, monkeypatch)
+    assert airflow.followed == ["promotion 3", "promotion 6"]
+    assert all("woken by a promotion" in line for line in lines)
+
+
+def test_one_run_is_triggered_where_files_wait_and_no_promotion_starts_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    airflow = ScriptedAirflow()
+    follow(airflow, monkeypatch)
+    assert airflow.followed == ["by hand"]
+
+
+def test_nothing_is_triggered_where_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    airflow = ScriptedAirflow(waiting=[])
+    assert follow(airflow, monkeypatch) == []
+    assert airflow.followed == []
+
+
+def test_a_promotion_that_starts_no_run_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    airflow = ScriptedAirflow(promotions=10**9)
+    monkeypatch.setattr(demo, "TAGGING_BEGINS", -1.0)
+    with pytest.raises(DemoError, match=r"should have started tag_new_images.*scheduler"):
+        follow(airflow, monkeypatch)
