@@ -10,9 +10,10 @@ from torch import Tensor
 
 from shoetagger.images.views import Transform
 from shoetagger.inference.bundle import BUNDLE_FILE, Bundle, save_bundle
-from shoetagger.network.backbone import LAYERS, TagModel, frozen_layers
+from shoetagger.network.backbone import TagModel
 from shoetagger.network.digests import prefix_digests
-from shoetagger.network.weights import WEIGHTS_FILE, build, save_weights
+from shoetagger.network.layers import LAYERS, WEIGHTS_FILE, frozen_layers
+from shoetagger.network.weights import build, save_weights
 
 ARCH = "resnet18"
 TAGS = (7, 7, 5)  # of the article's three groups; more groups repeat them

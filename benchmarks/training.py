@@ -26,8 +26,8 @@ from shoetagger.learning.training import features
 from shoetagger.learning.training.features import Examples
 from shoetagger.learning.training.fit import fit
 from shoetagger.learning.training.pictures import Pictures
-from shoetagger.network.backbone import POOLED
 from shoetagger.network.digests import prefix_digests
+from shoetagger.network.layers import POOLED
 from shoetagger.network.weights import build
 
 from .bundles import TAGS, imagenet_cached

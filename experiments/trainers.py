@@ -28,8 +28,9 @@ from shoetagger.learning.training.features import (
 from shoetagger.learning.training.fit import fit, scores
 from shoetagger.learning.training.head import Criterion, cross_entropy
 from shoetagger.learning.training.pictures import Pictures
-from shoetagger.network.backbone import POOLED, State, TagModel
+from shoetagger.network.backbone import State, TagModel
 from shoetagger.network.digests import prefix_digests
+from shoetagger.network.layers import POOLED
 from shoetagger.network.weights import build
 
 from . import article, imbalance, linear_probe

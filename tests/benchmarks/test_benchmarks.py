@@ -12,7 +12,7 @@ from benchmarks.bundles import make_bundles
 from shoetagger.demo import sample
 from shoetagger.images.views import Transform
 from shoetagger.inference.bundle import load_bundle
-from shoetagger.network.backbone import LAYERS
+from shoetagger.network.layers import LAYERS
 from shoetagger.tagging import run
 
 ROOT = Path(__file__).parents[2]

@@ -3,15 +3,15 @@ from __future__ import annotations
 import copy
 import itertools
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import yaml
 
 from shoetagger.config.params import Params, load, parse
-from shoetagger.config.recipe import Pooled
+from shoetagger.config.recipe import Pooled, Train
 from shoetagger.config.strict import ParamsError
-from shoetagger.network.backbone import POOLED
+from shoetagger.network.layers import ARCHITECTURES, POOLED
 
 OURS = Path(__file__).parents[2] / "params.yaml"
 
@@ -40,6 +40,7 @@ def test_the_repos_own_file_is_read_and_holds_the_articles_19_tags_in_3_groups()
 
 def test_a_head_may_see_all_that_a_model_can_show_it() -> None:
     assert get_args(Pooled) == POOLED
+    assert get_args(get_type_hints(Train)["arch"]) == ARCHITECTURES
 
 
 def test_a_group_is_four_lines_of_the_file(document: dict[str, Any]) -> None:

@@ -14,9 +14,10 @@ import torch
 
 from shoetagger.images.views import Transform
 from shoetagger.inference.bundle import BUNDLE_FILE, Bundle, save_bundle
-from shoetagger.network.backbone import LAYERS, TagModel
+from shoetagger.network.backbone import TagModel
 from shoetagger.network.digests import prefix_digests
-from shoetagger.network.weights import WEIGHTS_FILE, save_weights
+from shoetagger.network.layers import LAYERS, WEIGHTS_FILE
+from shoetagger.network.weights import save_weights
 
 TRANSFORM = Transform(size=32)
 POOLED = ("layer1", "layer4")

@@ -13,10 +13,12 @@ import torch
 from helpers.bundles import TRANSFORM, write_bundle
 
 from shoetagger.images.views import Transform
-from shoetagger.inference.bundle import load_bundle, load_model
+from shoetagger.inference.bundle import load_bundle
 from shoetagger.inference.decision import predict, tags_of
 from shoetagger.inference.engine import Engine, batch_that_fits, for_inference
-from shoetagger.network.backbone import LAYERS, begin
+from shoetagger.inference.loading import load_model
+from shoetagger.network.backbone import begin
+from shoetagger.network.layers import LAYERS
 
 MIXES = {
     "all alike": [("layer4", 1), ("layer4", 1), ("layer4", 1)],

@@ -34,8 +34,9 @@ from shoetagger.learning.training.fit import (
 )
 from shoetagger.learning.training.head import ROUNDS
 from shoetagger.learning.training.pictures import Pictures
-from shoetagger.network.backbone import LAYERS, TagModel, frozen_layers
+from shoetagger.network.backbone import TagModel
 from shoetagger.network.digests import prefix_digests
+from shoetagger.network.layers import LAYERS, frozen_layers
 
 CPU = torch.device("cpu")
 PARAMS = parameters.load(Path(__file__).parents[2] / "params.yaml")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,12 @@ from helpers.bundles import TRANSFORM, make_bundle, random_model, write_bundle
 from torchvision.transforms.v2 import functional as F
 
 from shoetagger.images.views import Transform
-from shoetagger.inference.bundle import load_bundle, load_model
-from shoetagger.network.backbone import LAYERS, ModelError, State, TagModel, normalise
+from shoetagger.inference.bundle import load_bundle
+from shoetagger.inference.loading import load_model
+from shoetagger.network.backbone import State, TagModel, normalise
 from shoetagger.network.devices import pick_device
 from shoetagger.network.digests import prefix_digests
+from shoetagger.network.layers import LAYERS, ModelError
 from shoetagger.network.pooling import BINS
 from shoetagger.network.weights import build
 
@@ -81,6 +85,18 @@ def test_weights_that_are_not_the_bundles_own_are_refused(tmp_path: Path) -> Non
     (tmp_path / "other" / "weights.safetensors").replace(tmp_path / "weights.safetensors")
     with pytest.raises(ModelError, match="its digest differs"):
         load_model(tmp_path, bundle)
+
+
+def test_reading_a_bundle_imports_no_torch(tmp_path: Path) -> None:
+    """Registering and promoting do so in processes of their own: torch would take seconds each."""
+    write_bundle(tmp_path)
+    program = (
+        "import sys; from pathlib import Path; from shoetagger.inference.bundle import load_bundle;"
+        "from shoetagger.tracking.registry import has_intact_bundle; folder = Path(sys.argv[1]);"
+        "assert has_intact_bundle(folder, load_bundle(folder).digest);"
+        "sys.exit(', '.join({'torch', 'torchvision'} & set(sys.modules)) or 0)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
 
 
 def test_a_missing_bundle_says_what_to_do(tmp_path: Path) -> None:

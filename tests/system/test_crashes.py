@@ -20,9 +20,11 @@ from helpers.bundles import random_model, write_bundle
 from helpers.installation import TAGS, install, make_live, predictions, put_pictures, write_often
 
 from shoetagger.config.settings import Settings
-from shoetagger.inference.bundle import BUNDLE_FILE, load_bundle, load_model
+from shoetagger.inference.bundle import BUNDLE_FILE, load_bundle
+from shoetagger.inference.loading import load_model
 from shoetagger.network.digests import file_sha256
-from shoetagger.network.weights import WEIGHTS_FILE, save_weights
+from shoetagger.network.layers import WEIGHTS_FILE
+from shoetagger.network.weights import save_weights
 from shoetagger.orchestration.nightly import night
 from shoetagger.publishing.export import export
 from shoetagger.publishing.publication import PublishError
@@ -188,7 +190,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from helpers.bundles import random_model, write_bundle
-from shoetagger.network.weights import WEIGHTS_FILE, save_weights
+from shoetagger.network.weights import save_weights
+from shoetagger.network.layers import WEIGHTS_FILE
 models = [random_model(3, backbone_seed=s, head_seed=s) for s in (1, 2)]
 print("ready", flush=True)
 while True:

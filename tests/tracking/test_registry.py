@@ -31,9 +31,10 @@ from shoetagger.images.decode import Limits, open_picture
 from shoetagger.images.views import Transform, tagging_view
 from shoetagger.inference.bundle import BUNDLE_FILE, Bundle, load_bundle, save_bundle
 from shoetagger.inference.engine import Engine
-from shoetagger.network.backbone import ModelError, TagModel
+from shoetagger.network.backbone import TagModel
 from shoetagger.network.digests import prefix_digests
-from shoetagger.network.weights import WEIGHTS_FILE, save_weights
+from shoetagger.network.layers import WEIGHTS_FILE, ModelError
+from shoetagger.network.weights import save_weights
 from shoetagger.tracking import packaging
 from shoetagger.tracking import registry as registry_module
 from shoetagger.tracking.connection import MLflowUnavailable

@@ -1,4 +1,4 @@
-"""Bundles: all that is needed to tag with one group, apart from code."""
+"""Bundles: all that is needed to tag with one group, apart from code; imports no torch."""
 
 from __future__ import annotations
 
@@ -10,15 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import torchvision
-
 from ..atomic import atomic_write
 from ..errors import ShoetaggerError
 from ..images.views import Transform
-from ..network.backbone import LAYERS, POOLED, ModelError, TagModel
-from ..network.digests import canonical, file_sha256
-from ..network.weights import WEIGHTS_FILE, load_weights
+from ..network.digests import canonical
+from ..network.layers import ARCHITECTURES, LAYERS, POOLED, ModelError
 
 BUNDLE_FILE = "bundle.json"
 _FORMAT = 1
@@ -89,7 +85,7 @@ def _parse_bundle(document: Any) -> Bundle:
         raise ValueError("thresholds must lie above 0 and up to 1")
     if set(document["prefixes"]) != set(LAYERS) or not pooled or not set(pooled) <= set(POOLED):
         raise ValueError(f"pooled must be among {', '.join(POOLED)}")
-    if not torchvision.models.list_models(include=document["arch"]):
+    if document["arch"] not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {document['arch']!r}")
     return Bundle(
         group=str(document["group"]),
@@ -103,16 +99,3 @@ def _parse_bundle(document: Any) -> Bundle:
         pretrained=document["pretrained"],
         weights_sha256=str(document["weights_sha256"]),
     )
-
-
-def load_model(directory: Path, bundle: Bundle) -> TagModel:
-    """Load a bundle's model, in eval mode on the CPU; raises ModelError if the digest differs."""
-    path = directory / WEIGHTS_FILE
-    if path.is_file() and file_sha256(path) != bundle.weights_sha256:
-        raise ModelError(
-            f"{path} is not the file that {BUNDLE_FILE} beside it describes: its digest differs; "
-            "restore both with `dvc checkout`, or fetch the version again"
-        )
-    with torch.device("meta"):  # no random start for weights that come from the file
-        model = TagModel(bundle.arch, len(bundle.tags), bundle.pooled)
-    return load_weights(model, path).eval()

@@ -19,10 +19,12 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..images.views import Transform
-from ..network.backbone import LAYERS, State, TagModel, advance, begin
+from ..network.backbone import State, TagModel, advance, begin
 from ..network.devices import pick_device, pick_dtype
-from .bundle import Bundle, load_bundle, load_model
+from ..network.layers import LAYERS
+from .bundle import Bundle, load_bundle
 from .decision import predict, tags_of
+from .loading import load_model
 
 _LARGEST_BATCH = 1024
 _AT_ONCE_PER_CORE = 16  # fewer: weights are fetched too often; more: maps leave the cache

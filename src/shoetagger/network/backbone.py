@@ -10,20 +10,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from ..errors import ShoetaggerError
 from ..images.views import Transform
+from .layers import CONTRAST, HISTOGRAM, LAYERS, layer_of
 from .pooling import BINS, channel_moments, color_histogram
-
-LAYERS = ("stem", "layer1", "layer2", "layer3", "layer4")
-HISTOGRAM = "histogram"
-_CONTRAST = "_contrast"
-
-# What a head can see: colours, each layer as a whole, and what stands out from its border.
-POOLED = (HISTOGRAM, *LAYERS, *(layer + _CONTRAST for layer in LAYERS))
-
-
-class ModelError(ShoetaggerError):
-    """Weights are unavailable, or a bundle is not what it claims to be."""
 
 
 class State(NamedTuple):
@@ -99,21 +88,11 @@ def advance(layer: nn.Module, name: str, state: State, pooled: Collection[str]) 
     """Run one layer of a backbone, and add what `pooled` names of it to the state."""
     x = layer(state.map)
     moments = {
-        seen: channel_moments(x, contrast=seen.endswith(_CONTRAST))
+        seen: channel_moments(x, contrast=seen.endswith(CONTRAST))
         for seen in pooled
         if layer_of(seen) == name
     }
     return State(x, {**state.pooled, **moments})
-
-
-def layer_of(pooled: str) -> str:
-    """Return the layer that a name among POOLED is about."""
-    return pooled.removesuffix(_CONTRAST)
-
-
-def is_seen_by(pooled: str, layers: Collection[str]) -> bool:
-    """Return whether a name among POOLED is available once these first layers have run."""
-    return pooled == HISTOGRAM or layer_of(pooled) in layers
 
 
 def layer_channels(model: TagModel, layer: str) -> int:
@@ -121,16 +100,6 @@ def layer_channels(model: TagModel, layer: str) -> int:
     convolutions = [m for m in getattr(model, layer).modules() if isinstance(m, nn.Conv2d)]
     # A block's downsampling convolution comes after its main path and has as many channels.
     return convolutions[-1].out_channels
-
-
-def frozen_layers(freeze: str) -> tuple[str, ...]:
-    """Return the layers that `train.freeze` names: all up to and including it."""
-    return () if freeze == "none" else LAYERS[: LAYERS.index(freeze) + 1]
-
-
-def trained_layers(freeze: str) -> tuple[str, ...]:
-    """Return the layers after the one that `train.freeze` names."""
-    return LAYERS[len(frozen_layers(freeze)) :]
 
 
 def normalise(views: Tensor, transform: Transform) -> Tensor:

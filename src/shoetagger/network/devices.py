@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .backbone import ModelError
+from .layers import ModelError
 
 
 def pick_device(name: str) -> torch.device:

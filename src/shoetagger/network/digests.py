@@ -1,4 +1,4 @@
-"""Digests of weights and of each prefix of a backbone."""
+"""Digests of weights and of each prefix of a backbone; imports no torch."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
-from ..images.views import Transform
-from .backbone import LAYERS, TagModel
+from .layers import LAYERS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..images.views import Transform
+    from .backbone import TagModel
 
 
 def prefix_digests(model: TagModel, transform: Transform) -> dict[str, str]:

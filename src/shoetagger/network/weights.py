@@ -13,10 +13,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ..atomic import atomic_write
-from .backbone import ModelError, TagModel
+from .backbone import TagModel
 from .digests import digest_of_tensors, file_sha256
-
-WEIGHTS_FILE = "weights.safetensors"
+from .layers import ModelError
 
 
 def build(

@@ -13,9 +13,9 @@ from ..config.settings import Settings
 from ..learning.dataset.tables import read_split
 from ..learning.training.features import compute
 from ..learning.training.pictures import open_pictures
-from ..network.backbone import POOLED, frozen_layers
 from ..network.devices import pick_device
 from ..network.digests import prefix_digests
+from ..network.layers import POOLED, frozen_layers
 from ..network.weights import build
 from .command import progress, run
 

@@ -66,7 +66,7 @@ def save_model(bundle: Bundle, directory: Path, limits: Limits, model: Any, targ
     from mlflow.types.schema import Array, ColSpec, DataType, Schema, TensorSpec
 
     from ..inference.bundle import BUNDLE_FILE
-    from ..network.weights import WEIGHTS_FILE
+    from ..network.layers import WEIGHTS_FILE
 
     parts = target.with_name("parts")
     for name, source in served_sources().items():

@@ -255,7 +255,7 @@ def _checked(directory: Path) -> Bundle:
     """Read a bundle that is about to be registered, and refuse one that cannot be served."""
     from ..inference.bundle import load_bundle
     from ..network.digests import file_sha256
-    from ..network.weights import WEIGHTS_FILE
+    from ..network.layers import WEIGHTS_FILE
 
     bundle = load_bundle(directory)
     weights = directory / WEIGHTS_FILE
@@ -275,9 +275,8 @@ def _checked(directory: Path) -> Bundle:
 def has_intact_bundle(directory: Path, digest: str) -> bool:
     """Tell whether a folder holds the whole bundle of this digest, undamaged."""
     from ..inference.bundle import load_bundle
-    from ..network.backbone import ModelError
     from ..network.digests import file_sha256
-    from ..network.weights import WEIGHTS_FILE
+    from ..network.layers import WEIGHTS_FILE, ModelError
 
     try:
         bundle = load_bundle(directory)

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from ...errors import ShoetaggerError
-from ...network.backbone import LAYERS, State, TagModel, begin, frozen_layers, is_seen_by
+from ...network.backbone import State, TagModel, begin
 from ...network.digests import prefix_digests
+from ...network.layers import LAYERS, frozen_layers, is_seen_by
 from .pictures import Pictures
 
 INDEX_FILE = "index.json"

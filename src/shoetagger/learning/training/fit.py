@@ -14,7 +14,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from ...config.recipe import Train
 from ...errors import ShoetaggerError
-from ...network.backbone import LAYERS, TagModel, frozen_layers, trained_layers
+from ...network.backbone import TagModel
+from ...network.layers import LAYERS, frozen_layers, trained_layers
 from .features import Examples, Source
 from .head import ROUNDS, Criterion, cross_entropy, fit_head, start_from_frequencies
 
