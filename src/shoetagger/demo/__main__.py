@@ -166,6 +166,8 @@ def follow_tagging(
             airflow.trigger(TAGGING, {})
             triggered = True
         else:
+            if followed == set(earlier):
+                report("      nothing to do: every arrival is tagged or rejected already")
             return
 
 

@@ -66,11 +66,11 @@ class Airflow:
     def activate(self, dag: str, patience: float = 120.0) -> None:
         """Wait until Airflow knows a DAG, and unpause it: runs of a paused DAG never start."""
         deadline = time.monotonic() + patience
-        while (found := self._find(f"/api/v2/dags/{dag}")) is None:
+        while (known := self._find(f"/api/v2/dags/{dag}")) is None:
             if time.monotonic() > deadline:
                 raise DemoError(f"Airflow does not know the DAG {dag}: {self._import_errors()}")
             time.sleep(1)
-        if found["is_paused"]:
+        if known["is_paused"]:
             self._request("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
 
     def trigger(self, dag: str, conf: Mapping[str, Any]) -> str:

@@ -60,7 +60,6 @@ def _port(environ: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
-# --- places ---------------------------------------------------------------------------------
 def airflow_home(settings: Settings) -> Path:
     """Airflow's own folder: its database, secrets and the logs of tasks."""
     return settings.home / "airflow"
@@ -84,7 +83,6 @@ def state_file(settings: Settings) -> Path:
     return settings.home / "servers.json"
 
 
-# --- environment ----------------------------------------------------------------------------
 def own_mlflow(settings: Settings, ports: Ports) -> str | None:
     """Return the database our MLflow server serves; None where the tracking URI names another's."""
     uri = urlsplit(settings.tracking_uri)

@@ -51,7 +51,6 @@ START_SECONDS = 600.0
 STOP_ORDER = (("scheduler", "dag-processor"), ("api-server", "mlflow"))
 
 
-# --- up -------------------------------------------------------------------------------------
 def server_commands(settings: Settings, ports: Ports) -> dict[str, list[str]]:
     """Return the command of each server, in the order of starting."""
     commands = {
@@ -171,7 +170,6 @@ def _complete(settings: Settings, started: Started) -> bool:
     return set(started.processes) == set(server_commands(settings, started.ports))
 
 
-# --- down, status, login --------------------------------------------------------------------
 def down(settings: Settings, report: Report = print) -> int:
     """End every process of this installation's servers; returns how many there were."""
     ended: set[int] = set()
@@ -218,7 +216,7 @@ def status(settings: Settings) -> str:
 
 
 def login(settings: Settings) -> str:
-    """Say where to browse, as whom, and with which password."""
+    """Return the addresses to browse, the user and the password."""
     user, password = credentials(settings)
     return f"user {user}, password {password}\n{_addresses(settings, ports_in_use(settings))}"
 
@@ -238,13 +236,13 @@ def ports_in_use(settings: Settings) -> Ports:
 
 
 def _addresses(settings: Settings, ports: Ports) -> str:
-    theirs = without_password(settings.tracking_uri)
-    mlflow = ports.mlflow_url if own_mlflow(settings, ports) else theirs
+    elsewhere = without_password(settings.tracking_uri)
+    mlflow = ports.mlflow_url if own_mlflow(settings, ports) else elsewhere
     return f"Airflow  {ports.airflow_url}   (`make login` shows the password)\nMLflow   {mlflow}"
 
 
 def _silent(_: str) -> None:
-    """Say nothing."""
+    """Report nothing."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
