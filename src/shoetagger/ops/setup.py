@@ -107,7 +107,7 @@ def _migrate_mlflow(settings: Settings, ports: Ports, report: Report) -> None:
 
 
 def _migrate_airflow(settings: Settings, ports: Ports, report: Report) -> None:
-    """Migrate Airflow's database and make sure of the pool, once a version of Airflow."""
+    """Migrate Airflow's database and create the pool, once per version of Airflow."""
     slots = os.environ.get("SHOETAGGER_GPU_SLOTS") or ""
     if slots and not slots.isdecimal():
         raise ServersError(f"SHOETAGGER_GPU_SLOTS={slots!r} is not a number of slots")
@@ -138,7 +138,7 @@ def _migrate_airflow(settings: Settings, ports: Ports, report: Report) -> None:
 def _migrated_beside(path: Path) -> Iterator[Path]:
     """Yield a copy of an SQLite database to migrate, which then takes the place of `path`.
 
-    A migration that is cut off leaves its database half made, which no later one mends.
+    A migration that is cut off leaves a half-migrated database, which no later one repairs.
     """
     for left in path.parent.glob(f"{path.name}.migrating-*"):
         left.unlink()
