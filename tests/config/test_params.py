@@ -160,7 +160,7 @@ def test_a_wrong_key_or_value_is_refused_by_name(
         ("must lie in 0..1", (-0.1, 1.1), (
             "images.augment.flip", "images.augment.brightness", "images.augment.contrast",
             "images.augment.saturation", "images.augment.hue", "images.augment.erase",
-            "images.augment.background", "tag.max_rejected", "tag.drift.least",
+            "images.augment.background", "tag.max_rejected", "tag.max_missing", "tag.drift.least",
         )),
         ("must lie in [0, 1)", (-0.1, 1), ("train.ema", "train.dropout", "train.label_smoothing")),
         ("must lie in (0, 1]", (0, 1.1), (

@@ -236,6 +236,14 @@ class Promises(RuleBasedStateMachine):
         self._roll_back(group, to, fate, kill)
         self._changed()
 
+    @rule(group=groups, fate=st.sampled_from(["unanswered", "late", "lost", "killed"]))
+    def roll_back_amid_a_promotion(self, group: str, fate: str) -> None:
+        number = len(self.registry.known.get(group, [])) + 1
+        self._promote(self._comparison(group, number), fate, None)
+        self._changed()
+        self._roll_back(group, None, "answered", None)
+        self._changed()
+
     @rule(group=groups, number=st.one_of(st.none(), numbers))
     def move_by_hand(self, group: str, number: int | None) -> None:
         """In MLflow's pages; the next night writes it down."""
@@ -395,7 +403,9 @@ class Promises(RuleBasedStateMachine):
 
     def _check_work_left(self) -> None:
         pins = {g: live for g in self.groups if (live := self.model.live(g))}
-        sets = [pins, dict(self.run.pins)] if self.run else [pins]
+        chains = {g: chain for g in GROUPS if len(chain := self.model.chain(g)) > 1}
+        sets = [pins, {g: chain[1] for g, chain in chains.items()}]  # live, and before
+        sets += [dict(self.run.pins)] if self.run else []
         for pinned in sets:
             left = self.model.backlog(pinned)
             work = self.store.predictions.count_work(pinned)
@@ -488,6 +498,7 @@ class Promises(RuleBasedStateMachine):
         act: Callable[[], object],
     ) -> None:
         self.registry.next_request = steps.fate
+        killed = False
         with raises(expected):
             killed = self._killed(kill, act)
             expected[:] = [] if killed else expected
@@ -562,11 +573,21 @@ class Promises(RuleBasedStateMachine):
         """A whole listing: what is not in it is gone."""
         assert self.run
         run, now = self.run, self.clock.now
-        killed = self._killed(kill, lambda: tagging.find_arrivals(self.store, INBOX, run))
+        options: Any = SimpleNamespace(alert_from=4, max_missing=0.9)
         targets = {
             name: self.model.noted(name, thing, now) for name, thing in self.inbox.things.items()
         }
-        for name in self.model.files.keys() - targets.keys():
+        missing = [n for n, f in self.model.files.items() if n not in targets and f.state != "gone"]
+        unmounted = len(missing) >= 4 and len(missing) > 0.9 * (len(missing) + len(targets))
+        expected: list[type[BaseException]] = [real_inbox.InboxError] if unmounted else []
+
+        def act() -> None:
+            tagging.find_arrivals(self.store, INBOX, run, options=options)
+
+        with raises(expected):
+            killed = self._killed(kill, act)
+            expected[:] = [] if killed else expected
+        for name in () if unmounted else missing:
             targets[name] = self.model.missed(name)
         self._adopt_files({n: [f] for n, f in targets.items()}, may_lack=killed)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from helpers.installation import install, put_pictures
 
 from shoetagger.config.settings import Settings
 from shoetagger.inference.engine import Engine
+from shoetagger.ingest.inbox import InboxError
 from shoetagger.orchestration.nightly import night
+from shoetagger.store.store import Store
 
 
 def table(settings: Settings) -> list[tuple[str, str]]:
@@ -45,3 +48,24 @@ def test_a_rename_costs_no_model_run_and_tables_carry_all_names(
     (settings.inbox / "1 again.jpg").unlink()
     night(settings, "night")
     assert table(settings) == [("one.jpg", ""), ("two.jpg", "")]
+
+
+def test_an_inbox_that_is_not_mounted_fails_the_night_and_marks_nothing(tmp_path: Path) -> None:
+    settings = install(tmp_path)
+    settings.inbox.rmdir()
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(25):
+        (pictures / f"{number}.jpg").write_bytes(b"no picture")
+        os.utime(pictures / f"{number}.jpg", (1e9, 1e9))
+    settings.inbox.symlink_to(pictures)
+    night(settings, "night")
+    settings.inbox.unlink()
+    settings.inbox.mkdir()
+    with pytest.raises(InboxError, match=r"lacks 25 of 25 known files.*tag\.max_missing.*mounted"):
+        night(settings, "night")
+    with Store(settings.store_url) as store:
+        assert (store.runs.latest(1)[0].state, store.current.counts([]).gone) == ("failed", 0)
+    settings.inbox.rmdir()
+    settings.inbox.symlink_to(pictures)
+    assert night(settings, "night").counts["new"] == 0

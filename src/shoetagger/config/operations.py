@@ -92,6 +92,7 @@ class Tag:
     settle_seconds: NonNegative
     alert_from: Count
     max_rejected: Share
+    max_missing: Share
     drift: Drift
 
 

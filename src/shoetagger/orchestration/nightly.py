@@ -30,7 +30,9 @@ def begin(installation: Installation, kind: Kind) -> TaggingRun:
 
 
 def find_arrivals(installation: Installation, run: TaggingRun) -> dict[str, int]:
-    return tagging.find_arrivals(installation.store, installation.settings.inbox, run)
+    return tagging.find_arrivals(
+        installation.store, installation.settings.inbox, run, options=installation.params.tag
+    )
 
 
 def shards(installation: Installation, run: TaggingRun) -> list[int]:

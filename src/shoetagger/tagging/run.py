@@ -89,11 +89,14 @@ def begin(
     )
 
 
-def find_arrivals(store: Store, inbox: Path, run: TaggingRun) -> dict[str, int]:
+def find_arrivals(
+    store: Store, inbox: Path, run: TaggingRun, *, options: operations.Tag
+) -> dict[str, int]:
     """Stream the inbox's listing into the store; return the numbers of files seen and new.
 
     `rejected` counts the new ones that must not even be opened. What was there and is not in the
-    listing is gone.
+    listing is gone; but a listing that lacks nearly all, by `options`, is taken for an inbox that
+    is not mounted: it raises InboxError and marks nothing.
     """
     began = datetime.now(UTC)
     seen: set[int] = set()
@@ -109,7 +112,16 @@ def find_arrivals(store: Store, inbox: Path, run: TaggingRun) -> dict[str, int]:
             seen |= {short_id(file_id_of(arrival.locator)) for arrival in batch}
             unlisted += [arrival.locator for arrival in batch if arrival.is_folder]
             new, refused = new + noted.new, refused + noted.refused
-    store.files.lose(store.files.unseen(seen, began, unlisted))
+    unseen = store.files.unseen(seen, began, unlisted)
+    there = len(seen) + len(unseen)
+    if len(unseen) >= options.alert_from and len(unseen) > options.max_missing * there:
+        raise inboxes.InboxError(
+            f"the inbox {inbox} lacks {len(unseen)} of {there} known files, more than a share of "
+            f"{options.max_missing} (tag.max_missing): is its disk or share mounted? Nothing was "
+            "marked as gone; where the files were removed on purpose, set tag.max_missing to 1.0 "
+            "for one run"
+        )
+    store.files.lose(unseen)
     counts = {"seen": len(seen), "new": new, "rejected": refused}
     logger.info(event("listed", run=run.run_id, inbox=inbox, **counts))
     return counts
