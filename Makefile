@@ -52,7 +52,7 @@ lint: $(STAMP) ## ruff, mypy, and who may import whom
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
-	@$(VENV)/bin/lint-imports --no-logo 2>/dev/null || $(VENV)/bin/lint-imports
+	@$(VENV)/bin/lint-imports --no-logo
 
 bench: $(STAMP) ## compare the speed with what people do today (PICTURES=folder)
 	@$(PYTHON) -m benchmarks $(if $(PICTURES),--pictures "$(PICTURES)")

@@ -12,7 +12,7 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(f"SHOETAGGER_DEVICE={name!r}, but torch sees no GPU: use auto or cpu")
+        raise ModelError(f"device {name!r} needs a GPU, and torch sees none: use auto or cpu")
     return torch.device(name)
 
 
