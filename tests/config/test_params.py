@@ -201,6 +201,13 @@ def test_every_fault_has_a_line_unknown_keys_first(document: dict[str, Any]) -> 
     assert caught.value.faults == (unknown, *rest)
 
 
+def test_a_file_of_before_the_missing_share_is_read_with_its_default(
+    document: dict[str, Any],
+) -> None:
+    del document["tag"]["max_missing"]
+    assert parse(document).tag.max_missing == 0.9
+
+
 def test_a_missing_key_is_named(document: dict[str, Any]) -> None:
     del document["split"]["seed"]
     with pytest.raises(ParamsError, match=r"^missing key split\.seed$"):

@@ -842,6 +842,7 @@ def test_the_same_on_postgresql(postgres_server: tuple[str, str]) -> None:
                 with store._database.writing() as connection:
                     for table in reversed(tables.metadata.sorted_tables):
                         connection.execute(sa.delete(table))
+                    connection.execute(sa.insert(tables.last_seq), {"seq": 0})
                 return store
 
         run_state_machine_as_test(OnPostgres, settings=profile())

@@ -92,8 +92,8 @@ class Tag:
     settle_seconds: NonNegative
     alert_from: Count
     max_rejected: Share
-    max_missing: Share
     drift: Drift
+    max_missing: Share = 0.9  # commits of before the key was there can still be trained from
 
 
 @dataclass(frozen=True, config=SECTION)
