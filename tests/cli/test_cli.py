@@ -60,7 +60,14 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
             registry_name="shoetagger-color", version="3", now=datetime.now(UTC),
         )  # fmt: skip
         store.ledger.finish(
-            store.ledger.begin("color", made.digest, kind="promote", by="me", why="it is good")
+            store.ledger.begin(
+                "color",
+                made.digest,
+                expect_from=store.ledger.live().get("color"),
+                kind="promote",
+                by="me",
+                why="it is good",
+            )
         )
     return settings
 

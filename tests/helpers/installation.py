@@ -82,7 +82,14 @@ def make_live(settings: Settings, group: str, head_seed: int, size: int = 32) ->
             registry_name=f"shoetagger-{group}", version=number, now=now,
         )  # fmt: skip
         store.ledger.finish(
-            store.ledger.begin(group, bundle.digest, kind="promote", by="test", why="test")
+            store.ledger.begin(
+                group,
+                bundle.digest,
+                expect_from=store.ledger.live().get(group),
+                kind="promote",
+                by="test",
+                why="test",
+            )
         )
     shutil.rmtree(beside, ignore_errors=True)
     return bundle.digest

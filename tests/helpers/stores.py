@@ -58,7 +58,15 @@ def add_bundles(store: Store) -> None:
 
 
 def make_live(store: Store, group: str, digest: str | None, kind: str = "promote") -> None:
-    move = store.ledger.begin(group, digest, kind=kind, by="test", why="test", now=NIGHT)
+    move = store.ledger.begin(
+        group,
+        digest,
+        expect_from=store.ledger.live().get(group),
+        kind=kind,
+        by="test",
+        why="test",
+        now=NIGHT,
+    )
     store.ledger.finish(move, NIGHT)
 
 

@@ -51,7 +51,14 @@ def used(settings: Settings) -> str:
             version=version.number, now=datetime.now(UTC),
         )  # fmt: skip
         store.ledger.finish(
-            store.ledger.begin("color", bundle.digest, kind="promote", by="test", why="test")
+            store.ledger.begin(
+                "color",
+                bundle.digest,
+                expect_from=store.ledger.live().get("color"),
+                kind="promote",
+                by="test",
+                why="test",
+            )
         )
     put_pictures(settings, 4)
     night(settings, "night")

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from helpers.airflow_program import run_program
 from helpers.bundles import write_bundle
+from helpers.installation import promote
 
 from shoetagger.config.settings import Settings
 from shoetagger.images.decode import Limits
 from shoetagger.ops.environment import Ports
 from shoetagger.ops.setup import setup
 from shoetagger.promotion.compare import Comparison
-from shoetagger.promotion.moves import Decision, promote
+from shoetagger.promotion.moves import Decision
 from shoetagger.promotion.versions import PromotionError
 from shoetagger.store.rows import Move
 from shoetagger.store.store import Store

@@ -80,7 +80,14 @@ def test_only_what_was_live_can_be_rolled_back_to(store: Store, registry: Regist
     assert roll_back(store, registry, to="1") == "1"
     assert roll_back(store, registry, to="3") == "3"  # it was live, and rolled back since
     with pytest.raises(StoreError, match="was never live"):
-        store.ledger.begin("color", SECOND, kind="rollback", by="me", why="")
+        store.ledger.begin(
+            "color",
+            SECOND,
+            expect_from=store.ledger.live().get("color"),
+            kind="rollback",
+            by="me",
+            why="",
+        )
 
 
 @pytest.mark.parametrize("fate", ["lost", "unanswered"])

@@ -458,7 +458,14 @@ def test_a_move_that_was_cut_off_is_completed(
     second = trained(2)
     register(settings, plan, "color")
     with Store(settings.store_url) as store:  # the row is written, and then the lights go out
-        store.ledger.begin("color", second.digest, kind="promote", by="test", why="")
+        store.ledger.begin(
+            "color",
+            second.digest,
+            expect_from=store.ledger.live().get("color"),
+            kind="promote",
+            by="test",
+            why="",
+        )
         reconcile(settings, "color")
     assert live(settings) == champion(settings) == second.digest
 
@@ -523,7 +530,14 @@ def test_a_night_that_starts_amid_a_promotion_takes_no_alias_for_one_moved_by_ha
             promote(settings, comparison, None, by="test")
             return found
         with Store(settings.store_url) as store:
-            store.ledger.begin("color", second.digest, kind="promote", by="test", why="")
+            store.ledger.begin(
+                "color",
+                second.digest,
+                expect_from=store.ledger.live().get("color"),
+                kind="promote",
+                by="test",
+                why="",
+            )
         return self.version_with("color", second.digest)
 
     monkeypatch.setattr(Registry, "by_alias", reading_late)

@@ -273,7 +273,15 @@ class Works:
             now=NOW,
         )
         self.store.ledger.finish(
-            self.store.ledger.begin(group, digest, kind="promote", by="test", why="test"), NOW
+            self.store.ledger.begin(
+                group,
+                digest,
+                expect_from=self.store.ledger.live().get(group),
+                kind="promote",
+                by="test",
+                why="test",
+            ),
+            NOW,
         )
 
     def publish(self, **changes: int) -> dict[str, int]:

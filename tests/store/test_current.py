@@ -146,7 +146,15 @@ def test_what_was_current_at_a_time_can_be_told(store: Store) -> None:
         return NIGHT + timedelta(hours=hours)
 
     def move(digest: str, kind: str, when: datetime) -> None:
-        begun = store.ledger.begin("color", digest, kind=kind, by="me", why="x", now=when)
+        begun = store.ledger.begin(
+            "color",
+            digest,
+            expect_from=store.ledger.live().get("color"),
+            kind=kind,
+            by="me",
+            why="x",
+            now=when,
+        )
         store.ledger.finish(begun, when)
 
     image_id = image("a.jpg")

@@ -73,17 +73,19 @@ def test_moves_that_conflict_are_refused(store: Store) -> None:
     with pytest.raises(MoveConflict, match="moved meanwhile"):
         store.ledger.begin("color", BLUE, expect_from=None, **who)
     with pytest.raises(MoveConflict, match="is live already"):
-        store.ledger.begin("color", RED, **who)
+        store.ledger.begin("color", RED, expect_from=store.ledger.live().get("color"), **who)
     with pytest.raises(StoreError, match="is of group style"):
-        store.ledger.begin("color", BOOT, **who)
+        store.ledger.begin("color", BOOT, expect_from=store.ledger.live().get("color"), **who)
     with pytest.raises(StoreError, match="add_version comes first"):
-        store.ledger.begin("color", "9" * 64, **who)
+        store.ledger.begin("color", "9" * 64, expect_from=store.ledger.live().get("color"), **who)
     with pytest.raises(StoreError, match="only a removal goes nowhere"):
-        store.ledger.begin("color", None, **who)
+        store.ledger.begin("color", None, expect_from=store.ledger.live().get("color"), **who)
     first = store.ledger.begin("color", BLUE, expect_from=RED, **who)
     with pytest.raises(MoveConflict, match=f"move {first} .*is pending"):
         store.ledger.begin("color", TEAL, expect_from=RED, **who)
-    store.ledger.begin("style", BOOT, **who)  # groups do not wait for one another
+    store.ledger.begin(
+        "style", BOOT, expect_from=store.ledger.live().get("style"), **who
+    )  # groups do not wait for one another
     store.ledger.cancel(first)
     assert store.ledger.live() == {"color": RED}
     store.ledger.finish(store.ledger.begin("color", TEAL, expect_from=RED, **who))

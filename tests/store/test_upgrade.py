@@ -135,7 +135,14 @@ def test_an_older_store_goes_on(old_store: str) -> None:
         assert seen_by_users(store) == EXPECTED["reconciled"]
         _, red = store.ledger.chain("color")
         store.ledger.finish(
-            store.ledger.begin("color", red, kind="rollback", by="anna", why="upgrade")
+            store.ledger.begin(
+                "color",
+                red,
+                expect_from=store.ledger.live().get("color"),
+                kind="rollback",
+                by="anna",
+                why="upgrade",
+            )
         )
         assert seen_by_users(store) == EXPECTED["rolled_back"]
         forgotten = next(row for row in store.files.rejected() if "forgotten" in row.reason)
@@ -219,9 +226,13 @@ def test_an_older_installation_goes_on(installation: Settings, tmp_path: Path) -
             assert scores == pytest.approx({n: old[n] for n in scores}, abs=2e-4)
 
     with Store(settings.store_url) as store:
-        moves.reconcile(settings, store, GROUPS)
+        moves.reconcile(store, registry, GROUPS, bundles=settings.bundles)
         assert seen_by_users(store) == EXPECTED["reconciled"]
-        assert moves.rollback(settings, "color", to=None, by="anna", why="upgrade") == "1"
+        number = moves.rollback(
+            store, registry, "color",
+            bundles=settings.bundles, to=None, by="anna", why="upgrade",
+        )  # fmt: skip
+        assert number == "1"
         assert seen_by_users(store) == EXPECTED["rolled_back"]
     back = registry.by_alias("color", CHAMPION)
     assert back is not None

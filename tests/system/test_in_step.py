@@ -212,7 +212,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Shop
     repo = folder / "repo"
     shutil.copytree(ROOT / "src", repo / "src", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "dags", repo / "dags", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".dvcignore", "params.yaml"):
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "params.yaml"):
         shutil.copy(ROOT / name, repo)
     write_samples(repo / "data", count=48, seed=3)
     with (repo / "data" / "labels.csv").open(newline="", encoding="utf-8-sig") as file:

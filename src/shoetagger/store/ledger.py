@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from types import EllipsisType
 from typing import Any
 
 import sqlalchemy as sa
@@ -79,16 +78,16 @@ class Ledger:
         kind: MoveKind,
         by: str,
         why: str,
+        expect_from: str | None,
         data_revision: str | None = None,
         mlflow_run: str | None = None,
-        expect_from: str | EllipsisType | None = ...,
         supersede: bool = False,
         now: datetime | None = None,
     ) -> int:
         """Record a pending move of a group's live pointer and return its id; nothing moves yet.
 
         `to_digest` None (kind `remove`) leaves the group without a live bundle. `expect_from` is
-        the digest that the caller takes for live (None: no bundle is); left out, it is not checked.
+        the digest that the caller takes for live (None: no bundle is).
         `supersede` cancels a pending move of the group, in the same transaction.
         Raises MoveConflict where another bundle is live, where `to_digest` is live already, or
         where a move is pending; StoreError for an unknown bundle, one of another group, or a
@@ -110,7 +109,7 @@ class Ledger:
                     "finished or cancelled first"
                 )
             live = next(iter(chains(connection).get(group, [])), None)
-            if expect_from is not ... and live != expect_from:
+            if live != expect_from:
                 raise MoveConflict(
                     f"group {group}: live is {live}, not {expect_from}: it was moved meanwhile, "
                     "so compare again"
