@@ -809,6 +809,7 @@ def profile() -> settings:
 
 
 @pytest.mark.timeout(7200)
+@pytest.mark.slow
 def test_store_nights_and_moves_are_as_promised(tmp_path: Path) -> None:
     with Store(f"sqlite:///{tmp_path / 'store.db'}") as store:
         store.migrate()
