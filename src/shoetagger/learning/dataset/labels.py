@@ -199,7 +199,7 @@ def _read_xlsx(sheet: Path) -> list[list[object]]:
                 book.close()
     except (zipfile.BadZipFile, ParseError, KeyError, ValueError, IndexError) as error:
         raise LabelsError(
-            [f"{sheet.name} is not an Excel workbook that can be read ({error}); save it anew"]
+            [f"{sheet.name} is not an Excel workbook that can be read ({error}); save it again"]
         ) from None
     values, formulas = grids
     for value_row, formula_row in zip(values, formulas, strict=True):
