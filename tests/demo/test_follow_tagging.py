@@ -10,7 +10,7 @@ import pytest
 
 from shoetagger.config.settings import Settings
 from shoetagger.demo import __main__ as demo
-from shoetagger.demo.airflow_api import Airflow, DemoError
+from shoetagger.demo.airflow_api import Airflow, DemoError, FailedRunError
 
 
 @dataclass
@@ -21,6 +21,7 @@ class ScriptedAirflow:
     waiting: list[str] = field(default_factory=lambda: ["a.jpg"])
     polls: int = 0
     started: dict[str, str] = field(default_factory=lambda: {"night": "scheduled"})
+    failing: tuple[str, ...] = ()
     followed: list[str] = field(default_factory=list)
 
     def is_queued(self, _: str) -> bool:
@@ -39,6 +40,8 @@ class ScriptedAirflow:
 
     def follow(self, _: str, run: str, __: Callable[[str], None]) -> None:
         self.followed.append(run)
+        if run in self.failing:
+            raise FailedRunError(f"{run} failed")
         self.waiting.clear()
 
 
@@ -80,3 +83,32 @@ def test_a_promotion_that_starts_no_run_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(demo, "TAGGING_BEGINS", -1.0)
     with pytest.raises(DemoError, match=r"should have started tag_new_images.*scheduler"):
         follow(airflow, monkeypatch)
+
+
+def test_a_scheduled_run_that_came_before_the_first_promotion_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started = {"02:00": "scheduled"}
+    airflow = ScriptedAirflow(promotions=1, started=started, failing=("02:00",))
+    lines = follow(airflow, monkeypatch)
+    assert airflow.followed == ["02:00", "promotion 3"]
+    assert any("02:00 failed" in line for line in lines)
+
+
+def test_a_scheduled_run_that_failed_is_made_good_by_one_that_is_triggered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    airflow = ScriptedAirflow(started={"02:00": "scheduled"}, failing=("02:00",))
+    follow(airflow, monkeypatch)
+    assert airflow.followed == ["02:00", "by hand"]
+
+
+def test_a_run_that_fails_with_none_after_it_fails_the_demo(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    airflow = ScriptedAirflow(started={"02:00": "scheduled"}, failing=("02:00", "by hand"))
+    with pytest.raises(FailedRunError, match="by hand failed"):
+        follow(airflow, monkeypatch)
+    tagged = ScriptedAirflow(waiting=[], started={"02:00": "scheduled"}, failing=("02:00",))
+    with pytest.raises(FailedRunError, match="02:00 failed"):
+        follow(tagged, monkeypatch)

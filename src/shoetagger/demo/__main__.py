@@ -22,7 +22,7 @@ from ..config.settings import Settings
 from ..errors import ShoetaggerError
 from ..ops.environment import Ports, Report, airflow_environment, log_file
 from ..ops.servers import up
-from .airflow_api import Airflow, DemoError, clock
+from .airflow_api import Airflow, DemoError, FailedRunError, clock
 from .arrivals import drawn, let_arrive, untagged
 from .result import result
 
@@ -139,10 +139,12 @@ def follow_tagging(
     """Follow every tagging run that is not among `earlier`, until none is left to come.
 
     Promotions start runs by themselves. One is triggered only where none runs or is queued and
-    arrivals still wait. Raises DemoError where Airflow starts no run for a promotion.
+    arrivals still wait. Raises DemoError where Airflow starts no run for a promotion, and FailedRunError
+    where a run fails and none after it succeeds.
     """
     followed = set(earlier)
     triggered = False
+    failure: FailedRunError | None = None
     waiting_since = time.monotonic()
     while True:
         # In this order: a promotion that is no longer queued already has its run.
@@ -150,7 +152,15 @@ def follow_tagging(
         runs = {run: kind for run, kind in airflow.runs(TAGGING).items() if run not in followed}
         for run, kind in runs.items():
             report(f"      {_WOKEN_BY.get(kind, kind)}: {run}")
-            airflow.follow(TAGGING, run, report)
+            try:
+                airflow.follow(TAGGING, run, report)
+                failure = None
+            except FailedRunError as error:
+                # The schedule may have come before anything was live: the next run makes it good.
+                if kind != "scheduled":
+                    raise
+                report(textwrap.indent(str(error), "      "))
+                failure = error
             followed.add(run)
             waiting_since = time.monotonic()
         if runs:
@@ -165,6 +175,8 @@ def follow_tagging(
         elif untagged(settings, groups) and not triggered:
             airflow.trigger(TAGGING, {})
             triggered = True
+        elif failure is not None:
+            raise failure
         else:
             if followed == set(earlier):
                 report("      nothing to do: every arrival is tagged or rejected already")

@@ -23,6 +23,10 @@ class DemoError(ShoetaggerError):
     """A step of the demo failed; the message says which, and where its log is."""
 
 
+class FailedRunError(DemoError):
+    """A DAG run failed; the message names its failed tasks, with their reasons and logs."""
+
+
 @dataclass(frozen=True)
 class TaskState:
     """One task instance of a DAG run, as Airflow's API describes it; `name` is for people."""
@@ -84,7 +88,7 @@ class Airflow:
     ) -> list[TaskState]:
         """Wait until a run ends and report the states of its tasks; returns the tasks.
 
-        Raises DemoError that names the tasks that failed, with the ends of their logs.
+        Raises FailedRunError for a run that failed, DemoError for one that does not end in time.
         """
         begun = reported_at = time.monotonic()
         seen: dict[tuple[str, int], object] = {}
@@ -109,7 +113,7 @@ class Airflow:
             if state == "success":
                 return tasks
             if state == "failed":
-                raise DemoError(self._failure(dag, run, tasks))
+                raise FailedRunError(self._failure(dag, run, tasks))
             if time.monotonic() - begun > patience:
                 raise DemoError(f"{dag} has not ended after {patience / 60:.0f} minutes")
             if time.monotonic() - reported_at > 20:
