@@ -139,8 +139,8 @@ def follow_tagging(
     """Follow every tagging run that is not among `earlier`, until none is left to come.
 
     Promotions start runs by themselves. One is triggered only where none runs or is queued and
-    arrivals still wait. Raises DemoError where Airflow starts no run for a promotion, and FailedRunError
-    where a run fails and none after it succeeds.
+    arrivals still wait. Raises DemoError where Airflow starts no run for a promotion, and
+    FailedRunError where a run fails and none after it succeeds.
     """
     followed = set(earlier)
     triggered = False
