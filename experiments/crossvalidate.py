@@ -25,7 +25,8 @@ from shoetagger.config.recipe import Split
 from shoetagger.config.settings import Settings
 from shoetagger.config.strict import ParamsError
 from shoetagger.images.decode import Limits, image_id, unreadable
-from shoetagger.learning.dataset.labels import find_sheet, read_labels
+from shoetagger.learning.dataset.labels import read_labels
+from shoetagger.learning.dataset.sheet import find_sheet
 from shoetagger.learning.dataset.split import fold
 from shoetagger.network.devices import pick_device
 from shoetagger.stages.command import progress, run

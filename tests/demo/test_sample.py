@@ -12,7 +12,8 @@ from shoetagger.demo.painter import draw_shoe
 from shoetagger.demo.sample import arrival_tags, main, write_arrivals, write_samples
 from shoetagger.demo.shapes import TAGS
 from shoetagger.errors import ShoetaggerError
-from shoetagger.learning.dataset.labels import find_sheet, read_labels
+from shoetagger.learning.dataset.labels import read_labels
+from shoetagger.learning.dataset.sheet import find_sheet
 
 REPO = Path(__file__).parents[2]
 SMALL = (64, 64)

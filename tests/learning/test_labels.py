@@ -8,7 +8,8 @@ import numpy as np
 import openpyxl
 import pytest
 
-from shoetagger.learning.dataset.labels import Labels, LabelsError, find_sheet, read_labels
+from shoetagger.learning.dataset.labels import Labels, read_labels
+from shoetagger.learning.dataset.sheet import LabelsError, find_sheet
 
 TAGS = ("black", "red", "boot")
 

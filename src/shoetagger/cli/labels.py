@@ -20,7 +20,8 @@ def validate(
 ) -> None:
     """Check the label sheet and the pictures it names; all faults in one report."""
     from ..images.decode import Limits, unreadable
-    from ..learning.dataset.labels import find_sheet, read_labels
+    from ..learning.dataset.labels import read_labels
+    from ..learning.dataset.sheet import find_sheet
 
     settings = Settings.from_environment()
     options = parameters.load(settings.params_file)

@@ -9,7 +9,8 @@ import typer
 
 from ..config import params as parameters
 from ..images.decode import Limits, image_id, unreadable
-from ..learning.dataset.labels import find_sheet, read_labels
+from ..learning.dataset.labels import read_labels
+from ..learning.dataset.sheet import find_sheet
 from ..learning.dataset.split import SplitError, split_group
 from ..learning.dataset.tables import write_split
 from .command import run
