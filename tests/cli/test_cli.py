@@ -192,7 +192,7 @@ def test_history_tells_which_version_tagged_a_picture_on_a_day(
     with Store(installed.store_url) as store:
         (row,) = store.current.rows(["color"])
         tags = " ".join(row.groups["color"].tags)
-        store.current.correct(
+        store.corrections.correct(
             row.image_id, "color", ["black"], by="me", why="x", now=datetime.now(UTC)
         )
     for picture in (NAME, str(installed.inbox / NAME), row.image_id, row.image_id[:8]):
@@ -200,7 +200,9 @@ def test_history_tells_which_version_tagged_a_picture_on_a_day(
         assert told.startswith(row.image_id)
         assert "color        version 3        corrected by a person: black" in told
     with Store(installed.store_url) as store:
-        store.current.correct(row.image_id, "color", None, by="me", why="x", now=datetime.now(UTC))
+        store.corrections.correct(
+            row.image_id, "color", None, by="me", why="x", now=datetime.now(UTC)
+        )
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     told = call("history", "--picture", NAME, "--on", today)
     assert f"color        version 3        live: {tags}" in told

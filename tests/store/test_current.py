@@ -75,8 +75,8 @@ def test_corrections_overrule_until_they_are_withdrawn(store: Store) -> None:
     tag(store, "a.jpg")
     tag(store, "b.jpg", digest=None)
     who = {"by": "me", "why": "I saw it"}
-    store.current.correct(image("a.jpg"), "color", ["blue"], now=NIGHT, **who)
-    store.current.correct(image("b.jpg"), "color", [], now=NIGHT, **who)
+    store.corrections.correct(image("a.jpg"), "color", ["blue"], now=NIGHT, **who)
+    store.corrections.correct(image("b.jpg"), "color", [], now=NIGHT, **who)
     make_live(store, "color", TEAL)
     rows = current(store)
     a, b = (rows[image(name)].groups["color"] for name in ("a.jpg", "b.jpg"))
@@ -84,15 +84,15 @@ def test_corrections_overrule_until_they_are_withdrawn(store: Store) -> None:
     assert (b.tags, b.corrected, b.digest, b.scores) == ((), True, None, {})
     assert store.current.counts(["color"]).groups["color"] == GroupCounts(2, 0, 0)
     revision = dict(store.days.changed())["2026-11-01"]
-    store.current.correct(image("a.jpg"), "color", ["red", "blue"], now=LATER, **who)
+    store.corrections.correct(image("a.jpg"), "color", ["red", "blue"], now=LATER, **who)
     assert dict(store.days.changed())["2026-11-01"] == revision + 1
     assert current(store)[image("a.jpg")].groups["color"].tags == ("red", "blue")
-    store.current.correct(image("a.jpg"), "color", None, now=LATER, **who)
+    store.corrections.correct(image("a.jpg"), "color", None, now=LATER, **who)
     a = current(store)[image("a.jpg")].groups["color"]
     assert (a.tags, a.corrected, a.stale) == (("red",), False, True)
     assert store.current.counts(["color"]).groups["color"] == GroupCounts(1, 1, 0)
     with pytest.raises(StoreError, match="nothing to correct"):
-        store.current.correct(image("unknown"), "color", [], now=NIGHT, **who)
+        store.corrections.correct(image("unknown"), "color", [], now=NIGHT, **who)
 
 
 def test_groups_that_were_removed_or_not_asked_for_do_not_show(store: Store) -> None:
@@ -104,7 +104,7 @@ def test_groups_that_were_removed_or_not_asked_for_do_not_show(store: Store) -> 
     store.predictions.record(predictions=[boot], run_id="run", now=NIGHT)
     assert current(store)[image("a.jpg")].groups.keys() == {"color", "style"}
     assert current(store, "style")[image("a.jpg")].groups.keys() == {"style"}
-    store.current.correct(image("a.jpg"), "color", ["blue"], by="me", why="x", now=NIGHT)
+    store.corrections.correct(image("a.jpg"), "color", ["blue"], by="me", why="x", now=NIGHT)
     make_live(store, "color", None, "remove")
     assert current(store)[image("a.jpg")].groups.keys() == {"style"}
     assert store.current.counts(["color"]).groups["color"] == GroupCounts(0, 0, 1)
@@ -162,8 +162,8 @@ def test_what_was_current_at_a_time_can_be_told(store: Store) -> None:
     tag(store, "a.jpg", now=at(1))
     move(BLUE, "promote", at(2))
     store.predictions.record(predictions=[red("a.jpg", "blue", BLUE)], run_id="run", now=at(3))
-    store.current.correct(image_id, "color", ["red", "blue"], by="me", why="x", now=at(4))
-    store.current.correct(image_id, "color", None, by="me", why="x", now=at(5))
+    store.corrections.correct(image_id, "color", ["red", "blue"], by="me", why="x", now=at(4))
+    store.corrections.correct(image_id, "color", None, by="me", why="x", now=at(5))
     move(RED, "rollback", at(6))
     found = [
         store.current.tags_at(image_id, at(hours + 0.5)).get("color") for hours in range(-1, 7)
@@ -191,7 +191,7 @@ def test_corrections_of_a_removed_group_are_not_what_was_current(store: Store) -
     add_bundles(store)
     tag(store, "a.jpg")
     picture = image("a.jpg")
-    store.current.correct(picture, "color", ["blue"], by="me", why="x", now=NIGHT)
+    store.corrections.correct(picture, "color", ["blue"], by="me", why="x", now=NIGHT)
     assert store.current.tags_at(picture, NIGHT)["color"].tags == ("blue",)  # without a champion
     make_live(store, "color", RED)
     make_live(store, "color", None, "remove")

@@ -81,7 +81,7 @@ def test_forgetting_a_picture_erases_all_that_was_derived_from_it(store: Store, 
     add_bundles(store)
     make_live(store, "color", RED)
     tag(store, "a.jpg", "b.jpg")
-    store.current.correct(image("a.jpg"), "color", ["blue"], by="me", why="so", now=NIGHT)
+    store.corrections.correct(image("a.jpg"), "color", ["blue"], by="me", why="so", now=NIGHT)
     published = dict(store.days.changed())
     for day, revision in published.items():
         store.days.mark_published(day, revision)

@@ -180,7 +180,7 @@ class Promises(RuleBasedStateMachine):
     def correct(self, data: st.DataObject, group: str, withdraw: bool) -> None:
         content = data.draw(st.sampled_from(sorted(self.model.pictures)))
         tags = None if withdraw else TAGS[group][:1]
-        self.store.current.correct(
+        self.store.corrections.correct(
             image_id(content), group, tags, by="me", why="so", now=self.clock.now
         )
         self.model.correct(content, group, tags)

@@ -12,10 +12,10 @@ from more_itertools import chunked
 from sqlalchemy.engine import Connection
 
 from .database import Database
-from .days import between, bump, day_bounds
+from .days import between, day_bounds
 from .ledger import all_versions, chains, visible_chains
 from .predictions import lacks, locators_of
-from .rows import BundleVersion, Counts, CurrentRow, GroupCounts, GroupTags, StoreError
+from .rows import BundleVersion, Counts, CurrentRow, GroupCounts, GroupTags
 from .sql import GONE, NEW, PAGE, REJECTED, THERE, count
 from .tables import corrections, files, images, predictions
 
@@ -27,37 +27,6 @@ class CurrentTags:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    def correct(
-        self,
-        image_id: str,
-        group: str,
-        tags: Sequence[str] | None,
-        *,
-        by: str,
-        why: str,
-        now: datetime,
-    ) -> None:
-        """Let a person's tags overrule the models' for one image and group; None withdraws them.
-
-        Earlier corrections are kept as history. Raises StoreError for an unknown image.
-        """
-        with self._database.writing() as connection:
-            known = sa.select(images.c.day).where(images.c.image_id == image_id)
-            day = connection.execute(known).scalar()
-            if day is None:
-                raise StoreError(f"no picture {image_id} in the store: nothing to correct")
-            connection.execute(
-                sa.update(corrections)
-                .where(corrections.c.image_id == image_id, corrections.c.group_name == group)
-                .where(corrections.c.withdrawn_at.is_(None))
-                .values(withdrawn_at=now)
-            )
-            if tags is not None:
-                row = {"image_id": image_id, "group_name": group, "tags": list(tags)}
-                origin = {"by": by, "why": why, "created_at": now}
-                connection.execute(sa.insert(corrections), row | origin)
-            bump(connection, {day})
 
     def rows(
         self,

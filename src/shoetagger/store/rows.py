@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from ..errors import ShoetaggerError, TransientError
 
 MoveKind = Literal["promote", "rollback", "manual", "remove"]
+CorrectionKind = Literal["correct", "confirm", "withdraw"]
 
 
 class StoreError(ShoetaggerError):
@@ -23,6 +24,18 @@ class StoreUnavailable(StoreError, TransientError):  # noqa: N818 - a state that
 
 class MoveConflict(StoreError):  # noqa: N818 - named for what happened, in the ledger's words
     """The live pointer is not where the caller expects it, or another move of it is pending."""
+
+
+class CorrectionConflict(StoreError):  # noqa: N818 - named for what happened
+    """The tags of a group were edited since the caller saw them; `correction` is that edit."""
+
+    def __init__(self, correction: Correction) -> None:
+        when = correction.created_at.strftime("%Y-%m-%d %H:%M UTC")
+        super().__init__(
+            f"{correction.by} edited {correction.group} of picture {correction.image_id[:12]} at "
+            f"{when}: look at it again"
+        )
+        self.correction = correction
 
 
 def file_id_of(locator: str) -> str:
@@ -165,6 +178,45 @@ class CurrentRow:
     height: int
     locators: tuple[str, ...]
     groups: Mapping[str, GroupTags]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What a person wants for one image and group; `tags` None leaves it to the models again.
+
+    `seen` is the id of the correction that was in force when the person looked, `seen_digest` the
+    bundle whose tags were shown. `kind` is `confirm` where the tags are those that were shown.
+    """
+
+    image_id: str
+    group: str
+    tags: tuple[str, ...] | None
+    seen: int | None = None
+    seen_digest: str | None = None
+    kind: CorrectionKind = "correct"
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A row of the corrections' journal; in force where `withdrawn_at` is None.
+
+    `replaces` is the correction that it withdrew, `restores` the one of which it is a copy, put in
+    force again by undoing a later one.
+    """
+
+    id: int
+    image_id: str
+    group: str
+    tags: tuple[str, ...]
+    by: str
+    why: str
+    kind: CorrectionKind
+    origin: str
+    replaces: int | None
+    restores: int | None
+    seen_digest: str | None
+    created_at: datetime
+    withdrawn_at: datetime | None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ share a Store.
 
 from __future__ import annotations
 
+from .corrections import Corrections
 from .current import CurrentTags
 from .database import Database
 from .days import Days
@@ -30,6 +31,7 @@ class Store:
         self.files = Files(self._database)
         self.predictions = Predictions(self._database)
         self.ledger = Ledger(self._database)
+        self.corrections = Corrections(self._database)
         self.current = CurrentTags(self._database)
         self.runs = TaggingRuns(self._database)
         self.days = Days(self._database)

@@ -163,7 +163,8 @@ ledger = Table(
     sqlite_autoincrement=True,
 )
 
-# At most one correction per image and group is in force: the one not withdrawn.
+# At most one correction per image and group is in force: the one not withdrawn. Rows are only added
+# (and withdrawn), by one writer at a time, so those after an id are all that changed since.
 corrections = Table(
     "corrections",
     metadata,
@@ -175,6 +176,11 @@ corrections = Table(
     Column("why", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("withdrawn_at", UtcTime),
+    Column("kind", String(10), nullable=False, server_default="correct"),
+    Column("origin", Text, nullable=False, server_default=""),
+    Column("replaces", Integer),
+    Column("restores", Integer),
+    Column("seen_digest", _DIGEST),
     Index("corrections_image", "image_id", "group_name"),
     _partial(
         "corrections_one_in_force",

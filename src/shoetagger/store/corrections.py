@@ -1,0 +1,248 @@
+"""Corrections: what people say about an image's tags, which outranks every model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from more_itertools import chunked
+from sqlalchemy.engine import Connection
+
+from .database import Database
+from .days import bump
+from .rows import Correction, CorrectionConflict, CorrectionKind, Edit, StoreError
+from .sql import PAGE
+from .tables import corrections, images
+
+IN_FORCE = corrections.c.withdrawn_at.is_(None)
+
+
+class Corrections:
+    """The journal of corrections: every change is a row, and no row is ever rewritten by another.
+
+    At most one row per image and group is in force. A row that withdraws a correction is never in
+    force itself: the models' tags are current again.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def correct(
+        self,
+        image_id: str,
+        group: str,
+        tags: Sequence[str] | None,
+        *,
+        by: str,
+        why: str,
+        now: datetime,
+    ) -> None:
+        """Let a person's tags overrule the models' for one image and group; None withdraws them.
+
+        Overrules whatever correction is in force. Raises StoreError for an unknown image.
+        """
+        with self._database.writing() as connection:
+            days = _days_of(connection, [image_id])
+            found = _in_force(connection, [image_id])
+            if tags is None and (image_id, group) not in found:
+                return
+            edit = Edit(image_id, group, None if tags is None else tuple(tags))
+            _write(connection, edit, found, by, why, "", now)
+            bump(connection, set(days.values()))
+
+    def apply(
+        self, edits: Sequence[Edit], *, by: str, why: str, origin: str, now: datetime
+    ) -> list[int]:
+        """Write a person's edits, all or none; returns the ids of their rows, in order.
+
+        `origin` says where the person met the images, such as `browse`. Raises CorrectionConflict
+        where a correction other than the one that the person saw is in force, StoreError for an
+        unknown image.
+        """
+        ids = sorted({edit.image_id for edit in edits})
+        with self._database.writing() as connection:
+            days = _days_of(connection, ids)
+            found = _in_force(connection, ids)
+            for edit in edits:
+                _refuse_unseen(edit, found.get((edit.image_id, edit.group)))
+            written = [_write(connection, edit, found, by, why, origin, now) for edit in edits]
+            bump(connection, set(days.values()))
+        return written
+
+    def undo(self, ids: Sequence[int], *, by: str, now: datetime) -> list[str]:
+        """Take a person's own latest edits back, all or none; returns the images concerned.
+
+        What an edit replaced is in force again. Raises CorrectionConflict where an edit is somebody
+        else's, or the group was edited again since.
+        """
+        with self._database.writing() as connection:
+            rows = {row.id: row for row in _by_id(connection, ids)}
+            undone = []
+            for number in sorted(set(ids), reverse=True):
+                edit = rows.get(number)
+                if edit is None:
+                    raise StoreError(f"no correction {number} in the store: nothing to undo")
+                latest = _latest(connection, edit.image_id, edit.group)
+                if edit.id not in (latest.id, latest.restores) or latest.by != by:
+                    raise CorrectionConflict(latest)
+                undone.append(edit)
+                _take_back(connection, latest, by, now)
+            bump(connection, set(_days_of(connection, [e.image_id for e in undone]).values()))
+        return sorted({edit.image_id for edit in undone})
+
+    def in_force(self, image_ids: Sequence[str]) -> dict[tuple[str, str], Correction]:
+        """Return the corrections in force: (image id, group) -> correction."""
+        with self._database.reading() as connection:
+            return _in_force(connection, image_ids)
+
+    def history(self, image_id: str) -> list[Correction]:
+        """Return all corrections of an image, the earliest first."""
+        query = sa.select(corrections).where(corrections.c.image_id == image_id)
+        with self._database.reading() as connection:
+            return [_correction(row) for row in connection.execute(query.order_by("id"))]
+
+    def since(self, last: int) -> tuple[int, set[str]]:
+        """Return the id of the latest row, and the images of the rows that came after `last`."""
+        query = sa.select(corrections.c.id, corrections.c.image_id).where(corrections.c.id > last)
+        with self._database.reading() as connection:
+            rows = connection.execute(query).all()
+        return max((row.id for row in rows), default=last), {row.image_id for row in rows}
+
+    def images_of(self, days: Iterable[str]) -> set[str]:
+        """Return the images of some days that were ever corrected."""
+        query = sa.select(corrections.c.image_id).join(
+            images, images.c.image_id == corrections.c.image_id
+        )
+        found: set[str] = set()
+        with self._database.reading() as connection:
+            for some in chunked(days, PAGE):
+                rows = connection.execute(query.where(images.c.day.in_(some)).distinct())
+                found.update(rows.scalars())
+        return found
+
+
+def _days_of(connection: Connection, image_ids: Sequence[str]) -> dict[str, str]:
+    """Return image id -> day; raises StoreError for an image that the store does not know."""
+    days: dict[str, str] = {}
+    for some in chunked(image_ids, PAGE):
+        query = sa.select(images.c.image_id, images.c.day).where(images.c.image_id.in_(some))
+        days.update((row.image_id, row.day) for row in connection.execute(query))
+    for image_id in image_ids:
+        if image_id not in days:
+            raise StoreError(f"no picture {image_id} in the store: nothing to correct")
+    return days
+
+
+def _in_force(
+    connection: Connection, image_ids: Sequence[str]
+) -> dict[tuple[str, str], Correction]:
+    found: dict[tuple[str, str], Correction] = {}
+    for some in chunked(image_ids, PAGE):
+        query = sa.select(corrections).where(corrections.c.image_id.in_(some), IN_FORCE)
+        for row in connection.execute(query):
+            found[row.image_id, row.group_name] = _correction(row)
+    return found
+
+
+def _by_id(connection: Connection, ids: Sequence[int]) -> list[Correction]:
+    found = []
+    for some in chunked(ids, PAGE):
+        query = sa.select(corrections).where(corrections.c.id.in_(some))
+        found += [_correction(row) for row in connection.execute(query)]
+    return found
+
+
+def _latest(connection: Connection, image_id: str, group: str) -> Correction:
+    query = sa.select(corrections).where(
+        corrections.c.image_id == image_id, corrections.c.group_name == group
+    )
+    return _correction(connection.execute(query.order_by(corrections.c.id.desc()).limit(1)).one())
+
+
+def _refuse_unseen(edit: Edit, found: Correction | None) -> None:
+    if found is not None and found.id != edit.seen:
+        raise CorrectionConflict(found)
+
+
+def _write(
+    connection: Connection,
+    edit: Edit,
+    found: Mapping[tuple[str, str], Correction],
+    by: str,
+    why: str,
+    origin: str,
+    now: datetime,
+) -> int:
+    """Insert an edit's row and withdraw the correction that it replaces; return the row's id."""
+    replaced = found.get((edit.image_id, edit.group))
+    if replaced is not None:
+        _withdraw(connection, replaced.id, now)
+    kind: CorrectionKind = "withdraw" if edit.tags is None else edit.kind
+    return _insert(
+        connection,
+        image_id=edit.image_id,
+        group_name=edit.group,
+        tags=list(edit.tags or ()),
+        by=by,
+        why=why,
+        kind=kind,
+        origin=origin,
+        replaces=replaced.id if replaced else None,
+        seen_digest=edit.seen_digest,
+        created_at=now,
+        withdrawn_at=now if kind == "withdraw" else None,
+    )
+
+
+def _take_back(connection: Connection, edit: Correction, by: str, now: datetime) -> None:
+    """Withdraw an edit; what it replaced, if anything, is in force again as a new row."""
+    _withdraw(connection, edit.id, now)
+    about = {"image_id": edit.image_id, "group_name": edit.group, "created_at": now}
+    if edit.replaces is None:
+        undone = {"tags": [], "by": by, "why": "undone", "kind": "withdraw", "withdrawn_at": now}
+        _insert(connection, **about, **undone, origin=edit.origin)
+        return
+    (earlier,) = _by_id(connection, [edit.replaces])
+    _insert(
+        connection,
+        **about,
+        tags=list(earlier.tags),
+        by=earlier.by,
+        why=earlier.why,
+        kind=earlier.kind,
+        origin=earlier.origin,
+        replaces=earlier.replaces,
+        restores=earlier.restores or earlier.id,
+        seen_digest=earlier.seen_digest,
+    )
+
+
+def _withdraw(connection: Connection, number: int, now: datetime) -> None:
+    connection.execute(
+        sa.update(corrections).where(corrections.c.id == number, IN_FORCE).values(withdrawn_at=now)
+    )
+
+
+def _insert(connection: Connection, **values: Any) -> int:
+    query = sa.insert(corrections).values(**values).returning(corrections.c.id)
+    return int(connection.execute(query).scalar_one())
+
+
+def _correction(row: sa.Row[Any]) -> Correction:
+    return Correction(
+        id=row.id,
+        image_id=row.image_id,
+        group=row.group_name,
+        tags=tuple(row.tags),
+        by=row.by,
+        why=row.why,
+        kind=row.kind,
+        origin=row.origin,
+        replaces=row.replaces,
+        restores=row.restores,
+        seen_digest=row.seen_digest,
+        created_at=row.created_at,
+        withdrawn_at=row.withdrawn_at,
+    )

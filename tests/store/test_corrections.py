@@ -1,0 +1,122 @@
+"""The journal of corrections: edits, conflicts, undo."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+from helpers.stores import BLUE, LATER, NIGHT, RED, add_bundles, current, image, make_live, tag
+
+from shoetagger.store.rows import CorrectionConflict, Edit, StoreError
+from shoetagger.store.store import Store
+
+
+@pytest.fixture
+def tagged_store(store: Store) -> Store:
+    """Two pictures that the live version tagged red."""
+    add_bundles(store)
+    make_live(store, "color", RED)
+    tag(store, "a.jpg", "b.jpg")
+    return store
+
+
+def edit(name: str, *tags: str, seen: int | None = None, group: str = "color") -> Edit:
+    return Edit(image(name), group, tags, seen, RED)
+
+
+def apply(store: Store, *edits: Edit, by: str = "ann", now: datetime = NIGHT) -> list[int]:
+    return store.corrections.apply(edits, by=by, why="", origin="browse", now=now)
+
+
+def tags_of(store: Store, name: str) -> tuple[tuple[str, ...], bool]:
+    cell = current(store)[image(name)].groups["color"]
+    return cell.tags, cell.corrected
+
+
+def test_edits_are_written_all_or_none(tagged_store: Store) -> None:
+    first, second = apply(tagged_store, edit("a.jpg", "blue"), edit("b.jpg"))
+    assert tags_of(tagged_store, "a.jpg") == (("blue",), True)
+    assert tags_of(tagged_store, "b.jpg") == ((), True)
+    found = tagged_store.corrections.in_force([image("a.jpg"), image("b.jpg")])
+    assert {key: row.id for key, row in found.items()} == {
+        (image("a.jpg"), "color"): first,
+        (image("b.jpg"), "color"): second,
+    }
+    row = found[image("a.jpg"), "color"]
+    assert (row.by, row.origin, row.kind, row.seen_digest) == ("ann", "browse", "correct", RED)
+    with pytest.raises(StoreError, match="no picture unknown"):
+        apply(tagged_store, edit("a.jpg", "red", seen=first), Edit("unknown", "color", ()))
+    assert tags_of(tagged_store, "a.jpg") == (("blue",), True)
+
+
+def test_an_edit_of_what_somebody_else_edited_meanwhile_is_refused(tagged_store: Store) -> None:
+    (first,) = apply(tagged_store, edit("a.jpg", "blue"), by="ann")
+    with pytest.raises(CorrectionConflict, match="ann edited color of picture") as conflict:
+        apply(tagged_store, edit("b.jpg"), edit("a.jpg", "red"), by="bo", now=LATER)
+    assert conflict.value.correction.id == first
+    assert tags_of(tagged_store, "b.jpg") == (("red",), False)
+    apply(tagged_store, edit("a.jpg", "red", seen=first), by="bo", now=LATER)
+    assert tags_of(tagged_store, "a.jpg") == (("red",), True)
+    # Another group of the same picture is no conflict.
+    apply(tagged_store, edit("a.jpg", "boot", group="style"), by="ann")
+
+
+def test_edits_are_undone_one_after_the_other(tagged_store: Store) -> None:
+    (first,) = apply(tagged_store, edit("a.jpg", "blue"))
+    (second,) = apply(tagged_store, edit("a.jpg", seen=first), now=LATER)
+    assert tagged_store.corrections.undo([second], by="ann", now=LATER) == [image("a.jpg")]
+    assert tags_of(tagged_store, "a.jpg") == (("blue",), True)
+    assert tagged_store.corrections.undo([first], by="ann", now=LATER) == [image("a.jpg")]
+    assert tags_of(tagged_store, "a.jpg") == (("red",), False)
+    with pytest.raises(CorrectionConflict):
+        tagged_store.corrections.undo([first], by="ann", now=LATER)
+
+
+def test_leaving_it_to_the_models_can_be_undone(tagged_store: Store) -> None:
+    (first,) = apply(tagged_store, edit("a.jpg", "blue"))
+    withdrawn = Edit(image("a.jpg"), "color", None, seen=first)
+    (second,) = apply(tagged_store, withdrawn)
+    assert tags_of(tagged_store, "a.jpg") == (("red",), False)
+    tagged_store.corrections.undo([second], by="ann", now=LATER)
+    assert tags_of(tagged_store, "a.jpg") == (("blue",), True)
+
+
+def test_only_ones_own_latest_edits_are_undone_all_or_none(tagged_store: Store) -> None:
+    mine = apply(tagged_store, edit("a.jpg", "blue"), edit("b.jpg", "blue"), by="ann")
+    apply(tagged_store, edit("b.jpg", seen=mine[1]), by="bo")
+    with pytest.raises(CorrectionConflict, match="bo edited"):
+        tagged_store.corrections.undo(mine, by="ann", now=LATER)
+    assert tags_of(tagged_store, "a.jpg") == (("blue",), True)
+    with pytest.raises(CorrectionConflict, match="ann edited"):
+        tagged_store.corrections.undo(mine[:1], by="bo", now=LATER)
+    with pytest.raises(StoreError, match="nothing to undo"):
+        tagged_store.corrections.undo([99], by="ann", now=LATER)
+
+
+def test_the_journal_tells_what_changed_since_and_what_was_current(tagged_store: Store) -> None:
+    begin, _ = tagged_store.corrections.since(0)
+    (first,) = apply(tagged_store, edit("a.jpg", "blue"), now=NIGHT + timedelta(hours=1))
+    middle, changed = tagged_store.corrections.since(begin)
+    assert (middle, changed) == (first, {image("a.jpg")})
+    tagged_store.corrections.undo([first], by="ann", now=NIGHT + timedelta(hours=2))
+    _, changed = tagged_store.corrections.since(middle)
+    assert changed == {image("a.jpg")}
+    tags = [
+        tagged_store.current.tags_at(image("a.jpg"), NIGHT + timedelta(hours=hours))["color"].tags
+        for hours in (0.5, 1.5, 2.5)
+    ]
+    assert tags == [("red",), ("blue",), ("red",)]
+    assert tagged_store.corrections.images_of(["2026-11-01"]) == {image("a.jpg")}
+    assert tagged_store.corrections.images_of(["2026-11-02"]) == set()
+    kinds = [row.kind for row in tagged_store.corrections.history(image("a.jpg"))]
+    assert kinds == ["correct", "withdraw"]
+
+
+def test_corrections_outlive_a_promotion_and_go_with_a_forgotten_picture(
+    tagged_store: Store,
+) -> None:
+    apply(tagged_store, edit("a.jpg", "blue"))
+    make_live(tagged_store, "color", BLUE)
+    assert tags_of(tagged_store, "a.jpg") == (("blue",), True)
+    tagged_store.files.forget(image("a.jpg"), LATER)
+    assert tagged_store.corrections.history(image("a.jpg")) == []
