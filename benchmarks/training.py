@@ -23,7 +23,7 @@ from shoetagger.config.params import Params
 from shoetagger.images.decode import Limits
 from shoetagger.images.views import Transform
 from shoetagger.learning.training import features
-from shoetagger.learning.training.features import Examples
+from shoetagger.learning.training.examples import Examples
 from shoetagger.learning.training.fit import fit
 from shoetagger.learning.training.pictures import Pictures
 from shoetagger.network.digests import prefix_digests

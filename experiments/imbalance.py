@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from shoetagger.learning.training.features import Examples
+from shoetagger.learning.training.examples import Examples
 from shoetagger.learning.training.head import Criterion
 
 

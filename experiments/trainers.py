@@ -17,17 +17,18 @@ from shoetagger.config.params import Params
 from shoetagger.config.recipe import Augment, Train
 from shoetagger.images.decode import Limits, open_picture
 from shoetagger.images.views import Transform
+from shoetagger.learning.training.examples import Examples
 from shoetagger.learning.training.features import (
     Cached,
-    Examples,
     Live,
     Source,
     compute,
     read_index,
 )
-from shoetagger.learning.training.fit import fit, scores
+from shoetagger.learning.training.fit import fit
 from shoetagger.learning.training.head import Criterion, cross_entropy
 from shoetagger.learning.training.pictures import Pictures
+from shoetagger.learning.training.scoring import scores
 from shoetagger.network.backbone import State, TagModel
 from shoetagger.network.digests import prefix_digests
 from shoetagger.network.layers import POOLED

@@ -17,7 +17,7 @@ from PIL import Image
 
 from shoetagger.config import params as parameters
 from shoetagger.images.decode import Limits
-from shoetagger.learning.training.features import Examples
+from shoetagger.learning.training.examples import Examples
 from shoetagger.learning.training.head import cross_entropy
 
 ROOT = Path(__file__).parents[2]

@@ -15,25 +15,19 @@ from shoetagger.config.recipe import Augment, Train
 from shoetagger.images.decode import Limits
 from shoetagger.images.views import Transform
 from shoetagger.learning.training import features
+from shoetagger.learning.training.backbone import TrainError, averaged
+from shoetagger.learning.training.examples import Examples, positive_weight
 from shoetagger.learning.training.features import (
     Cached,
-    Examples,
     FeaturesError,
     Live,
     open_source,
     views_that_fit,
 )
-from shoetagger.learning.training.fit import (
-    Epoch,
-    TrainError,
-    _averaged,
-    epochs_of,
-    fit,
-    positive_weight,
-    scores,
-)
+from shoetagger.learning.training.fit import Epoch, epochs_of, fit
 from shoetagger.learning.training.head import ROUNDS
 from shoetagger.learning.training.pictures import Pictures
+from shoetagger.learning.training.scoring import scores
 from shoetagger.network.backbone import TagModel
 from shoetagger.network.digests import prefix_digests
 from shoetagger.network.layers import LAYERS, frozen_layers
@@ -154,7 +148,7 @@ def test_averaged_weights_are_kept_when_asked_for(pictures: Pictures) -> None:
 @pytest.mark.slow
 def test_an_average_follows_quickly_at_first_and_then_at_the_decay() -> None:
     model = new_model()
-    average = _averaged(model, 0.9)
+    average = averaged(model, 0.9)
     assert average is not None
     kept = []
     for value in [0.0, *[1.0] * 200, 0.0]:
@@ -165,7 +159,7 @@ def test_an_average_follows_quickly_at_first_and_then_at_the_decay() -> None:
         kept.append(average.module.head.bias[0].item())
     assert kept[:2] == pytest.approx([0.0, 10 / 12])
     assert kept[-1] == pytest.approx(0.9, abs=1e-6)
-    assert _averaged(model, 0.0) is None
+    assert averaged(model, 0.0) is None
 
 
 def test_a_loss_that_is_no_number_stops_with_the_parameters_to_lower(pictures: Pictures) -> None:

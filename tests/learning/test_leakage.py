@@ -16,8 +16,9 @@ from PIL import Image
 from shoetagger.config import params as parameters
 from shoetagger.inference.decision import predict
 from shoetagger.learning.evaluation.calibration import calibrate
-from shoetagger.learning.training.features import Examples
-from shoetagger.learning.training.fit import Epoch, TrainError
+from shoetagger.learning.training.backbone import TrainError
+from shoetagger.learning.training.examples import Examples
+from shoetagger.learning.training.fit import Epoch
 from shoetagger.stages import crossval, evaluate, features, folds, group, split, train
 
 ROOT = Path(__file__).parents[2]

@@ -27,7 +27,7 @@ from ..learning.evaluation.metrics import (
     write_metrics,
 )
 from ..learning.evaluation.predictions import Predictions, predict_out_of_fold
-from ..learning.training.fit import scores
+from ..learning.training.scoring import scores
 from ..network.backbone import TagModel
 from ..network.devices import pick_device
 from ..network.digests import file_sha256, prefix_digests

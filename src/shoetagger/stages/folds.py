@@ -7,7 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from ..learning.training.fit import Epoch, TrainError, epochs_of, fit, scores
+from ..learning.training.backbone import TrainError
+from ..learning.training.fit import Epoch, epochs_of, fit
+from ..learning.training.scoring import scores
 from .command import progress
 from .group import GroupData
 

@@ -11,7 +11,8 @@ import torch
 
 from ..config.params import Params
 from ..learning.dataset.tables import read_split
-from ..learning.training.features import Examples, Source, open_source
+from ..learning.training.examples import Examples
+from ..learning.training.features import Source, open_source
 from ..learning.training.pictures import Pictures, open_pictures
 from ..network.backbone import TagModel
 from ..network.weights import build, load_weights

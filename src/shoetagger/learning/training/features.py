@@ -46,14 +46,6 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Rows of a source with their truth: `rows` (N,), `truth` (N, tags) 0/1."""
-
-    rows: np.ndarray
-    truth: np.ndarray
-
-
-@dataclass(frozen=True)
 class Index:
     """What the files hold: `views` augmented views of `image_ids` up to the layer `freeze`."""
 
