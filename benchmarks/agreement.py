@@ -13,7 +13,7 @@ import typer
 from more_itertools import chunked
 
 from shoetagger.config import params
-from shoetagger.images.decode import Limits, open_picture
+from shoetagger.images.decode import Limits, open_image
 from shoetagger.images.views import Transform, tagging_view
 from shoetagger.inference.decision import predict
 from shoetagger.inference.engine import Engine
@@ -50,8 +50,8 @@ def _views(
     views = {}
     for transform in transforms:
         longest = transform.size if reduce else None
-        opened = [open_picture(path.read_bytes(), limits, longest=longest) for path in paths]
-        views[transform] = np.stack([tagging_view(picture, transform) for picture in opened])
+        opened = [open_image(path.read_bytes(), limits, longest=longest) for path in paths]
+        views[transform] = np.stack([tagging_view(image, transform) for image in opened])
     return views
 
 

@@ -25,7 +25,7 @@ from shoetagger.images.views import Transform
 from shoetagger.learning.training import features
 from shoetagger.learning.training.examples import Examples
 from shoetagger.learning.training.fit import fit
-from shoetagger.learning.training.pictures import Pictures
+from shoetagger.learning.training.images import ImageDataset
 from shoetagger.network.digests import prefix_digests
 from shoetagger.network.layers import POOLED
 from shoetagger.network.weights import build
@@ -63,7 +63,7 @@ def main(
 def seconds(options: Params, paths: Sequence[Path], freeze: str, folder: Path) -> float:
     """Return the seconds that the features and the training of three groups take."""
     recipe = replace(options.train, freeze=freeze)
-    pictures = Pictures(
+    dataset = ImageDataset(
         paths,
         Transform(size=options.images.size),
         Limits.of(options.images),
@@ -75,10 +75,10 @@ def seconds(options: Params, paths: Sequence[Path], freeze: str, folder: Path) -
     rng = np.random.default_rng(0)
     started = time.perf_counter()
     model, _ = build(recipe.arch, 1, recipe.weights, POOLED, 0.0)
-    prefix = prefix_digests(model.eval(), pictures.transform)[freeze] if freeze != "none" else None
+    prefix = prefix_digests(model.eval(), dataset.transform)[freeze] if freeze != "none" else None
     features.compute(
         model,
-        pictures,
+        dataset,
         names,
         freeze=freeze,
         views=views,
@@ -90,7 +90,7 @@ def seconds(options: Params, paths: Sequence[Path], freeze: str, folder: Path) -
     )
     for tags in TAGS:
         model, _ = build(recipe.arch, tags, recipe.weights, recipe.pooled, recipe.dropout)
-        source = features.open_source(folder, model, pictures, names, freeze, CPU)
+        source = features.open_source(folder, model, dataset, names, freeze, CPU)
         truth = rng.random((len(paths), tags)) < 0.3
         fit(
             model,

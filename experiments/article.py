@@ -31,19 +31,19 @@ _SCORING = v2.Compose([v2.Resize(256), v2.CenterCrop(224), *_TO_TENSOR])
 
 
 class _Examples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    def __init__(self, pictures: Sequence[Image.Image], truth: np.ndarray, view: v2.Compose):
-        self._pictures, self._view = pictures, view
+    def __init__(self, images: Sequence[Image.Image], truth: np.ndarray, view: v2.Compose):
+        self._images, self._view = images, view
         self._truth = torch.from_numpy(truth.astype(np.float32))
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._view(self._pictures[i]), self._truth[i]
+        return self._view(self._images[i]), self._truth[i]
 
 
 def train_and_score(
-    pictures: Sequence[Image.Image],
+    images: Sequence[Image.Image],
     truth: np.ndarray,
     new: Sequence[Image.Image],
     *,
@@ -67,7 +67,7 @@ def train_and_score(
     loss_of = nn.MultiLabelSoftMarginLoss()
     network.train()
     for _ in range(EPOCHS):
-        for x, y in DataLoader(_Examples(pictures, truth, _TRAINING), BATCH, shuffle=True):
+        for x, y in DataLoader(_Examples(images, truth, _TRAINING), BATCH, shuffle=True):
             with _half(device):
                 logits = network(x.to(device, memory_format=torch.channels_last))
             loss = loss_of(logits.float(), y.to(device))

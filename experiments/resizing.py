@@ -8,41 +8,41 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from shoetagger.images.decode import Limits, open_picture
+from shoetagger.images.decode import Limits, open_image
 
 _LONGEST = 512  # pixels of the longer side of a decoded picture
 _SIDE = 320  # pixels of the squares, more than any recipe needs
 _MIDDLE = 224 / 256  # of the shorter side, as the article's Resize(256) and CenterCrop(224) leave
 
 
-def _centre_crop(picture: Image.Image) -> Image.Image:
-    side = _MIDDLE * min(picture.size)
-    left, top = (picture.width - side) / 2, (picture.height - side) / 2
+def _centre_crop(image: Image.Image) -> Image.Image:
+    side = _MIDDLE * min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
     box = (left, top, left + side, top + side)
-    return picture.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC, box=box)
+    return image.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC, box=box)
 
 
-def _pad_with_white(picture: Image.Image) -> Image.Image:
+def _pad_with_white(image: Image.Image) -> Image.Image:
     """Return what the package does, resampled like the other ways, to compare them with."""
-    return _padded(picture, (255, 255, 255))
+    return _padded(image, (255, 255, 255))
 
 
-def _pad_with_border_colour(picture: Image.Image) -> Image.Image:
-    pixels = np.asarray(picture)
+def _pad_with_border_colour(image: Image.Image) -> Image.Image:
+    pixels = np.asarray(image)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     red, green, blue = (int(value) for value in np.median(border, axis=0))
-    return _padded(picture, (red, green, blue))
+    return _padded(image, (red, green, blue))
 
 
-def _padded(picture: Image.Image, fill: tuple[int, int, int]) -> Image.Image:
-    side = max(picture.size)
+def _padded(image: Image.Image, fill: tuple[int, int, int]) -> Image.Image:
+    side = max(image.size)
     square = Image.new("RGB", (side, side), fill)
-    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return square.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
 
 
-def _stretch(picture: Image.Image) -> Image.Image:
-    return picture.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+def _stretch(image: Image.Image) -> Image.Image:
+    return image.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
 
 
 RESIZINGS: Mapping[str, Callable[[Image.Image], Image.Image]] = {
@@ -62,5 +62,5 @@ def resized(how: str, paths: Sequence[Path], limits: Limits, folder: Path) -> tu
     squares = tuple(folder / f"{path.name}.png" for path in paths)
     for path, square in zip(paths, squares, strict=True):
         if not square.exists():
-            RESIZINGS[how](open_picture(path.read_bytes(), limits, longest=_LONGEST)).save(square)
+            RESIZINGS[how](open_image(path.read_bytes(), limits, longest=_LONGEST)).save(square)
     return squares

@@ -64,18 +64,18 @@ def metrics(rule: Rule, truth: np.ndarray, scored: list[Scored]) -> dict[str, An
     Intervals resample pictures, each with all its rows: the same picture in three cross-validations
     is one fact.
     """
-    pictures = np.concatenate([one.evaluated for one in scored])
-    known = truth[np.unique(pictures)]
+    images = np.concatenate([one.evaluated for one in scored])
+    known = truth[np.unique(images)]
     measurable = measurable_tags(known, rule.min_positives)
-    true = truth[pictures]
+    true = truth[images]
     plain = np.concatenate([one.scores[one.evaluated] for one in scored])
     predicted = _predicted(rule, truth, scored, "scores")
     at_half = _predicted(dataclasses.replace(rule, shrink=None), truth, scored, "scores")
     document = {
-        "evaluated": len(pictures),
+        "evaluated": len(images),
         "pictures_evaluated": len(known),
         "support": dict(zip(rule.tags, known.sum(axis=0).tolist(), strict=True)),
-        **_f1(rule.groups, true, predicted, measurable, pictures),
+        **_f1(rule.groups, true, predicted, measurable, images),
         "macro_f1_at_half": rounded(macro_f1(true, at_half, measurable)),
         "mean_average_precision": round(_average_precision(true, plain, measurable), 4),
         "exact_match": round(float((true == predicted).all(axis=1).mean()), 4),
@@ -84,7 +84,7 @@ def metrics(rule: Rule, truth: np.ndarray, scored: list[Scored]) -> dict[str, An
     }
     if _has_composites(scored):
         other = _predicted(rule, truth, scored, "composites")
-        document["composites"] = _f1(rule.groups, true, other, measurable, pictures)
+        document["composites"] = _f1(rule.groups, true, other, measurable, images)
     return document
 
 
@@ -96,9 +96,9 @@ def differences(
     Intervals are paired: each resample of pictures serves both recipes. They leave out the variance
     between draws of folds and between seeds of training.
     """
-    pictures = np.concatenate([one.evaluated for one in scored])
-    measurable = measurable_tags(truth[np.unique(pictures)], rule.min_positives)
-    true, draws = truth[pictures], _resamples(pictures)
+    images = np.concatenate([one.evaluated for one in scored])
+    measurable = measurable_tags(truth[np.unique(images)], rule.min_positives)
+    true, draws = truth[images], _resamples(images)
     document: dict[str, Any] = {}
     shown: list[Literal["scores", "composites"]] = ["scores"]
     if _has_composites(scored) and _has_composites(reference):
@@ -169,9 +169,9 @@ def _f1(
     true: np.ndarray,
     predicted: np.ndarray,
     measurable: np.ndarray,
-    pictures: np.ndarray,
+    images: np.ndarray,
 ) -> dict[str, Any]:
-    draws = _resamples(pictures)
+    draws = _resamples(images)
     document: dict[str, Any] = _with_interval(true, predicted, measurable, draws)
     document |= {"groups_f1": {}, "tags": {}}
     for group, columns in _columns(groups).items():
@@ -199,11 +199,11 @@ def _average_precision(true: np.ndarray, scores: np.ndarray, measurable: np.ndar
     return float(np.mean([average_precision_score(true[:, i], scores[:, i]) for i in columns]))
 
 
-def _resamples(pictures: np.ndarray) -> list[np.ndarray]:
+def _resamples(images: np.ndarray) -> list[np.ndarray]:
     """Return RESAMPLES draws of pictures, each as the rows of all the pictures drawn."""
-    rows = [np.flatnonzero(pictures == picture) for picture in np.unique(pictures)]
+    rows = [np.flatnonzero(images == image) for image in np.unique(images)]
     return [
-        np.concatenate([rows[picture] for picture in draw])
+        np.concatenate([rows[image] for image in draw])
         for draw in resampled_rows(len(rows), RESAMPLES, seed=1)
     ]
 

@@ -15,7 +15,7 @@ import torch
 import shoetagger
 from shoetagger.config.params import Params
 from shoetagger.config.recipe import Augment, Train
-from shoetagger.images.decode import Limits, open_picture
+from shoetagger.images.decode import Limits, open_image
 from shoetagger.images.views import Transform
 from shoetagger.learning.training.examples import Examples
 from shoetagger.learning.training.features import (
@@ -27,7 +27,7 @@ from shoetagger.learning.training.features import (
 )
 from shoetagger.learning.training.fit import fit
 from shoetagger.learning.training.head import Criterion, cross_entropy
-from shoetagger.learning.training.pictures import Pictures
+from shoetagger.learning.training.images import ImageDataset
 from shoetagger.learning.training.scoring import scores
 from shoetagger.network.backbone import State, TagModel
 from shoetagger.network.digests import prefix_digests
@@ -57,7 +57,7 @@ _STATES = (
     _PACKAGE / "images",
     _PACKAGE / "network",
     _PACKAGE / "learning" / "training" / "features.py",
-    _PACKAGE / "learning" / "training" / "pictures.py",
+    _PACKAGE / "learning" / "training" / "images.py",
 )
 _CODE: Mapping[str, tuple[Path, ...]] = {
     "states": _STATES,
@@ -108,11 +108,11 @@ class Task:
         """The name of the way in which pictures are made square first, if they are."""
         return self.recipe.options.get("resizing")
 
-    def pictures(self, augment: Augment) -> Pictures:
+    def dataset(self, augment: Augment) -> ImageDataset:
         paths, limits = self.paths, Limits.of(self.params.images)
         if self.resizing is not None:
             paths = resized(self.resizing, paths, limits, CACHE / "resized" / self.resizing)
-        return Pictures(
+        return ImageDataset(
             paths,
             Transform(size=self.params.images.size),
             limits,
@@ -196,7 +196,7 @@ def _article(
 ) -> np.ndarray:
     """Train the article's network; it does not score other backgrounds."""
     limits = Limits.of(task.params.images)
-    opened = [open_picture(p.read_bytes(), limits, longest=_LONGEST) for p in task.paths]
+    opened = [open_image(p.read_bytes(), limits, longest=_LONGEST) for p in task.paths]
     scored = article.train_and_score(
         [opened[row] for row in learned],
         truth,
@@ -217,11 +217,11 @@ TRAINERS: Mapping[str, Callable[[Task, str, np.ndarray, np.ndarray, np.ndarray],
 
 def _states(task: Task, recipe: Train, augment: Augment, views: int) -> Source:
     """Return the states after the frozen layers, computed once for all recipes that share them."""
-    freeze, pictures = recipe.freeze, task.pictures(augment)
+    freeze, dataset = recipe.freeze, task.dataset(augment)
     torch.manual_seed(recipe.seed)
     model, _ = build(recipe.arch, 1, recipe.weights, POOLED, dropout=0.0)
     if freeze == "none":
-        return Live(model, pictures, freeze, views, task.device)
+        return Live(model, dataset, freeze, views, task.device)
     images = dataclasses.replace(task.params.images, augment=augment)
     described = (freeze, views, recipe.arch, recipe.weights, recipe.seed)
     digest = _digest(_sources("states"), described, task.resizing, images, task.ids)
@@ -229,12 +229,12 @@ def _states(task: Task, recipe: Train, augment: Augment, views: int) -> Source:
     if not (folder / "index.json").exists():
         compute(
             model.eval(),
-            pictures,
+            dataset,
             task.ids,
             freeze=freeze,
             views=views,
             max_gb=16.0,
-            prefix=prefix_digests(model, pictures.transform)[freeze],
+            prefix=prefix_digests(model, dataset.transform)[freeze],
             directory=folder,
             device=task.device,
             on_batch=_silent,

@@ -30,12 +30,12 @@ from shoetagger.images.decode import (
     Limits,
     Rejected,
     image_id,
-    open_picture,
+    open_image,
     open_with_size,
     unreadable,
 )
 from shoetagger.images.views import Transform, TransformError, tagging_view, training_view
-from shoetagger.learning.training.pictures import Pictures
+from shoetagger.learning.training.images import ImageDataset
 
 NONE = Augment(
     min_scale=1.0, flip=0.0, rotate=0.0, brightness=0.0, contrast=0.0,
@@ -49,7 +49,7 @@ BIG = Limits(max_bytes=50_000_000, max_pixels=100_000_000)
 
 
 def pixels(data: bytes) -> np.ndarray:
-    return np.asarray(open_picture(data, LIMITS)).astype(int)
+    return np.asarray(open_image(data, LIMITS)).astype(int)
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
@@ -93,20 +93,20 @@ def test_mutated_pictures_end_as_a_picture_or_rejected(
         data[at : at + len(new)] = new
     del data[int(len(data) * max(cut, 0.02)) :]
     try:
-        picture = open_picture(bytes(data), LIMITS, longest=64)
+        image = open_image(bytes(data), LIMITS, longest=64)
     except Rejected:
         return
-    assert tagging_view(picture, Transform(size=64)).shape == (64, 64, 3)
+    assert tagging_view(image, Transform(size=64)).shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "JPEG", "WebP"])
 def test_eight_orientations_show_the_same_picture(form: str) -> None:
     options = {"quality": 95} if form in ("JPEG", "WebP") else {}
-    picture = shoe()
+    image = shoe()
     for orientation in range(1, 9):
-        opened = open_with_size(oriented(orientation, form, picture, **options), LIMITS)
+        opened = open_with_size(oriented(orientation, form, image, **options), LIMITS)
         assert opened.size == opened.image.size == (120, 80)
-        assert difference(np.asarray(opened.image), np.asarray(picture)) < 2.5
+        assert difference(np.asarray(opened.image), np.asarray(image)) < 2.5
 
 
 def test_a_turned_jpeg_that_is_reduced_tells_its_full_upright_size() -> None:
@@ -129,11 +129,11 @@ def test_transparency_is_put_on_white() -> None:
 
 
 def test_ink_colours_come_out_as_they_went_in() -> None:
-    picture = shoe()
-    wanted = np.asarray(picture)
-    cmyk = encode(picture.convert("CMYK"), "JPEG", quality=95, subsampling=0)
+    image = shoe()
+    wanted = np.asarray(image)
+    cmyk = encode(image.convert("CMYK"), "JPEG", quality=95, subsampling=0)
     assert difference(pixels(cmyk), wanted) < 3
-    assert difference(pixels(ycck(picture)), wanted) < 3
+    assert difference(pixels(ycck(image)), wanted) < 3
 
 
 def test_sixteen_bits_are_scaled_not_cut() -> None:
@@ -148,13 +148,13 @@ def test_sixteen_bits_are_scaled_not_cut() -> None:
 
 
 def test_a_colour_profile_is_applied_when_it_is_valid_and_of_these_colours() -> None:
-    picture = Image.new("RGB", (8, 8), (200, 30, 40))
-    swapped = pixels(encode(picture, "PNG", icc_profile=swapped_profile()))[0, 0]
+    image = Image.new("RGB", (8, 8), (200, 30, 40))
+    swapped = pixels(encode(image, "PNG", icc_profile=swapped_profile()))[0, 0]
     assert swapped[1] > 150 > 100 > swapped[0]
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for ignored in (srgb, lab, swapped_profile()[:200], b"\xff" * 300):
-        assert tuple(pixels(encode(picture, "PNG", icc_profile=ignored))[0, 0]) == (200, 30, 40)
+        assert tuple(pixels(encode(image, "PNG", icc_profile=ignored))[0, 0]) == (200, 30, 40)
 
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WebP", "TIFF"])
@@ -176,9 +176,9 @@ def test_a_reduced_jpeg_gives_the_same_view_within_a_level_and_a_half(
     rng = np.random.default_rng(0)
     size = longer_side, longer_side * 3 // 4
     grain = Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).resize(size)
-    picture = Image.blend(shoe(size), grain, 0.2)
-    data = encode(picture, "JPEG", quality=90)
-    whole = tagging_view(open_picture(data, BIG), Transform())
+    image = Image.blend(shoe(size), grain, 0.2)
+    data = encode(image, "JPEG", quality=90)
+    whole = tagging_view(open_image(data, BIG), Transform())
     opened = open_with_size(data, BIG, longest=224)
     assert opened.size == size
     assert opened.image.width == reduced_to
@@ -189,17 +189,17 @@ def test_a_reduced_jpeg_gives_the_same_view_within_a_level_and_a_half(
 
 def test_limits_hold_at_their_very_edge() -> None:
     data = encode(Image.new("RGB", (50, 40)), "PNG")
-    assert open_picture(data, Limits(len(data), 2000)).size == (50, 40)
+    assert open_image(data, Limits(len(data), 2000)).size == (50, 40)
     with pytest.raises(Rejected, match=r"too many pixels \(2000, limit 1999\)"):
-        open_picture(data, Limits(len(data), 1999))
+        open_image(data, Limits(len(data), 1999))
     with pytest.raises(Rejected, match="too large a file"):
-        open_picture(data, Limits(len(data) - 1, 2000))
+        open_image(data, Limits(len(data) - 1, 2000))
 
 
 def test_our_limits_count_whatever_pillows_own_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     for form in ("JPEG", "PNG", "BMP"):
-        assert open_picture(plain(form), LIMITS).size == (120, 80)
+        assert open_image(plain(form), LIMITS).size == (120, 80)
 
 
 def test_neither_filters_of_warnings_nor_truncated_files_change_what_is_accepted() -> None:
@@ -209,7 +209,7 @@ def test_neither_filters_of_warnings_nor_truncated_files_change_what_is_accepted
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for data in (broken_exif, palette):
-            assert open_picture(data, LIMITS).size == (120, 80)
+            assert open_image(data, LIMITS).size == (120, 80)
 
 
 def test_only_a_file_that_more_bytes_could_mend_is_called_unfinished() -> None:
@@ -222,7 +222,7 @@ def test_only_a_file_that_more_bytes_could_mend_is_called_unfinished() -> None:
         (encode(Image.new("1", (1001, 1000)), "PNG"), False),
     ):
         with pytest.raises(Rejected) as caught:
-            open_picture(data, LIMITS)
+            open_image(data, LIMITS)
         assert caught.value.unfinished is unfinished
 
 
@@ -285,24 +285,24 @@ def test_a_transform_with_a_missing_key_is_refused() -> None:
 # --- the training transform ---
 
 
-def views(augment: Augment, picture: Image.Image, count: int = 20) -> list[np.ndarray]:
+def views(augment: Augment, image: Image.Image, count: int = 20) -> list[np.ndarray]:
     return [
-        training_view(picture, Transform(size=64), augment, np.random.default_rng(number))
+        training_view(image, Transform(size=64), augment, np.random.default_rng(number))
         for number in range(count)
     ]
 
 
 def test_a_training_view_without_changes_is_the_tagging_view() -> None:
-    picture = shoe((200, 200))
-    wanted = tagging_view(picture, Transform(size=64))
-    assert all((view == wanted).all() for view in views(NONE, picture, 5))
+    image = shoe((200, 200))
+    wanted = tagging_view(image, Transform(size=64))
+    assert all((view == wanted).all() for view in views(NONE, image, 5))
 
 
 def test_the_same_generator_draws_the_same_view() -> None:
-    picture = shoe()
-    for first, second in zip(views(ALL, picture), views(ALL, picture), strict=True):
+    image = shoe()
+    for first, second in zip(views(ALL, image), views(ALL, image), strict=True):
         assert (first == second).all()
-    assert not (views(ALL, picture, 2)[0] == views(ALL, picture, 2)[1]).all()
+    assert not (views(ALL, image, 2)[0] == views(ALL, image, 2)[1]).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2000, 2), (2, 2000), (30, 30)])
@@ -326,11 +326,11 @@ def test_zoom_and_shift_keep_most_of_the_shoe_in_view() -> None:
 
 
 def test_flips_come_with_their_chance() -> None:
-    picture = shoe((64, 64))
-    plain_view = tagging_view(picture, Transform(size=64))
-    always = views(dataclasses.replace(NONE, flip=1.0), picture, 4)
+    image = shoe((64, 64))
+    plain_view = tagging_view(image, Transform(size=64))
+    always = views(dataclasses.replace(NONE, flip=1.0), image, 4)
     assert all((view == plain_view[:, ::-1]).all() for view in always)
-    half = views(dataclasses.replace(NONE, flip=0.5), picture, 100)
+    half = views(dataclasses.replace(NONE, flip=0.5), image, 100)
     assert 30 < sum((view != plain_view).any() for view in half) < 70
 
 
@@ -370,9 +370,9 @@ def test_a_background_that_is_not_plain_is_left() -> None:
     rng = np.random.default_rng(3)
     floor = Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8))
     blank = Image.new("RGB", (64, 64), "white")
-    for picture in (floor, blank):
-        wanted = tagging_view(picture, Transform(size=64))
-        drawn = views(dataclasses.replace(NONE, background=1.0), picture, 5)
+    for image in (floor, blank):
+        wanted = tagging_view(image, Transform(size=64))
+        drawn = views(dataclasses.replace(NONE, background=1.0), image, 5)
         assert all((view == wanted).all() for view in drawn)
 
 
@@ -395,36 +395,36 @@ def files(folder: Path, count: int = 3) -> list[Path]:
 
 def test_a_view_depends_on_picture_seed_and_number_alone(tmp_path: Path) -> None:
     paths = files(tmp_path)
-    pictures = Pictures(paths, Transform(size=64), LIMITS, augment=ALL, seed=7, views=range(4))
-    again = pickle.loads(pickle.dumps(pictures))
-    alone = Pictures([paths[2]], Transform(size=64), LIMITS, augment=ALL, seed=7, views=(3,))
-    assert len(pictures) == 12
-    drawn = [pictures[item] for item in range(12)]
+    dataset = ImageDataset(paths, Transform(size=64), LIMITS, augment=ALL, seed=7, views=range(4))
+    again = pickle.loads(pickle.dumps(dataset))
+    alone = ImageDataset([paths[2]], Transform(size=64), LIMITS, augment=ALL, seed=7, views=(3,))
+    assert len(dataset) == 12
+    drawn = [dataset[item] for item in range(12)]
     for item in (11, 0, 5, 6):
         assert (again[item] == drawn[item]).all()
     assert (alone[0] == drawn[11]).all()
-    assert (pictures.view(2, 3) == drawn[11]).all()
+    assert (dataset.view(2, 3) == drawn[11]).all()
     assert len({view.tobytes() for view in drawn}) == 12
-    other = Pictures(paths, Transform(size=64), LIMITS, augment=ALL, seed=8)
+    other = ImageDataset(paths, Transform(size=64), LIMITS, augment=ALL, seed=8)
     assert (other[0] != drawn[0]).any()
 
 
 def test_pictures_without_augment_are_tagging_views(tmp_path: Path) -> None:
     paths = files(tmp_path)
-    pictures = Pictures(paths, Transform(size=64), LIMITS)
-    for path, view in zip(paths, pictures, strict=True):
-        picture = open_picture(path.read_bytes(), LIMITS, longest=64)
-        assert (view == tagging_view(picture, Transform(size=64))).all()
-    assert (pictures.plain(1) == pictures[1]).all()
+    dataset = ImageDataset(paths, Transform(size=64), LIMITS)
+    for path, view in zip(paths, dataset, strict=True):
+        image = open_image(path.read_bytes(), LIMITS, longest=64)
+        assert (view == tagging_view(image, Transform(size=64))).all()
+    assert (dataset.plain(1) == dataset[1]).all()
 
 
 def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
     (tmp_path / "a shoe.jpg").write_bytes(b"<html>")
     with pytest.raises(Rejected, match=r"a shoe\.jpg: not a picture, but a web page"):
-        Pictures([tmp_path / "a shoe.jpg"], Transform(), LIMITS)[0]
+        ImageDataset([tmp_path / "a shoe.jpg"], Transform(), LIMITS)[0]
 
 
-def test_pillow_reads_what_open_picture_reads() -> None:
+def test_pillow_reads_what_open_image_reads() -> None:
     for form in FORMATS:
         wanted = Image.open(io.BytesIO(plain(form))).convert("RGB")
         assert (pixels(plain(form)) == np.asarray(wanted)).all()

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from helpers.corpus import LIMITS, corpus, encode, plain, shoe
 
-from shoetagger.images.decode import Rejected, image_id, open_picture
+from shoetagger.images.decode import Rejected, image_id, open_image
 from shoetagger.images.views import Transform, tagging_view
 from shoetagger.ingest.pool import Decoded, DecodePool, DecodingError
 from shoetagger.ingest.worker import Content, RetryLater
@@ -157,7 +157,7 @@ def test_pictures_come_back_in_order_with_all_that_is_known(pool: DecodePool) ->
         assert result.image_id == image_id(data)
         assert result.size == (60 + number, 50)
         assert result.views is not None
-        assert (result.views[0] == tagging_view(open_picture(data, LIMITS), SMALL)).all()
+        assert (result.views[0] == tagging_view(open_image(data, LIMITS), SMALL)).all()
         assert (result.rejected, result.retry) == (None, False)
 
 
@@ -166,7 +166,7 @@ def test_each_transform_has_its_view() -> None:
     with DecodePool(transforms, LIMITS, read=read, workers=1, seconds=30, memory_mb=600) as pool:
         (result,) = pool.run(["shoe:0"])
     assert result.views is not None
-    picture = open_picture(read("shoe:0").data, LIMITS)
+    picture = open_image(read("shoe:0").data, LIMITS)
     for view, transform in zip(result.views, transforms, strict=True):
         assert (view == tagging_view(picture, transform)).all()
 

@@ -37,8 +37,8 @@ def project(tmp_path: Path) -> Path:
     rng = np.random.default_rng(1)
     for name in NAMES:
         noise = rng.integers(0, 256, size=(6, 8, 3), dtype=np.uint8)
-        picture = Image.fromarray(noise).resize((64, 48), Image.Resampling.BICUBIC)
-        picture.save(tmp_path / "data" / "images" / name)
+        image = Image.fromarray(noise).resize((64, 48), Image.Resampling.BICUBIC)
+        image.save(tmp_path / "data" / "images" / name)
     odd = np.arange(20) % 2
     for group, tags in TAGS.items():
         truth = pd.DataFrame({tags[0]: 1 - odd, tags[1]: odd})
@@ -152,9 +152,9 @@ def test_near_duplicates_are_found_across_the_split_first_also_mirrored_and_save
     params: Params, project: Path
 ) -> None:
     images = project / "data" / "images"
-    with Image.open(images / NAMES[2]) as picture:
-        picture.resize((96, 72)).save(images / NAMES[9], quality=60)  # both on the training side
-        mirrored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    with Image.open(images / NAMES[2]) as image:
+        image.resize((96, 72)).save(images / NAMES[9], quality=60)  # both on the training side
+        mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         mirrored.save(images / NAMES[18])  # on the validation side
     duplicates = [f for f in audit(params, project) if f.kind == "near_duplicate"]
     pairs = [(f.image_name, f.other, "both sides" in f.says) for f in duplicates]

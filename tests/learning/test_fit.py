@@ -26,7 +26,7 @@ from shoetagger.learning.training.features import (
 )
 from shoetagger.learning.training.fit import Epoch, epochs_of, fit
 from shoetagger.learning.training.head import ROUNDS
-from shoetagger.learning.training.pictures import Pictures
+from shoetagger.learning.training.images import ImageDataset
 from shoetagger.learning.training.scoring import scores
 from shoetagger.network.backbone import TagModel
 from shoetagger.network.digests import prefix_digests
@@ -53,7 +53,7 @@ STILL = Augment(
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> ImageDataset:
     """Twenty-four squares: red ones and blue ones, and every third has a white bar."""
     folder = tmp_path_factory.mktemp("squares")
     for i in range(24):
@@ -62,7 +62,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
             square.paste((255, 255, 255), (0, 12, 32, 20))
         square.save(folder / f"{i:02}.png")
     limits = Limits(max_bytes=10**6, max_pixels=10**6)
-    return Pictures(sorted(folder.iterdir()), Transform(size=32), limits, augment=STILL, seed=1)
+    return ImageDataset(sorted(folder.iterdir()), Transform(size=32), limits, augment=STILL, seed=1)
 
 
 TRUTH = np.array([[i % 2, 1 - i % 2, i % 3 == 0] for i in range(24)], dtype=np.uint8)
@@ -75,7 +75,7 @@ def new_model(tags: int = 3, seed: int = 0) -> TagModel:
 
 
 def train(
-    pictures: Pictures,
+    dataset: ImageDataset,
     recipe: Train = RECIPE,
     truth: np.ndarray = TRUTH,
     *,
@@ -83,63 +83,65 @@ def train(
 ) -> tuple[TagModel, list[Epoch]]:
     model, epochs = new_model(truth.shape[1]), list[Epoch]()
     examples = Examples(np.arange(len(truth)), truth)
-    source = Live(model, pictures, recipe.freeze, 3, CPU)
+    source = Live(model, dataset, recipe.freeze, 3, CPU)
     validation = examples if validated else None
     fit(model, source, examples, validation, recipe, device=CPU, on_epoch=epochs.append)
     return model, epochs
 
 
 @pytest.mark.slow
-def test_a_model_learns_what_can_be_seen(pictures: Pictures) -> None:
+def test_a_model_learns_what_can_be_seen(dataset: ImageDataset) -> None:
     recipe = replace(RECIPE, epochs=12)
-    model, epochs = train(pictures, recipe)
+    model, epochs = train(dataset, recipe)
     assert [epoch.number for epoch in epochs] == list(range(1, 13))
     assert epochs[-1].train_loss < 0.5 * epochs[0].train_loss
-    found = scores(model, Live(model, pictures, "none", 3, CPU), np.arange(24), "none", CPU)
+    found = scores(model, Live(model, dataset, "none", 3, CPU), np.arange(24), "none", CPU)
     assert ((found > 0.5) == TRUTH).mean() > 0.9
 
 
 @pytest.mark.parametrize("freeze", ["layer3", "layer4"])
-def test_a_pretrained_backbone_gets_its_head_fitted_first(pictures: Pictures, freeze: str) -> None:
+def test_a_pretrained_backbone_gets_its_head_fitted_first(
+    dataset: ImageDataset, freeze: str
+) -> None:
     recipe = replace(PRETRAINED, freeze=freeze)  # type: ignore[arg-type]
-    model, epochs = train(pictures, recipe)
+    model, epochs = train(dataset, recipe)
     trained = 3 if freeze == "layer3" else 0
     assert [epoch.learning_rate is None for epoch in epochs] == [True] * ROUNDS + [False] * trained
     assert len(epochs) == epochs_of(recipe)
     assert epochs[ROUNDS - 1].train_loss < 0.1
-    found = scores(model, Live(model, pictures, freeze, 3, CPU), np.arange(24), freeze, CPU)
+    found = scores(model, Live(model, dataset, freeze, 3, CPU), np.arange(24), freeze, CPU)
     assert ((found > 0.5) == TRUTH).mean() > 0.9
 
 
-def test_losses_of_both_sides_mean_the_same(pictures: Pictures) -> None:
+def test_losses_of_both_sides_mean_the_same(dataset: ImageDataset) -> None:
     # Both sides are the same pictures here, and no view differs from another.
     recipe = replace(PRETRAINED, freeze="layer4", positive_weight=3.0, head_l2=0.1)
-    _, epochs = train(pictures, recipe)
+    _, epochs = train(dataset, recipe)
     for epoch in epochs:
         assert epoch.train_loss == pytest.approx(epoch.validation_loss, rel=0.01)
 
 
 @pytest.mark.parametrize("pretrained", [False, True])
-def test_the_same_seed_gives_the_same_weights(pictures: Pictures, pretrained: bool) -> None:
+def test_the_same_seed_gives_the_same_weights(dataset: ImageDataset, pretrained: bool) -> None:
     recipe = replace(PRETRAINED if pretrained else RECIPE, epochs=1)
-    (first, _), (second, _) = (train(pictures, recipe, validated=False) for _ in range(2))
+    (first, _), (second, _) = (train(dataset, recipe, validated=False) for _ in range(2))
     for mine, theirs in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(mine, theirs)
 
 
 @pytest.mark.parametrize("freeze", ["stem", "layer3", "layer4"])
-def test_frozen_layers_stay_as_they_were_and_shareable(pictures: Pictures, freeze: str) -> None:
+def test_frozen_layers_stay_as_they_were_and_shareable(dataset: ImageDataset, freeze: str) -> None:
     recipe = replace(PRETRAINED, freeze=freeze, epochs=1)  # type: ignore[arg-type]
-    before = prefix_digests(new_model(), pictures.transform)
-    after = prefix_digests(train(pictures, recipe, validated=False)[0], pictures.transform)
+    before = prefix_digests(new_model(), dataset.transform)
+    after = prefix_digests(train(dataset, recipe, validated=False)[0], dataset.transform)
     frozen = frozen_layers(freeze)
     assert [s for s in LAYERS if before[s] == after[s]] == list(frozen)
 
 
-def test_averaged_weights_are_kept_when_asked_for(pictures: Pictures) -> None:
+def test_averaged_weights_are_kept_when_asked_for(dataset: ImageDataset) -> None:
     recipe = replace(RECIPE, epochs=1)
     last, averaged = (
-        train(pictures, replace(recipe, ema=ema), validated=False)[0] for ema in (0.0, 0.9)
+        train(dataset, replace(recipe, ema=ema), validated=False)[0] for ema in (0.0, 0.9)
     )
     assert not torch.equal(last.head.weight, averaged.head.weight)
     assert torch.isfinite(averaged.head.weight).all()
@@ -162,32 +164,34 @@ def test_an_average_follows_quickly_at_first_and_then_at_the_decay() -> None:
     assert averaged(model, 0.0) is None
 
 
-def test_a_loss_that_is_no_number_stops_with_the_parameters_to_lower(pictures: Pictures) -> None:
+def test_a_loss_that_is_no_number_stops_with_the_parameters_to_lower(dataset: ImageDataset) -> None:
     recipe = replace(RECIPE, head_lr=1e30, backbone_lr=1e30)
     with pytest.raises(TrainError, match=r"loss became .* lower train\.head_lr"):
-        train(pictures, recipe)
+        train(dataset, recipe)
 
 
-def test_a_backbone_that_gives_no_numbers_stops_before_a_model_is_made(pictures: Pictures) -> None:
+def test_a_backbone_that_gives_no_numbers_stops_before_a_model_is_made(
+    dataset: ImageDataset,
+) -> None:
     recipe, model = replace(PRETRAINED, freeze="layer4"), new_model()
     model.layer4[0].conv1.weight.data.fill_(torch.inf)
-    source, examples = Live(model, pictures, "layer4", 1, CPU), Examples(np.arange(24), TRUTH)
+    source, examples = Live(model, dataset, "layer4", 1, CPU), Examples(np.arange(24), TRUTH)
     with pytest.raises(TrainError, match=r"while the head was fitted: raise train\.head_l2"):
         fit(model, source, examples, None, recipe, device=CPU, on_epoch=lambda _: None)
 
 
-def test_one_picture_is_too_few(pictures: Pictures) -> None:
+def test_one_picture_is_too_few(dataset: ImageDataset) -> None:
     with pytest.raises(TrainError, match="at least 2"):
-        train(pictures, truth=TRUTH[:1])
+        train(dataset, truth=TRUTH[:1])
 
 
 @pytest.mark.parametrize("count", [2, 9])  # 9 leaves a last batch of one, which batch norm refuses
 @pytest.mark.parametrize("pretrained", [False, True])
 def test_a_group_of_one_tag_and_few_pictures_trains(
-    pictures: Pictures, count: int, pretrained: bool
+    dataset: ImageDataset, count: int, pretrained: bool
 ) -> None:
     recipe = PRETRAINED if pretrained else RECIPE
-    model, _ = train(pictures, recipe, TRUTH[:count, :1])
+    model, _ = train(dataset, recipe, TRUTH[:count, :1])
     assert torch.isfinite(model.head.weight).all()
 
 
@@ -198,77 +202,77 @@ def test_rare_positives_weigh_more_up_to_a_bound() -> None:
     assert positive_weight(truth, 1.0).tolist() == [1.0, 1.0, 1.0]
 
 
-def compute(pictures: Pictures, folder: Path, freeze: str, max_gb: float) -> features.Index:
+def compute(dataset: ImageDataset, folder: Path, freeze: str, max_gb: float) -> features.Index:
     return features.compute(
-        new_model(1).eval(), pictures, IDS, freeze=freeze, views=3, max_gb=max_gb,
-        prefix=prefix_digests(new_model(), pictures.transform)[freeze],
+        new_model(1).eval(), dataset, IDS, freeze=freeze, views=3, max_gb=max_gb,
+        prefix=prefix_digests(new_model(), dataset.transform)[freeze],
         directory=folder, device=CPU, on_batch=lambda *_: None,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("freeze", ["stem", "layer3", "layer4"])
-def test_cached_states_equal_live_ones(pictures: Pictures, tmp_path: Path, freeze: str) -> None:
-    assert compute(pictures, tmp_path, freeze, 1.0).views == 3
+def test_cached_states_equal_live_ones(dataset: ImageDataset, tmp_path: Path, freeze: str) -> None:
+    assert compute(dataset, tmp_path, freeze, 1.0).views == 3
     model, rows = new_model().eval(), np.array([5, 0, 7])
-    cached = open_source(tmp_path, model, pictures, IDS, freeze, CPU)
+    cached = open_source(tmp_path, model, dataset, IDS, freeze, CPU)
     assert isinstance(cached, Cached)
     rest = LAYERS[len(frozen_layers(freeze)) :]
     with torch.no_grad():
         from_files = model.finish(model.run(cached.plain(rows), rest))
-        afresh = model.finish(model.run(Live(model, pictures, freeze, 3, CPU).plain(rows), rest))
+        afresh = model.finish(model.run(Live(model, dataset, freeze, 3, CPU).plain(rows), rest))
     torch.testing.assert_close(from_files, afresh, atol=0.02, rtol=0.02)  # half floats
 
 
 def test_a_head_that_sees_what_was_not_kept_says_how_to_compute_it(
-    pictures: Pictures, tmp_path: Path
+    dataset: ImageDataset, tmp_path: Path
 ) -> None:
-    compute(pictures, tmp_path, "layer4", 1.0)
+    compute(dataset, tmp_path, "layer4", 1.0)
     model = TagModel("resnet18", 3, ("stem", "layer4_contrast")).eval()
     model.load_state_dict(new_model().state_dict())
     with pytest.raises(
         FeaturesError, match=r"pooled_layer4_contrast\.npy is missing: .* run `dvc repro"
     ):
-        open_source(tmp_path, model, pictures, IDS, "layer4", CPU)
+        open_source(tmp_path, model, dataset, IDS, "layer4", CPU)
 
 
 def test_a_head_fitted_to_cached_states_answers_as_one_fitted_to_live_ones(
-    pictures: Pictures, tmp_path: Path
+    dataset: ImageDataset, tmp_path: Path
 ) -> None:
-    compute(pictures, tmp_path, "layer4", 1.0)
+    compute(dataset, tmp_path, "layer4", 1.0)
     recipe, examples = replace(PRETRAINED, freeze="layer4"), Examples(np.arange(24), TRUTH)
     answers = []
     for cached in (True, False):
         model = new_model()
-        live = Live(model, pictures, "layer4", 3, CPU)
-        source = open_source(tmp_path, model, pictures, IDS, "layer4", CPU) if cached else live
+        live = Live(model, dataset, "layer4", 3, CPU)
+        source = open_source(tmp_path, model, dataset, IDS, "layer4", CPU) if cached else live
         fit(model, source, examples, None, recipe, device=CPU, on_epoch=lambda _: None)
         answers.append(scores(model, live, np.arange(24), "layer4", CPU))
     np.testing.assert_allclose(answers[0], answers[1], atol=0.05)
 
 
-def test_what_does_not_fit_is_computed_live(pictures: Pictures, tmp_path: Path) -> None:
-    assert compute(pictures, tmp_path, "layer3", max_gb=0.0).views == 0
-    source = open_source(tmp_path, new_model(), pictures, IDS, "layer3", CPU)
+def test_what_does_not_fit_is_computed_live(dataset: ImageDataset, tmp_path: Path) -> None:
+    assert compute(dataset, tmp_path, "layer3", max_gb=0.0).views == 0
+    source = open_source(tmp_path, new_model(), dataset, IDS, "layer3", CPU)
     assert isinstance(source, Live)
     assert source.views == 1  # each is another pass over all pictures at every fit
     assert list(tmp_path.glob("*.npy")) == []
 
 
 def test_views_are_bounded_by_the_room_there_is() -> None:
-    assert views_that_fit(pictures=220, bytes_per_view=100_000, views=12, max_gb=2.0) == 12
-    assert views_that_fit(pictures=20_000, bytes_per_view=100_000, views=12, max_gb=10.0) == 4
-    assert views_that_fit(pictures=20_000, bytes_per_view=100_000, views=12, max_gb=2.0) == 0
+    assert views_that_fit(220, bytes_per_view=100_000, views=12, max_gb=2.0) == 12
+    assert views_that_fit(20_000, bytes_per_view=100_000, views=12, max_gb=10.0) == 4
+    assert views_that_fit(20_000, bytes_per_view=100_000, views=12, max_gb=2.0) == 0
 
 
-def test_features_of_another_backbone_are_refused(pictures: Pictures, tmp_path: Path) -> None:
-    compute(pictures, tmp_path, "stem", 1.0)
+def test_features_of_another_backbone_are_refused(dataset: ImageDataset, tmp_path: Path) -> None:
+    compute(dataset, tmp_path, "stem", 1.0)
     with pytest.raises(FeaturesError, match="another backbone"):
-        open_source(tmp_path, new_model(seed=5), pictures, IDS, "stem", CPU)
+        open_source(tmp_path, new_model(seed=5), dataset, IDS, "stem", CPU)
 
 
-def test_features_of_other_pictures_are_refused(pictures: Pictures, tmp_path: Path) -> None:
-    compute(pictures, tmp_path, "stem", 1.0)
+def test_features_of_other_pictures_are_refused(dataset: ImageDataset, tmp_path: Path) -> None:
+    compute(dataset, tmp_path, "stem", 1.0)
     with pytest.raises(FeaturesError, match="dvc repro features"):
-        open_source(tmp_path, new_model(), pictures, IDS[::-1], "stem", CPU)
+        open_source(tmp_path, new_model(), dataset, IDS[::-1], "stem", CPU)
     with pytest.raises(FeaturesError, match="dvc repro features"):
-        open_source(tmp_path, new_model(), pictures, IDS, "layer1", CPU)
+        open_source(tmp_path, new_model(), dataset, IDS, "layer1", CPU)

@@ -23,8 +23,8 @@ VIEWS, PICTURES = 3, 40
 def seen(width: int) -> Tensor:
     """Return views of pictures (VIEWS * PICTURES, width), columns of different size and spread."""
     rng = np.random.default_rng(0)
-    pictures = rng.normal(size=(1, PICTURES, width))
-    views = pictures + 0.3 * rng.normal(size=(VIEWS, PICTURES, width))
+    images = rng.normal(size=(1, PICTURES, width))
+    views = images + 0.3 * rng.normal(size=(VIEWS, PICTURES, width))
     values = views * np.geomspace(0.1, 3, width) + np.linspace(-1, 4, width)
     return torch.from_numpy(values.reshape(-1, width)).half()
 

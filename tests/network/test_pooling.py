@@ -13,15 +13,15 @@ RED, BLUE, WHITE, SAND = (200, 30, 30), (30, 30, 200), (255, 255, 255), (210, 19
 
 def square_on(ground: tuple[int, int, int], thing: tuple[int, int, int], size: int = 64) -> Tensor:
     """Return one picture (1, size, size, 3) uint8 of a square in the middle of a ground."""
-    picture = torch.tensor(ground, dtype=torch.uint8).repeat(1, size, size, 1)
-    picture[:, size // 4 : -size // 4, size // 4 : -size // 4] = torch.tensor(thing).byte()
-    return picture
+    image = torch.tensor(ground, dtype=torch.uint8).repeat(1, size, size, 1)
+    image[:, size // 4 : -size // 4, size // 4 : -size // 4] = torch.tensor(thing).byte()
+    return image
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-@pytest.mark.parametrize("pictures", [1, 4, 11])
-def test_mean_and_deviation_of_each_channel(pictures: int, layout: torch.memory_format) -> None:
-    x = torch.randn(pictures, 6, 5, 7).mul(3).add(10).to(memory_format=layout).requires_grad_()
+@pytest.mark.parametrize("images", [1, 4, 11])
+def test_mean_and_deviation_of_each_channel(images: int, layout: torch.memory_format) -> None:
+    x = torch.randn(images, 6, 5, 7).mul(3).add(10).to(memory_format=layout).requires_grad_()
     mean, deviation = x.mean((2, 3)), x.std((2, 3), correction=0)
     expected = torch.cat([mean, deviation], dim=1)
     torch.testing.assert_close(channel_moments(x, contrast=False), expected)
@@ -83,10 +83,10 @@ def test_a_histogram_shares_out_what_stands_out() -> None:
 
 
 def test_half_precision_around_it_changes_nothing() -> None:
-    x, pictures = torch.randn(3, 16, 14, 14), square_on(WHITE, RED)
-    plain = channel_moments(x, contrast=True), color_histogram(pictures)
+    x, images = torch.randn(3, 16, 14, 14), square_on(WHITE, RED)
+    plain = channel_moments(x, contrast=True), color_histogram(images)
     with torch.autocast("cpu", torch.bfloat16):
-        around = channel_moments(x, contrast=True), color_histogram(pictures)
+        around = channel_moments(x, contrast=True), color_histogram(images)
     for mine, theirs in zip(plain, around, strict=True):
         assert torch.equal(mine, theirs)
 
@@ -97,9 +97,9 @@ def test_no_picture_has_no_colours() -> None:
 
 @pytest.mark.parametrize("size", [1, 3, 32, 50])
 def test_small_pictures_have_colours_too(size: int) -> None:
-    pictures = torch.randint(0, 256, (5, size, size, 3), dtype=torch.uint8)
-    found = color_histogram(pictures)
+    images = torch.randint(0, 256, (5, size, size, 3), dtype=torch.uint8)
+    found = color_histogram(images)
     assert found.shape == (5, BINS)
     assert found.isfinite().all()
-    alone = torch.cat([color_histogram(picture[None]) for picture in pictures])
+    alone = torch.cat([color_histogram(image[None]) for image in images])
     torch.testing.assert_close(found, alone)

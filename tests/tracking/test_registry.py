@@ -27,7 +27,7 @@ from helpers.imported import files_run_by
 from mlflow import MlflowClient
 from PIL import Image
 
-from shoetagger.images.decode import Limits, open_picture
+from shoetagger.images.decode import Limits, open_image
 from shoetagger.images.views import Transform, tagging_view
 from shoetagger.inference.bundle import BUNDLE_FILE, Bundle, load_bundle, save_bundle
 from shoetagger.inference.engine import Engine
@@ -506,7 +506,7 @@ def engine_scores(directory: Path) -> np.ndarray:
     engine = Engine([directory], "cpu")
     (transform,) = engine.transforms
     views = [
-        tagging_view(open_picture(data, LIMITS, longest=transform.size), transform) for data in GOOD
+        tagging_view(open_image(data, LIMITS, longest=transform.size), transform) for data in GOOD
     ]
     (answer,) = engine.predict({transform: np.stack(views)}).values()
     return np.array([row.scores for row in answer])

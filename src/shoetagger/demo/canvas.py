@@ -60,7 +60,7 @@ class Canvas:
     def darken(self, mask: Array, amount: float) -> None:
         self.pixels *= 1 - amount * mask[..., None]
 
-    def picture(self) -> Image.Image:
+    def image(self) -> Image.Image:
         pixels = (np.clip(self.pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
         return Image.fromarray(pixels).reduce(FINE)
 

@@ -218,4 +218,4 @@ def draw_shoe(tags: frozenset[str], rng: np.random.Generator, size: tuple[int, i
     outline = np.concatenate([curve(p) for p in (*shape.upper, *shape.sole, *shape.heel)])
     for pose in fit_poses(poses, outline, *canvas.size):
         _Painter(canvas, shape, pose, look).paint()
-    return canvas.picture()
+    return canvas.image()

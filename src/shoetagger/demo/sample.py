@@ -106,19 +106,19 @@ def _dealt(
 def _draw_tags(count: int, rng: np.random.Generator) -> list[frozenset[str]]:
     """Return the tags of `count` pictures."""
     dealt = (_dealt(shares, count, rng) for shares in (_KINDS, _MAIN_COLORS, _SECOND_COLORS))
-    pictures = [set(kind + main + second) for kind, main, second in zip(*dealt, strict=True)]
+    shoes = [set(kind + main + second) for kind, main, second in zip(*dealt, strict=True)]
     for finish, many, likely in _FINISHES:
         weights = np.array(
             [
                 max(likely[tag] for tag in tags if tag in likely)
                 * np.prod([_TOGETHER.get((tag, finish), 1.0) for tag in tags])
-                for tags in pictures
+                for tags in shoes
             ]
         )
         chosen = min(round(many * count / 220), int((weights > 0).sum()))
         for position in rng.choice(count, chosen, replace=False, p=weights / weights.sum()):
-            pictures[position].add(finish)
-    return [frozenset(tags) for tags in pictures]
+            shoes[position].add(finish)
+    return [frozenset(tags) for tags in shoes]
 
 
 def _names(count: int, rng: np.random.Generator) -> list[str]:
@@ -139,9 +139,9 @@ def _names(count: int, rng: np.random.Generator) -> list[str]:
 
 def _jpeg(tags: frozenset[str], rng: np.random.Generator) -> bytes:
     sizes = _SIZES if "above_ankle" in tags else (*_SIZES[:3], _SIZES[4])
-    picture = draw_shoe(tags, rng, sizes[rng.integers(len(sizes))])
+    image = draw_shoe(tags, rng, sizes[rng.integers(len(sizes))])
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
+    image.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
     return buffer.getvalue()
 
 
@@ -155,16 +155,14 @@ def write_samples(data: Path, count: int = 220, seed: int = 220) -> None:
         if there.exists():
             raise ShoetaggerError(f"{there} is there already: name an empty folder, or remove it")
     rng = np.random.default_rng(seed)
-    pictures = sorted(zip(_names(count, rng), _draw_tags(count, rng), strict=True))
+    shoes = sorted(zip(_names(count, rng), _draw_tags(count, rng), strict=True))
     images.mkdir(parents=True)
-    for name, tags in tqdm(pictures, desc="drawing shoes", unit="picture", disable=None):
+    for name, tags in tqdm(shoes, desc="drawing shoes", unit="picture", disable=None):
         (images / name).write_bytes(_jpeg(tags, rng))
     with sheet.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("image_name", *TAGS))
-        writer.writerows(
-            [name, *("1" if t in tags else "" for t in TAGS)] for name, tags in pictures
-        )
+        writer.writerows([name, *("1" if t in tags else "" for t in TAGS)] for name, tags in shoes)
 
 
 def arrival_tags(count: int, seed: int) -> dict[str, frozenset[str]]:

@@ -19,12 +19,12 @@ _SOFTEN = ImageFilter.BoxBlur(1)
 _STEEPER = [max(0, min(255, (level - 96) * 255 // 144)) for level in range(256)]
 
 
-def shoe_mask(picture: Image.Image) -> Square | None:
+def shoe_mask(image: Image.Image) -> Square | None:
     """Return the shoe's opacity, (H, W) uint8, or None where the background is not plain.
 
     Background is what differs little from the border's colour and is connected to the border.
     """
-    pixels = np.asarray(picture).astype(np.int16)
+    pixels = np.asarray(image).astype(np.int16)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     colour = np.median(border, axis=0).astype(np.int16)
     if (np.abs(border - colour).max(axis=1) <= _PLAIN).mean() < 0.8:

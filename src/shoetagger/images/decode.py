@@ -111,7 +111,7 @@ class Opened:
     size: tuple[int, int]
 
 
-def open_picture(data: bytes, limits: Limits, *, longest: int | None = None) -> Image.Image:
+def open_image(data: bytes, limits: Limits, *, longest: int | None = None) -> Image.Image:
     """Decode a file's bytes to an RGB picture: upright, transparency on white, first frame, sRGB.
 
     With `longest`, a JPEG may come back reduced, its longer side at least 1.5 times `longest`.
@@ -121,7 +121,7 @@ def open_picture(data: bytes, limits: Limits, *, longest: int | None = None) -> 
 
 
 def open_with_size(data: bytes, limits: Limits, *, longest: int | None = None) -> Opened:
-    """Decode like `open_picture`, and return the full size with the picture, which may be reduced.
+    """Decode like `open_image`, and return the full size with the picture, which may be reduced.
 
     Raises Rejected and MemoryError.
     """
@@ -293,7 +293,7 @@ def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | N
 def unreadable(path: Path, limits: Limits) -> str | None:
     """Return why a picture file cannot be used, None where it can."""
     try:
-        open_picture(path.read_bytes(), limits, longest=1)
+        open_image(path.read_bytes(), limits, longest=1)
     except Rejected as rejected:
         return rejected.reason
     except OSError as error:

@@ -72,13 +72,13 @@ def _three_numbers(value: object, key: str, *, least: float) -> tuple[float, flo
     return float(value[0]), float(value[1]), float(value[2])
 
 
-def tagging_view(picture: Image.Image, transform: Transform) -> Square:
+def tagging_view(image: Image.Image, transform: Transform) -> Square:
     """Fit the whole picture, antialiased, into the middle of a square padded with `fill`.
 
     Takes an RGB picture; returns (size, size, 3) uint8.
     """
     size = transform.size
-    fitted = fit_longest(picture, size)
+    fitted = fit_longest(image, size)
     view = np.full((size, size, 3), transform.fill, dtype=np.uint8)
     top, left = (size - fitted.height) // 2, (size - fitted.width) // 2
     view[top : top + fitted.height, left : left + fitted.width] = np.asarray(fitted)
@@ -86,7 +86,7 @@ def tagging_view(picture: Image.Image, transform: Transform) -> Square:
 
 
 def training_view(
-    picture: Image.Image, transform: Transform, augment: Augment, rng: np.random.Generator
+    image: Image.Image, transform: Transform, augment: Augment, rng: np.random.Generator
 ) -> Square:
     """Return a random variation of the tagging view, (size, size, 3) uint8.
 
@@ -98,7 +98,7 @@ def training_view(
     zoom, shift_x, shift_y, turn, *tone = rng.uniform(-1, 1, size=9)
     flip, erase, replace = rng.uniform(size=3) < (augment.flip, augment.erase, augment.background)
 
-    fitted = fit_longest(picture, max(1, round(size * augment.min_scale ** (zoom / 2))))
+    fitted = fit_longest(image, max(1, round(size * augment.min_scale ** (zoom / 2))))
     shoe = shoe_mask(fitted) if replace else None
     if shoe is not None:
         fitted.putalpha(Image.fromarray(shoe))
@@ -116,11 +116,11 @@ def training_view(
     return view
 
 
-def fit_longest(picture: Image.Image, longest: int) -> Image.Image:
+def fit_longest(image: Image.Image, longest: int) -> Image.Image:
     """Resize a picture, antialiased, so that its longer side is `longest` pixels."""
-    scale = longest / max(picture.size)
-    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    return picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    scale = longest / max(image.size)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
 
 
 def _place(
@@ -152,7 +152,7 @@ def _place(
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
-def _tones(picture: Image.Image, augment: Augment, tone: Sequence[float]) -> tuple[float, ...]:
+def _tones(image: Image.Image, augment: Augment, tone: Sequence[float]) -> tuple[float, ...]:
     """Return the 3 x 4 colour matrix for a shift of brightness, contrast, saturation and hue."""
     brightness = 1 + tone[0] * augment.brightness
     contrast = 1 + tone[1] * augment.contrast
@@ -166,7 +166,7 @@ def _tones(picture: Image.Image, augment: Augment, tone: Sequence[float]) -> tup
         * np.array([[0.168, 0.330, -0.497], [-0.328, 0.035, 0.292], [1.250, -1.050, -0.203]])
     )
     matrix = brightness * contrast * (saturation * turned + (1 - saturation) * grey)
-    mean = float(_LUMA @ np.asarray(picture.resize((16, 16), Image.Resampling.BOX)).mean((0, 1)))
+    mean = float(_LUMA @ np.asarray(image.resize((16, 16), Image.Resampling.BOX)).mean((0, 1)))
     offset = brightness * (1 - contrast) * mean
     rows = np.column_stack([matrix, np.full(3, offset)])
     return tuple(float(x) for x in rows.ravel())

@@ -100,11 +100,11 @@ class Engine:
         """
         wanted = {b.digest for b in self.bundles if only is None or b.digest in only}
         heads = [h for h in self._heads if any(b.digest in wanted for b in h.bundles)]
-        pictures = max((len(batch) for batch in views.values()), default=0)
-        if self._cores is None or pictures < self._threads:
+        count = max((len(batch) for batch in views.values()), default=0)
+        if self._cores is None or count < self._threads:
             parts = [self._score(heads, views)]
         else:
-            batches = self._split(views, pictures)
+            batches = self._split(views, count)
             parts = list(self._cores.map(partial(self._score, heads), batches))
         return {
             digest: np.concatenate([part[digest] for part in parts])
@@ -113,13 +113,13 @@ class Engine:
         }
 
     def _split(
-        self, views: Mapping[Transform, np.ndarray], pictures: int
+        self, views: Mapping[Transform, np.ndarray], count: int
     ) -> list[Mapping[Transform, np.ndarray]]:
         """Split a batch into parts for the cores."""
-        size = min(_AT_ONCE_PER_CORE, math.ceil(pictures / self._threads))
+        size = min(_AT_ONCE_PER_CORE, math.ceil(count / self._threads))
         return [
             {transform: batch[start : start + size] for transform, batch in views.items()}
-            for start in range(0, pictures, size)
+            for start in range(0, count, size)
         ]
 
     @torch.inference_mode()
@@ -127,12 +127,12 @@ class Engine:
         self, heads: Sequence[_Heads], views: Mapping[Transform, np.ndarray]
     ) -> dict[str, np.ndarray]:
         scores: dict[str, np.ndarray] = {}
-        for transform, pictures in views.items():
+        for transform, images in views.items():
             of_transform = [h for h in heads if h.bundles[0].transform == transform]
             if not of_transform:
                 continue
             pooled = {name for h in of_transform for name in h.bundles[0].pooled}
-            state = begin(_onto(self.device, pictures), transform, pooled, self.dtype)
+            state = begin(_onto(self.device, images), transform, pooled, self.dtype)
             self._descend(of_transform, LAYERS, state, scores)
         return scores
 
@@ -221,21 +221,21 @@ def _merged(heads: Sequence[_Heads]) -> _Heads:
     )
 
 
-def batch_that_fits(free: int, per_picture: float, least: int) -> int:
+def batch_that_fits(free: int, per_image: float, least: int) -> int:
     """Return `least`, doubled while it fits a quarter of the free bytes, up to 1024 pictures.
 
     Two batches may be under way. Larger ones keep a GPU no busier, and cost the decoding processes
     memory.
     """
     size = least
-    while 2 * size <= _LARGEST_BATCH and 2 * size * per_picture <= free / 4:
+    while 2 * size <= _LARGEST_BATCH and 2 * size * per_image <= free / 4:
         size *= 2
     return size
 
 
-def _onto(device: torch.device, pictures: np.ndarray) -> Tensor:
-    """Copy pictures to the device, from pinned memory, so that the copy overlaps with computing."""
-    host = torch.from_numpy(pictures)
+def _onto(device: torch.device, images: np.ndarray) -> Tensor:
+    """Copy images to the device, from pinned memory, so that the copy overlaps with computing."""
+    host = torch.from_numpy(images)
     return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
 
 

@@ -35,15 +35,15 @@ def channel_moments(x: Tensor, *, contrast: bool) -> Tensor:
         return torch.cat([_moments(part, weigh(part)) for part in parts])
 
 
-def color_histogram(pictures: Tensor) -> Tensor:
+def color_histogram(images: Tensor) -> Tensor:
     """Return the colour histogram of what stands out: roots of shares (B, BINS) float32.
 
-    `pictures` (B, S, S, 3) are uint8 in sRGB. Each pixel is distributed softly over the bins near
+    `images` (B, S, S, 3) are uint8 in sRGB. Each pixel is distributed softly over the bins near
     it in CIELAB. The roots make the Euclidean distance a Hellinger distance (Arandjelovic and
     Zisserman, 2012).
     """
-    with _in_full(pictures.device):
-        return torch.cat([_histogram(part) for part in _parts(pictures)])
+    with _in_full(images.device):
+        return torch.cat([_histogram(part) for part in _parts(images)])
 
 
 def _in_full(device: torch.device) -> torch.autocast:
@@ -96,12 +96,12 @@ def _contrast(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _histogram(pictures: Tensor) -> Tensor:
-    side = min(_PIXELS_PER_SIDE, pictures.shape[1])
-    small = F.avg_pool2d(pictures.permute(0, 3, 1, 2).float(), side) / 255
+def _histogram(images: Tensor) -> Tensor:
+    side = min(_PIXELS_PER_SIDE, images.shape[1])
+    small = F.avg_pool2d(images.permute(0, 3, 1, 2).float(), side) / 255
     colors = _cielab(small.permute(0, 2, 3, 1).contiguous())
     places = colors.shape[1] * colors.shape[2]
-    bins = _BINS.to(pictures.device)
+    bins = _BINS.to(images.device)
     # The part of the squared distance that is equal for all bins cancels in the softmax.
     near = torch.addmm(
         -bins.square().sum(1) / 2, colors.flatten(0, 2) / _BIN_WIDTH, bins.T

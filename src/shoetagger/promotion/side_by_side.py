@@ -160,7 +160,7 @@ def _predicted(bundle: Bundle, scores: np.ndarray, tags: Sequence[str]) -> np.nd
 
 def _scores(engine: Engine, params: Params, files: Sequence[Path]) -> dict[str, np.ndarray]:
     """Return for each bundle digest the scores (N, tags) of labelled pictures."""
-    from ..images.decode import Limits, open_picture
+    from ..images.decode import Limits, open_image
     from ..images.views import tagging_view
 
     limits = Limits.of(params.images)
@@ -169,10 +169,7 @@ def _scores(engine: Engine, params: Params, files: Sequence[Path]) -> dict[str, 
         batch = files[start : start + _BATCH]
         views = {
             t: np.stack(
-                [
-                    tagging_view(open_picture(f.read_bytes(), limits, longest=t.size), t)
-                    for f in batch
-                ]
+                [tagging_view(open_image(f.read_bytes(), limits, longest=t.size), t) for f in batch]
             )
             for t in engine.transforms
         }

@@ -101,7 +101,7 @@ def _bundle(data: GroupData, model: TagModel, weights: Path, out_of_fold: pd.Dat
     else:  # split.folds: 0
         thresholds = (UNCALIBRATED,) * len(data.tags)
         support = (0,) * len(data.tags)
-    transform = data.pictures.transform
+    transform = data.dataset.transform
     return Bundle(
         group=data.group,
         tags=data.tags,
@@ -203,13 +203,13 @@ def _draw(
 
 def _sheet(data: GroupData, predictions: Predictions, order: Sequence[int], title: str) -> Figure:
     """Draw the first pictures of an order; the title says how many of how many."""
-    chosen = list(order[: plots.SHEET_PICTURES])
+    chosen = list(order[: plots.SHEET_IMAGES])
     if len(chosen) < len(order):
         title = f"{title}, {len(chosen)} of {len(order)}"
     shown = [
         plots.Shown(
             name=str(data.table["image_name"].iloc[row]),
-            pixels=data.pictures.plain(int(row)),
+            pixels=data.dataset.plain(int(row)),
             true_tags=true_tags,
             predicted_tags=predicted_tags,
         )

@@ -12,7 +12,7 @@ from ..config import params as parameters
 from ..config.settings import Settings
 from ..learning.dataset.tables import read_split
 from ..learning.training.features import compute
-from ..learning.training.pictures import open_pictures
+from ..learning.training.images import open_dataset
 from ..network.devices import pick_device
 from ..network.digests import prefix_digests
 from ..network.layers import POOLED, frozen_layers
@@ -29,7 +29,7 @@ def main(
     params = parameters.load(Path("params.yaml"))
     recipe, device = params.train, pick_device(Settings.from_environment().device)
     table = read_split(listing)
-    pictures = open_pictures(params, table, images)
+    dataset = open_dataset(params, table, images)
     torch.manual_seed(recipe.seed)
     # All that any head may see: it is small, and each group chooses from it.
     model, _ = build(recipe.arch, 1, recipe.weights, POOLED, dropout=0.0)
@@ -43,12 +43,12 @@ def main(
 
         index = compute(
             model,
-            pictures,
+            dataset,
             list(table["image_id"]),
             freeze=recipe.freeze,
             views=params.features.views,
             max_gb=params.features.max_gb,
-            prefix=prefix_digests(model, pictures.transform)[frozen[-1]] if frozen else None,
+            prefix=prefix_digests(model, dataset.transform)[frozen[-1]] if frozen else None,
             directory=out,
             device=device,
             on_batch=on_batch,
@@ -57,11 +57,11 @@ def main(
         typer.echo("nothing is frozen (train.freeze: none): each group computes its own")
     elif not index.views:
         typer.echo(
-            f"features.max_gb={params.features.max_gb} holds no view of {len(pictures)} pictures: "
+            f"features.max_gb={params.features.max_gb} holds no view of {len(dataset)} pictures: "
             "each fit runs the frozen prefix again, on one augmented view of each; raise it"
         )
     else:
-        typer.echo(f"{index.views} augmented views of {len(pictures)} pictures, to {recipe.freeze}")
+        typer.echo(f"{index.views} augmented views of {len(dataset)} pictures, to {recipe.freeze}")
 
 
 if __name__ == "__main__":

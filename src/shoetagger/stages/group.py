@@ -13,7 +13,7 @@ from ..config.params import Params
 from ..learning.dataset.tables import read_split
 from ..learning.training.examples import Examples
 from ..learning.training.features import Source, open_source
-from ..learning.training.pictures import Pictures, open_pictures
+from ..learning.training.images import ImageDataset, open_dataset
 from ..network.backbone import TagModel
 from ..network.weights import build, load_weights
 
@@ -25,7 +25,7 @@ class GroupData:
     group: str
     tags: tuple[str, ...]
     table: pd.DataFrame
-    pictures: Pictures
+    dataset: ImageDataset
     device: torch.device
     params: Params
     features: Path
@@ -46,7 +46,7 @@ class GroupData:
     def source(self, model: TagModel) -> Source:
         """Return where the states of the pictures come from, as the frozen layers leave them."""
         freeze, ids = self.params.train.freeze, list(self.table["image_id"])
-        return open_source(self.features, model, self.pictures, ids, freeze, self.device)
+        return open_source(self.features, model, self.dataset, ids, freeze, self.device)
 
     def examples(self, chosen: pd.Series[bool]) -> Examples:
         """Return the chosen rows of the table as examples."""
@@ -71,7 +71,7 @@ def open_group_data(
         group=group,
         tags=params.group(group).tags,
         table=table,
-        pictures=open_pictures(params, table, images),
+        dataset=open_dataset(params, table, images),
         device=device,
         params=params,
         features=features,

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ...config.params import Params
 from ...errors import ShoetaggerError
-from ...images.decode import Limits, open_picture
+from ...images.decode import Limits, open_image
 from ...images.views import Transform, tagging_view
 from ..dataset.tables import read_split
 from .near_duplicates import THUMBNAIL, near_duplicates
@@ -190,19 +190,19 @@ def thumbnails(shown: Sequence[Finding], images: Path, params: Params) -> dict[s
     limits, transform = Limits.of(params.images), Transform(size=params.publish.thumbnail)
     jpegs = {}
     for name in sorted({n for f in shown for n in (f.image_name, f.other) if n}):
-        picture = open_picture((images / name).read_bytes(), limits, longest=transform.size)
+        image = open_image((images / name).read_bytes(), limits, longest=transform.size)
         jpeg = io.BytesIO()
-        Image.fromarray(tagging_view(picture, transform)).save(jpeg, "JPEG", quality=82)
+        Image.fromarray(tagging_view(image, transform)).save(jpeg, "JPEG", quality=82)
         jpegs[name] = jpeg.getvalue()
     return jpegs
 
 
-def _bytes_of(picture: Path) -> bytes:
-    if not picture.is_file():
-        raise AuditError(f"{picture} is gone since the split was made: run `dvc repro` first")
-    return picture.read_bytes()
+def _bytes_of(image: Path) -> bytes:
+    if not image.is_file():
+        raise AuditError(f"{image} is gone since the split was made: run `dvc repro` first")
+    return image.read_bytes()
 
 
 def _thumbnail(data: bytes, limits: Limits) -> np.ndarray:
-    picture = open_picture(data, limits, longest=THUMBNAIL)
-    return tagging_view(picture, Transform(size=THUMBNAIL))
+    image = open_image(data, limits, longest=THUMBNAIL)
+    return tagging_view(image, Transform(size=THUMBNAIL))

@@ -12,7 +12,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 _RIGHT, _MISSED, _WRONG = "#1a7f37", "#57606a", "#cf222e"
-SHEET_PICTURES = 36
+SHEET_IMAGES = 36
 _COLUMNS = 6
 _SHEET_WORDS = 4  # below a picture
 
@@ -85,15 +85,15 @@ def contact_sheet(shown: Sequence[Shown], title: str) -> Figure:
 
     At most SHEET_PICTURES are drawn, the first of `shown`.
     """
-    chosen = shown[:SHEET_PICTURES]
+    chosen = shown[:SHEET_IMAGES]
     rows = max(1, -(-len(chosen) // _COLUMNS))
     figure = Figure(figsize=(_COLUMNS * 1.9, rows * 2.6 + 0.5), layout="constrained")
     figure.suptitle(title)
     grid = figure.subplots(rows, _COLUMNS, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
-    for axes, picture in zip(grid.flat, chosen, strict=False):
-        _draw(axes, picture)
+    for axes, image in zip(grid.flat, chosen, strict=False):
+        _draw(axes, image)
     return figure
 
 
@@ -103,14 +103,12 @@ def worst_first(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return np.argsort(np.log(np.clip(likely, 1e-6, 1)).sum(axis=1), kind="stable")
 
 
-def _draw(axes: Axes, picture: Shown) -> None:
-    axes.imshow(picture.pixels)
+def _draw(axes: Axes, image: Shown) -> None:
+    axes.imshow(image.pixels)
     # Mistakes first: where there is no room for all words, tags that are right are left out.
-    words = [(f"+{tag}", _WRONG) for tag in picture.predicted_tags if tag not in picture.true_tags]
-    words += [
-        (f"-{tag}", _MISSED) for tag in picture.true_tags if tag not in picture.predicted_tags
-    ]
-    words += [(tag, _RIGHT) for tag in picture.predicted_tags if tag in picture.true_tags]
+    words = [(f"+{tag}", _WRONG) for tag in image.predicted_tags if tag not in image.true_tags]
+    words += [(f"-{tag}", _MISSED) for tag in image.true_tags if tag not in image.predicted_tags]
+    words += [(tag, _RIGHT) for tag in image.predicted_tags if tag in image.true_tags]
     for line, (word, color) in enumerate(words[:_SHEET_WORDS]):
         # Below the picture, one word per line: matplotlib gives a text one colour.
         axes.text(

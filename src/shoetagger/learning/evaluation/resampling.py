@@ -25,20 +25,20 @@ def f1_by_tag(
     return f1
 
 
-def resampled_rows(pictures: int, times: int, seed: int) -> list[np.ndarray]:
+def resampled_rows(count: int, times: int, seed: int) -> list[np.ndarray]:
     """Return `times` draws of as many rows as there are pictures (pictures,), with replacement."""
     rng = np.random.default_rng(seed)
-    return [rng.integers(0, pictures, pictures) for _ in range(times)]
+    return [rng.integers(0, count, count) for _ in range(times)]
 
 
-def resampled_counts(pictures: int, times: int, seed: int) -> np.ndarray:
+def resampled_counts(count: int, times: int, seed: int) -> np.ndarray:
     """Return how often each picture is drawn, (times, pictures); no row without pictures.
 
     Quicker than rows for what is computed from sums, such as F1.
     """
-    if not pictures:
+    if not count:
         return np.zeros((0, 0), np.int64)
-    return np.random.default_rng(seed).multinomial(pictures, [1 / pictures] * pictures, times)
+    return np.random.default_rng(seed).multinomial(count, [1 / count] * count, times)
 
 
 def central_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float] | None:

@@ -7,7 +7,7 @@ the stage's files (`Cached`) or computed from the pictures each time (`Live`).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +19,7 @@ from ...errors import ShoetaggerError
 from ...network.backbone import State, TagModel, begin
 from ...network.digests import prefix_digests
 from ...network.layers import LAYERS, frozen_layers, is_seen_by
-from .pictures import Pictures
+from .images import ImageDataset
 
 INDEX_FILE = "index.json"
 
@@ -55,15 +55,15 @@ class Index:
     prefix: str | None  # digest of the frozen prefix
 
 
-def views_that_fit(pictures: int, bytes_per_view: int, views: int, max_gb: float) -> int:
-    """Return how many augmented views per picture fit beside the plain one; 0 means live."""
-    room = int(max_gb * 1e9 // max(pictures * bytes_per_view, 1)) - 1
+def views_that_fit(count: int, bytes_per_view: int, views: int, max_gb: float) -> int:
+    """Return how many augmented views of `count` images fit beside the plain one; 0 means live."""
+    room = int(max_gb * 1e9 // max(count * bytes_per_view, 1)) - 1
     return max(0, min(views, room))
 
 
 def compute(
     model: TagModel,
-    pictures: Pictures,
+    dataset: ImageDataset,
     image_ids: Sequence[str],
     *,
     freeze: str,
@@ -83,35 +83,47 @@ def compute(
     """
     directory.mkdir(parents=True, exist_ok=True)
     layers = frozen_layers(freeze)
-    shapes = _shapes(model, layers, pictures) if layers and len(pictures) else {}
+    shapes = _shapes(model, layers, dataset) if layers and len(dataset) else {}
     bytes_per_view = sum(2 * int(np.prod(shape)) for shape in shapes.values())
-    fitting = views_that_fit(len(pictures), bytes_per_view, views, max_gb) if shapes else 0
+    fitting = views_that_fit(len(dataset), bytes_per_view, views, max_gb) if shapes else 0
     if fitting:
-        planes = (fitting + 1, len(pictures))
-        files = {
-            name: np.lib.format.open_memmap(
-                _file(directory, name), mode="w+", dtype=np.float16, shape=(*planes, *shape)
-            )
-            for name, shape in shapes.items()
-        }
-        live = Live(model, pictures, freeze, fitting, device)
-        for row in range(len(pictures)):  # all views of a picture, which is decoded once
-            drawn = [pictures.view(row, number) for number in range(fitting)]
-            state = live.state([*drawn, pictures.plain(row)])
-            for name, array in _arrays(state, layers).items():
-                files[name][:, row] = array
-            on_batch(row + 1, len(pictures))
-        for file in files.values():
-            file.flush()
+        live = Live(model, dataset, freeze, fitting, device)
+        _write(live, dataset, layers, shapes, directory, on_batch)
     index = Index(freeze, fitting, tuple(image_ids), prefix)
     (directory / INDEX_FILE).write_text(json.dumps(asdict(index), indent=1) + "\n")
     return index
 
 
+def _write(
+    live: Live,
+    dataset: ImageDataset,
+    layers: Sequence[str],
+    shapes: Mapping[str, tuple[int, ...]],
+    directory: Path,
+    on_batch: Callable[[int, int], None],
+) -> None:
+    """Write a file for each of `shapes`, picture by picture, so that each is decoded once."""
+    planes = (live.views + 1, len(dataset))
+    files = {
+        name: np.lib.format.open_memmap(
+            _file(directory, name), mode="w+", dtype=np.float16, shape=(*planes, *shape)
+        )
+        for name, shape in shapes.items()
+    }
+    for row in range(len(dataset)):
+        drawn = [dataset.view(row, number) for number in range(live.views)]
+        state = live.state([*drawn, dataset.plain(row)])
+        for name, array in _arrays(state, layers).items():
+            files[name][:, row] = array
+        on_batch(row + 1, len(dataset))
+    for file in files.values():
+        file.flush()
+
+
 def _shapes(
-    model: TagModel, layers: Sequence[str], pictures: Pictures
+    model: TagModel, layers: Sequence[str], dataset: ImageDataset
 ) -> dict[str, tuple[int, ...]]:
-    state = Live(model, pictures, layers[-1], 1, torch.device("cpu")).plain(np.arange(1))
+    state = Live(model, dataset, layers[-1], 1, torch.device("cpu")).plain(np.arange(1))
     return {name: array.shape[1:] for name, array in _arrays(state, layers).items()}
 
 
@@ -130,23 +142,23 @@ class Live:
     """States computed from the pictures at each call."""
 
     def __init__(
-        self, model: TagModel, pictures: Pictures, freeze: str, views: int, device: torch.device
+        self, model: TagModel, dataset: ImageDataset, freeze: str, views: int, device: torch.device
     ) -> None:
         self._model, self.views = model.to(device), views
-        self._pictures, self._device = pictures, device
+        self._dataset, self._device = dataset, device
         self._layers = frozen_layers(freeze)
 
     def augmented(self, rows: np.ndarray, epoch: int) -> State:
-        return self.state([self._pictures.view(int(row), epoch) for row in rows])
+        return self.state([self._dataset.view(int(row), epoch) for row in rows])
 
     def plain(self, rows: np.ndarray) -> State:
-        return self.state([self._pictures.plain(int(row)) for row in rows])
+        return self.state([self._dataset.plain(int(row)) for row in rows])
 
     @torch.no_grad()
     def state(self, views: Sequence[np.ndarray]) -> State:
         """Return the state of some views, each (S, S, 3) uint8, after the frozen layers."""
         batch = torch.from_numpy(np.stack(views)).to(self._device)
-        state = begin(batch, self._pictures.transform, self._model.pooled)
+        state = begin(batch, self._dataset.transform, self._model.pooled)
         if not self._layers:
             return state
         # The prefix alone goes to eval mode: the layers after it may be in training.
@@ -194,14 +206,14 @@ class Cached:
 def open_source(
     directory: Path,
     model: TagModel,
-    pictures: Pictures,
+    dataset: ImageDataset,
     image_ids: Sequence[str],
     freeze: str,
     device: torch.device,
 ) -> Source:
     """Return the cached states of the pictures, or live ones where nothing was cached."""
     index = read_index(directory)
-    if index.views and index.prefix != prefix_digests(model, pictures.transform)[freeze]:
+    if index.views and index.prefix != prefix_digests(model, dataset.transform)[freeze]:
         raise FeaturesError(
             f"{directory} was computed with another backbone (train.arch, its weights, or "
             "images.size): run `dvc repro features`"
@@ -213,7 +225,7 @@ def open_source(
         )
     if index.views:
         return Cached(directory, index, model.pooled, device)
-    return Live(model, pictures, freeze, _LIVE_VIEWS, device)
+    return Live(model, dataset, freeze, _LIVE_VIEWS, device)
 
 
 def read_index(directory: Path) -> Index:

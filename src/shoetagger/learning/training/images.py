@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from ...config.params import Params
-from ...images.decode import Limits, Rejected, image_id, open_picture
+from ...images.decode import Limits, Rejected, image_id, open_image
 from ...images.views import Transform, fit_longest, tagging_view, training_view
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ...images.backgrounds import Square
 
 
-class Pictures:
+class ImageDataset:
     """Map-style Dataset of (S, S, 3) uint8 views of picture files; torch's DataLoader takes it.
 
     Item k is view `views[k % len(views)]` of picture `k // len(views)`. Without `augment` every
@@ -57,39 +57,39 @@ class Pictures:
 
     def plain(self, index: int) -> Square:
         """Return the tagging view of a picture, exactly as in tagging."""
-        picture = _open_file(self.paths[index], self.limits, self.transform.size)[1]
-        return tagging_view(picture, self.transform)
+        image = _open_file(self.paths[index], self.limits, self.transform.size)[1]
+        return tagging_view(image, self.transform)
 
     def view(self, index: int, number: int) -> Square:
         """Return one augmented view of a picture; `augment` must be given."""
         if self.augment is None:
             raise ValueError("these pictures have no augment: only their plain view can be drawn")
-        identity, picture = self._picture(self.paths[index])
+        identity, image = self._image(self.paths[index])
         rng = np.random.default_rng([self.seed, number, int(identity, 16)])
-        return training_view(picture, self.transform, self.augment, rng)
+        return training_view(image, self.transform, self.augment, rng)
 
-    def _picture(self, path: Path) -> tuple[str, Image.Image]:
+    def _image(self, path: Path) -> tuple[str, Image.Image]:
         # Views of one picture are mostly drawn one after the other: decode it once for them.
         if self._last is None or self._last[0] != path:
             longest = 2 * self.transform.size
-            identity, picture = _open_file(path, self.limits, longest)
-            if max(picture.size) > longest:
-                picture = fit_longest(picture, longest)
-            self._last = path, identity, picture
+            identity, image = _open_file(path, self.limits, longest)
+            if max(image.size) > longest:
+                image = fit_longest(image, longest)
+            self._last = path, identity, image
         return self._last[1], self._last[2]
 
 
 def _open_file(path: Path, limits: Limits, longest: int) -> tuple[str, Image.Image]:
     data = path.read_bytes()
     try:
-        return image_id(data), open_picture(data, limits, longest=longest)
+        return image_id(data), open_image(data, limits, longest=longest)
     except Rejected as error:
         raise Rejected(f"{path}: {error.reason}", unfinished=error.unfinished) from None
 
 
-def open_pictures(params: Params, table: pd.DataFrame, images: Path) -> Pictures:
+def open_dataset(params: Params, table: pd.DataFrame, images: Path) -> ImageDataset:
     """Return the data set of a table's pictures, in its order."""
-    return Pictures(
+    return ImageDataset(
         paths=[images / name for name in table["image_name"]],
         transform=Transform(size=params.images.size),
         limits=Limits.of(params.images),
