@@ -26,7 +26,7 @@ FIRST, SECOND, THIRD = (digest_of("color", number) for number in (1, 2, 3))
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     bundles = ModuleType("shoetagger.inference.bundle")  # the real one imports torch
-    bundles.load_bundle = fakes.bundles_of  # type: ignore[attr-defined]
+    bundles.load_bundle = fakes.load_bundle  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, bundles.__name__, bundles)
     monkeypatch.setattr("shoetagger.promotion.versions.has_intact_bundle", lambda *_: True)
     with Store(f"sqlite:///{tmp_path / 'store.db'}") as opened:
@@ -171,3 +171,22 @@ def test_what_was_answered_in_time_is_no_late_request(store: Store, registry: Re
     reconcile(store, registry, ["color"], bundles=Path())
     assert store.ledger.live() == {"color": SECOND}
     assert store.ledger.history("color")[-1].kind == "manual"
+
+
+def test_an_alias_on_another_groups_model_is_not_followed_and_told(
+    store: Store, registry: Registry
+) -> None:
+    promote_all(store, registry, 1)
+    fakes.add_version(store, registry.register("style"), datetime.now(UTC))
+    for group in ("color", "detail"):
+        registry.apply(group, "style", author="wrong")
+    faults = reconcile(store, registry, ["color", "detail", "style"], bundles=Path())
+    assert set(faults) == {"color", "detail"}
+    assert "version 7 of shoetagger-color, whose bundle is one of group style" in faults["color"]
+    assert store.ledger.live() == {"color": FIRST}
+
+
+def test_an_outage_is_nothing_that_a_person_must_mend(store: Store, registry: Registry) -> None:
+    promote_all(store, registry, 1)
+    registry.away = True
+    assert reconcile(store, registry, ["color"], bundles=Path()) == {}

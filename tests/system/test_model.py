@@ -51,6 +51,7 @@ from shoetagger.store.rows import MoveConflict
 from shoetagger.store.store import Store
 from shoetagger.tagging import run as tagging
 from shoetagger.tagging import shard as tagging_shard
+from shoetagger.tagging.pins import TaggingError
 from shoetagger.tracking.connection import MLflowUnavailable
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +95,7 @@ class Promises(RuleBasedStateMachine):
             ),
             mock.patch.object(real_inbox, "scan", self.inbox.scan),
             mock.patch.object(tagging, "_NOTED_AT_ONCE", 3),
-            mock.patch.object(versions, "has_intact_bundle", return_value=True),
+            mock.patch.object(versions, "has_intact_bundle", self.registry.is_intact),
             mock.patch.object(publication, "Thumbnails", NoThumbnails),
             mock.patch.dict(sys.modules, {"shoetagger.inference.bundle": BUNDLES}),
         ]
@@ -251,6 +252,17 @@ class Promises(RuleBasedStateMachine):
         # Where a request for the same version may still arrive, nobody can tell the two apart.
         assume((group, digest) not in self.unanswered)
         self.registry.apply(group, number and str(number), author="hand")
+
+    @rule(group=groups, other=groups)
+    def point_the_alias_at_another_groups_model(self, group: str, other: str) -> None:
+        """A version can be copied to another model: it is no version of this group."""
+        if group != other and self.registry.known.get(other):
+            self.registry.apply(group, other, author="wrong")
+
+    @rule(group=groups, number=numbers)
+    def lose_or_restore_a_bundle(self, group: str, number: int) -> None:
+        """The files of a version are damaged, in the cache and in MLflow, or come back."""
+        self.registry.lost ^= {self._version(group, number).digest}
 
     @rule(away=st.sampled_from([False, False, True]))
     def mlflow(self, away: bool) -> None:
@@ -479,6 +491,8 @@ class Promises(RuleBasedStateMachine):
             expected.append(PromotionError)
         elif self.registry.away:
             expected.append(MLflowUnavailable)
+        elif target in self.registry.lost:
+            expected.append(PromotionError)
         else:
             # What was pending is overruled: nobody has seen it live.
             steps.move("rollback", target, expected)
@@ -538,7 +552,7 @@ class Promises(RuleBasedStateMachine):
             steps.complete_pending([])
         elif self.registry.author.get(group) == "hand":
             named = self.registry.digest(group)
-            if named != self.model.live(group):
+            if named != self.model.live(group) and named not in self.registry.lost:
                 steps.move("remove" if named is None else "manual", named, [])
         return steps
 
@@ -546,15 +560,29 @@ class Promises(RuleBasedStateMachine):
         for steps in all_steps:
             steps.killed = killed
             self._adopt_moves(steps)
-            if not killed and not self.registry.away:
-                assert self.registry.digest(steps.group) == self.model.live(steps.group)
+            if killed or self.registry.away:
+                continue
+            named, live = self.registry.digest(steps.group), self.model.live(steps.group)
+            assert named == live or steps.group in self._with_a_wrong_alias()
+
+    def _with_a_wrong_alias(self) -> set[str]:
+        """Return the groups whose alias the nights do not follow, and say so."""
+        author, digest = self.registry.author, self.registry.digest
+        wrong = {group for group in GROUPS if author.get(group) == "wrong"}
+        return wrong | {
+            group
+            for group in GROUPS
+            if (author.get(group), digest(group)) != ("hand", self.model.live(group))
+            and author.get(group) == "hand"
+            and digest(group) in self.registry.lost
+        }
 
     def _begin(self, kill: Any) -> None:
         self.run, self.listed = None, False
         all_steps = [self._steps_to_reconcile(group) for group in self.groups]
 
         def act() -> None:
-            with suppress(tagging.TaggingError):  # no champion yet
+            with suppress(TaggingError):  # no champion, or no bundle
                 self.run = tagging.begin(
                     self.store,
                     self.registry,
@@ -565,9 +593,18 @@ class Promises(RuleBasedStateMachine):
 
         killed = self._killed(kill, act)
         self._reconciled(all_steps, killed)
+        if killed:
+            return
         live = {g: digest for g in self.groups if (digest := self.model.live(g))}
-        if not killed:
-            assert (dict(self.run.pins) if self.run else {}) == live
+        pinned = {g: digest for g, digest in live.items() if digest not in self.registry.lost}
+        assert (dict(self.run.pins) if self.run else {}) == pinned
+        if self.run:
+            wrong = set() if self.registry.away else self._with_a_wrong_alias()
+            expected = [g for g in self.groups if g in wrong | live.keys() - pinned.keys()]
+            assert sorted(expected) == sorted(self._named_in(self.run.alerts))
+
+    def _named_in(self, alerts: tuple[str, ...]) -> set[str]:
+        return {next(g for g in GROUPS if alert.startswith(g)) for alert in alerts}
 
     def _list(self, kill: Any) -> None:
         """A whole listing: what is not in it is gone."""
@@ -713,7 +750,7 @@ class Promises(RuleBasedStateMachine):
 
 COUNTED = ("files", "tagged", "rejected", "waiting", "gone", "images")
 BUNDLES = ModuleType("shoetagger.inference.bundle")  # the real one imports torch
-BUNDLES.load_bundle = fakes.bundles_of  # type: ignore[attr-defined]
+BUNDLES.load_bundle = fakes.load_bundle  # type: ignore[attr-defined]
 
 
 def fakes_move(kind: str, to: str | None, at: datetime) -> Any:

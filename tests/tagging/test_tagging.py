@@ -32,6 +32,7 @@ from helpers.webhook import webhook
 from PIL import Image
 
 from shoetagger.config.settings import Settings
+from shoetagger.errors import TransientError
 from shoetagger.images.decode import image_id
 from shoetagger.images.views import Transform
 from shoetagger.inference.engine import Engine
@@ -43,7 +44,8 @@ from shoetagger.publishing import thumbnails
 from shoetagger.store.predictions import Predictions
 from shoetagger.store.store import Store
 from shoetagger.tagging import shard as shard_module
-from shoetagger.tagging.run import TaggingError, TaggingRun
+from shoetagger.tagging.pins import TaggingError
+from shoetagger.tagging.run import TaggingRun
 from shoetagger.tagging.shard import ExtraView, shard_range
 
 
@@ -396,6 +398,26 @@ def test_a_run_pins_its_versions_first(settings: Settings) -> None:
     with Store(settings.store_url) as store:
         assert all(row.groups["color"].stale for row in store.current.rows(["color"]))
     assert TaggingRun.model_validate(run.model_dump(mode="json")) == run
+
+
+def test_a_group_whose_bundle_cannot_be_had_is_left_out_and_the_others_are_tagged(
+    settings: Settings,
+) -> None:
+    put_pictures(settings, 2)
+    with Store(settings.store_url) as store:
+        live = store.ledger.live()
+    shutil.rmtree(settings.bundles / live["style"])  # and MLflow is away
+    with webhook() as (url, received):
+        summary = night(replace(settings, notify_url=url), "night")
+    assert (summary.state, summary.left_out) == ("done", ("style", "detail"))
+    (alert,) = summary.alerts
+    assert alert.startswith("style: left out of this run: MLflow at http://127.0.0.1:9")
+    assert received[0]["alerts"] == [alert]
+    assert [set(groups) for groups in predictions(settings).values()] == [{"color"}] * 2
+    assert list(settings.published.glob("csv/*.csv"))
+    shutil.rmtree(settings.bundles)
+    with pytest.raises(TransientError, match=r"no group can be tagged: color: .*; style: "):
+        night(settings, "night")
 
 
 def test_an_empty_inbox_is_a_quiet_night(settings: Settings) -> None:

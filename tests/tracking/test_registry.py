@@ -35,6 +35,8 @@ from shoetagger.network.backbone import TagModel
 from shoetagger.network.digests import prefix_digests
 from shoetagger.network.layers import WEIGHTS_FILE, ModelError
 from shoetagger.network.weights import save_weights
+from shoetagger.promotion.moves import reconcile
+from shoetagger.store.store import Store
 from shoetagger.tracking import packaging
 from shoetagger.tracking import registry as registry_module
 from shoetagger.tracking.connection import MLflowUnavailable
@@ -292,6 +294,19 @@ def test_a_version_that_somebody_else_registered_is_not_taken_for_ours(
     assert registry.versions("color") == []
     with pytest.raises(RegistryError, match="holds no bundle of this project"):
         registry.by_alias("color", "champion")
+
+
+def test_a_version_copied_from_another_groups_model_shows_in_its_bundle(
+    registry: Registry, uri: str, first: Path, cache: Path, tmp_path: Path
+) -> None:
+    register(registry, first)
+    MlflowClient(uri).copy_model_version("models:/shoetagger-color/1", "shoetagger-style")
+    registry.set_alias("style", "champion", "1")
+    with Store(f"sqlite:///{tmp_path / 'store.db'}") as store:
+        store.migrate()
+        (fault,) = reconcile(store, registry, ["style"], bundles=cache).values()
+        assert store.ledger.live() == {}
+    assert "version 1 of shoetagger-style, whose bundle is one of group color" in fault
 
 
 # --- fetching -------------------------------------------------------------------------------

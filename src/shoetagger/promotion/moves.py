@@ -15,7 +15,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ..store.rows import Move, MoveConflict, MoveKind
+from ..errors import ShoetaggerError, TransientError
+from ..store.rows import Move, MoveConflict, MoveKind, StoreUnavailable
 from ..store.store import Store
 from ..tracking.connection import TrackingError
 from ..tracking.registry import CHAMPION, Registry, RegistryError, Version
@@ -184,19 +185,29 @@ def _target(
     return digest
 
 
-def reconcile(store: Store, registry: Registry, groups: Sequence[str], *, bundles: Path) -> None:
+def reconcile(
+    store: Store, registry: Registry, groups: Sequence[str], *, bundles: Path
+) -> dict[str, str]:
     """Complete moves that were left pending, and record aliases that were moved by hand.
 
     A group whose registry is unreachable or inconsistent keeps what the store calls live, and a
-    warning says so. `bundles` is the local cache.
+    warning says so. Returns, for each group whose registry is inconsistent, what a person must
+    mend. `bundles` is the local cache. Raises StoreUnavailable.
     """
+    faults: dict[str, str] = {}
     for group in groups:
         try:
             _complete_pending(store, registry, group)
             _undo_late_request(store, registry, group)
             _accept_by_hand(store, registry, group, bundles)
-        except (RegistryError, TrackingError, PromotionError, MoveConflict) as error:
+        except StoreUnavailable:
+            raise
+        except (ShoetaggerError, OSError) as error:
             logger.warning("%s: going on with what the store calls live: %s", group, error)
+            # An outage passes by itself, and who moves it at this moment completes that.
+            if not isinstance(error, TransientError | MoveConflict):
+                faults[group] = str(error)
+    return faults
 
 
 def _complete_pending(store: Store, registry: Registry, group: str) -> None:
@@ -286,6 +297,12 @@ def _accept_by_hand(store: Store, registry: Registry, group: str, bundles: Path)
         return
     if version is not None:
         bundle = load_bundle(registry.fetch(version, bundles))
+        if bundle.group != group:
+            raise PromotionError(
+                f"the alias {CHAMPION} names version {version.number} of {version.name}, "
+                f"whose bundle is one of group {bundle.group}: point it to a version that was "
+                f"trained for {group}"
+            )
         remember_version(store, version, bundle.tags)
     elif before is not None and registry.version_with(group, before) is None:
         logger.warning(

@@ -19,13 +19,13 @@ from more_itertools import chunked
 from pydantic import BaseModel, computed_field
 
 from ..config import operations
-from ..errors import ShoetaggerError
 from ..ingest import inbox as inboxes
 from ..store.rows import file_id_of, short_id
 from ..store.store import Store
 from .alerts import alert_on_failure, notify
 from .drift import unusual
 from .logfmt import event
+from .pins import pin
 
 if TYPE_CHECKING:
     from ..tracking.registry import Registry
@@ -36,10 +36,6 @@ _NOTED_AT_ONCE = 5000
 _WORTH_A_SHARD = 500  # files; below, starting another task costs more than it saves
 
 
-class TaggingError(ShoetaggerError):
-    """A tagging run cannot begin or cannot go on."""
-
-
 class TaggingRun(BaseModel, frozen=True, extra="forbid"):
     """One run and what it pinned; small enough to be handed from task to task."""
 
@@ -48,44 +44,27 @@ class TaggingRun(BaseModel, frozen=True, extra="forbid"):
     started_at: str  # ISO 8601, UTC
     pins: Mapping[str, str]  # group -> bundle digest
     versions: Mapping[str, str]  # group -> version in the registry
-    left_out: tuple[str, ...]  # groups without a champion
+    left_out: tuple[str, ...]  # groups without a champion, or whose bundle cannot be had
+    alerts: tuple[str, ...] = ()  # what was found wrong before it began
 
 
 def begin(
     store: Store, registry: Registry, *, groups: Sequence[str], bundles: Path, kind: Kind
 ) -> TaggingRun:
-    """Complete pending promotions, pin the live bundles and start a run in the store.
+    """Pin the live bundles, as `pins.pin` does, and start a run in the store.
 
-    `bundles` is the local cache of bundles. Raises TaggingError where no group has a champion.
-    With MLflow down, the run uses the bundles that the store calls live, from the cache.
+    `bundles` is the local cache of bundles. Raises TaggingError where no group can be tagged.
     """
-    from ..promotion.moves import reconcile
-    from ..promotion.versions import bundle_directory
-
-    reconcile(store, registry, groups, bundles=bundles)
-    live = store.ledger.live()
-    pins = {group: live[group] for group in groups if group in live}
-    left_out = tuple(group for group in groups if group not in live)
-    if not pins:
-        raise TaggingError(
-            f"no champion yet for {', '.join(left_out)}: train first, by triggering "
-            "train_tag_models (or `make demo`), then tag"
-        )
-    for group in left_out:
-        logger.warning(event("left_out", group=group, reason="it has no champion yet"))
-    versions = {}
-    for group, digest in pins.items():
-        bundle_directory(store, registry, bundles, digest)
-        version = store.ledger.version_of(digest)
-        versions[group] = (version and version.version) or "?"
+    pins = pin(store, registry, groups, bundles=bundles)
     now = datetime.now(UTC)
     return TaggingRun(
-        run_id=store.runs.start(kind, pins, now),
+        run_id=store.runs.start(kind, pins.digests, now),
         kind=kind,
         started_at=now.isoformat(),
-        pins=pins,
-        versions=versions,
-        left_out=left_out,
+        pins=pins.digests,
+        versions=pins.versions,
+        left_out=tuple(pins.left_out),
+        alerts=tuple(pins.alerts),
     )
 
 
@@ -152,7 +131,7 @@ class Summary(BaseModel, frozen=True, extra="forbid"):
         """The run in one line."""
         counts = ", ".join(f"{number} {name}" for name, number in self.counts.items())
         versions = ", ".join(f"{group} v{number}" for group, number in self.versions.items())
-        without = f"; without a champion: {', '.join(self.left_out)}" if self.left_out else ""
+        without = f"; left out: {', '.join(self.left_out)}" if self.left_out else ""
         return f"{self.kind} {self.state}: {counts}; {self.seconds:.0f} s; by {versions}{without}"
 
     def __str__(self) -> str:
@@ -187,7 +166,7 @@ def finish(
     now = datetime.now(UTC)
     with alert_on_failure(notify_url, f"{run.kind} run {run.run_id} cannot be closed"):
         past = store.runs.past_rates(options.drift.nights, run.run_id)
-        reasons = unusual(counts, rates, past, options)
+        reasons = [*run.alerts, *unusual(counts, rates, past, options)]
         store.runs.finish(run.run_id, state, counts, now, rates=rates, alerts=reasons)
     summary = Summary(
         run_id=run.run_id,

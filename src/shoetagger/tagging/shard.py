@@ -20,7 +20,8 @@ from ..ingest.pool import Decoded, DecodePool
 from ..store.rows import Backlog, FileRow, Prediction, RejectedFile, Tagged, file_id_of
 from ..store.store import Store
 from .logfmt import event
-from .run import TaggingError, TaggingRun
+from .pins import TaggingError
+from .run import TaggingRun
 
 if TYPE_CHECKING:
     from ..inference.engine import Engine

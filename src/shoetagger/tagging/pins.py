@@ -1,0 +1,102 @@
+"""What a tagging run pins: the live bundle of every group that can be tagged with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ShoetaggerError, TransientError
+from ..store.rows import StoreUnavailable
+from ..store.store import Store
+from .logfmt import event
+
+if TYPE_CHECKING:
+    from ..tracking.registry import Registry
+
+logger = logging.getLogger(__name__)
+
+
+class TaggingError(ShoetaggerError):
+    """A tagging run cannot begin or cannot go on."""
+
+
+class TransientTaggingError(TaggingError, TransientError):
+    """No bundle can be had at the moment: another attempt may succeed."""
+
+
+@dataclass
+class Pins:
+    """The pinned bundles, and the groups that a run does without."""
+
+    digests: dict[str, str] = field(default_factory=dict)  # group -> bundle digest
+    versions: dict[str, str] = field(default_factory=dict)  # group -> version in the registry
+    left_out: list[str] = field(default_factory=list)
+    alerts: list[str] = field(default_factory=list)  # what a person must mend
+
+
+def pin(store: Store, registry: Registry, groups: Sequence[str], *, bundles: Path) -> Pins:
+    """Complete pending promotions, then pin the bundle of each group that the store calls live.
+
+    `bundles` is the local cache of bundles. With MLflow down, the bundles in the cache are pinned.
+    A group without a champion is left out; so is one whose bundle cannot be had, with an alert:
+    the others are tagged all the same. Raises TaggingError where that leaves no group.
+    """
+    from ..promotion.moves import reconcile
+
+    faults = reconcile(store, registry, groups, bundles=bundles)
+    live = store.ledger.live()
+    numbers = {version.digest: version.version or "?" for version in store.ledger.versions()}
+    pins = Pins()
+    errors: list[Exception] = []
+    for group in groups:
+        digest = live.get(group)
+        if digest is None:
+            pins.left_out.append(group)
+            if group in faults:
+                pins.alerts.append(f"{group}: {faults[group]}; until then it is not tagged")
+            logger.warning(event("left_out", group=group, reason="it has no champion yet"))
+            continue
+        try:
+            _check_bundle(store, registry, bundles, group, digest)
+        except StoreUnavailable:
+            raise
+        except (ShoetaggerError, OSError) as error:
+            errors.append(error)
+            pins.left_out.append(group)
+            pins.alerts.append(f"{group}: left out of this run: {error}")
+            logger.error(event("left_out", group=group, reason=error))
+            continue
+        pins.digests[group], pins.versions[group] = digest, numbers.get(digest, "?")
+        if group in faults:
+            number = pins.versions[group]
+            pins.alerts.append(f"{group}: {faults[group]}; until then version {number} tags")
+    if not pins.digests:
+        raise _no_pins(pins, errors)
+    return pins
+
+
+def _check_bundle(store: Store, registry: Registry, bundles: Path, group: str, digest: str) -> None:
+    """Make sure that the bundle is whole in the cache, and the group's own."""
+    from ..inference.bundle import load_bundle
+    from ..promotion.versions import bundle_directory
+
+    bundle = load_bundle(bundle_directory(store, registry, bundles, digest))
+    if bundle.group != group:
+        raise TaggingError(
+            f"its live bundle {digest[:12]} is one of group {bundle.group}: roll back with "
+            f"`shoetagger rollback {group}`, or promote another version"
+        )
+
+
+def _no_pins(pins: Pins, errors: Sequence[Exception]) -> TaggingError:
+    if not pins.alerts:
+        return TaggingError(
+            f"no champion yet for {', '.join(pins.left_out)}: train first, by triggering "
+            "train_tag_models (or `make demo`), then tag"
+        )
+    passing = any(isinstance(error, TransientError | OSError) for error in errors)
+    kind = TransientTaggingError if passing else TaggingError
+    return kind(f"no group can be tagged: {'; '.join(pins.alerts)}")
