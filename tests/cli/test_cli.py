@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from helpers.bundles import write_bundle
 from helpers.installation import make_project
+from helpers.stores import make_live
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -59,16 +60,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
             digest=made.digest, group="color", tags=made.tags,
             registry_name="shoetagger-color", version="3", now=datetime.now(UTC),
         )  # fmt: skip
-        store.ledger.finish(
-            store.ledger.begin(
-                "color",
-                made.digest,
-                expect_from=store.ledger.live().get("color"),
-                kind="promote",
-                by="me",
-                why="it is good",
-            )
-        )
+        now = datetime.now(UTC)
+        make_live(store, "color", made.digest, by="me", why="it is good", now=now)
     return settings
 
 

@@ -11,6 +11,7 @@ from typing import Any, Concatenate
 
 import numpy as np
 import yaml
+from helpers import stores
 from helpers.bundles import write_bundle
 from PIL import Image
 
@@ -81,16 +82,7 @@ def make_live(settings: Settings, group: str, head_seed: int, size: int = 32) ->
             digest=bundle.digest, group=group, tags=bundle.tags,
             registry_name=f"shoetagger-{group}", version=number, now=now,
         )  # fmt: skip
-        store.ledger.finish(
-            store.ledger.begin(
-                group,
-                bundle.digest,
-                expect_from=store.ledger.live().get(group),
-                kind="promote",
-                by="test",
-                why="test",
-            )
-        )
+        stores.make_live(store, group, bundle.digest, now=now)
     shutil.rmtree(beside, ignore_errors=True)
     return bundle.digest
 

@@ -57,17 +57,19 @@ def add_bundles(store: Store) -> None:
     store.ledger.add_version(digest=BOOT, group="style", tags=["boot", "flat"], **kinds)
 
 
-def make_live(store: Store, group: str, digest: str | None, kind: str = "promote") -> None:
-    move = store.ledger.begin(
-        group,
-        digest,
-        expect_from=store.ledger.live().get(group),
-        kind=kind,
-        by="test",
-        why="test",
-        now=NIGHT,
-    )
-    store.ledger.finish(move, NIGHT)
+def make_live(
+    store: Store,
+    group: str,
+    digest: str | None,
+    kind: str = "promote",
+    *,
+    by: str = "test",
+    why: str = "test",
+    now: datetime = NIGHT,
+) -> None:
+    live = store.ledger.live().get(group)
+    move = store.ledger.begin(group, digest, expect_from=live, kind=kind, by=by, why=why, now=now)
+    store.ledger.finish(move, now)
 
 
 def tag(store: Store, *names: str, digest: str | None = RED, now: datetime = NIGHT) -> None:

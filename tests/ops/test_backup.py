@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from helpers import postgres
+from helpers import postgres, stores
 from helpers.bundles import write_bundle
 from helpers.installation import (
     TAGS,
@@ -50,16 +50,7 @@ def used(settings: Settings) -> str:
             digest=bundle.digest, group="color", tags=bundle.tags, registry_name=version.name,
             version=version.number, now=datetime.now(UTC),
         )  # fmt: skip
-        store.ledger.finish(
-            store.ledger.begin(
-                "color",
-                bundle.digest,
-                expect_from=store.ledger.live().get("color"),
-                kind="promote",
-                by="test",
-                why="test",
-            )
-        )
+        stores.make_live(store, "color", bundle.digest, now=datetime.now(UTC))
     put_pictures(settings, 4)
     night(settings, "night")
     return bundle.digest

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers.stores import make_live
 from PIL import Image
 
 from shoetagger.config import params
@@ -272,17 +273,7 @@ class Works:
             version=version,
             now=NOW,
         )
-        self.store.ledger.finish(
-            self.store.ledger.begin(
-                group,
-                digest,
-                expect_from=self.store.ledger.live().get(group),
-                kind="promote",
-                by="test",
-                why="test",
-            ),
-            NOW,
-        )
+        make_live(self.store, group, digest, now=NOW)
 
     def publish(self, **changes: int) -> dict[str, int]:
         return self.publish_with(

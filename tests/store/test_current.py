@@ -145,26 +145,14 @@ def test_what_was_current_at_a_time_can_be_told(store: Store) -> None:
     def at(hours: float) -> datetime:
         return NIGHT + timedelta(hours=hours)
 
-    def move(digest: str, kind: str, when: datetime) -> None:
-        begun = store.ledger.begin(
-            "color",
-            digest,
-            expect_from=store.ledger.live().get("color"),
-            kind=kind,
-            by="me",
-            why="x",
-            now=when,
-        )
-        store.ledger.finish(begun, when)
-
     image_id = image("a.jpg")
-    move(RED, "promote", at(0))
+    make_live(store, "color", RED, "promote", now=at(0))
     tag(store, "a.jpg", now=at(1))
-    move(BLUE, "promote", at(2))
+    make_live(store, "color", BLUE, "promote", now=at(2))
     store.predictions.record(predictions=[red("a.jpg", "blue", BLUE)], run_id="run", now=at(3))
     store.corrections.correct(image_id, "color", ["red", "blue"], by="me", why="x", now=at(4))
     store.corrections.correct(image_id, "color", None, by="me", why="x", now=at(5))
-    move(RED, "rollback", at(6))
+    make_live(store, "color", RED, "rollback", now=at(6))
     found = [
         store.current.tags_at(image_id, at(hours + 0.5)).get("color") for hours in range(-1, 7)
     ]

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from helpers import postgres
+from helpers.stores import make_live
 
 from shoetagger.config.settings import Settings
 from shoetagger.store import database
@@ -134,16 +135,7 @@ def test_an_older_store_goes_on(old_store: str) -> None:
         store.ledger.finish(pending.id)
         assert seen_by_users(store) == EXPECTED["reconciled"]
         _, red = store.ledger.chain("color")
-        store.ledger.finish(
-            store.ledger.begin(
-                "color",
-                red,
-                expect_from=store.ledger.live().get("color"),
-                kind="rollback",
-                by="anna",
-                why="upgrade",
-            )
-        )
+        make_live(store, "color", red, "rollback", by="anna", why="upgrade", now=datetime.now(UTC))
         assert seen_by_users(store) == EXPECTED["rolled_back"]
         forgotten = next(row for row in store.files.rejected() if "forgotten" in row.reason)
         assert store.files.retry() == 2

@@ -41,19 +41,10 @@ def rollback(
     """Make an earlier version live again: its predictions count at once, no model runs."""
     from ..config.settings import user
     from ..orchestration import nightly
-    from ..promotion import moves
+    from ..orchestration.rollback import roll_back
 
     with opened(Settings.from_environment()) as here:
-        here.params.group(group)
-        version = moves.rollback(
-            here.store,
-            here.registry,
-            group,
-            bundles=here.settings.bundles,
-            to=to,
-            by=user(),
-            why=why,
-        )
+        version = roll_back(here, group, to=to, by=user(), why=why)
         typer.echo(f"{group}: version {version} is live")
         counts = nightly.publish(here)
     typer.echo(f"{counts['days']} days published again")

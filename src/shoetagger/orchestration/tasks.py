@@ -121,19 +121,11 @@ def promote(
 
 def roll_back(params: Mapping[str, Any], dag_run: Any) -> dict[str, str]:
     """Make an earlier version live again: its predictions count at once, no model runs."""
-    from ..promotion import moves
+    from . import rollback
 
     group, to = params["group"], (params["version"] or "").strip() or None
     with installation() as here:
-        number = moves.rollback(
-            here.store,
-            here.registry,
-            group,
-            bundles=here.settings.bundles,
-            to=to,
-            by=_by(dag_run),
-            why=params["why"].strip(),
-        )
+        number = rollback.roll_back(here, group, to=to, by=_by(dag_run), why=params["why"].strip())
         return {"group": group, "version": number}
 
 

@@ -33,8 +33,8 @@ def register(
     """
     from ..images.decode import Limits
     from ..inference.bundle import BUNDLE_FILE, load_bundle
-    from ..learning.evaluation.metrics import flat_metrics
-    from . import side_by_side
+    from ..learning.evaluation.documents import flat_metrics
+    from .out_of_fold import out_of_fold
 
     params = params_of(settings.repo, plan)
     stage = f"evaluate@{group}"
@@ -59,7 +59,7 @@ def register(
         materialised(settings, plan, "split"),
         materialised(settings, plan, f"crossval@{group}") as checkout,
     ):
-        scores = side_by_side.out_of_fold(checkout, group)
+        scores = out_of_fold(checkout, group)
     if scores is not None:
         registry.log_files(version, {OUT_OF_FOLD: scores.encode()})
     registry.set_alias(group, CHALLENGER, version.number)

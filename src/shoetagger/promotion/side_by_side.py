@@ -17,10 +17,8 @@ from ..inference.decision import predict
 from ..ingest import inbox as inboxes
 from ..learning.dataset.split import side
 from ..learning.dataset.tables import (
-    read_scores,
     read_scores_by_image,
     read_split,
-    scores_by_image,
 )
 from ..pipeline import dvc_files
 from ..store.rows import TaggedImage
@@ -122,19 +120,6 @@ def side_by_side(
         dropped_tags=tuple(tag for tag in old.tags if tag not in new.tags),
         arrivals=_on_arrivals(engine, new, params, sample, inbox),
     )
-
-
-def out_of_fold(checkout: Path, group: str) -> str | None:
-    """Return the out-of-fold scores of a trained group as CSV: image_id, then a column per tag.
-
-    They go with the version into the registry, so that later versions can be compared with them.
-    None where there is no cross-validation (split.folds: 0).
-    """
-    scores = read_scores(dvc_files.outputs(checkout, f"crossval@{group}")[f"{group}.csv"])
-    if not len(scores):
-        return None
-    split = read_split(dvc_files.outputs(checkout, "split")["split"] / f"{group}.csv")
-    return scores_by_image(scores, split)
 
 
 def _common(

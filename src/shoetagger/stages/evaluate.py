@@ -19,13 +19,8 @@ from ..inference.decision import UNCALIBRATED, predict, tags_of
 from ..learning.dataset.tables import read_scores, write_predictions
 from ..learning.evaluation import plots
 from ..learning.evaluation.calibration import calibrate
-from ..learning.evaluation.metrics import (
-    NOT_MEASURABLE,
-    flat_metrics,
-    frequency_macro_f1,
-    measurable_tags,
-    write_metrics,
-)
+from ..learning.evaluation.documents import NOT_MEASURABLE, flat_metrics, write_metrics
+from ..learning.evaluation.metrics import frequency_macro_f1, measurable_tags
 from ..learning.evaluation.predictions import Predictions, predict_out_of_fold
 from ..learning.training.scoring import scores
 from ..network.backbone import TagModel

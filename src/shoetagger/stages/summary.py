@@ -12,7 +12,8 @@ from ..config import params as parameters
 from ..config.params import Params
 from ..config.settings import Settings
 from ..learning.dataset.tables import read_predictions
-from ..learning.evaluation.metrics import flat_report, report, write_metrics
+from ..learning.evaluation.documents import flat_report, write_metrics
+from ..learning.evaluation.metrics import report
 from ..tracking.run import Tracker
 from .command import run
 from .mlflow_run import facts

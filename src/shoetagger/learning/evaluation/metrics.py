@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import average_precision_score, f1_score, precision_recall_fscore_support
 
+from .documents import NOT_MEASURABLE, TAG_METRICS
 from .resampling import central_interval, f1_by_tag, resampled_rows
-
-NOT_MEASURABLE = "not measurable"
-_TAG_METRICS = ("precision", "recall", "f1", "average_precision", "f1_interval")
-_REPORT_METRICS = ("macro_f1", "macro_f1_at_half", "micro_f1", "exact_match")
-_SUMMARY_METRICS = ("macro_f1", "micro_f1", "exact_match")
 
 
 def report(
@@ -96,44 +90,6 @@ def most_frequent_prediction(predicted: np.ndarray, tags: Sequence[str]) -> dict
     return {"tags": chosen, "share": rounded(times / len(predicted))}
 
 
-def flat_metrics(document: dict[str, Any]) -> dict[str, float]:
-    """Return the numbers of a metrics document by the names that MLflow shows."""
-    flat = {key: document[key] for key in ("macro_f1", "frequency_macro_f1")}
-    flat = {k: float(v) for k, v in flat.items() if isinstance(v, int | float)}
-    for part in ("validation", "crossval"):
-        flat |= flat_report(part, document[part])
-    return flat
-
-
-def flat_report(part: str, report: dict[str, Any] | None) -> dict[str, float]:
-    """Return the numbers of one report by name; each name begins with the part."""
-    if report is None:
-        return {}
-    flat = {f"{part}_{key}": report.get(key) for key in _REPORT_METRICS}
-    flat[f"{part}_most_frequent_share"] = report["most_frequent_prediction"]["share"]
-    for tag, values in report["tags"].items():
-        flat |= {f"{part}_{key}_{tag}": values[key] for key in ("support", *_TAG_METRICS)}
-    # Intervals and "not measurable" are not numbers.
-    return {k: float(v) for k, v in flat.items() if isinstance(v, int | float)}
-
-
-def summarise(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the few metrics of each part that fit on one line."""
-    parts = {part: document[part] for part in ("crossval", "validation")}
-    return {
-        part: {key: report[key] for key in _SUMMARY_METRICS}
-        for part, report in parts.items()
-        if report is not None
-    }
-
-
-def write_metrics(document: Mapping[str, Any], metrics: Path, summary: Path) -> None:
-    """Write a metrics document, and its summary, as JSON files."""
-    for path, content in ((metrics, document), (summary, summarise(document))):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1) + "\n")
-
-
 def interval(
     statistic: Callable[[np.ndarray], float | None], draws: Sequence[np.ndarray]
 ) -> list[float] | None:
@@ -151,7 +107,7 @@ def _tag_report(
 ) -> dict[str, Any]:
     counts = {"support": int(truth.sum()), "predicted": int(predicted.sum())}
     if not measurable:
-        return counts | dict.fromkeys(_TAG_METRICS, NOT_MEASURABLE)
+        return counts | dict.fromkeys(TAG_METRICS, NOT_MEASURABLE)
     precision, recall, f1, _ = precision_recall_fscore_support(
         truth, predicted, average="binary", zero_division=0.0
     )

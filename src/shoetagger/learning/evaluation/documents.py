@@ -1,0 +1,54 @@
+"""Documents of metrics: their JSON files, and their numbers by the names that MLflow shows.
+
+Registering a model reads them, so this imports neither scikit-learn nor pandas, which take seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+NOT_MEASURABLE = "not measurable"
+TAG_METRICS = ("precision", "recall", "f1", "average_precision", "f1_interval")
+_REPORT_METRICS = ("macro_f1", "macro_f1_at_half", "micro_f1", "exact_match")
+_SUMMARY_METRICS = ("macro_f1", "micro_f1", "exact_match")
+
+
+def write_metrics(document: Mapping[str, Any], metrics: Path, summary: Path) -> None:
+    """Write a metrics document, and its summary, as JSON files."""
+    for path, content in ((metrics, document), (summary, summarise(document))):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def summarise(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the few metrics of each part that fit on one line."""
+    parts = {part: document[part] for part in ("crossval", "validation")}
+    return {
+        part: {key: report[key] for key in _SUMMARY_METRICS}
+        for part, report in parts.items()
+        if report is not None
+    }
+
+
+def flat_metrics(document: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers of a metrics document by the names that MLflow shows."""
+    flat = {key: document[key] for key in ("macro_f1", "frequency_macro_f1")}
+    flat = {k: float(v) for k, v in flat.items() if isinstance(v, int | float)}
+    for part in ("validation", "crossval"):
+        flat |= flat_report(part, document[part])
+    return flat
+
+
+def flat_report(part: str, report: dict[str, Any] | None) -> dict[str, float]:
+    """Return the numbers of one report by name; each name begins with the part."""
+    if report is None:
+        return {}
+    flat = {f"{part}_{key}": report.get(key) for key in _REPORT_METRICS}
+    flat[f"{part}_most_frequent_share"] = report["most_frequent_prediction"]["share"]
+    for tag, values in report["tags"].items():
+        flat |= {f"{part}_{key}_{tag}": values[key] for key in ("support", *TAG_METRICS)}
+    # Intervals and "not measurable" are not numbers.
+    return {k: float(v) for k, v in flat.items() if isinstance(v, int | float)}
