@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    retry_if_result,
+    stop_after_delay,
+    wait_fixed,
+)
 
 from ..config.settings import Settings
 from ..errors import ShoetaggerError
@@ -17,6 +24,7 @@ from ..ops.environment import Ports, Report, log_file, task_logs
 from ..ops.servers import credentials
 
 PATIENCE = 60.0  # seconds without an answer of Airflow
+_SILENCE = 20.0  # seconds without a change, after which the demo reports what runs
 
 
 class DemoError(ShoetaggerError):
@@ -25,6 +33,10 @@ class DemoError(ShoetaggerError):
 
 class FailedRunError(DemoError):
     """A DAG run failed; the message names its failed tasks, with their reasons and logs."""
+
+
+class _NoAnswerError(Exception):
+    """Airflow is too busy to answer a request, or is not there."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +81,15 @@ class Airflow:
 
     def activate(self, dag: str, patience: float = 120.0) -> None:
         """Wait until Airflow knows a DAG, and unpause it: runs of a paused DAG never start."""
-        deadline = time.monotonic() + patience
-        while (known := self._find(f"/api/v2/dags/{dag}")) is None:
-            if time.monotonic() > deadline:
-                raise DemoError(f"Airflow does not know the DAG {dag}: {self._import_errors()}")
-            time.sleep(1)
+        until_known = Retrying(
+            retry=retry_if_result(lambda known: known is None),
+            wait=wait_fixed(1),
+            stop=stop_after_delay(patience),
+            retry_error_callback=lambda _: None,
+        )
+        known = until_known(self._find, f"/api/v2/dags/{dag}")
+        if known is None:
+            raise DemoError(f"Airflow does not know the DAG {dag}: {self._import_errors()}")
         if known["is_paused"]:
             self._request("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
 
@@ -90,36 +106,21 @@ class Airflow:
 
         Raises FailedRunError for a run that failed, DemoError for one that does not end in time.
         """
-        begun = reported_at = time.monotonic()
-        seen: dict[tuple[str, int], object] = {}
-        reported: dict[tuple[str, int], object] = {}
+        begun = time.monotonic()
+        progress = _Progress(report)
         while True:
             state = self._request("GET", f"/api/v2/dags/{dag}/dagRuns/{run}")["state"]
             tasks = self.tasks(dag, run)
-            passed = clock(time.monotonic() - begun)
-            for task in tasks:
-                key, now = (task.task_id, task.map_index), (task.state, task.try_number)
-                # A task that has just begun may not have its name yet, and may soon be done.
-                fresh = task.state == "running" and seen.get(key) != now
-                seen[key] = now
-                if fresh or reported.get(key) == now:
-                    continue
-                reported[key] = now
-                if line := _event(task):
-                    report(f"      {passed}  {line}")
-                    reported_at = time.monotonic()
-                    if task.state in ("failed", "up_for_retry"):
-                        report(f"             log: {self.log_file(dag, run, task)}")
+            for task in progress.report_changes(tasks):
+                if task.state in ("failed", "up_for_retry"):
+                    report(f"             log: {self.log_file(dag, run, task)}")
             if state == "success":
                 return tasks
             if state == "failed":
                 raise FailedRunError(self._failure(dag, run, tasks))
             if time.monotonic() - begun > patience:
                 raise DemoError(f"{dag} has not ended after {patience / 60:.0f} minutes")
-            if time.monotonic() - reported_at > 20:
-                running = [task.name for task in tasks if task.state == "running"]
-                report(f"      {passed}  ... {', '.join(running) or 'waiting'}")
-                reported_at = time.monotonic()
+            progress.report_waiting(tasks)
             time.sleep(1)
 
     def runs(self, dag: str) -> dict[str, str]:
@@ -175,26 +176,73 @@ class Airflow:
         missing: bool = False,
     ) -> Any:
         """Send a request; a GET is repeated while Airflow is too busy to answer it."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                answer = self._client.request(method, path, json=body, params=query)
-                if answer.status_code < 500:
-                    break
-                trouble = f"status {answer.status_code}"
-            except httpx.TransportError as error:
-                trouble = str(error) or type(error).__name__
-            if method != "GET" or time.monotonic() > deadline:
-                raise DemoError(
-                    f"Airflow does not answer at {self.ports.airflow_url} ({trouble}); "
-                    f"its log is {log_file(self.settings, 'api-server')}"
-                )
-            time.sleep(2)
+        repeated = Retrying(
+            retry=retry_if_exception_type(_NoAnswerError),
+            wait=wait_fixed(2),
+            stop=stop_after_delay(PATIENCE if method == "GET" else 0),
+            reraise=True,
+        )
+        try:
+            answer = repeated(self._send, method, path, body, query)
+        except _NoAnswerError as error:
+            raise DemoError(
+                f"Airflow does not answer at {self.ports.airflow_url} ({error}); "
+                f"its log is {log_file(self.settings, 'api-server')}"
+            ) from None
         if missing and answer.status_code == 404:
             return None
         if answer.is_error:
             raise DemoError(f"Airflow refuses {method} {path}: {answer.text}")
         return answer.json()
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        query: Mapping[str, Any] | None,
+    ) -> httpx.Response:
+        try:
+            answer = self._client.request(method, path, json=body, params=query)
+        except httpx.TransportError as error:
+            raise _NoAnswerError(str(error) or type(error).__name__) from None
+        if answer.status_code >= 500:
+            raise _NoAnswerError(f"status {answer.status_code}")
+        return answer
+
+
+class _Progress:
+    """Reports what the tasks of a run do, each change once, with the time since its begin."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._begun = self._reported_at = time.monotonic()
+        self._seen: dict[tuple[str, int], object] = {}
+        self._reported: dict[tuple[str, int], object] = {}
+
+    def report_changes(self, tasks: Sequence[TaskState]) -> Iterator[TaskState]:
+        """Report the tasks that have changed, and yield each of them."""
+        for task in tasks:
+            key, now = (task.task_id, task.map_index), (task.state, task.try_number)
+            # A task that has just begun may not have its name yet, and may soon be done.
+            fresh = task.state == "running" and self._seen.get(key) != now
+            self._seen[key] = now
+            if fresh or self._reported.get(key) == now:
+                continue
+            self._reported[key] = now
+            if line := _event(task):
+                self._say(line)
+                yield task
+
+    def report_waiting(self, tasks: Sequence[TaskState]) -> None:
+        """Report what runs, where nothing has been reported for a while."""
+        if time.monotonic() - self._reported_at > _SILENCE:
+            running = [task.name for task in tasks if task.state == "running"]
+            self._say(f"... {', '.join(running) or 'waiting'}")
+
+    def _say(self, line: str) -> None:
+        self._reported_at = time.monotonic()
+        self._report(f"      {clock(self._reported_at - self._begun)}  {line}")
 
 
 def _event(task: TaskState) -> str | None:
