@@ -27,11 +27,13 @@ from helpers.installation import (
 
 from shoetagger.config.settings import Settings
 from shoetagger.images.decode import Limits
-from shoetagger.ops import backup as backups
-from shoetagger.ops.backup import BackupError, backup, restore
+from shoetagger.ops import backup_file
+from shoetagger.ops.backup import backup
+from shoetagger.ops.backup_file import BackupError
+from shoetagger.ops.restore import restore
 from shoetagger.orchestration.nightly import night
 from shoetagger.publishing.thumbnails import place
-from shoetagger.store import dump
+from shoetagger.store import postgres as tools
 from shoetagger.store.rows import StoreError
 from shoetagger.store.store import Store
 from shoetagger.tracking.registry import CHAMPION, Registry
@@ -62,7 +64,7 @@ def settings(tmp_path: Path, empty_mlflow: Path) -> Settings:
     found = install(tmp_path)
     found = replace(found, tracking_uri=found.mlflow_database)
     (found.home / "mlflow").mkdir()
-    dump.load(found.tracking_uri, empty_mlflow)
+    shutil.copy(empty_mlflow, found.home / "mlflow" / "mlflow.db")
     return found
 
 
@@ -145,7 +147,7 @@ def test_a_backup_cannot_write_outside_its_folder(settings: Settings, tmp_path: 
             '{"format": 1, "store": "sqlite", "artifacts": null, '
             f'"sha256": {{"../../escaped": "{digest}"}}}}'
         )
-        tar.add(tmp_path / "m", backups._MANIFEST)
+        tar.add(tmp_path / "m", backup_file._MANIFEST)
     with pytest.raises(BackupError, match="not in it"):
         restore(settings, file, replace=True)
     assert list(tmp_path.rglob("escaped")) == []
@@ -171,7 +173,7 @@ def test_the_store_alone_is_backed_up_where_mlflow_is_a_server(
 ) -> None:
     served = replace(settings, tracking_uri="http://127.0.0.1:9")
     manifest = backup(served, tmp_path / "file")
-    assert (set(manifest["sha256"]), manifest["artifacts"]) == ({"store"}, None)
+    assert (set(manifest.sha256), manifest.artifacts) == ({"store"}, None)
 
 
 @pytest.fixture
@@ -186,7 +188,7 @@ def test_a_store_on_postgresql_comes_back_too(on_postgres: Settings, tmp_path: P
     put_pictures(on_postgres, 3)
     night(on_postgres, "night")
     before, file = predictions(on_postgres), tmp_path / "file"
-    assert backup(on_postgres, file)["store"] == "postgresql"
+    assert backup(on_postgres, file).store == "postgresql"
     put_pictures(on_postgres, 2, seed=3)
     night(on_postgres, "night")
     with pytest.raises(BackupError, match="--replace"):
@@ -199,7 +201,7 @@ def test_a_store_on_postgresql_comes_back_too(on_postgres: Settings, tmp_path: P
 def test_without_the_tools_of_postgresql_a_backup_is_refused(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dump, "_find", lambda _: None)
+    monkeypatch.setattr(tools, "_find", lambda _: None)
     away = replace(settings, store_url="postgresql+psycopg://user@127.0.0.1:9/shoes")
     with pytest.raises(StoreError, match=r"no pg_dump on this machine: install"):
         backup(away, tmp_path / "file")

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 from helpers.bundles import random_model, write_bundle
+from helpers.disks import fill
 from helpers.installation import TAGS, install, make_live, predictions, put_pictures, write_often
 
 from shoetagger.config.settings import Settings
@@ -189,6 +190,7 @@ SAVES = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
+from helpers.disks import fill
 from helpers.bundles import random_model, write_bundle
 from shoetagger.network.weights import save_weights
 from shoetagger.network.layers import WEIGHTS_FILE
@@ -223,34 +225,6 @@ def test_a_killed_training_leaves_whole_weights_or_those_before(tmp_path: Path) 
 
 
 # --- a full disk
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of its own of 128 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", str(place)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("a small disk cannot be mounted here: it takes root")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-def fill(disk: Path, leave: int = 0) -> Path:
-    """Leave at most so many bytes free; removing the file returned makes room again."""
-    filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(b"\0" * 65536)
-        except OSError:
-            os.ftruncate(file.fileno(), max(file.tell() - leave, 0))
-    return filler
 
 
 def test_weights_that_find_the_disk_full_leave_those_before(disk: Path) -> None:

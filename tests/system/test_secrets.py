@@ -12,7 +12,7 @@ import pytest
 from helpers.installation import bundle_directory, install
 
 from shoetagger.config import params as parameters
-from shoetagger.config.settings import Settings, without_password
+from shoetagger.config.settings import Settings, redacted
 from shoetagger.ops.environment import Ports
 from shoetagger.ops.servers import _addresses
 from shoetagger.promotion.versions import PromotionError
@@ -42,9 +42,15 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def test_a_url_is_shown_without_who_is_let_in() -> None:
-    assert without_password("https://me:x@y@host:5/path?q") == "https://host:5/path?q"
-    assert without_password("https://token@host") == "https://host"
-    assert without_password("sqlite:////folder/a@b.db") == "sqlite:////folder/a@b.db"
+    assert redacted("https://me:x@y@host:5/path?q") == "https://host:5/path?q"
+    assert redacted("https://token@host") == "https://host"
+    assert redacted("sqlite:////folder/a@b.db") == "sqlite:////folder/a@b.db"
+    in_query = "postgresql://host/tags?user=me&password=x%40y&sslmode=require&sslpassword=z"
+    shown = "postgresql://host/tags?user=me&password=***&sslmode=require&sslpassword=***"
+    assert redacted(in_query) == shown
+    assert redacted(f"cannot open {in_query} (no http://a:b@c)") == (
+        f"cannot open {shown} (no http://c)"
+    )
 
 
 def test_settings_that_get_into_a_log_tell_no_secret(settings: Settings) -> None:

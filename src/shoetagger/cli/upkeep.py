@@ -9,9 +9,10 @@ import typer
 from tqdm import tqdm
 
 from ..config import params as parameters
-from ..config.settings import Settings, without_password
+from ..config.settings import Settings, redacted
 from ..errors import ShoetaggerError
 from ..ops.installation import opened
+from ..ops.restore import settle
 from ..store.store import Store
 
 
@@ -91,12 +92,12 @@ def backup(out: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
 
     settings = Settings.from_environment()
     manifest = write(settings, out)
-    if manifest["artifacts"] is None:
+    if manifest.artifacts is None:
         typer.echo(
-            f"MLflow at {without_password(settings.tracking_uri)} is left out: back it up there",
+            f"MLflow at {redacted(settings.tracking_uri)} is left out: back it up there",
             err=True,
         )
-    typer.echo(f"{len(manifest['sha256'])} files, {out.stat().st_size:,} bytes written to {out}")
+    typer.echo(f"{len(manifest.sha256)} files, {out.stat().st_size:,} bytes written to {out}")
 
 
 def restore(
@@ -106,8 +107,8 @@ def restore(
     ] = False,
 ) -> None:
     """Put a backup's store and registry in place and publish all days again; servers are down."""
-    from ..ops.backup import restore as put_back
     from ..ops.processes import marked_processes
+    from ..ops.restore import restore as put_back
     from ..orchestration import nightly
 
     settings = Settings.from_environment()
@@ -116,7 +117,7 @@ def restore(
     manifest = put_back(settings, file, replace=replace)
     with opened(settings) as here:
         counts = nightly.publish(here, every_day=True)
-    typer.echo(f"restored as of {manifest['made_at']}; {counts['days']} days published again")
+    typer.echo(f"restored as of {manifest.made_at}; {counts['days']} days published again")
 
 
 def sync() -> None:
@@ -136,6 +137,7 @@ def migrate() -> None:
 
     settings = Settings.from_environment()
     settings.home.mkdir(parents=True, exist_ok=True)
+    settle(settings)
     with Store(settings.store_url) as store:
         store.migrate()
     prepare(settings.tracking_uri)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from getpass import getuser
@@ -10,6 +11,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import ShoetaggerError
+
+_USER_INFO = re.compile(r"([A-Za-z][\w+.-]*://)[^\s/?#]*@")
+_QUERY_SECRET = re.compile(
+    r"([?&][^=&\s]*(?:passw(?:or)?d|passphrase|pwd|secret|token|credential|signature|_key)=)"
+    r"[^&\s#'\"]*",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -118,12 +126,13 @@ def sqlite_url(path: Path) -> str:
     return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
 
 
-def without_password(url: str) -> str:
-    """Return a URL without the user name, password or token before its host, to show or log it."""
-    place = urlsplit(url).netloc
-    if "@" not in place:
-        return url
-    return url.replace(place, place.rpartition("@")[2], 1)
+def redacted(text: str) -> str:
+    """Return a URL, or a text with URLs in it, without their secrets, to show or log it.
+
+    These are the user name, password or token before a host, and what a query calls a password or
+    token.
+    """
+    return _QUERY_SECRET.sub(r"\1***", _USER_INFO.sub(r"\1", text))
 
 
 def _absolute(url: str | None) -> str:

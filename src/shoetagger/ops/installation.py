@@ -10,6 +10,7 @@ from ..config.params import Params, load
 from ..config.settings import Settings
 from ..store.store import Store
 from ..tracking.registry import Registry
+from .restore import settle
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,10 @@ def opened(settings: Settings) -> Iterator[Installation]:
     """Read params.yaml and open the store and the registry; the store is closed at the end.
 
     Neither is connected to before its first use, so a command that needs only one of them works
-    while the other is away. Raises ParamsError for a params.yaml that is missing or wrong.
+    while the other is away. A restore that was killed is completed or undone first. Raises
+    ParamsError for a params.yaml that is missing or wrong, and BackupError during a restore.
     """
+    settle(settings)
     params = load(settings.params_file)
     with Store(settings.store_url) as store:
         registry = Registry(settings.tracking_uri, settings.artifacts)

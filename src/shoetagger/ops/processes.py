@@ -8,10 +8,11 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
-from ..config.settings import Settings
+from ..config.settings import Settings, redacted
 from .environment import HOST, MARK, NAME, Ports, ServersError, state_file
 
 
@@ -94,6 +95,20 @@ def marked_processes(settings: Settings) -> list[tuple[str, psutil.Process]]:
             environment = process.environ()
             if environment.get(MARK) == home and process.status() != psutil.STATUS_ZOMBIE:
                 found.append((environment.get(NAME, ""), process))
+        except (psutil.Error, OSError):
+            continue  # gone meanwhile, or another user's
+    return found
+
+
+def processes_with_open(files: Sequence[Path]) -> list[str]:
+    """Describe the other processes that have one of these files open, as far as we may see it."""
+    wanted = {str(file.resolve()) for file in files}
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and any(f.path in wanted for f in process.open_files()):
+                command = redacted(" ".join(" ".join(process.cmdline()).split()))
+                found.append(f"process {process.pid} ({command[:80]})")
         except (psutil.Error, OSError):
             continue  # gone meanwhile, or another user's
     return found

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import httpx
 import psutil
 
-from ..config.settings import Settings, without_password
+from ..config.settings import Settings, redacted
 from ..errors import ShoetaggerError
 from .environment import (
     HOST,
@@ -236,7 +236,7 @@ def ports_in_use(settings: Settings) -> Ports:
 
 
 def _addresses(settings: Settings, ports: Ports) -> str:
-    elsewhere = without_password(settings.tracking_uri)
+    elsewhere = redacted(settings.tracking_uri)
     mlflow = ports.mlflow_url if own_mlflow(settings, ports) else elsewhere
     return f"Airflow  {ports.airflow_url}   (`make login` shows the password)\nMLflow   {mlflow}"
 

@@ -32,6 +32,7 @@ from .environment import (
     script_path,
     whole_environment,
 )
+from .restore import settle
 
 
 def setup(settings: Settings, ports: Ports, report: Report = print) -> None:
@@ -42,6 +43,7 @@ def setup(settings: Settings, ports: Ports, report: Report = print) -> None:
 
 
 def set_up(settings: Settings, ports: Ports, report: Report) -> None:
+    settle(settings)
     for folder in (airflow_home(settings), settings.home / "logs"):
         folder.mkdir(exist_ok=True)
     airflow_home(settings).chmod(0o700)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
-from ..config.settings import without_password
+from ..config.settings import redacted
 from ..errors import ShoetaggerError, TransientError
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _silenced(*names: str) -> Iterator[None]:
 
 def _reason(tracking_uri: str, error: BaseException) -> str:
     """Return one line with the address, without a password, and the cause of the failure."""
-    url = without_password(tracking_uri)
+    url = redacted(tracking_uri)
     while (deeper := error.__cause__ or error.__context__) is not None:
         error = deeper
     lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from ..config.settings import without_password
+from ..config.settings import redacted
 from ..errors import ShoetaggerError
 from .connection import Connection, tagged_run
 from .packaging import OWN_COLUMNS, save_model, write_file
@@ -62,7 +62,7 @@ class Registry:
     @property
     def address(self) -> str:
         """Where the registry is, as messages may show it: without a password."""
-        return without_password(self._uri)
+        return redacted(self._uri)
 
     def register(
         self,
