@@ -57,21 +57,6 @@ def write(folder: Path, cases: list[Case]) -> dict[bytes, Case]:
     return written
 
 
-def write_refused(folder: Path) -> list[bytes]:
-    """Put things into `folder` that must never be opened; returns their paths."""
-    outside = folder.parent / f"{folder.name}-outside.jpg"
-    outside.write_bytes(encode(shoe(), "JPEG"))
-    (folder / "link-out.jpg").symlink_to(outside)
-    (folder / "link-to-nothing.jpg").symlink_to(folder / "nothing.jpg")
-    (folder / "link-to-itself.jpg").symlink_to(folder / "link-to-itself.jpg")
-    (folder / "link-to-device.jpg").symlink_to("/dev/zero")
-    (folder / "link-up").symlink_to(folder.parent)
-    os.mkfifo(folder / "fifo.jpg")
-    (folder / "directory.jpg").mkdir()  # itself just a folder: nothing is said about it
-    names = ("link-out.jpg", "link-to-nothing.jpg", "link-to-itself.jpg", "link-to-device.jpg")
-    return [os.fsencode(folder / name) for name in (*names, "link-up", "fifo.jpg")]
-
-
 def _odd_name(number: int, name: bytes) -> bytes:
     return {
         3: b"new\nline-" + name,

@@ -79,7 +79,6 @@ class Pool:
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
         self.read = 0
-        self._numbers: dict[str, int] = {}
 
     def __enter__(self) -> Pool:
         return self

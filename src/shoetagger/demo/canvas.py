@@ -1,4 +1,4 @@
-"""What a shoe is painted on: areas, lines, blur, light and noise, as arrays of pixels."""
+"""The canvas that shoes are painted on, with blur, shading and noise of arrays of pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from .shapes import Array, Color
 
-FINE = 3  # drawn this much larger, then reduced, for smooth edges
+OVERSAMPLING = 3  # times as large per side while drawing; reduced at the end, for smooth edges
 
 
 class Canvas:
@@ -25,7 +25,7 @@ class Canvas:
         return self.pixels.shape[1], self.pixels.shape[0]
 
     def window(self, curves: Sequence[Array], margin: float) -> Canvas:
-        """Return the part around some curves; what is painted there is painted here."""
+        """Return the part around some curves, whose pixels are shared with this canvas."""
         points = np.concatenate(curves) - self._corner
         left, top = np.clip(points.min(axis=0) - margin, 0, self.size).astype(int)
         right, bottom = np.clip(points.max(axis=0) + margin + 2, 2, self.size).astype(int)
@@ -62,7 +62,7 @@ class Canvas:
 
     def image(self) -> Image.Image:
         pixels = (np.clip(self.pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
-        return Image.fromarray(pixels).reduce(FINE)
+        return Image.fromarray(pixels).reduce(OVERSAMPLING)
 
 
 def _resize(field: Array, width: int, height: int) -> Array:
@@ -96,8 +96,8 @@ def noise(shape: tuple[int, ...], cell: float, rng: np.random.Generator) -> Arra
     return _resize(coarse, width, height)
 
 
-def light(mask: Array, radius: float) -> Array:
-    """Return how far a puffed-up area (H, W) faces the lamp, upper left: about -1..1."""
+def shading(mask: Array, radius: float) -> Array:
+    """Return an area's shading (H, W) as if it bulged, lit from the upper left: about -1..1."""
     down, right = np.gradient(blur(mask, radius))
     lit: Array = (0.5 * right + 0.87 * down) * radius * 2.2
     return lit
@@ -112,6 +112,6 @@ def dashes(curve: Array, dash: float, gap: float) -> list[Array]:
     return [np.stack([np.interp(e, along, curve[:, i]) for i in (0, 1)], axis=1) for e in ends]
 
 
-def spaced(curve: Array, distance: float) -> Array:
+def points_along(curve: Array, distance: float) -> Array:
     """Return points (N, 2) at equal distances on a curve."""
     return np.array([dash.mean(axis=0) for dash in dashes(curve, distance * 0.5, distance * 0.5)])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from .canvas import noise
 from .shapes import COLORS, Array, Color, Shape
 
-_PAINT: dict[str, tuple[Color, ...]] = {
+_SHADES: dict[str, tuple[Color, ...]] = {
     "black": ((0.10, 0.10, 0.11), (0.13, 0.12, 0.12), (0.08, 0.08, 0.10)),
     "white": ((0.95, 0.95, 0.94), (0.96, 0.95, 0.92), (0.93, 0.94, 0.96)),
     "red": ((0.78, 0.08, 0.12), (0.66, 0.05, 0.12), (0.86, 0.16, 0.14)),
@@ -38,14 +39,14 @@ class Look:
     shiny: bool
     leather: bool
     studded: bool
-    grain: int  # seed of the textures
+    texture_seed: int  # seed of the textures
 
 
 def choose_look(tags: frozenset[str], shape: Shape, rng: np.random.Generator) -> Look:
-    # The first colour of a set cannot be known: the one that comes first in a shuffle is main.
+    # Tags have no order: a shuffle decides which colour is the main one.
     named = [c for c in COLORS if c in tags]
     rng.shuffle(named)
-    shades = [_jitter(_PAINT[c][rng.integers(3)], rng) for c in named]
+    shades = [_jitter(_SHADES[c][rng.integers(3)], rng) for c in named]
     if not shades:
         shades = [_jitter(_UNTAGGED[rng.integers(len(_UNTAGGED))], rng)]
     main, second = shades[0], shades[1] if len(shades) > 1 else None
@@ -60,7 +61,7 @@ def choose_look(tags: frozenset[str], shape: Shape, rng: np.random.Generator) ->
         shiny="shiny" in tags,
         leather="leather" in tags,
         studded="studded" in tags,
-        grain=int(rng.integers(2**31)),
+        texture_seed=int(rng.integers(2**31)),
     )
 
 
@@ -92,36 +93,53 @@ def _contrasting(color: Color, rng: np.random.Generator) -> Color:
 
 
 def pattern(shape: tuple[int, ...], unit: float, rng: np.random.Generator) -> Array:
-    """Return a fabric's pattern (H, W), 0..1; `unit` is pixels an outline unit."""
+    """Return a fabric's pattern (H, W) in 0..1, one of six kinds; `unit` is pixels per unit."""
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32) / np.float32(unit)
     angle = rng.uniform(-0.25, 0.25)
     x, y = x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle)
-    kind = rng.integers(6)
-    period = rng.uniform(74, 104)
-    if kind == 0:  # dots, every other row shifted
-        row = np.floor(y / period * 1.15)
-        u = (x / period + 0.5 * (row % 2)) % 1 - 0.5
-        v = (y / period * 1.15) % 1 - 0.5
-        return np.asarray(np.hypot(u, v) < 0.29, dtype=np.float32)
-    if kind == 1:  # stripes
-        return np.asarray(((x + 0.6 * y) / period) % 1 < 0.45, dtype=np.float32)
-    if kind == 2:  # check
-        wide = ((x / period) % 1 < 0.5) * 0.5 + ((y / period) % 1 < 0.5) * 0.5
-        thin = ((x / period + 0.22) % 1 < 0.08) | ((y / period + 0.22) % 1 < 0.08)
-        return np.asarray(np.maximum(wide, thin), dtype=np.float32)
-    if kind == 3:  # zigzag
-        wave = np.abs((x / period) % 1 - 0.5) * 0.9
-        return np.asarray((y / period * 1.1 + wave) % 1 < 0.42, dtype=np.float32)
-    if kind == 4:  # leopard: rings, broken by noise
-        rough = noise(shape, 30 * unit, rng) * 0.13
-        row = np.floor(y / period * 1.1)
-        u = (x / period + 0.5 * (row % 2) + rough) % 1 - 0.5
-        v = (y / period * 1.1 + rough) % 1 - 0.5
-        ring = np.abs(np.hypot(u, v) - 0.29) < 0.10
-        return np.asarray(ring & (noise(shape, 22 * unit, rng) > -0.42), dtype=np.float32)
-    row = np.floor(y / period)  # flowers
+    kinds = (_dots, _stripes, _check, _zigzag, partial(_leopard, unit=unit, rng=rng), _flowers)
+    kind = kinds[rng.integers(len(kinds))]
+    return np.asarray(kind(x, y, rng.uniform(74, 104)), dtype=np.float32)
+
+
+def _dots(x: Array, y: Array, period: float) -> Array:
+    row = np.floor(y / period * 1.15)
+    u = (x / period + 0.5 * (row % 2)) % 1 - 0.5  # every other row is shifted
+    v = (y / period * 1.15) % 1 - 0.5
+    dots: Array = np.hypot(u, v) < 0.29
+    return dots
+
+
+def _stripes(x: Array, y: Array, period: float) -> Array:
+    return ((x + 0.6 * y) / period) % 1 < 0.45
+
+
+def _check(x: Array, y: Array, period: float) -> Array:
+    wide = ((x / period) % 1 < 0.5) * 0.5 + ((y / period) % 1 < 0.5) * 0.5
+    thin = ((x / period + 0.22) % 1 < 0.08) | ((y / period + 0.22) % 1 < 0.08)
+    return np.maximum(wide, thin)
+
+
+def _zigzag(x: Array, y: Array, period: float) -> Array:
+    wave = np.abs((x / period) % 1 - 0.5) * 0.9
+    return (y / period * 1.1 + wave) % 1 < 0.42
+
+
+def _leopard(x: Array, y: Array, period: float, *, unit: float, rng: np.random.Generator) -> Array:
+    """Return rings that noise deforms and breaks."""
+    rough = noise(x.shape, 30 * unit, rng) * 0.13
+    row = np.floor(y / period * 1.1)
+    u = (x / period + 0.5 * (row % 2) + rough) % 1 - 0.5
+    v = (y / period * 1.1 + rough) % 1 - 0.5
+    ring = np.abs(np.hypot(u, v) - 0.29) < 0.10
+    return ring & (noise(x.shape, 22 * unit, rng) > -0.42)
+
+
+def _flowers(x: Array, y: Array, period: float) -> Array:
+    row = np.floor(y / period)
     u = (x / period + 0.5 * (row % 2)) % 1 - 0.5
     v = (y / period) % 1 - 0.5
-    radius, turn = np.hypot(u, v), np.arctan2(v, u)
-    petals = radius < 0.27 + 0.13 * np.cos(5 * turn + row)
-    return np.asarray(petals & (radius > 0.09), dtype=np.float32)
+    radius, angle = np.hypot(u, v), np.arctan2(v, u)
+    petals = radius < 0.27 + 0.13 * np.cos(5 * angle + row)
+    flowers: Array = petals & (radius > 0.09)
+    return flowers

@@ -21,7 +21,7 @@ from ..errors import ShoetaggerError
 from .painter import draw_shoe
 from .shapes import TAGS
 
-# How many of 220 pictures are what; about what the article's own sheet has.
+# How many of 220 pictures have each combination of tags: about as in the article's label sheet.
 _KINDS: dict[tuple[str, ...], int] = {
     ("boot", "above_ankle"): 36,
     ("boot", "heel", "above_ankle"): 34,
@@ -56,7 +56,7 @@ _SECOND_COLORS: dict[tuple[str, ...], int] = {
     ("brown",): 6,
 }
 
-# How many are so, and how likely each style is to be so; in this order.
+# How many of 220 have a finish, and the weight of each style; drawn in this order.
 _FINISHES: tuple[tuple[str, int, dict[str, float]], ...] = (
     ("leather", 58, {"boot": 3, "loafer": 3, "sandal": 1.5, "heel": 1, "flat": 1, "sneaker": 0.6}),
     ("shiny", 42, {"heel": 2.5, "flat": 2, "sandal": 1.5, "loafer": 1, "boot": 1, "sneaker": 0.3}),
@@ -64,11 +64,15 @@ _FINISHES: tuple[tuple[str, int, dict[str, float]], ...] = (
     ("studded", 27, {"sandal": 1.5, "boot": 1, "heel": 1, "flat": 1, "loafer": 1, "sneaker": 0.7}),
 )
 
-_TOGETHER = {("leather", "shiny"): 0.15, ("leather", "patterned"): 0.0, ("shiny", "patterned"): 0.4}
+_TOGETHER_FACTORS = {
+    ("leather", "shiny"): 0.15,
+    ("leather", "patterned"): 0.0,
+    ("shiny", "patterned"): 0.4,
+}
 _SIZES = ((320, 320), (360, 300), (300, 300), (300, 360), (400, 300))
 _QUALITY = 84
 
-# Names as pictures from the web have them: each has broken some program.
+# File names as they come from the web: each of these kinds has broken some program.
 _ODD_NAMES = (
     "-.jpg_640x640.jpg",
     "118-jcrew.w710.h473.2x.jpg",
@@ -93,7 +97,7 @@ _ODD_NAMES = (
 )
 
 
-def _dealt(
+def _draw_by_share(
     shares: dict[tuple[str, ...], int], count: int, rng: np.random.Generator
 ) -> list[tuple[str, ...]]:
     """Return `count` keys in random order, as often as their shares say."""
@@ -105,17 +109,19 @@ def _dealt(
 
 def _draw_tags(count: int, rng: np.random.Generator) -> list[frozenset[str]]:
     """Return the tags of `count` pictures."""
-    dealt = (_dealt(shares, count, rng) for shares in (_KINDS, _MAIN_COLORS, _SECOND_COLORS))
-    shoes = [set(kind + main + second) for kind, main, second in zip(*dealt, strict=True)]
-    for finish, many, likely in _FINISHES:
+    drawn = (
+        _draw_by_share(shares, count, rng) for shares in (_KINDS, _MAIN_COLORS, _SECOND_COLORS)
+    )
+    shoes = [set(kind + main + second) for kind, main, second in zip(*drawn, strict=True)]
+    for finish, number, weight_of in _FINISHES:
         weights = np.array(
             [
-                max(likely[tag] for tag in tags if tag in likely)
-                * np.prod([_TOGETHER.get((tag, finish), 1.0) for tag in tags])
+                max(weight_of[tag] for tag in tags if tag in weight_of)
+                * np.prod([_TOGETHER_FACTORS.get((tag, finish), 1.0) for tag in tags])
                 for tags in shoes
             ]
         )
-        chosen = min(round(many * count / 220), int((weights > 0).sum()))
+        chosen = min(round(number * count / 220), int((weights > 0).sum()))
         for position in rng.choice(count, chosen, replace=False, p=weights / weights.sum()):
             shoes[position].add(finish)
     return [frozenset(tags) for tags in shoes]
@@ -151,9 +157,11 @@ def write_samples(data: Path, count: int = 220, seed: int = 220) -> None:
     Raises ShoetaggerError, and writes nothing, where either is there already.
     """
     sheet, images = data / "labels.csv", data / "images"
-    for there in (sheet, images):
-        if there.exists():
-            raise ShoetaggerError(f"{there} is there already: name an empty folder, or remove it")
+    for existing in (sheet, images):
+        if existing.exists():
+            raise ShoetaggerError(
+                f"{existing} is there already: name an empty folder, or remove it"
+            )
     rng = np.random.default_rng(seed)
     shoes = sorted(zip(_names(count, rng), _draw_tags(count, rng), strict=True))
     images.mkdir(parents=True)
@@ -219,12 +227,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=220, help="another seed draws other shoes")
     parser.add_argument("--arrivals", action="store_true", help="pictures alone, no label sheet")
     parser.add_argument("--with-bad", action="store_true", help="with --arrivals: 3 broken files")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        if given.arrivals:
-            write_arrivals(given.folder, given.count, given.seed, with_bad=given.with_bad)
+        if options.arrivals:
+            write_arrivals(options.folder, options.count, options.seed, with_bad=options.with_bad)
         else:
-            write_samples(given.folder, given.count, given.seed)
+            write_samples(options.folder, options.count, options.seed)
     except ShoetaggerError as error:
         sys.exit(str(error))
 

@@ -20,10 +20,10 @@ Color = tuple[float, float, float]
 class Shape:
     """One silhouette: outlines from back to front, and the curves that details follow."""
 
-    upper: tuple[str, ...]  # what carries the colour
+    upper: tuple[str, ...]  # in the main colour
     sole: tuple[str, ...]
     heel: tuple[str, ...] = ()  # covered like the upper, but darker
-    far: tuple[str, ...] = ()  # of the upper, on the side away from us
+    far_side: tuple[str, ...] = ()  # of the upper, on the side away from the viewer
     inside: tuple[str, ...] = ()  # the lining that shows in the opening
     panels: tuple[str, ...] = ()  # on the upper; take the second colour where there is one
     trims: tuple[str, ...] = ()  # on the upper, in the main colour: bows, straps, pull tabs
@@ -249,7 +249,7 @@ _SNEAKER = Shape(
         "M 78 730 C 56 742 54 790 90 802 L 880 802 C 916 802 922 760 906 728 C 700 746 300 746 "
         "78 730 Z",
     ),
-    far=(
+    far_side=(
         "M 470 470 C 470 420 486 378 530 366 C 566 360 590 384 586 430 L 560 470 Z",  # tongue
     ),
     inside=(
@@ -298,7 +298,7 @@ _HIGH_TOP = replace(
         "C 486 268 520 262 548 274 C 600 300 720 300 790 262 C 815 250 842 258 846 284 "
         "C 858 420 905 600 900 742 Z",
     ),
-    far=("M 480 330 C 474 270 478 214 520 200 C 560 194 580 220 578 276 L 560 330 Z",),
+    far_side=("M 480 330 C 474 270 478 214 520 200 C 560 194 580 220 578 276 L 560 330 Z",),
     inside=("M 546 276 C 600 226 760 222 806 262 C 780 290 620 310 546 276 Z",),
     panels=(
         _SNEAKER.panels[0],
@@ -333,7 +333,7 @@ _FLAT_SANDAL = Shape(
         "M 66 778 C 56 752 90 738 150 742 C 300 752 520 752 700 732 C 790 722 860 720 908 734 "
         "C 930 746 924 790 902 800 L 100 802 C 80 802 70 792 66 778 Z",
     ),
-    far=(
+    far_side=(
         "M 296 634 L 372 660 C 404 690 414 720 416 752 L 352 752 C 346 710 330 672 296 634 Z",
         "M 540 552 L 606 586 C 654 640 672 690 674 742 L 612 748 C 612 684 592 620 540 552 Z",
         "M 556 516 C 640 436 780 424 888 462 L 880 494 C 780 464 664 472 588 540 Z",
@@ -365,7 +365,7 @@ _HEELED_SANDAL = replace(
         "64 784 Z",
     ),
     heel=(_STILETTO,),
-    far=(
+    far_side=(
         "M 290 640 L 366 664 C 404 690 418 724 420 752 L 358 760 C 350 716 330 676 290 640 Z",
         "M 596 340 C 670 268 800 258 900 298 L 890 326 C 800 296 690 306 624 366 Z",
     ),
