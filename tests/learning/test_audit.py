@@ -87,7 +87,7 @@ def test_cells_that_scores_contradict_come_ranked_by_tag(params: Params, project
     change(scores, NAMES[0], black=0.02, white=0.99)  # ticked black, scored white
     change(scores, NAMES[3], black=0.93)  # not ticked black, scored black
     found = [f for f in audit(params, project) if f.kind == "score"]
-    black = [(f.image_name, f.sheet, f.score, f.says) for f in found if f.tag == "black"]
+    black = [(f.image_name, f.sheet, f.score, f.message) for f in found if f.tag == "black"]
     assert black[:2] == [
         (NAMES[0], "1", 0.02, "looks like no black"),
         (NAMES[3], "0", 0.93, "looks like black"),
@@ -145,7 +145,7 @@ def test_a_near_duplicate_is_across_the_split_where_it_is_for_one_group(
     table = pd.read_csv(scores)
     table[table["image_name"] != NAMES[9]].to_csv(scores, index=False)
     found = [f for f in audit(params, project) if f.kind == "near_duplicate"]
-    assert [f.says for f in found] == ["nearly the same picture on both sides of the split"]
+    assert [f.message for f in found] == ["nearly the same picture on both sides of the split"]
 
 
 def test_near_duplicates_are_found_across_the_split_first_also_mirrored_and_saved_again(
@@ -157,7 +157,7 @@ def test_near_duplicates_are_found_across_the_split_first_also_mirrored_and_save
         mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         mirrored.save(images / NAMES[18])  # on the validation side
     duplicates = [f for f in audit(params, project) if f.kind == "near_duplicate"]
-    pairs = [(f.image_name, f.other, "both sides" in f.says) for f in duplicates]
+    pairs = [(f.image_name, f.other, "both sides" in f.message) for f in duplicates]
     assert pairs == [
         (NAMES[2], NAMES[18], True),
         (NAMES[9], NAMES[18], True),

@@ -157,11 +157,11 @@ def test_all_faults_come_in_one_report_with_file_row_column_and_value(data: Path
     assert [fault.replace(images, "images") for fault in caught.value.faults] == [
         "labels.csv row 1: unknown column 'green': it is no tag of params.yaml; "
         "correct its name, or add it to a group there",
-        "labels.csv row 1: column 'boot' stands there twice: remove one",
+        "labels.csv row 1: column 'boot' is there twice: remove one",
         "labels.csv row 1: no column 'red': add it",
         "labels.csv row 2, column 'black': '2' is neither 1 (or true, x) nor 0 (or false, empty)",
         "labels.csv row 2, column 'boot': 'yes?' is neither 1 (or true, x) nor 0 (or false, empty)",
-        "labels.csv row 3, column 'image_name': 'a.jpg' stands in row 2 already: keep one row",
+        "labels.csv row 3, column 'image_name': 'a.jpg' is in row 2 already: keep one row",
         "labels.csv row 4, column 'image_name': 'gone.jpg' is no file in images; "
         "add the picture, or remove the row",
         "labels.csv row 5, column 'image_name': '../labels.csv' leaves images: name a file in it",
@@ -169,7 +169,7 @@ def test_all_faults_come_in_one_report_with_file_row_column_and_value(data: Path
         "labels.csv row 7, column 'image_name': 'broken.jpg' can't be read: truncated JPEG",
         "labels.csv row 8, column 'image_name': '' is no file name: name the picture, "
         "or clear the row",
-        "labels.csv row 9: the value '7' stands under no column name: name or clear it",
+        "labels.csv row 9: the value '7' is under no column name: name or clear it",
         "labels.csv row 10, column 'image_name': 'a.png' is no file in images; there is 'A.PNG'",
     ]
 

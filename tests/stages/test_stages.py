@@ -125,7 +125,7 @@ def test_repro_runs_once_and_then_only_what_changed(project: Path) -> None:
     run(project, sys.executable, "-m", "compileall", "-q", "src")
     assert "up to date" in run(project, "dvc", "status")
 
-    # Code that makes no model: a message about a sheet, a nightly key, how MLflow is spoken to.
+    # Code that makes no model: a message about a sheet, a nightly key, the use of MLflow.
     package = project / "src" / "shoetagger"
     for module in ("config/operations.py", "errors.py", "tracking/run.py", "store/files.py"):
         with (package / module).open("a") as file:

@@ -45,7 +45,7 @@ def old_names(document: object) -> dict[str, str]:
 def with_new_names(document: object, renamed: Mapping[str, str]) -> tuple[Any, list[str]]:
     """Return a copy of a parsed params.yaml with new names for old, and a line per fault.
 
-    It is a fault if a key stands there under its new name, which the older commit does not know.
+    It is a fault if a key is there under its new name, which the older commit does not know.
     """
     document, faults = copy.deepcopy(document), []
     for old, new in renamed.items():

@@ -21,6 +21,6 @@ def pick_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        able = torch.cpu.get_capabilities()
-        native = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+        supported = torch.cpu.get_capabilities()
+        native = bool(supported.get("avx512_bf16") or supported.get("amx_bf16"))
     return torch.bfloat16 if native else torch.float32

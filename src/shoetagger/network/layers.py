@@ -1,6 +1,6 @@
 """The parts of a network by name, and the file of its weights; imports no torch.
 
-What only reads bundle.json, as registering a model does, so starts without torch.
+So whatever only reads bundle.json, such as registering a model, starts without torch.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def _imagenet(arch: str) -> Mapping[str, Tensor]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         damaged = f"remove the damaged {cache} and" if cache.exists() else "connect this machine or"
         raise ModelError(
-            f"the ImageNet weights of {arch} cannot be had ({reason}): {damaged} copy the file "
+            f"the ImageNet weights of {arch} are not available ({reason}): {damaged} copy the file "
             f"there ({cache}; TORCH_HOME moves that folder), or train without them: "
             "train.weights=none with train.freeze=none"
         ) from None
@@ -76,7 +76,7 @@ def load_weights(model: TagModel, path: Path) -> TagModel:
             f"{path} is missing: restore it with `dvc checkout` or `dvc repro`"
         ) from None
     except (SafetensorError, RuntimeError) as error:
-        raise ModelError(f"{path} does not hold the weights of this model: {error}") from None
+        raise ModelError(f"{path} does not contain the weights of this model: {error}") from None
     return model
 
 

@@ -57,8 +57,9 @@ def main(
         typer.echo("nothing is frozen (train.freeze: none): each group computes its own")
     elif not index.views:
         typer.echo(
-            f"features.max_gb={params.features.max_gb} holds no view of {len(dataset)} pictures: "
-            "each fit runs the frozen prefix again, on one augmented view of each; raise it"
+            f"features.max_gb={params.features.max_gb} is too small for one view of "
+            f"{len(dataset)} pictures: each fit runs the frozen prefix again, on one augmented "
+            "view of each; raise it"
         )
     else:
         typer.echo(f"{index.views} augmented views of {len(dataset)} pictures, to {recipe.freeze}")

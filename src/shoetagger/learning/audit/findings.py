@@ -33,7 +33,7 @@ class AuditError(ShoetaggerError):
 class Finding:
     """One thing to look at: a cell, a row, or a pair of pictures.
 
-    `sheet` is the value in the sheet. `score` is the out-of-fold score of the tag (the surest
+    `sheet` is the value in the sheet. `score` is the out-of-fold score of the tag (the most certain
     findings are near 0 where it is ticked, near 1 where it is not), or the correlation of two
     pictures, or None where nothing is measured.
     """
@@ -44,7 +44,7 @@ class Finding:
     image_name: str
     sheet: str
     score: float | None
-    says: str
+    message: str
     other: str = ""  # the other picture of a pair
 
 
@@ -85,7 +85,7 @@ def _read_scores(path: Path, tags: Sequence[str], table: pd.DataFrame) -> pd.Dat
     scores = _read(path, tags)
     if scores.empty:
         raise AuditError(
-            f"{path} holds no scores: set split.folds in params.yaml to 2 or more, and run "
+            f"{path} has no scores: set split.folds in params.yaml to 2 or more, and run "
             "`dvc repro`"
         )
     # In another fold, or on the other side, a picture was learned from by the model that scored it.
@@ -111,7 +111,7 @@ def _check_exclusive(params: Params) -> None:
 def _doubtful_cells(
     group: str, tags: Sequence[str], table: pd.DataFrame, scores: pd.DataFrame, most: int
 ) -> list[Finding]:
-    """Return the cells that out-of-fold scores contradict, the surest contradiction first.
+    """Return the cells that out-of-fold scores contradict, the strongest contradiction first.
 
     A cell is doubtful when the score of its opposite is at least the mean score of that opposite
     over the pictures that have it in the sheet: confident learning (Northcutt, Jiang and Chuang,
@@ -128,10 +128,10 @@ def _doubtful_cells(
         )
         ranked = np.argsort(-excess, kind="stable")[:most]
         for row in ranked[excess[ranked] >= 0]:
-            says = f"looks like {'no ' if ticked[row] else ''}{tag}"
+            message = f"looks like {'no ' if ticked[row] else ''}{tag}"
             name = str(scores["image_name"].iloc[row])
             sheet = "1" if ticked[row] else "0"
-            cells.append(Finding("score", group, tag, name, sheet, round(score[row], 4), says))
+            cells.append(Finding("score", group, tag, name, sheet, round(score[row], 4), message))
     return cells
 
 
@@ -177,11 +177,11 @@ def _near_duplicates(
     pairs = []
     for i, j, correlation in near_duplicates(views, params.audit.near_duplicate_correlation):
         across = bool((sides.iloc[i] != sides.iloc[j]).any())
-        says = "nearly the same picture" + (" on both sides of the split" if across else "")
-        pairs.append((not across, -correlation, names[i], names[j], says))
+        message = "nearly the same picture" + (" on both sides of the split" if across else "")
+        pairs.append((not across, -correlation, names[i], names[j], message))
     return [
-        Finding("near_duplicate", "", "", name, "", round(-negative, 4), says, other)
-        for _, negative, name, other, says in sorted(pairs)
+        Finding("near_duplicate", "", "", name, "", round(-negative, 4), message, other)
+        for _, negative, name, other, message in sorted(pairs)
     ]
 
 

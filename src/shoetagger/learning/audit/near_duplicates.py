@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-THUMBNAIL = 24  # pixels a side of the views that are compared
+THUMBNAIL = 24  # pixels per side of the views that are compared
 _CHUNK = 512  # pictures compared with all others at a time
 
 

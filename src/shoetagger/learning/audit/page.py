@@ -15,7 +15,7 @@ class AuditSection:
     """The first findings of one kind, or of one tag, under a title; `count` counts all."""
 
     title: str
-    says: str
+    note: str
     findings: Sequence[Finding]
     count: int
 
@@ -40,8 +40,8 @@ def audit_sections(findings: Sequence[Finding], most: int) -> list[AuditSection]
         )
         grouped.setdefault(heading, []).append(finding)
     return [
-        AuditSection(title, says, members[:most], len(members))
-        for (title, says), members in grouped.items()
+        AuditSection(title, note, members[:most], len(members))
+        for (title, note), members in grouped.items()
     ]
 
 

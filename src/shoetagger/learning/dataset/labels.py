@@ -100,7 +100,7 @@ def _columns(
                 "correct its name, or add it to a group there"
             )
         elif name in columns:
-            faults.append(f"{sheet} row 1: column {name!r} stands there twice: remove one")
+            faults.append(f"{sheet} row 1: column {name!r} is there twice: remove one")
         else:
             columns[name] = position
     faults += [
@@ -122,7 +122,7 @@ def _without_column(row: Sequence[object], header: Sequence[object], where: str)
     """Yield a fault for each value of a row that has no column name above it."""
     for position, cell in enumerate(row):
         if text_of(cell) != "" and text_of(_cell(header, position)) == "":
-            yield f"{where}: the value {shown(cell)} stands under no column name: name or clear it"
+            yield f"{where}: the value {shown(cell)} is under no column name: name or clear it"
 
 
 def _ticks(
@@ -164,7 +164,7 @@ class _NamedImages:
         key = name or unicodedata.normalize("NFC", text_of(cell))
         if key and key in self._first_row:
             row = self._first_row[key]
-            faults.append(f"{where}: {key!r} stands in row {row} already: keep one row")
+            faults.append(f"{where}: {key!r} is in row {row} already: keep one row")
             return
         self._first_row[key] = number
         if name is None:

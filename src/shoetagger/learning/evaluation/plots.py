@@ -83,7 +83,7 @@ def confusions(truth: np.ndarray, predicted: np.ndarray, tags: Sequence[str], ti
 def contact_sheet(shown: Sequence[Shown], title: str) -> Figure:
     """Draw pictures with their tags: right in green, wrong in red with +, missed in grey with -.
 
-    At most SHEET_PICTURES are drawn, the first of `shown`.
+    At most SHEET_IMAGES are drawn, the first of `shown`.
     """
     chosen = shown[:SHEET_IMAGES]
     rows = max(1, -(-len(chosen) // _COLUMNS))
@@ -99,8 +99,8 @@ def contact_sheet(shown: Sequence[Shown], title: str) -> Figure:
 
 def worst_first(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Return rows ordered by how much the scores (N, tags) contradict the truth, worst first."""
-    likely = np.where(truth == 1, scores, 1 - scores)
-    return np.argsort(np.log(np.clip(likely, 1e-6, 1)).sum(axis=1), kind="stable")
+    likelihood = np.where(truth == 1, scores, 1 - scores)
+    return np.argsort(np.log(np.clip(likelihood, 1e-6, 1)).sum(axis=1), kind="stable")
 
 
 def _draw(axes: Axes, image: Shown) -> None:

@@ -1,4 +1,4 @@
-"""Predictions held against the truth: their metrics and their table."""
+"""Predictions with the truth: their metrics and their table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .calibration import calibrate
 
 @dataclass(frozen=True)
 class Predictions:
-    """What is true, scored and predicted of N pictures, each array (N, tags).
+    """Truth, scores and predictions of N pictures, each array (N, tags).
 
     `rows` (N,) are the pictures' rows in the group's table.
     """
@@ -45,7 +45,7 @@ class Predictions:
     def table(self, names: pd.Series[str], part: str, tags: tuple[str, ...]) -> pd.DataFrame:
         """Return a row per picture: image_name, part, then "true", "score" and "predicted" per tag.
 
-        `names` holds the image names of the group's table.
+        `names` are the image names of the group's table.
         """
         columns = {
             f"{what} {tag}": values[:, i]

@@ -17,8 +17,8 @@ def f1_by_tag(
     `truth` and `predicted` are (N, tags) integers of 0 and 1. With `draws` (R, N), how often each
     picture is drawn in each of R resamples, returns the F1 of each resample, (R, tags).
     """
-    # Written out, and held against scikit-learn's by a test: a thousand resamples per tag through
-    # its checks of inputs would take minutes.
+    # Written out here, and compared with scikit-learn's by a test: a thousand resamples per tag
+    # through its checks of inputs would take minutes.
     counts = np.ones(len(truth), np.int64) if draws is None else draws
     both = counts @ truth.astype(np.int64) + counts @ predicted.astype(np.int64)
     f1: np.ndarray = 2 * (counts @ (truth & predicted).astype(np.int64)) / np.maximum(both, 1)

@@ -120,8 +120,8 @@ def _training_precision(device: torch.device) -> torch.autocast:
     AVX-512 alone multiplies bfloat16 as well, but its gradients of convolutions are slow: of small
     activation maps they were measured at four times the time of float32.
     """
-    able = device.type == "cuda" or bool(torch.cpu.get_capabilities().get("amx_bf16"))
-    return torch.autocast(device.type, torch.bfloat16, enabled=able)
+    supported = device.type == "cuda" or bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    return torch.autocast(device.type, torch.bfloat16, enabled=supported)
 
 
 def averaged(model: TagModel, decay: float) -> AveragedModel | None:

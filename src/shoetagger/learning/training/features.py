@@ -47,7 +47,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Index:
-    """What the files hold: `views` augmented views of `image_ids` up to the layer `freeze`."""
+    """What the files contain: `views` augmented views of `image_ids` up to the layer `freeze`."""
 
     freeze: str
     views: int

@@ -44,7 +44,7 @@ def fit_head(
 ) -> None:
     """Fit standardisation and head, in place, to what the head sees of some views of pictures.
 
-    `seen` (views * N, width) float16 holds all pictures in the first view, then in the second and
+    `seen` (views * N, width) float16 has all pictures in the first view, then in the second and
     so on; `target` (N, tags) is their truth, `weight` (tags,) the weight of a positive. L-BFGS
     minimises `criterion`, summed over the tags, plus `l2` times the squared weights. Blocks of the
     input, such as one layer's channels, are scaled to count alike, however wide they are.

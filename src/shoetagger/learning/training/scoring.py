@@ -10,7 +10,7 @@ from ...network.layers import trained_layers
 from .examples import Examples, batches
 from .features import Source
 
-BATCH = 64
+BATCH = 64  # pictures
 
 
 @torch.inference_mode()
@@ -34,8 +34,8 @@ def mean_loss(
 ) -> float:
     """Return the mean binary cross-entropy of examples, without weights and smoothing."""
     scored = scores(model, source, examples.rows, freeze, device)
-    likely = np.clip(np.where(examples.truth == 1, scored, 1 - scored), 1e-7, 1.0)
-    return float(-np.log(likely).mean())
+    likelihood = np.clip(np.where(examples.truth == 1, scored, 1 - scored), 1e-7, 1.0)
+    return float(-np.log(likelihood).mean())
 
 
 def scoring_precision(device: torch.device) -> torch.autocast:
