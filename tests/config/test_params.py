@@ -106,11 +106,20 @@ def test_a_number_with_an_exponent_is_one_as_it_is_to_dvc(document: dict[str, An
         ("groups", {}, "groups: name at least one group"),
         ("groups", ["color"], "groups: ['color'] is not a mapping"),
         ("groups.color", ["black"], "groups.color: ['black'] is not a mapping of keys to values"),
-        ("groups.1", {"tags": ["a"]}, "groups.1: a group's name is made of letters"),
-        ("groups.overall", {"tags": ["a"]}, "groups.overall: a group's name is made of letters"),
+        ("groups.1", {"tags": ["a"]}, "groups.1: a group's name is made of"),
+        ("groups.overall", {"tags": ["a"]}, "groups.overall: a group's name is made of"),
         ("groups.color.tags", ["black", 5], "groups.color.tags[1]: 5 is not text"),
         ("groups.color.tags", [" black"], "groups.color.tags: ' black' cannot be a tag"),
         ("groups.color.tags", ["fold"], "groups.color.tags: 'fold' cannot be a tag"),
+        ("groups.color.tags", ["Image_Name"], "'Image_Name' cannot be a tag"),
+        ("groups.color.tags", ["red, white"], "'red, white' cannot be a tag: at most 100"),
+        ("groups.color.tags", ["red\nwhite"], "'red\\nwhite' cannot be a tag"),
+        ("groups.color.tags", ["x" * 101], "cannot be a tag"),
+        ("groups.color.tags", [""], "groups.color.tags: '' cannot be a tag"),
+        ("groups.color.tags", ["caf\u00e9", "cafe\u0301"], "is also a tag of color"),
+        ("groups.Color", {"tags": ["x"]}, "groups: Color and color differ only in letter case"),
+        ("groups.copies", {"tags": ["x"]}, "groups.copies: a group's name is made of"),
+        ("groups.a/b", {"tags": ["x"]}, "groups.a/b: a group's name is made of"),
         ("groups.color.tags", ["Black", "black"], "'black' is also a tag of color"),
         ("groups.color.train", [], "groups.color.train: [] is not a mapping"),
         ("groups.color.train", {"epochs": 0}, "groups.color.train.epochs: must be at least 1"),
@@ -184,6 +193,12 @@ def test_every_number_has_its_range(
         with pytest.raises(ParamsError) as caught:
             parse(changed(document, key, value))
         assert str(caught.value) == f"{key}: {allowed}; it is {value!r}"
+
+
+def test_a_tag_may_be_any_words_and_a_group_any_letters(document: dict[str, Any]) -> None:
+    odd = ["steel toe (S3)", "größe 4½", "a/../b", ".", "'quoted' \"twice\"", "👟 & 50%", "=1+1"]
+    document["groups"]["größe"] = {"tags": odd}
+    assert parse(document).groups["größe"].tags == tuple(odd)
 
 
 def test_every_fault_has_a_line_unknown_keys_first(document: dict[str, Any]) -> None:

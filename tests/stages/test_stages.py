@@ -183,45 +183,96 @@ def test_a_stage_tells_a_user_in_one_line_what_is_wrong(project: Path, tmp_path:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
-def test_a_group_of_one_tag_and_pictures_of_30_pixels_train(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def train_in_process(project: Path, group: str, tags: list[str], count: int) -> None:
+    """Run all stages in the working directory, for one group, on small pictures of the project."""
     from PIL import Image
 
     from shoetagger.stages import crossval, evaluate, features, split, summary, train
 
     document = yaml.safe_load((project / "params.yaml").read_text())
-    document["groups"] = {"height": {"tags": ["boot"]}}
-    monkeypatch.chdir(tmp_path)
+    document["groups"] = {group: {"tags": tags}}
     Path("params.yaml").write_text(yaml.safe_dump(document))
     images = Path("data/images")
     images.mkdir(parents=True)
-    names = sorted(path.name for path in (project / "data" / "images").iterdir())[:12]
+    names = sorted(path.name for path in (project / "data" / "images").iterdir())[:count]
     for name in names:
         with Image.open(project / "data" / "images" / name) as picture:
             picture.resize((30, 30)).save(images / name)
-    rows = [f'"{name}",{int(i % 3 == 0) or ""}' for i, name in enumerate(names)]
-    Path("data/labels.csv").write_text("\n".join(["image_name,boot", *rows]) + "\n")
+    with Path("data/labels.csv").open("w", newline="", encoding="utf-8") as sheet:
+        rows = csv.writer(sheet)
+        rows.writerow(["image_name", *tags])
+        for i, name in enumerate(names):
+            rows.writerow([name, *(int((i + j) % 3 == 0) for j in range(len(tags)))])
 
     split.main(Path("data"), Path("split"))
-    listing, states, table = Path("split/images.csv"), Path("features"), Path("split/height.csv")
+    listing, states, table = Path("split/images.csv"), Path("features"), Path(f"split/{group}.csv")
     features.main(listing, images, states)
-    weights, scores = Path("models/height/weights.safetensors"), Path("crossval/height.csv")
-    train.main("height", table, images, states, weights, Path("history.csv"))
-    crossval.main("height", table, images, states, scores)
-    bundle, metrics = Path("models/height/bundle.json"), Path("metrics/height.json")
-    brief = Path("metrics/height.summary.json")
-    predictions, drawn = Path("predictions/height.csv"), Path("plots")
+    weights, scores = Path(f"models/{group}/weights.safetensors"), Path(f"crossval/{group}.csv")
+    train.main(group, table, images, states, weights, Path("history.csv"))
+    crossval.main(group, table, images, states, scores)
+    bundle, metrics = Path(f"models/{group}/bundle.json"), Path(f"metrics/{group}.json")
+    brief = Path(f"metrics/{group}.summary.json")
+    predictions, drawn = Path(f"predictions/{group}.csv"), Path("plots")
     evaluate.main(
-        "height", table, images, states, weights, scores, bundle, predictions, metrics,
+        group, table, images, states, weights, scores, bundle, predictions, metrics,
         brief, Path("tags.csv"), drawn,
     )  # fmt: skip
     summary.main(Path("predictions"), Path("metrics/overall.json"), Path("overall.summary.json"))
-    assert json.loads(bundle.read_text())["tags"] == ["boot"]
-    assert {path.name for path in drawn.iterdir()} >= {"reliability.png", "worst_mistakes.png"}
+
+
+@pytest.mark.slow
+def test_a_group_of_one_tag_and_pictures_of_30_pixels_train(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train_in_process(project, "height", ["boot"], count=12)
+    assert json.loads(Path("models/height/bundle.json").read_text())["tags"] == ["boot"]
+    drawn = {path.name for path in Path("plots").iterdir()}
+    assert drawn >= {"reliability.png", "worst_mistakes.png"}
     together = json.loads(Path("metrics/overall.json").read_text())
     assert together["crossval"]["pictures"] + together["validation"]["pictures"] == 12
+
+
+ODD = [
+    "steel toe (S3)", "größe 4½", "a/../b", ".", "'quoted' \"twice\"", "👟 & $50$%", "=1+1",
+    "true_.", "x" * 100,
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_tags_of_any_words_are_learned_measured_and_registered(
+    project: Path, tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    from shoetagger.images.decode import Limits
+    from shoetagger.learning.dataset.tables import read_predictions, read_scores
+    from shoetagger.learning.evaluation.documents import flat_metrics
+    from shoetagger.tracking.registry import Registry
+
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{shutil.copy(empty_mlflow, tmp_path / 'mlflow.db')}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    train_in_process(project, "größe", ODD, count=40)
+    metrics = json.loads(Path("metrics/größe.json").read_text())
+    assert list(metrics["validation"]["tags"]) == ODD
+    scored = read_scores(Path("crossval/größe.csv"))
+    predicted = read_predictions(Path("predictions/größe.csv")).query("part == 'crossval'")
+    for tag in ODD:
+        assert list(predicted[f"score {tag}"]) == list(scored[tag]), tag
+    registry = Registry(uri, Path(os.environ["SHOETAGGER_HOME"], "mlflow", "artifacts"))
+    flat = flat_metrics(metrics)
+    version = registry.register(
+        Path("models/größe"), limits=Limits(10**6, 10**6), tags={}, metrics=flat
+    )
+    assert (version.name, version.group) == ("shoetagger-größe", "größe")
+    assert registry.version_with("größe", version.digest) == version
+    run = MlflowClient(uri).get_run(str(version.run_id))
+    assert run.info.run_name == "train größe"
+    assert len(run.data.metrics) >= len(flat)
+    assert "validation_support_steel toe _x0028_S3_x0029_" in run.data.metrics
+    fetched = registry.fetch(version, tmp_path / "cache")
+    assert json.loads((fetched / "bundle.json").read_text())["tags"] == ODD
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from helpers.imported import files_run_by
 from mlflow import MlflowClient
 from PIL import Image
 
+from shoetagger.errors import TransientError
 from shoetagger.images.decode import Limits, open_image
 from shoetagger.images.views import Transform, tagging_view
 from shoetagger.inference.bundle import BUNDLE_FILE, Bundle, load_bundle, save_bundle
@@ -39,7 +40,7 @@ from shoetagger.promotion.moves import reconcile
 from shoetagger.store.store import Store
 from shoetagger.tracking import packaging
 from shoetagger.tracking import registry as registry_module
-from shoetagger.tracking.connection import MLflowUnavailable
+from shoetagger.tracking.connection import MLflowRefused, MLflowUnavailable
 from shoetagger.tracking.packaging import requirements, served_sources
 from shoetagger.tracking.registry import Registry, RegistryError, Version, _first_with
 from shoetagger.tracking.run import Tracker
@@ -194,6 +195,39 @@ def test_a_tag_that_is_a_column_of_the_answer_is_refused(registry: Registry, she
     odd = make_bundle(shelf / "odd", seed=3, tags=("black", "rejected"))
     with pytest.raises(RegistryError, match="rename it"):
         register(registry, odd)
+
+
+ODD = ("steel toe (S3)", "größe 4½", "a/../b", ".", "'quoted' \"twice\"", "👟 & 50%", "=1+1")
+
+
+def test_tags_of_any_words_can_be_registered_and_are_shown(
+    registry: Registry, uri: str, shelf: Path
+) -> None:
+    odd = make_bundle(shelf / "odd words", seed=4, tags=ODD)
+    metrics = {f"validation_f1_{tag}": number / 10 for number, tag in enumerate(ODD)}
+    version = registry.register(odd, limits=LIMITS, tags=SOURCE, metrics=metrics)
+    assert version.tags["tags"] == ", ".join(ODD)
+    shown = MlflowClient(uri).get_run(str(version.run_id)).data.metrics
+    assert len(shown) == len(ODD)
+    assert shown["validation_f1_steel toe _x0028_S3_x0029_"] == 0.0
+    assert shown["validation_f1_größe 4½"] == 0.1
+
+
+@pytest.mark.parametrize("at", ["metrics", "version"])
+def test_what_mlflow_refuses_is_told_and_leaves_nothing_behind(
+    registry: Registry, uri: str, artifacts: Path, first: Path, at: str
+) -> None:
+    metrics = {"": 0.7} if at == "metrics" else {}
+    overrides = {"overrides": "x" * 100_001} if at == "version" else {}
+    with pytest.raises(MLflowRefused, match=r"refuses a request: .*(''|\"\"|100000)") as caught:
+        registry.register(first, limits=LIMITS, tags=SOURCE | overrides, metrics=metrics)
+    assert not isinstance(caught.value, TransientError)
+    assert [path for path in (artifacts / "models").rglob("*") if path.is_file()] == []
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("shoetagger")
+    assert experiment is not None
+    assert client.search_logged_models([experiment.experiment_id]) == []
+    assert register(registry, first).number == "1"
 
 
 def test_a_registry_that_is_not_there_is_named(artifacts: Path, first: Path) -> None:

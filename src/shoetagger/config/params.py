@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,17 @@ from .recipe import SHARED_BY_GROUPS, Evaluate, Features, Group, Images, Split, 
 from .renamed import with_new_names
 from .strict import ParamsError, validated
 
-# `split` and `summary` write files of these names beside those of the groups.
-_RESERVED_GROUPS = frozenset({"images", "overall"})
+# `split` and `summary` write files of these names beside those of the groups, and the tables that
+# are published have columns of these names beside those of the groups.
+_RESERVED_GROUPS = {
+    *("images", "overall"),
+    *("path", "image_id", "file", "first_seen", "stale", "corrected", "copies", "rejected"),
+}
 
 # Columns that tables have beside those of a group's tags.
 _RESERVED_TAGS = frozenset({"image_name", "image_id", "side", "fold", "tags", "rejected"})
+
+_LONGEST_GROUP, _LONGEST_TAG = 50, 100  # characters
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -92,24 +100,55 @@ def parse(document: object, renamed: Mapping[str, str] | None = None) -> Params:
 def _faults_of_groups(params: Params) -> Iterator[str]:
     if not params.groups:
         yield "groups: name at least one group of tags"
+    if clashing := _same_but_for_case(params.groups):
+        yield (
+            f"groups: {' and '.join(clashing)} differ only in letter case, and so do not on every "
+            "disk: rename one"
+        )
     owner: dict[str, str] = {}
     for name, group in params.groups.items():
-        if not name.isidentifier() or name in _RESERVED_GROUPS:
+        if not _can_be_group(name):
             yield (
-                f"groups.{name}: a group's name is made of letters, digits and underscores, and "
-                "is neither `images` nor `overall`: it becomes part of stage, file and model names"
+                f"groups.{name}: a group's name is made of at most {_LONGEST_GROUP} letters, "
+                "digits and underscores, with no digit first, and is none of "
+                f"{', '.join(sorted(_RESERVED_GROUPS))}: it becomes part of stage, file, model "
+                "and column names"
             )
         if not group.tags:
             yield f"groups.{name}.tags: name at least one tag"
         for tag in group.tags:
-            if tag != tag.strip() or not tag or tag in _RESERVED_TAGS:
+            key = _folded(tag)
+            if not _can_be_tag(tag):
                 yield (
-                    f"groups.{name}.tags: {tag!r} cannot be a tag: no spaces around it, and none "
+                    f"groups.{name}.tags: {tag!r} cannot be a tag: at most {_LONGEST_TAG} "
+                    "characters that can be printed, no comma, no space at either end, and none "
                     f"of {', '.join(sorted(_RESERVED_TAGS))}"
                 )
-            elif tag.casefold() in owner:
-                yield f"groups.{name}.tags: {tag!r} is also a tag of {owner[tag.casefold()]}"
-            owner.setdefault(tag.casefold(), name)
+            elif key in owner:
+                yield f"groups.{name}.tags: {tag!r} is also a tag of {owner[key]}"
+            owner.setdefault(key, name)
+
+
+def _can_be_group(name: str) -> bool:
+    reserved = name.casefold() in _RESERVED_GROUPS
+    return name.isidentifier() and len(name) <= _LONGEST_GROUP and not reserved
+
+
+def _can_be_tag(tag: str) -> bool:
+    """Tell whether a tag can be a column of every table; lists of tags have commas in between."""
+    fits = 0 < len(tag) <= _LONGEST_TAG and tag.isprintable() and "," not in tag
+    return fits and tag == tag.strip() and tag.casefold() not in _RESERVED_TAGS
+
+
+def _same_but_for_case(names: Iterable[str]) -> list[str]:
+    """Return the names, sorted, that are equal to another one but for letter case."""
+    counts = Counter(map(_folded, names))
+    return sorted(name for name in names if counts[_folded(name)] > 1)
+
+
+def _folded(name: str) -> str:
+    """Return a name as the label sheet's header and case-insensitive disks compare it."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _faults_of_training(params: Params) -> Iterator[str]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from ..errors import ShoetaggerError, TransientError
 from ..store.rows import Move, MoveConflict, MoveKind, StoreUnavailable
 from ..store.store import Store
-from ..tracking.connection import TrackingError
+from ..tracking.connection import MLflowUnavailable, TrackingError
 from ..tracking.registry import CHAMPION, Registry, RegistryError, Version
 from .compare import Comparison
 from .versions import (
@@ -296,7 +296,13 @@ def _accept_by_hand(store: Store, registry: Registry, group: str, bundles: Path)
     if named == before:
         return
     if version is not None:
-        bundle = load_bundle(registry.fetch(version, bundles))
+        try:
+            bundle = load_bundle(registry.fetch(version, bundles))
+        except MLflowUnavailable as error:  # it has just answered: the files are gone
+            raise PromotionError(
+                f"the files of version {version.number}, which the alias {CHAMPION} names, cannot "
+                f"be had: restore them, or move the alias ({error})"
+            ) from error
         if bundle.group != group:
             raise PromotionError(
                 f"the alias {CHAMPION} names version {version.number} of {version.name}, "

@@ -52,7 +52,7 @@ def main(
     data = open_group_data(params, group, split, images, features, device)
     model = data.trained_model(weights)
 
-    out_of_fold_scores = _read_crossval(crossval, data)
+    out_of_fold_scores = read_scores(crossval)
     new_bundle = _bundle(data, model, weights, out_of_fold_scores)
     save_bundle(new_bundle, bundle)
 
@@ -75,24 +75,17 @@ def main(
     typer.echo(f"{group}: macro F1 {document['macro_f1']} on {len(validation.truth)} pictures")
 
 
-def _read_crossval(path: Path, data: GroupData) -> pd.DataFrame:
-    """Return the out-of-fold scores with the truth: columns fold, tags, then true_<tag>."""
-    table = read_scores(path)
+def _scores_and_truth(table: pd.DataFrame, data: GroupData) -> tuple[np.ndarray, np.ndarray]:
+    """Return the out-of-fold scores of a table, (N, tags), and the truth of the same pictures."""
     known = data.table.set_index("image_name").loc[table["image_name"]]
-    for tag in data.tags:
-        table[f"true_{tag}"] = known[tag].to_numpy()
-    return table
-
-
-def _scores_and_truth(table: pd.DataFrame, tags: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    truth = table[[f"true_{tag}" for tag in tags]].to_numpy(dtype=np.uint8)
-    return table[list(tags)].to_numpy(dtype=np.float64), truth
+    tags = list(data.tags)
+    return table[tags].to_numpy(dtype=np.float64), known[tags].to_numpy(dtype=np.uint8)
 
 
 def _bundle(data: GroupData, model: TagModel, weights: Path, out_of_fold: pd.DataFrame) -> Bundle:
     shrink = data.params.evaluate.shrink
     if len(out_of_fold):
-        thresholds, support = calibrate(*_scores_and_truth(out_of_fold, data.tags), shrink)
+        thresholds, support = calibrate(*_scores_and_truth(out_of_fold, data), shrink)
     else:  # split.folds: 0
         thresholds = (UNCALIBRATED,) * len(data.tags)
         support = (0,) * len(data.tags)
@@ -122,7 +115,7 @@ def _predict_validation(data: GroupData, model: TagModel, bundle: Bundle) -> Pre
 def _predict_out_of_fold(data: GroupData, table: pd.DataFrame) -> Predictions | None:
     if not len(table):
         return None
-    scored, truth = _scores_and_truth(table, data.tags)
+    scored, truth = _scores_and_truth(table, data)
     folds, shrink = table["fold"].to_numpy(), data.params.evaluate.shrink
     predicted = predict_out_of_fold(scored, truth, folds, shrink)
     rows = pd.Index(data.table["image_name"]).get_indexer(table["image_name"])

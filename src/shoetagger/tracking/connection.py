@@ -33,6 +33,21 @@ class MLflowUnavailable(TrackingError, TransientError):  # noqa: N818 - reads as
     """MLflow does not answer, or something else answers in its place; a retry may succeed."""
 
 
+class MLflowRefused(TrackingError):  # noqa: N818 - reads as what happened
+    """MLflow refuses a request, and would refuse it again."""
+
+
+# Error codes of MLflow that no repetition will change.
+REFUSALS = frozenset(
+    {
+        "INVALID_PARAMETER_VALUE",
+        "INVALID_STATE",
+        "RESOURCE_ALREADY_EXISTS",
+        "RESOURCE_DOES_NOT_EXIST",
+    }
+)
+
+
 def load_mlflow() -> None:
     """Import MLflow (seconds) with telemetry and unpickling off, unless the user set them."""
     for name, value in {
@@ -139,7 +154,8 @@ class Connection:
     def open(self) -> Iterator[tuple[MlflowClient, str]]:
         """Yield the client and the experiment's id; MLflowUnavailable where there is no MLflow.
 
-        Errors of MLflow that the block does not catch become MLflowUnavailable, too.
+        Errors of MLflow that the block does not catch become MLflowUnavailable, too, or
+        MLflowRefused where a repetition would fail as well.
         """
         load_mlflow()
         from mlflow.exceptions import MlflowException
@@ -157,6 +173,8 @@ class Connection:
                     self._client = client
                 yield self._client, self._experiment
         except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, TrackingError) as error:
+            if isinstance(error, MlflowException) and error.error_code in REFUSALS:
+                raise MLflowRefused(_refusal(self._uri, error)) from error
             raise MLflowUnavailable(_reason(self._uri, error)) from error
 
 
@@ -206,6 +224,12 @@ def _reason(tracking_uri: str, error: BaseException) -> str:
         error = deeper
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return f"MLflow at {url} does not answer as it should ({lines[0][:200]})"
+
+
+def _refusal(tracking_uri: str, error: BaseException) -> str:
+    """Return one line with the address, without a password, and what MLflow refuses."""
+    reason = " ".join(str(error).split())
+    return f"MLflow at {redacted(tracking_uri)} refuses a request: {reason[:500]}"
 
 
 def _check_database_port(tracking_uri: str) -> None:

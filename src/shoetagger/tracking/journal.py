@@ -21,7 +21,8 @@ from more_itertools import chunked
 
 from ..atomic import atomic_write
 from ..config.settings import user
-from .connection import Connection, TrackingError, tagged_run
+from .connection import REFUSALS, Connection, TrackingError, tagged_run
+from .names import metric_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-# Error codes of MLflow that no repetition will change.
-_REFUSALS = {"INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST"}
 _BATCH = {"metrics": 500, "params": 100, "tags": 100}  # log_batch takes 1000, 100 and 100
 
 
@@ -172,7 +171,7 @@ class Journal:
                 pending.params.update(event["start"]["params"])
                 pending.tags.update(event["start"]["tags"])
             for name, value in event.get("metrics", {}).items():
-                pending.metrics.append((name, value, event["time"], event["step"]))
+                pending.metrics.append((metric_name(name), value, event["time"], event["step"]))
             pending.tags.update(event.get("tags", {}))
             if "file" in event:
                 pending.files.append((event["file"], event["to"]))
@@ -211,7 +210,7 @@ class Journal:
             try:
                 log(batch)
             except MlflowException as error:
-                if error.error_code not in _REFUSALS:
+                if error.error_code not in REFUSALS:
                     raise
                 for item in batch:  # one that is refused must not cost the others
                     with self._unless_refused(f"{kind[:-1]} {item.key}"):
@@ -225,7 +224,7 @@ class Journal:
         try:
             yield
         except MlflowException as error:
-            if error.error_code not in _REFUSALS:
+            if error.error_code not in REFUSALS:
                 raise
             message = str(error).strip().partition("\n")[0]
             logger.warning("MLflow refuses %s of run %s: %s", item, self.run_id, message)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .connection import Connection, MLflowUnavailable, TrackingError
+from .connection import Connection, MLflowRefused, MLflowUnavailable, TrackingError
 from .journal import Journal, is_in_use, journals
 
 logger = logging.getLogger(__name__)
@@ -76,6 +76,10 @@ class Outbox:
             try:
                 if journal.send(connection):
                     yield folder
+            except MLflowRefused as error:
+                # What is refused of a run is left out of it: this is the run itself.
+                logger.warning("run %s cannot be sent and is dropped: %s", folder.name, error)
+                shutil.rmtree(folder)
             finally:
                 journal.close()
 

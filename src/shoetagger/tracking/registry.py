@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,8 +15,9 @@ from filelock import FileLock, Timeout
 
 from ..config.settings import redacted
 from ..errors import ShoetaggerError
-from .connection import Connection, tagged_run
-from .packaging import OWN_COLUMNS, save_model, write_file
+from .connection import Connection
+from .packaging import OWN_COLUMNS, write_file
+from .registration import create_version, log_model, model_name, run_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -51,7 +51,7 @@ class Registry:
     """The registered models of all groups.
 
     Every method calls MLflow, but `fetch` of a cached bundle, and raises MLflowUnavailable where
-    MLflow does not answer.
+    MLflow does not answer, MLflowRefused where it refuses.
     """
 
     def __init__(self, tracking_uri: str, artifacts: Path) -> None:
@@ -85,29 +85,17 @@ class Registry:
         with self._mlflow.open() as (client, experiment), _exclusively(lock):
             if (known := _first_with(client, bundle.group, bundle.digest)) is not None:
                 return _version(known, _aliases(client, bundle.group))
-            run_id = _run_of(client, experiment, bundle, tags, figures)
+            run_id = run_of(client, experiment, bundle, tags, figures)
             origin = {
                 **{key: str(value) for key, value in tags.items()},
+                "tags": ", ".join(bundle.tags),  # by their names: metrics may have theirs escaped
                 "bundle_digest": bundle.digest,
                 "weights_sha256": bundle.weights_sha256,
             }
-            model = client.create_logged_model(
-                experiment, model_name(bundle.group), run_id, tags=origin
+            model = log_model(
+                client, experiment, run_id, bundle, directory, limits, origin, metrics
             )
-            with TemporaryDirectory() as scratch:
-                target = Path(scratch) / "model"
-                save_model(bundle, directory, limits, model, target)
-                client.log_model_artifacts(model.model_id, str(target))
-            client.finalize_logged_model(model.model_id, "READY")
-            _link(client, run_id, model.model_id, metrics)
-            _ensure_model(client, bundle.group)
-            created = client.create_model_version(
-                model_name(bundle.group),
-                source=f"models:/{model.model_id}",
-                run_id=run_id,
-                tags=origin,
-                model_id=model.model_id,
-            )
+            created = create_version(client, bundle.group, model, run_id, origin)
             # The lock works within one machine. Between two, the first version stays.
             first = _first_with(client, bundle.group, bundle.digest) or created
             if first.version != created.version:
@@ -241,11 +229,6 @@ def _exclusively(lock: Path) -> Iterator[None]:
         yield
 
 
-def model_name(group: str) -> str:
-    """Return the name under which a group's model is registered."""
-    return f"shoetagger-{group}"
-
-
 def _folder(version: Version) -> str:
     """Return the folder of a version's files in its run, which other versions may share."""
     return f"versions/{version.number}"
@@ -321,53 +304,3 @@ def _first_with(client: MlflowClient, group: str, digest: str) -> ModelVersion |
     """Return the first version with this bundle, or None."""
     where = f"name = '{model_name(group)}' and tags.bundle_digest = '{digest}'"
     return min(client.search_model_versions(where), key=lambda v: int(v.version), default=None)
-
-
-def _run_of(
-    client: MlflowClient,
-    experiment: str,
-    bundle: Bundle,
-    tags: Mapping[str, str],
-    figures: Path | None,
-) -> str:
-    """Return the id of the run that trained the weights, or of a new one where there is none."""
-    found = tagged_run(client, experiment, "weights_sha256", bundle.weights_sha256)
-    if found is not None:
-        return found
-    origin = {key: str(value) for key, value in tags.items()}
-    mlflow_run = client.create_run(experiment, tags=origin, run_name=f"register {bundle.group}")
-    run_id = str(mlflow_run.info.run_id)
-    if figures is not None and figures.is_dir():
-        client.log_artifacts(run_id, str(figures), "plots")
-    client.set_terminated(run_id, "FINISHED")
-    # Last: a second attempt must find only a run that is complete.
-    client.set_tag(run_id, "weights_sha256", bundle.weights_sha256)
-    return run_id
-
-
-def _link(client: MlflowClient, run_id: str, model_id: str, metrics: Mapping[str, float]) -> None:
-    """Show the model on its run's page, and the metrics on the model's."""
-    from mlflow.entities import LoggedModelOutput, Metric
-
-    client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
-    now = int(time.time() * 1000)
-    points = []
-    for name, value in metrics.items():
-        # A value that the run has already keeps its place, or its chart would show it twice.
-        logged = [m for m in client.get_metric_history(run_id, name) if m.value == value]
-        when, step = (logged[-1].timestamp, logged[-1].step) if logged else (now, 0)
-        points.append(Metric(name, float(value), when, step, model_id, run_id=run_id))
-    if points:
-        client.log_batch(run_id, metrics=points)
-
-
-def _ensure_model(client: MlflowClient, group: str) -> None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.create_registered_model(
-            model_name(group), description=f"Tags pictures with the tags of group {group}."
-        )
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise

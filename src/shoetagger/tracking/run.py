@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from filelock import Timeout
 
-from .connection import MLflowUnavailable, TrackingError
+from .connection import MLflowRefused, MLflowUnavailable, TrackingError
 from .journal import Journal
 from .outbox import Outbox
 
@@ -176,7 +176,7 @@ class Run:
         try:
             self._send(patient=last)
             self._next_flush = time.monotonic() + _FLUSH_SECONDS
-        except MLflowUnavailable as error:
+        except (MLflowUnavailable, MLflowRefused) as error:
             # A server that takes long to fail is tried less often: training must not wait for it.
             spent = time.monotonic() - began
             self._next_flush = time.monotonic() + max(_RETRY_SECONDS, 10 * spent)

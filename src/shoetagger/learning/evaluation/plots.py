@@ -37,7 +37,7 @@ def precision_recall(
         if measurable[i]:
             precision, recall, _ = precision_recall_curve(truth[:, i], scores[:, i])
             area = average_precision_score(truth[:, i], scores[:, i])
-            label = f"{tag} {area:.2f} ({int(truth[:, i].sum())})"
+            label = f"{_plain(tag)} {area:.2f} ({int(truth[:, i].sum())})"
             axes.step(recall, precision, where="post", label=label)
     axes.set(title=title, xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
@@ -70,8 +70,9 @@ def confusions(truth: np.ndarray, predicted: np.ndarray, tags: Sequence[str], ti
     axes = figure.add_subplot()
     axes.imshow(counts, cmap="Reds")
     places = range(len(tags))
-    axes.set_xticks(places, tags, rotation=45, ha="right")
-    axes.set_yticks(places, tags)
+    words = [_plain(tag) for tag in tags]
+    axes.set_xticks(places, words, rotation=45, ha="right")
+    axes.set_yticks(places, words)
     axes.set(title=title, xlabel="wrongly predicted", ylabel="missed")
     for row in places:
         for column in places:
@@ -115,3 +116,8 @@ def _draw(axes: Axes, image: Shown) -> None:
             0.5, -0.03 - 0.12 * line, word, color=color, fontsize=8,
             ha="center", va="top", transform=axes.transAxes, parse_math=False,
         )  # fmt: skip
+
+
+def _plain(tag: str) -> str:
+    """Return a tag as matplotlib shows it letter by letter: between dollars it expects formulas."""
+    return tag.replace("$", r"\$")
