@@ -95,7 +95,7 @@ def day_page(
         gone=gone,
         number=number,
         pages=pages,
-        numbers=_pager(number, pages),
+        numbers=pager(number, pages),
         first=(number - 1) * page_size + 1,
         pictures=pictures,
         shown=min(pictures, pages * page_size),
@@ -166,7 +166,7 @@ def _marks(groups: Mapping[str, Group]) -> dict[str, str]:
     return {tag: f"t{i}" for i, tag in enumerate(tags)}
 
 
-def _pager(number: int, pages: int) -> list[int | None]:
+def pager(number: int, pages: int) -> list[int | None]:
     """Return the page numbers to link to; None stands for those left out between two."""
     near = range(max(1, number - AROUND), min(pages, number + AROUND) + 1)
     wanted = sorted({1, pages, *near})

@@ -103,6 +103,11 @@ class Corrections:
         with self._database.reading() as connection:
             return [_correction(row) for row in connection.execute(query.order_by("id"))]
 
+    def last(self) -> int:
+        """Return the id of the latest row; 0 where there is none."""
+        with self._database.reading() as connection:
+            return connection.execute(sa.select(sa.func.max(corrections.c.id))).scalar() or 0
+
     def since(self, last: int) -> tuple[int, set[str]]:
         """Return the id of the latest row, and the images of the rows that came after `last`."""
         query = sa.select(corrections.c.id, corrections.c.image_id).where(corrections.c.id > last)

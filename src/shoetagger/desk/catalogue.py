@@ -1,0 +1,242 @@
+"""The published tables in memory, so that any choice of tags among a million pictures is quick."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..config.recipe import Group
+from ..store.rows import CurrentRow
+from .selection import SIZE, STATES, Selection
+
+# What a group has in the tables, of what is needed here.
+_COLUMNS = ("tags", "stale", "corrected")
+
+# What marks a picture: ("tag", group, tag) or (state, group).
+Mark = tuple[str, ...]
+Marks = Mapping[Mark, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The pictures of a selection: how many, those of its page, and how many have each tag.
+
+    `tags` counts, for each tag, the pictures that choosing it would show: those that meet the
+    selection in all that concerns other groups. `states` counts likewise.
+    """
+
+    pictures: int
+    image_ids: tuple[str, ...]
+    tags: Mapping[str, Mapping[str, int]]
+    states: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Partition:
+    """The table of one arrival day, its latest picture first.
+
+    `image_ids` (n,) and `names` (n,) are Arrow strings, names in lower case, those of copies in
+    further lines; `marks` are (n,) bool. `stamp` tells whether the file changed since.
+    """
+
+    stamp: tuple[int, int]
+    image_ids: pa.Array
+    names: pa.Array
+    marks: Marks
+
+
+@dataclass(frozen=True)
+class Index:
+    """All pictures, the latest first; as in Partition. `starts` are the first rows of `days`."""
+
+    days: tuple[str, ...]
+    starts: tuple[int, ...]
+    image_ids: pa.ChunkedArray
+    names: pa.ChunkedArray
+    marks: Marks
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def find(self, selection: Selection, groups: Mapping[str, Group]) -> Found:
+        """Return the pictures of a selection; `groups` are those that the index was made with."""
+        states = {
+            state: self._any(self.marks[state, group] for group in groups) for state in STATES
+        }
+        conditions: dict[Mark, np.ndarray] = {("rest",): self._meets_rest(selection)}
+        for group, tags in selection.tags.items():
+            conditions["group", group] = self._any(self.marks["tag", group, tag] for tag in tags)
+        if selection.states:
+            conditions[("state",)] = self._any(states[state] for state in selection.states)
+
+        def all_but(*left_out: str) -> np.ndarray:
+            return reduce(np.logical_and, (c for name, c in conditions.items() if name != left_out))
+
+        rows = np.flatnonzero(all_but())
+        first = (selection.page - 1) * SIZE
+        return Found(
+            pictures=len(rows),
+            image_ids=tuple(self.image_ids.take(rows[first : first + SIZE]).to_pylist()),
+            tags={
+                name: self._count_tags(name, group, all_but("group", name))
+                for name, group in groups.items()
+            },
+            states={state: _size(all_but("state") & there) for state, there in states.items()},
+        )
+
+    def with_rows(self, rows: Iterable[CurrentRow]) -> Index:
+        """Return an index in which these pictures, where they are in it, have other tags."""
+        marks = {mark: there.copy() for mark, there in self.marks.items()}
+        for row in rows:
+            if (place := self._place(row)) is not None:
+                for mark, there in marks.items():
+                    there[place] = _has(row, mark)
+        return Index(self.days, self.starts, self.image_ids, self.names, marks)
+
+    def _meets_rest(self, selection: Selection) -> np.ndarray:
+        """Return which pictures meet the days and the text of a selection."""
+        met = np.ones(len(self), bool)
+        for day, start, stop in self._slices():
+            if (selection.since and day < selection.since) or (
+                selection.until and day > selection.until
+            ):
+                met[start:stop] = False
+        if selection.text:
+            met &= pc.match_substring(self.names, selection.text.lower()).to_numpy()
+        return met
+
+    def _any(self, masks: Iterable[np.ndarray]) -> np.ndarray:
+        return reduce(np.logical_or, masks, np.zeros(len(self), bool))
+
+    def _count_tags(self, name: str, group: Group, among: np.ndarray) -> dict[str, int]:
+        return {tag: _size(among & self.marks["tag", name, tag]) for tag in group.tags}
+
+    def _slices(self) -> Iterator[tuple[str, int, int]]:
+        """Yield the days, each with its first row and the one after its last."""
+        return zip(self.days, self.starts, (*self.starts[1:], len(self)), strict=True)
+
+    def _place(self, row: CurrentRow) -> int | None:
+        for day, start, stop in self._slices():
+            if day == row.day:
+                place = pc.index(self.image_ids.slice(start, stop - start), row.image_id).as_py()
+                return None if place < 0 else start + int(place)
+        return None
+
+
+class Catalogue:
+    """The index of the tables in a folder, brought up to date when they change."""
+
+    def __init__(self, published: Path) -> None:
+        self._folder = published / "parquet"
+        self._partitions: dict[str, Partition] = {}
+        self._groups: Mapping[str, Group] = {}
+        self.index = _concatenated({}, {})
+
+    def refresh(self, groups: Mapping[str, Group]) -> set[str]:
+        """Read the tables that changed; returns their days, those that vanished among them.
+
+        A table that lacks a group, being of before it, has it as untagged.
+        """
+        known = self._partitions if groups == self._groups else {}
+        found: dict[str, Partition] = {}
+        for file in sorted(self._folder.glob("day=*/tags.parquet"), reverse=True):
+            day = file.parent.name.removeprefix("day=")
+            partition = _read(file, groups, known.get(day))
+            if partition is not None:
+                found[day] = partition
+        days = known.keys() | found.keys()
+        changed = {day for day in days if known.get(day) is not found.get(day)}
+        if changed or groups != self._groups:
+            self._partitions, self._groups = found, groups
+            self.index = _concatenated(found, groups)
+        return changed
+
+    def overlay(self, rows: Iterable[CurrentRow]) -> None:
+        """Lay the tags of single pictures over those of the tables."""
+        self.index = self.index.with_rows(rows)
+
+
+def _read(file: Path, groups: Mapping[str, Group], known: Partition | None) -> Partition | None:
+    """Read a table, unless `known` is of the same file; None for one that vanished meanwhile."""
+    try:
+        status = file.stat()
+        stamp = (status.st_mtime_ns, status.st_size)
+        if known is not None and known.stamp == stamp:
+            return known
+        with pq.ParquetFile(file) as table:
+            wanted = [f"{group}_{what}" for group in groups for what in _COLUMNS]
+            there = [name for name in wanted if name in table.schema_arrow.names]
+            rows = table.read(["image_id", "file", "copies", *there])
+    except FileNotFoundError:
+        return None
+    rows = rows.take(np.arange(len(rows))[::-1]).combine_chunks()
+    columns = {name: rows[name].combine_chunks() for name in rows.column_names}
+    copies = pc.binary_join(columns["copies"], "\n")
+    names = pc.binary_join_element_wise(columns["file"], copies, "\n")
+    marks: dict[Mark, np.ndarray] = {}
+    for name, group in groups.items():
+        marks |= _marks_of(columns, name, group, len(rows))
+    return Partition(stamp, columns["image_id"], pc.utf8_lower(names), marks)
+
+
+def _marks_of(
+    columns: Mapping[str, pa.Array], name: str, group: Group, length: int
+) -> dict[Mark, np.ndarray]:
+    """Return the marks of one group of a table."""
+    lists = columns.get(f"{name}_tags", pa.nulls(length, pa.list_(pa.string())))
+    parents, values = pc.list_parent_indices(lists), pc.list_flatten(lists)
+    marks: dict[Mark, np.ndarray] = {("untagged", name): _as_numpy(lists.is_null())}
+    for tag in group.tags:
+        there = np.zeros(length, bool)
+        there[parents.filter(pc.equal(values, tag)).to_numpy()] = True
+        marks["tag", name, tag] = there
+    for state in ("stale", "corrected"):
+        column = columns.get(f"{name}_{state}", pa.nulls(length, pa.bool_()))
+        marks[state, name] = _as_numpy(column.fill_null(False))
+    return marks
+
+
+def _as_numpy(column: pa.Array) -> np.ndarray:
+    return np.asarray(column.to_numpy(zero_copy_only=False))
+
+
+def _concatenated(partitions: Mapping[str, Partition], groups: Mapping[str, Group]) -> Index:
+    parts = list(partitions.values())
+    ends = np.cumsum([len(part.image_ids) for part in parts], dtype=int)
+    names: list[Mark] = [("tag", g, tag) for g, group in groups.items() for tag in group.tags]
+    names += [(state, group) for group in groups for state in STATES]
+    return Index(
+        days=tuple(partitions),
+        starts=tuple([0, *ends.tolist()][: len(parts)]),
+        image_ids=pa.chunked_array([part.image_ids for part in parts], pa.string()),
+        names=pa.chunked_array([part.names for part in parts], pa.string()),
+        marks={
+            mark: np.concatenate([np.zeros(0, bool), *(part.marks[mark] for part in parts)])
+            for mark in names
+        },
+    )
+
+
+def _has(row: CurrentRow, mark: Mark) -> bool:
+    """Return whether a mark is a picture's."""
+    cell = row.groups.get(mark[1])
+    match mark:
+        case ("untagged", _):
+            return cell is None
+        case ("tag", _, tag):
+            return cell is not None and tag in cell.tags
+        case ("stale", _):
+            return cell is not None and cell.stale
+        case _:
+            return cell is not None and cell.corrected
+
+
+def _size(mask: np.ndarray) -> int:
+    return int(np.count_nonzero(mask))

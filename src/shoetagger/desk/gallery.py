@@ -1,0 +1,176 @@
+"""The desk's view of an installation: published tables, what people edited since, the store."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+
+from ..config import params as parameters
+from ..config.params import Params
+from ..config.recipe import Group
+from ..config.settings import Settings
+from ..errors import ShoetaggerError
+from ..publishing import thumbnails
+from ..publishing.tables import shown_name
+from ..store.rows import Correction, Edit, StoreError
+from ..store.store import Store
+from .cards import Card, cards
+from .catalogue import Catalogue, Found
+from .selection import Selection
+
+ORIGIN = "browse"
+REJECTED_SHOWN = 500
+
+
+class UnknownPictureError(ShoetaggerError):
+    """The store has no such picture, or no longer."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of the gallery; `cards` may lack pictures that went since the tables were written."""
+
+    selection: Selection
+    found: Found
+    cards: Sequence[Card]
+    days: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RejectedFile:
+    """A file that could not be tagged, by its name for people."""
+
+    file_id: str
+    file: str
+    locator: str
+    reason: str
+    first_seen: datetime
+
+
+class Gallery:
+    """Pages and edits for any number of threads; the store is opened once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._store = Store(settings.store_url)
+        self._catalogue = Catalogue(settings.published)
+        self._lock = threading.Lock()
+        self._params: tuple[tuple[int, int], Params] | None = None
+        self._last_correction: int | None = None
+
+    def close(self) -> None:
+        self._store.close()
+
+    @property
+    def groups(self) -> Mapping[str, Group]:
+        """The groups of params.yaml as it is now; raises ParamsError where it is wrong."""
+        status = self._settings.params_file.stat()
+        stamp = (status.st_mtime_ns, status.st_size)
+        if self._params is None or self._params[0] != stamp:
+            self._params = stamp, parameters.load(self._settings.params_file)
+        return self._params[1].groups
+
+    def page(self, selection: Selection) -> Page:
+        """Return the pictures of a selection, with the tags that they have this moment."""
+        groups = self.groups
+        with self._lock:
+            self._bring_up_to_date(groups)
+            index = self._catalogue.index
+        found = index.find(selection, groups)
+        return Page(selection, found, self.cards(found.image_ids), index.days)
+
+    def cards(self, image_ids: Sequence[str]) -> list[Card]:
+        """Return the cards of pictures in this order, without those that the store has not."""
+        groups = self.groups
+        rows = {
+            row.image_id: row for row in self._store.current.rows(list(groups), image_ids=image_ids)
+        }
+        return cards(
+            [rows[image_id] for image_id in image_ids if image_id in rows],
+            self._store.corrections.in_force(image_ids),
+            groups,
+            inbox=self._settings.inbox,
+            bundles=self._settings.bundles,
+        )
+
+    def card(self, image_id: str) -> Card:
+        """Return the card of one picture; raises UnknownPictureError where there is none."""
+        found = self.cards([image_id])
+        if not found:
+            raise UnknownPictureError(
+                f"there is no picture {image_id[:12]}: it may have been forgotten"
+            )
+        return found[0]
+
+    def history(self, image_id: str) -> list[Correction]:
+        """Return all that people edited of a picture, the latest first."""
+        return self._store.corrections.history(image_id)[::-1]
+
+    def thumbnail(self, image_id: str) -> Path | None:
+        """Return where a picture's thumbnail lies; None where there is none."""
+        path = thumbnails.place(thumbnails.folder_in(self._settings.published), image_id)
+        return path if path.is_file() else None
+
+    def edit(self, edits: Sequence[Edit], by: str) -> list[int]:
+        """Write a person's edits, all or none; returns their ids, by which they can be undone.
+
+        Raises StoreError for a group or tag that params.yaml lacks, and as Corrections.apply does.
+        """
+        for edit in edits:
+            _refuse_unknown(edit, self.groups)
+        now = datetime.now(UTC)
+        return self._store.corrections.apply(edits, by=by, why="", origin=ORIGIN, now=now)
+
+    def undo(self, ids: Sequence[int], by: str) -> list[str]:
+        """Take a person's own edits back, all or none; returns the pictures concerned."""
+        return self._store.corrections.undo(ids, by=by, now=datetime.now(UTC))
+
+    def rejected(self) -> list[RejectedFile]:
+        """Return the latest of the files that could not be tagged."""
+        return [
+            RejectedFile(
+                row.file_id,
+                shown_name(row.locator, self._settings.inbox),
+                row.locator,
+                row.reason,
+                row.first_seen,
+            )
+            for row in islice(self._store.files.rejected(), REJECTED_SHOWN)
+        ]
+
+    def retry(self, locators: Sequence[str]) -> int:
+        """Let rejected files be tried again the next night; returns how many."""
+        return self._store.files.retry(locators)
+
+    def _bring_up_to_date(self, groups: Mapping[str, Group]) -> None:
+        """Read the tables that changed, and lay what people edited since over them."""
+        changed = self._catalogue.refresh(groups)
+        corrections = self._store.corrections
+        if self._last_correction is None:
+            self._last_correction = corrections.last()
+        self._last_correction, edited = corrections.since(self._last_correction)
+        if changed:
+            # The index was built from the tables alone, some of which are of before the last edits.
+            edited |= corrections.images_of(day for day, _ in self._store.days.changed())
+        if edited:
+            rows = self._store.current.rows(list(groups), image_ids=sorted(edited))
+            self._catalogue.overlay(rows)
+
+
+def _refuse_unknown(edit: Edit, groups: Mapping[str, Group]) -> None:
+    if edit.group not in groups:
+        raise StoreError(f"there is no group {edit.group!r} in params.yaml: load the page again")
+    unknown = _unknown(edit.tags or (), groups[edit.group].tags)
+    if unknown:
+        raise StoreError(
+            f"{edit.group} has no tag {', '.join(map(repr, unknown))} in params.yaml: "
+            "load the page again"
+        )
+
+
+def _unknown(tags: Iterable[str], known: Sequence[str]) -> list[str]:
+    return [tag for tag in tags if tag not in known]

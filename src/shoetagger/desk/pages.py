@@ -1,0 +1,131 @@
+"""The desk's pages: HTML from templates, everything in them escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..config.recipe import Group
+from ..publishing.pages import COLOURS, pager
+from ..rendering import template
+from ..store.rows import Correction
+from .cards import Card, GroupCard
+from .gallery import Page, RejectedFile
+from .selection import SIZE, STATES, Selection, field_of
+
+# The keys of tags, in order; the other letters are commands (see desk.js).
+KEYS = "1234567890qwertyiopadfghjklcvbm"
+
+
+@dataclass(frozen=True)
+class Key:
+    """A tag as a button, and the key that presses it; "" where there are more tags than keys."""
+
+    tag: str
+    key: str
+
+
+def gallery(page: Page, groups: Mapping[str, Group], may_write: bool) -> str:
+    """Return a page of pictures with its filters; without edits where the reader may not write."""
+    pages = max(1, -(-page.found.pictures // SIZE))
+    return _render(
+        "gallery.html",
+        groups,
+        root="",
+        may_write=may_write,
+        page=page,
+        selection=page.selection,
+        pages=pages,
+        numbers=pager(page.selection.page, pages),
+        first=(page.selection.page - 1) * SIZE + 1,
+        states=STATES,
+        keys=keys(groups),
+    )
+
+
+def picture(
+    card: Card, history: Sequence[Correction], groups: Mapping[str, Group], may_write: bool
+) -> str:
+    """Return the page of one picture: every tag's score, and what people edited."""
+    return _render(
+        "picture.html",
+        groups,
+        root="../",
+        may_write=may_write,
+        picture=card,
+        history=history,
+        keys=keys(groups),
+    )
+
+
+def rejected(files: Sequence[RejectedFile], may_write: bool) -> str:
+    """Return the page of the files that could not be tagged."""
+    return _render("rejected.html", {}, root="", may_write=may_write, files=files)
+
+
+def card(picture: Card, groups: Mapping[str, Group]) -> str:
+    """Return the HTML of one picture's card, as the gallery shows it."""
+    return _render("card.html", groups, root="", picture=picture)
+
+
+def error(message: str, root: str) -> str:
+    """Return a page that says what went wrong; `root` leads from its address to the gallery."""
+    return _render("error.html", {}, root=root, may_write=False, message=message)
+
+
+def keys(groups: Mapping[str, Group]) -> dict[str, list[Key]]:
+    """Return each group's tags with their keys, which are dealt out over all groups."""
+    left = iter(KEYS)
+    return {
+        name: [Key(tag, next(left, "")) for tag in group.tags] for name, group in groups.items()
+    }
+
+
+def _render(name: str, groups: Mapping[str, Group], **values: object) -> str:
+    functions: dict[str, Callable[..., object]] = {
+        "colour": lambda group: f"g{list(groups).index(group) % COLOURS}",
+        "field_of": field_of,
+        "caption": _caption,
+        "hint": _hint,
+        "address": _address,
+        "without": _without,
+    }
+    return template(f"desk/{name}").render(groups=groups, **functions, **values)
+
+
+def _caption(picture: Card) -> str:
+    """Return a picture's name and tags as one sentence, for screen readers."""
+    tags = [tag.name for group in picture.groups for tag in group.chosen]
+    name = picture.files[0] if picture.files else picture.image_id[:12]
+    return f"{name}: {', '.join(tags) or 'no tags'}"
+
+
+def _hint(group: GroupCard, score: float | None, threshold: float | None) -> str:
+    """Return the tooltip of a tag: where it comes from and how sure it is."""
+    parts = [group.name]
+    if group.state == "corrected" and group.at is not None:
+        done = "confirmed" if group.kind == "confirm" else "set"
+        parts.append(f"{done} by {group.by} on {group.at:%Y-%m-%d}")
+    if score is not None:
+        limit = "" if threshold is None else f" (threshold {threshold:.2f})"
+        parts.append(f"score {score:.2f}{limit}")
+    if group.version is not None:
+        parts.append(f"version {group.version}")
+    if group.state == "stale":
+        parts.append("of an earlier version, not tagged again yet")
+    return " · ".join(parts)
+
+
+def _address(selection: Selection, page: int) -> str:
+    """Return the link to a page of the same pictures."""
+    return f"?{selection.at(page).query()}"
+
+
+def _without(selection: Selection, group: str, tag: str) -> str:
+    """Return the link to the pictures without one of the chosen tags or states."""
+    if group == "state":
+        states = tuple(state for state in selection.states if state != tag)
+        return f"?{replace(selection, states=states, page=1).query()}"
+    tags: Mapping[str, Iterable[str]] = selection.tags
+    left = {g: tuple(t for t in chosen if (g, t) != (group, tag)) for g, chosen in tags.items()}
+    return f"?{replace(selection, tags=left, page=1).query()}"

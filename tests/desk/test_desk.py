@@ -1,0 +1,313 @@
+"""The desk: what people find, correct and take back, and what nobody else can do."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from threading import Thread
+
+import httpx
+import pytest
+from fastapi.routing import APIRoute
+from helpers.desk import Desk, access, image_id
+
+from shoetagger.desk.gallery import Gallery
+from shoetagger.store.store import Store
+
+SHOES = {"a.jpg": ("red", "boot"), "b.jpg": ("black", "boot"), "Sandal.JPG": ("red", "flat")}
+
+
+def names(response: httpx.Response) -> list[str]:
+    """The pictures on a page of the gallery, in order."""
+    assert response.status_code == 200, response.text
+    ids = re.findall(r'data-image="([0-9a-f]{64})"', response.text)
+    return [bytes.fromhex(found).rstrip(b"\0").decode() for found in ids]
+
+
+def seen(page: str, name: str, group: str = "color") -> dict[str, object]:
+    """What a browser knows of a group of a picture, from a page or a card."""
+    pattern = rf'data-image="{image_id(name)}" data-groups="([^"]*)"'
+    (data,) = re.findall(pattern, page)
+    return json.loads(html.unescape(data))[group]
+
+
+def edit(desk: Desk, name: str, *tags: str, who: str = "ann", at: str | None = None, **change):
+    """Send one edit from the page `at`, or from the gallery as it is now."""
+    known = seen(at or desk.client.get("/").text, name)
+    wanted = {"image_id": image_id(name), "group": "color", "tags": list(tags)}
+    return desk.post("/edits", {"edits": [wanted | {"seen": known["seen"]} | change]}, who)
+
+
+# Finding
+
+
+def test_tags_are_or_within_a_group_and_and_between_groups(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    get = desk.client.get
+    assert set(names(get("/"))) == SHOES.keys()
+    assert set(names(get("/?g.color=red"))) == {"a.jpg", "Sandal.JPG"}
+    assert names(get("/?g.color=red&g.style=boot")) == ["a.jpg"]
+    assert set(names(get("/?g.color=red&g.color=black&g.style=boot"))) == {"a.jpg", "b.jpg"}
+
+
+def test_counts_say_what_each_choice_would_show(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    page = desk.client.get("/?g.color=red&g.style=boot").text
+    counts = dict(re.findall(r"<span>(\w+) <small>(\d+)</small>", page))
+    assert counts["red"] == "1"
+    assert counts["black"] == "1"
+    assert counts["boot"] == "1"
+    assert counts["flat"] == "1"
+    assert counts["corrected"] == "0"
+
+
+def test_names_are_found_in_any_case_and_days_narrow(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    desk.arrive({"late.jpg": ("red", "boot")})
+    get = desk.client.get
+    assert names(get("/?q=sAND")) == ["Sandal.JPG"]
+    assert names(get("/?from=2026-01-02")) == ["late.jpg"]
+    assert set(names(get("/?to=2026-01-01"))) == SHOES.keys()
+    assert names(get("/"))[0] == "late.jpg"  # the latest first
+
+
+def test_no_match_says_so_and_leads_out(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    page = desk.client.get("/?g.color=black&g.style=flat").text
+    assert "0 pictures match" in page
+    assert 'href="?g.style=flat"' in page
+    assert "No pictures yet" not in page
+
+
+def test_a_wrong_address_is_refused_by_name(desk: Desk) -> None:
+    for query, word in (
+        ("g.color=blue", "color"),
+        ("state=odd", "state"),
+        ("from=soon", "from"),
+        ("page=0", "page"),
+    ):
+        response = desk.client.get(f"/?{query}")
+        assert response.status_code == 400
+        assert word in response.text
+    response = desk.client.get(f"/picture/{'0' * 64}")
+    assert response.status_code == 404
+    assert "there is no picture" in response.text
+
+
+def test_many_pictures_come_in_pages(desk: Desk) -> None:
+    desk.arrive({f"{n:03d}.jpg": ("red", "boot") for n in range(70)})
+    first, second = names(desk.client.get("/")), names(desk.client.get("/?page=2"))
+    assert (len(first), len(second)) == (60, 10)
+    assert not set(first) & set(second)
+    assert 'href="?page=2"' in desk.client.get("/").text
+    assert "There is no page 3" in desk.client.get("/?page=3").text
+
+
+# Correcting
+
+
+def test_a_correction_shows_at_once_in_filters_on_cards_and_in_the_store(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    response = edit(desk, "b.jpg", "red")
+    assert response.status_code == 200
+    assert seen(response.json()["cards"][image_id("b.jpg")], "b.jpg")["tags"] == ["red"]
+    assert desk.tags("b.jpg") == (("red",), True)
+    assert set(names(desk.client.get("/?g.color=red"))) == SHOES.keys()
+    assert names(desk.client.get("/?state=corrected")) == ["b.jpg"]
+    (row,) = desk.store.corrections.history(image_id("b.jpg"))
+    assert (row.by, row.origin) == ("ann", "browse")
+    assert "set by ann" in desk.client.get(f"/picture/{image_id('b.jpg')}").text
+
+
+def test_a_correction_still_shows_after_another_day_was_published(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    edit(desk, "b.jpg", "red")
+    desk.arrive({"late.jpg": ("black", "flat")})
+    assert names(desk.client.get("/?g.color=black")) == ["late.jpg"]
+    assert names(desk.client.get("/?state=corrected")) == ["b.jpg"]
+
+
+def test_a_desk_that_starts_later_shows_what_was_edited_before(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    with Store(desk.settings.store_url) as other:
+        other.corrections.correct(
+            image_id("b.jpg"), "color", ["red"], by="bo", why="", now=desk.now
+        )
+    assert names(desk.client.get("/?state=corrected")) == ["b.jpg"]
+
+
+def test_undo_brings_back_what_was_before(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    first = edit(desk, "a.jpg", "black").json()["ids"]
+    second = edit(desk, "a.jpg").json()["ids"]
+    assert desk.tags("a.jpg") == ((), True)
+    assert desk.post("/undo", {"ids": second}).status_code == 200
+    assert desk.tags("a.jpg") == (("black",), True)
+    response = desk.post("/undo", {"ids": first})
+    assert seen(response.json()["cards"][image_id("a.jpg")], "a.jpg")["state"] == "tagged"
+    assert desk.tags("a.jpg") == (("red",), False)
+    assert names(desk.client.get("/?state=corrected")) == []
+
+
+def test_of_two_people_on_one_picture_the_second_is_told_who_was_first(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    page = desk.client.get("/").text
+    assert edit(desk, "a.jpg", "black", who="bo", at=page).status_code == 200
+    response = edit(desk, "a.jpg", "red", "black", at=page)
+    assert response.status_code == 409
+    assert "bo edited color" in response.json()["detail"]
+    assert seen(response.json()["cards"][image_id("a.jpg")], "a.jpg")["tags"] == ["black"]
+    assert desk.tags("a.jpg") == (("black",), True)
+    mine = desk.store.corrections.history(image_id("a.jpg"))[0].id
+    assert desk.post("/undo", {"ids": [mine]}).status_code == 409
+
+
+def test_many_pictures_are_edited_all_or_none(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    edits = [
+        {"image_id": image_id(name), "group": "color", "tags": ["black"], "seen": None}
+        for name in SHOES
+    ]
+    unknown = edits[0] | {"image_id": "f" * 64}
+    response = desk.post("/edits", {"edits": [*edits, unknown]})
+    assert response.status_code == 422
+    assert "no picture" in response.json()["detail"]
+    assert desk.tags("a.jpg") == (("red",), False)
+    assert desk.post("/edits", {"edits": edits}).status_code == 200
+    assert all(desk.tags(name) == (("black",), True) for name in SHOES)
+
+
+def test_confirmed_tags_are_a_persons_and_withdrawn_ones_the_models(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    edit(desk, "a.jpg", "red", kind="confirm")
+    assert desk.tags("a.jpg") == (("red",), True)
+    assert "confirmed by ann" in desk.client.get("/").text
+    edit(desk, "a.jpg", tags=None)
+    assert desk.tags("a.jpg") == (("red",), False)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"group": "size"}, "no group 'size'"),
+        ({"tags": ["green"]}, "color has no tag 'green'"),
+    ],
+)
+def test_what_params_do_not_know_is_refused_by_name(desk: Desk, change, words: str) -> None:
+    desk.arrive(SHOES)
+    response = edit(desk, "a.jpg", "red", **change)
+    assert response.status_code == 422
+    assert words in response.json()["detail"]
+
+
+def test_a_forgotten_picture_leaves_the_desk_at_once(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    edit(desk, "a.jpg", "black")
+    desk.store.files.forget(image_id("a.jpg"), desk.now)
+    assert set(names(desk.client.get("/"))) == SHOES.keys() - {"a.jpg"}
+    assert desk.client.get(f"/picture/{image_id('a.jpg')}").status_code == 404
+
+
+def test_rejected_files_are_listed_and_tried_again(desk: Desk) -> None:
+    locator = desk.reject("<script>.jpg", "truncated")
+    page = desk.client.get("/rejected").text
+    assert "&lt;script&gt;.jpg" in page
+    assert "truncated" in page
+    assert desk.post("/rejected/retry", {"locators": [locator]}).json() == {"retried": 1}
+    assert "No file is rejected" in desk.client.get("/rejected").text
+
+
+def test_threads_share_one_desk(desk: Desk) -> None:
+    desk.arrive({f"{n:03d}.jpg": ("red", "boot") for n in range(16)})
+    page, failures = desk.client.get("/").text, []
+
+    def work(number: int) -> None:
+        response = edit(desk, f"{number:03d}.jpg", "black", at=page)
+        shown = names(desk.client.get("/?g.color=black"))
+        if response.status_code != 200 or f"{number:03d}.jpg" not in shown:
+            failures.append((number, response.text))
+
+    threads = [Thread(target=work, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(names(desk.client.get("/?state=corrected"))) == 16
+
+
+# Who may do what
+
+
+def test_every_route_asks_who_it_is(desk: Desk) -> None:
+    routes = [route for route in desk.client.app.routes if isinstance(route, APIRoute)]
+    assert len(routes) == len(desk.client.app.routes)  # nothing is mounted beside them
+    for route in routes:
+        assert access in [needed.call for needed in route.dependant.dependencies], route.path
+        path = route.path.replace("{image_id}", "0" * 64).replace("{name}", "desk.css")
+        for method in route.methods:
+            response = desk.anonymous.request(method, path, json={})
+            assert response.status_code == 401, (method, path)
+
+
+def test_who_may_only_look_sees_no_edits_and_cannot_write(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    page = desk.client.get("/", headers={"x-user": "kim"}).text
+    assert set(names(desk.client.get("/", headers={"x-user": "kim"}))) == SHOES.keys()
+    assert "palette" not in page
+    for path, body in (("/edits", {"edits": []}), ("/undo", {"ids": [1]})):
+        assert desk.post(path, body, who="kim").status_code == 403
+    assert edit(desk, "a.jpg", "black", who="kim").status_code == 403
+    assert desk.tags("a.jpg") == (("red",), False)
+
+
+@pytest.mark.parametrize("site", ["same-site", "cross-site", "none", None])
+def test_a_page_of_another_origin_cannot_write(desk: Desk, site: str | None) -> None:
+    desk.arrive(SHOES)
+    body = {"edits": [{"image_id": image_id("a.jpg"), "group": "color", "tags": [], "seen": None}]}
+    headers = {"x-user": "ann"} | ({"sec-fetch-site": site} if site else {})
+    assert desk.client.post("/edits", json=body, headers=headers).status_code == 403
+    plain = headers | {"sec-fetch-site": "same-origin", "content-type": "text/plain"}
+    response = desk.client.post("/edits", content=json.dumps(body), headers=plain)
+    assert response.status_code in (415, 422)
+    assert desk.tags("a.jpg") == (("red",), False)
+
+
+def test_pages_run_no_script_but_their_own_and_names_are_text(desk: Desk) -> None:
+    name = "<script>alert(1)<\u2215script>"
+    desk.arrive({name[:31]: ("red", "boot")})
+    response = desk.client.get("/")
+    assert "script-src 'self'" in response.headers["content-security-policy"]
+    assert "frame-ancestors 'self'" in response.headers["content-security-policy"]
+    assert "&lt;script&gt;alert(1)" in response.text
+    assert re.findall(r"<script[^>]*>", response.text) == [
+        '<script src="static/desk.js" type="module">'
+    ]
+    assert not re.findall(r"\son\w+=|style=", response.text)
+
+
+def test_only_the_desks_own_files_are_served(desk: Desk) -> None:
+    for name in ("desk.css", "desk.js"):
+        assert desk.client.get(f"/static/{name}").status_code == 200
+    for name in ("..%2Fapp.py", "app.py", "%2e%2e/app.py"):
+        assert desk.client.get(f"/static/{name}").status_code == 404
+    assert desk.client.get("/thumbs/..%2f..%2fstore.jpg").status_code in (404, 422)
+    assert desk.client.get(f"/thumbs/{'0' * 64}.jpg").status_code == 404
+
+
+def test_a_wrong_params_file_is_named_and_mended_without_a_restart(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    good = desk.settings.params_file.read_text()
+    desk.settings.params_file.write_text("groups: 1\n")
+    response = desk.client.get("/")
+    assert response.status_code == 500
+    assert "groups" in response.text
+    desk.settings.params_file.write_text(good)
+    assert set(names(desk.client.get("/"))) == SHOES.keys()
+
+
+def test_a_gallery_closes_what_it_opened(desk: Desk) -> None:
+    gallery = Gallery(desk.settings)
+    gallery.rejected()
+    gallery.close()
