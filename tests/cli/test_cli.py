@@ -208,6 +208,25 @@ def test_history_tells_which_version_tagged_a_picture_on_a_day(
         call("history", "--on", today)
 
 
+def test_correct_sets_a_persons_tags_and_withdraws_them(
+    installed: Settings, pictures: Path, tmp_path: Path
+) -> None:
+    (pictures / NAME).rename(installed.inbox / NAME)
+    call("night")
+    assert "color is now black red" in call("correct", NAME, "color", "black", "red")
+    call("export", str(tmp_path / "tags.jsonl"), "--format", "jsonl")
+    row = json.loads((tmp_path / "tags.jsonl").read_text())
+    assert (row["tags"]["color"], row["corrected"]) == (["black", "red"], ["color"])
+    assert "color is now no tag" in call("correct", NAME, "color", "--none")
+    tags = call("correct", NAME, "color", "--withdraw")
+    assert f"live: {tags.split('is now ')[1]}" in call("history", "--picture", NAME)
+    with pytest.raises(ShoetaggerError, match="color has no tag pink: its tags are"):
+        call("correct", NAME, "color", "pink")
+    for both in ([], ["red", "--none"], ["--none", "--withdraw"]):
+        with pytest.raises(ShoetaggerError, match="exactly one of these"):
+            call("correct", NAME, "color", *both)
+
+
 def test_an_unknown_group_is_refused_by_name(installed: Settings) -> None:
     assert installed
     with pytest.raises(ShoetaggerError, match=r"no group 'colour'.*color, style, detail"):

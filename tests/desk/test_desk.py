@@ -104,6 +104,12 @@ def test_many_pictures_come_in_pages(desk: Desk) -> None:
     assert "There is no page 3" in desk.client.get("/?page=3").text
 
 
+def test_a_desk_without_pictures_says_how_they_come(desk: Desk) -> None:
+    page = desk.client.get("/").text
+    assert "No pictures yet" in page
+    assert "tag_new_images" in page
+
+
 # Correcting
 
 

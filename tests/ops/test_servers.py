@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -61,8 +62,8 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
     (repo / "dags").mkdir(parents=True)
     (repo / "src").symlink_to(SOURCES)
     (repo / "dags" / "counting.py").write_text(DAG)
-    for name in ("params.yaml", "dvc.yaml"):
-        (repo / name).write_text("")
+    shutil.copy(SOURCES.parent / "params.yaml", repo)
+    (repo / "dvc.yaml").touch()
     settings = Settings.from_environment({"SHOETAGGER_REPO": str(repo)})
     settings.home.mkdir()
     yield settings
@@ -249,12 +250,21 @@ def test_servers_survive_a_cut_off_start_run_a_dag_on_loopback_and_leave_nothing
 
     # Nobody gets in without the password, which no log shows.
     api = httpx.Client(base_url=ports.airflow_url, timeout=30)
-    assert api.get("/api/v2/dags").status_code == 401
+    for guarded in ("/api/v2/dags", "/pictures/", "/pictures/static/desk.js"):
+        assert api.get(guarded).status_code == 401
     user, password = credentials(settings)
     answer = api.post("/auth/token", json={"username": user, "password": password})
     api.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
     for log in (settings.home / "logs").iterdir():
         assert password not in log.read_text()
+
+    # The desk is there for whoever is logged in, and says that nothing is tagged yet.
+    desk = api.get("/pictures/")
+    assert (desk.status_code, "No pictures yet" in desk.text) == (200, True), desk.text
+    views = api.get("/api/v2/plugins").json()["plugins"]
+    assert [view["url_route"] for plugin in views for view in plugin["external_views"]] == [
+        "pictures"
+    ]
 
     # A task runs in the pool, and its log can be read though no log server runs.
     run = "/api/v2/dags/counting/dagRuns"

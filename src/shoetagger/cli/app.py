@@ -9,7 +9,7 @@ import sys
 import typer
 
 from ..errors import ShoetaggerError
-from . import inspect, labels, tag, upkeep
+from . import correct, inspect, labels, tag, upkeep
 
 app = typer.Typer(
     help="Tag pictures of shoes with many small models, and keep the models in step.",
@@ -44,6 +44,7 @@ for command in (
     labels.validate,
     labels.audit,
     inspect.export,
+    correct.correct,
     upkeep.rollback,
     upkeep.retry,
     upkeep.forget,

@@ -114,7 +114,7 @@ def history(
         if group is not None and not moves:
             here.params.group(group)
         if picture is not None:
-            image_id = _image_id(store, here.settings.inbox, picture)
+            image_id = image_id_of(store, here.settings.inbox, picture)
             _print_tagged(store, image_id, group, on)
             return
     if on is not None:
@@ -137,7 +137,7 @@ def _print_move(move: Move, versions: Mapping[str, str]) -> None:
         typer.echo(f"    {origins}")
 
 
-def _image_id(store: Store, inbox: Path, picture: str) -> str:
+def image_id_of(store: Store, inbox: Path, picture: str) -> str:
     """Return the id of a picture named by the beginning of its id, or by its file."""
     from ..ingest.inbox import locator_of
 

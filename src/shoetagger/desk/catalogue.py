@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +121,8 @@ class Index:
 
     def _slices(self) -> Iterator[tuple[str, int, int]]:
         """Yield the days, each with its first row and the one after its last."""
-        return zip(self.days, self.starts, (*self.starts[1:], len(self)), strict=True)
+        bounds = pairwise((*self.starts, len(self)))
+        return ((day, *bound) for day, bound in zip(self.days, bounds, strict=True))
 
     def _place(self, row: CurrentRow) -> int | None:
         for day, start, stop in self._slices():
