@@ -13,7 +13,15 @@ from datetime import timedelta
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag
 
 from shoetagger.orchestration import tasks
-from shoetagger.orchestration.dag_parts import CHAMPIONS, RETRIED, read_params, step
+from shoetagger.orchestration.dag_parts import (
+    AFTER_BUDGET,
+    CHAMPIONS,
+    RETRIED,
+    TAGGING_FIRST,
+    TAGS,
+    read_params,
+    step,
+)
 
 TAG = read_params().tag
 # A slot that was missed before this DAG was first seen is left alone.
@@ -24,24 +32,25 @@ NIGHTLY = CronTriggerTimetable(TAG.schedule, timezone="UTC", run_immediately=tim
     schedule=AssetOrTimeSchedule(timetable=NIGHTLY, assets=[CHAMPIONS]),
     max_active_runs=1,
     doc_md=__doc__,
-    **RETRIED,
+    tags=TAGS,
+    default_args=RETRIED | TAGGING_FIRST,
 )
 def tag_new_images() -> None:
     tag_shard = step(
+        tasks.tag_shard,
         pool="gpu",
         map_index_template="{{ task.op_kwargs['shard'] + 1 }} of {{ task.op_kwargs['of'] }}",
         doc_md=tasks.tag_shard.__doc__,  # Airflow takes it by itself only from unmapped tasks
-        # A shard stops at its budget by itself; this ends one that hangs.
-        execution_timeout=timedelta(minutes=TAG.budget_minutes + 60),
-    )(tasks.tag_shard)
+        execution_timeout=timedelta(minutes=TAG.budget_minutes) + AFTER_BUDGET,
+    )
     run = step(tasks.begin)()
     found = step(tasks.find_arrivals)(run)
     shards = step(tasks.shards)(run)
     counted = tag_shard.partial(run=run).expand_kwargs(shards)
     # A shard that failed or had nothing to do does not prevent publishing. `finish` is the last
     # task, so the run's state is its state: failed where any part failed.
-    published = step(trigger_rule="all_done")(tasks.publish)()
-    finish = step(trigger_rule="all_done", retries=0)(tasks.finish)
+    published = step(tasks.publish, trigger_rule="all_done")(run)
+    finish = step(tasks.finish, trigger_rule="all_done", retries=0)
     finish(run, found, shards, counted, published)
     found >> shards
     counted >> published

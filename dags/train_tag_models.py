@@ -23,7 +23,8 @@ GROUPS = list(dag_parts.read_params().groups)
 @dag(
     schedule=None,
     doc_md=__doc__,
-    **dag_parts.RETRIED,
+    tags=dag_parts.TAGS,
+    default_args=dag_parts.RETRIED,
     params={
         "groups": Param(GROUPS, examples=GROUPS, **dag_parts.TEXTS),
         "revision": Param("HEAD", type="string", minLength=1),
@@ -31,8 +32,8 @@ GROUPS = list(dag_parts.read_params().groups)
     },
 )
 def train_tag_models() -> None:
-    run_stage = dag_parts.step(**dag_parts.HOURS)(tasks.run_stage)
-    plan = dag_parts.step(**dag_parts.HOURS)(tasks.checkout)()
+    run_stage = dag_parts.step(tasks.run_stage)
+    plan = dag_parts.step(tasks.checkout)()
     groups = dag_parts.step(tasks.groups)(plan)
     split = run_stage.override(task_id="split")(plan, "split")
     features = run_stage.override(task_id="features", pool="gpu")(plan, "features")
@@ -43,12 +44,12 @@ def train_tag_models() -> None:
         train = on_gpu.override(task_id="train")(plan, "train", group=group)
         crossval = on_gpu.override(task_id="crossval")(plan, "crossval", group=group)
         evaluate = on_gpu.override(task_id="evaluate")(plan, "evaluate", group=group)
-        challenger = dag_parts.step(**dag_parts.NAMED)(tasks.register)(plan, group=group)
-        compare = dag_parts.step(pool="gpu", **dag_parts.HOURS, **dag_parts.NAMED)(tasks.compare)
+        challenger = dag_parts.step(tasks.register, **dag_parts.NAMED)(plan, group=group)
+        compare = dag_parts.step(tasks.compare, pool="gpu", **dag_parts.NAMED)
         comparison = compare(plan, group=group, challenger=challenger)
         comparison.operator.operator_extra_links = (ReportLink(),)
         decision = Approve(task_id="approve", comparison=comparison).output
-        promote = dag_parts.step(outlets=[dag_parts.CHAMPIONS], **dag_parts.NAMED)(tasks.promote)
+        promote = dag_parts.step(tasks.promote, outlets=[dag_parts.CHAMPIONS], **dag_parts.NAMED)
         promote(group=group, comparison=comparison, decision=decision)
         [train, crossval] >> evaluate >> challenger
 

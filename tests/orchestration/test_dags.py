@@ -8,7 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from shoetagger.config import params
 from shoetagger.config.settings import Settings
 from shoetagger.ops.environment import POOL, Ports
 from shoetagger.ops.setup import setup
+from shoetagger.store.runs import SILENCE
 from shoetagger.store.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +45,9 @@ TINY = [
 # In a process of its own, for Airflow reads its configuration once, when it is imported.
 READ_DAGS = """
 import json, os, sys, time
+from types import SimpleNamespace
 from airflow.dag_processing.dagbag import DagBag
+from airflow.task.priority_strategy import validate_and_load_priority_weight_strategy as strategy
 before, start = set(sys.modules), time.perf_counter()
 bag = DagBag(sys.argv[1])
 seconds = time.perf_counter() - start
@@ -62,6 +67,7 @@ dags = {
                 "doc": task.doc_md or getattr(task, "partial_kwargs", {}).get("doc_md"),
                 "named": getattr(task, "map_index_template", None),
                 "hours": task.execution_timeout and task.execution_timeout.total_seconds() / 3600,
+                "weight": strategy(task.weight_rule).get_weight(SimpleNamespace(task=task)),
                 "outlets": [outlet.name for outlet in task.outlets],
             }
             for task in dag.tasks
@@ -154,12 +160,55 @@ def test_tagging_publishes_and_finishes_whatever_became_of_its_shards(read: Any)
     assert tasks["find_arrivals"]["after"] == ["begin"]
     assert tasks["shards"]["after"] == ["begin", "find_arrivals"]
     assert tasks["tag_shard"]["after"] == ["begin", "shards"]
-    assert tasks["publish"]["after"] == ["tag_shard"]
+    assert tasks["publish"]["after"] == ["begin", "tag_shard"]
     assert "publish" in tasks["finish"]["after"]
     assert tasks["publish"]["rule"] == tasks["finish"]["rule"] == "all_done"
     assert {name for name, task in tasks.items() if task["pool"] == POOL} == {"tag_shard"}
     budget = params.load(ROOT / "params.yaml").tag.budget_minutes
     assert tasks["tag_shard"]["hours"] * 60 > budget
+
+
+def test_tagging_goes_before_training_where_both_wait_for_a_slot(read: Any) -> None:
+    tagging, training = (
+        [task["weight"] for task in read["dags"][dag]["tasks"].values()]
+        for dag in ("tag_new_images", "train_tag_models")
+    )
+    assert max(training) > 3, "of the default weights: the numbers of tasks that follow"
+    assert min(tagging) > 10 * max(training)
+
+
+def test_every_task_has_a_time_limit_within_which_its_run_counts_as_alive(read: Any) -> None:
+    limits = {
+        (dag_id, name): task["hours"]
+        for dag_id, dag in read["dags"].items()
+        for name, task in dag["tasks"].items()
+    }
+    assert all(limits.values()), limits
+    silent = [hours for (_, name), hours in limits.items() if name != "tag_shard"]
+    assert timedelta(hours=2 * max(silent)) < SILENCE
+
+
+STUCK = """
+import ctypes, sys
+from datetime import timedelta
+from types import SimpleNamespace
+from shoetagger.orchestration import dag_parts
+dag_parts._GRACE = timedelta(seconds=0.5)
+task = SimpleNamespace(execution_timeout=timedelta(seconds=0.5))
+dag_parts.end_in_any_case({"task": task})
+ctypes.PyDLL(None).sleep(100)  # in native code, without ever returning to Python
+"""
+
+
+def test_a_task_that_hangs_in_native_code_ends_after_its_limit(tmp_path: Path) -> None:
+    began = time.monotonic()
+    environment = os.environ | {"AIRFLOW_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", STUCK], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "Timeout (0:00:01)!" in done.stderr, "and says where it hung"
+    assert time.monotonic() - began < 90
 
 
 def test_the_form_offers_groups_revision_and_overrides(read: Any) -> None:

@@ -17,6 +17,7 @@ from helpers.stores import (
 from shoetagger.store.rows import (
     StoreError,
 )
+from shoetagger.store.runs import SILENCE
 from shoetagger.store.store import Store
 
 
@@ -45,7 +46,7 @@ def test_the_day_is_that_of_utc_and_times_come_back_as_they_went(store: Store) -
 
 def test_runs_are_kept_latest_first(store: Store) -> None:
     first = store.runs.start("night", {"color": RED}, NIGHT)
-    second = store.runs.start("manual", {}, LATER)
+    second = store.runs.start("manual", {}, datetime.now(UTC))
     store.runs.finish(first, "done", {"tagged": 3}, LATER)
     assert [run.run_id for run in store.runs.latest(9)] == [second, first]
     (night,) = store.runs.latest(1, "night")
@@ -54,6 +55,26 @@ def test_runs_are_kept_latest_first(store: Store) -> None:
     assert store.runs.latest(1)[0].state == "running"
     with pytest.raises(StoreError, match="no run nobody"):
         store.runs.finish("nobody", "done", {}, LATER)
+
+
+def test_a_run_that_shows_no_sign_of_going_on_is_abandoned_unless_it_ends_all_the_same(
+    store: Store,
+) -> None:
+    now = datetime.now(UTC)
+    run = store.runs.start("night", {}, now - timedelta(days=3))
+    assert store.runs.latest(1)[0].state == "abandoned"
+    store.runs.go_on(run, now - SILENCE / 2)
+    assert store.runs.latest(1)[0].state == "running"
+    store.runs.go_on(run, now - 2 * SILENCE)
+    assert store.runs.latest(1)[0].state == "abandoned"
+    store.predictions.record(run_id=run, now=now)
+    assert store.runs.latest(1)[0].state == "running", "a batch was written"
+    store.runs.fail(run, "a disk is full")
+    store.runs.fail(run, "a disk is full")
+    assert store.runs.failures(run) == ["a disk is full"]
+    store.runs.finish(run, "done", {}, now)
+    (row,) = store.runs.latest(1)
+    assert (row.state, row.alerts) == ("done", ())
 
 
 def test_what_past_runs_saw_of_each_tag_is_there_to_compare_with(store: Store) -> None:

@@ -638,8 +638,10 @@ class Promises(RuleBasedStateMachine):
         )
         spent = datetime.max.timestamp()
         clock = SimpleNamespace(
-            time=lambda: spent if budget is not None and pool.read >= budget else 0.0
+            monotonic=lambda: spent if budget is not None and pool.read >= budget else 0.0
         )
+        with self.reader.begin() as connection:  # a run may be given time more than once
+            connection.execute(sa.update(tables.handed_out).values(spent_seconds=0.0))
 
         def act() -> None:
             for shard in range(of):

@@ -18,8 +18,15 @@ TAG = params.load(Path(__file__).parents[2] / "params.yaml").tag
 USUAL = [{"boot": (has, 100), "red": (1, 100)} for has in (20, 24, 18, 22, 19, 21, 23, 17)]
 
 
-def reasons(tagged: int = 100, rejected: int = 0, boot: int = 20, past: object = None) -> list[str]:
-    counts = {"tagged": tagged, "rejected": rejected}
+def reasons(
+    tagged: int = 100,
+    rejected: int = 0,
+    boot: int = 20,
+    past: object = None,
+    deferred: int = 0,
+    waiting: int = 0,
+) -> list[str]:
+    counts = {"tagged": tagged, "rejected": rejected, "deferred": deferred, "waiting": waiting}
     rates = {"boot": (boot, tagged), "red": (1, tagged)} if tagged else {}
     return unusual(counts, rates, USUAL if past is None else past, TAG)  # type: ignore[arg-type]
 
@@ -41,6 +48,20 @@ def test_too_many_rejected_files_are_an_alert_that_says_how_many() -> None:
 def test_a_few_rejected_files_of_a_few_are_no_alert() -> None:
     assert reasons(tagged=0, rejected=TAG.alert_from - 1) == []
     assert reasons(tagged=0, rejected=TAG.alert_from) != []
+
+
+def test_an_arrival_that_nobody_read_is_an_alert_and_one_left_to_the_next_run_is_none() -> None:
+    assert reasons(deferred=3, waiting=3) == []
+    (reason,) = reasons(deferred=3, waiting=4)
+    assert reason.startswith("1 arrivals are still to be tagged")
+    assert "tag.budget_minutes" in reason
+
+
+def test_many_files_that_could_not_be_read_are_an_alert() -> None:
+    assert reasons(deferred=30, waiting=30) == []
+    (reason,) = reasons(deferred=60, waiting=60)
+    assert reason.startswith("60 of 160 files could not be read")
+    assert reasons(tagged=0, deferred=TAG.alert_from - 1, waiting=TAG.alert_from - 1) == []
 
 
 @pytest.mark.parametrize("boot", [0, 60])

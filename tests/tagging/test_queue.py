@@ -50,7 +50,7 @@ def tag(
     decode = pool._decode
     monkeypatch.setattr(pool, "_decode", lambda loc: (read.append(inbox.name(loc)), decode(loc))[1])
     monkeypatch.setattr(tagging_shard, "decode_pool", lambda *_, **__: pool)
-    clock = SimpleNamespace(time=lambda: 0.0 if len(read) < budget else 1e12)
+    clock = SimpleNamespace(monotonic=lambda: 0.0 if len(read) < budget else 1e12)
     monkeypatch.setattr(tagging_shard, "time", clock)
     engine: Any = Engine(dict(run.pins), 1)
     tagging_shard.tag_shard(store, engine, run, shard, 4, params=PARAMS, inbox=INBOX)
@@ -87,6 +87,17 @@ def test_one_slot_tags_all_arrivals_first_then_the_newest(
     assert set(read[:8]) == set(nights[3])
     assert set(read[8:]) == set(nights[2])
     assert len(read) == 16
+
+
+def test_shards_one_after_the_other_share_the_time_and_a_wait_for_a_slot_is_none_of_it(
+    store: Store, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrive(store, inbox, [f"{n}.jpg" for n in range(12)], 0)
+    run = a_run(store, OLD)  # it began long ago, by the clock, and waited for its first slot
+    assert len(tag(monkeypatch, store, inbox, run, 0, budget=4)) == 4
+    assert store.runs.spent(run.run_id) > 60, "the minute of its budget"
+    assert tag(monkeypatch, store, inbox, run, 1, budget=4) == []
+    assert store.current.counts([]).waiting == 8
 
 
 def test_shards_side_by_side_draw_what_no_other_has(store: Store, inbox: Inbox) -> None:

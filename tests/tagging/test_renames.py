@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from helpers.installation import install, put_pictures
+from helpers.webhook import webhook
 
 from shoetagger.config.settings import Settings
 from shoetagger.inference.engine import Engine
@@ -62,10 +64,28 @@ def test_an_inbox_that_is_not_mounted_fails_the_night_and_marks_nothing(tmp_path
     night(settings, "night")
     settings.inbox.unlink()
     settings.inbox.mkdir()
-    with pytest.raises(InboxError, match=r"lacks 25 of 25 known files.*tag\.max_missing.*mounted"):
-        night(settings, "night")
+    with webhook() as (url, received):
+        settings = replace(settings, notify_url=url)
+        with pytest.raises(InboxError, match=r"lacks 25 of 25 known files.*tag\.max_missing"):
+            night(settings, "night")
+        settings.inbox.rmdir()
+        with pytest.raises(InboxError, match="does not exist"):
+            night(settings, "night")
+    assert [told["state"] for told in received] == ["failed", "failed"]
+    reasons = [" ".join(map(str, told["alerts"])) for told in received]  # type: ignore[call-overload]
+    assert "is its disk or share mounted?" in reasons[0]
+    assert "does not exist: create it" in reasons[1]
     with Store(settings.store_url) as store:
-        assert (store.runs.latest(1)[0].state, store.current.counts([]).gone) == ("failed", 0)
-    settings.inbox.rmdir()
+        latest = store.runs.latest(2)
+        assert [run.state for run in latest] == ["failed", "failed"]
+        assert [" ".join(run.alerts) for run in reversed(latest)] == reasons, "as `status` shows"
+        assert store.current.counts([]).gone == 0
     settings.inbox.symlink_to(pictures)
     assert night(settings, "night").counts["new"] == 0
+
+
+def test_an_inbox_that_is_empty_from_the_first_night_on_is_no_alert(tmp_path: Path) -> None:
+    settings = install(tmp_path)
+    for _ in range(2):
+        summary = night(settings, "night")
+        assert (summary.state, summary.alerts, summary.counts["seen"]) == ("done", (), 0)

@@ -6,6 +6,7 @@ import csv
 import itertools
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ from shoetagger.errors import TransientError
 from shoetagger.images.decode import image_id
 from shoetagger.images.views import Transform
 from shoetagger.inference.engine import Engine
+from shoetagger.ingest import inbox
 from shoetagger.ingest.batches import prefetched
 from shoetagger.ingest.inbox import InboxError, locator_of
 from shoetagger.ops.installation import opened
@@ -260,8 +262,16 @@ def test_arrivals_come_before_the_backlog_and_the_budget_ends_a_run(
     put_pictures(settings, 2, seed=1)
     run = begin(settings, "night")
     find_arrivals(settings, run)
-    spent = run.model_copy(update={"started_at": "2020-01-01T00:00:00+00:00"})
+    # What began long ago and waited for a slot since has all its time.
+    run = run.model_copy(update={"started_at": "2020-01-01T00:00:00+00:00"})
+    spent = begin(settings, "night")
+    with Store(settings.store_url) as store:
+        store.runs.spend(spent.run_id, 1e9)
     assert tag_shard(settings, spent, 0, 1)["tagged"] == 0
+    left = finish(settings, spent, [])
+    assert (left.counts["waiting"], left.counts["backlog"]) == (2, 4)
+    (reason,) = left.alerts
+    assert reason.startswith("2 arrivals are still to be tagged")
     order: list[str] = []
     monkeypatch.setattr(
         Predictions, "record",
@@ -311,7 +321,8 @@ def test_a_night_that_rejects_too_much_publishes_and_calls_somebody(
         assert store.runs.latest(1)[0].alerts == (reason,)
     lines = [record.getMessage() for record in caplog.records]
     (line,) = [line for line in lines if line.startswith("event=night ")]
-    assert " seen=30 new=30 tagged=5 rejected=25 retagged=0 deferred=0 seconds=" in line
+    counted = "seen=30 new=30 tagged=5 rejected=25 retagged=0 deferred=0 waiting=0 backlog=0"
+    assert f" {counted} seconds=" in line
     rejected = [line for line in lines if line.startswith("event=rejected ")]
     assert len(rejected) == 25
     assert all(" picture=" in line and " reason=" in line for line in rejected)
@@ -379,6 +390,42 @@ def test_a_fault_in_one_batch_is_told_after_those_before_it() -> None:
     assert [next(batches), next(batches)] == [([4], 2), ([2], 4)]
     with pytest.raises(ZeroDivisionError):
         next(batches)
+
+
+class TimeLimit(BaseException):
+    """What Airflow raises, by a signal, where a task takes too long."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    def end(*_: object) -> None:
+        raise TimeLimit
+
+    before = signal.signal(signal.SIGUSR1, end)
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGUSR1))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_listing_or_a_model_that_hangs_does_not_keep_a_time_limit_from_ending_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    run = begin(settings, "night")
+    monkeypatch.setattr(inbox, "scan", lambda _: iter(goes_on.wait, True))
+    try:
+        with pytest.raises(TimeLimit), time_limit(0.2):
+            find_arrivals(settings, run)
+        with pytest.raises(TimeLimit), time_limit(0.2):
+            list(prefetched([[1], [2]], lambda _: goes_on.wait()))
+    finally:
+        goes_on.set()
+    with Store(settings.store_url) as store:
+        assert store.runs.failures(run.run_id) == ["listing the inbox: TimeLimit: "]
 
 
 def test_shard_ranges_cover_everything_once() -> None:
@@ -457,7 +504,8 @@ def test_a_file_no_longer_there_is_no_work_until_it_is_back(settings: Settings) 
     find_arrivals(settings, run)
     data = path.read_bytes()
     path.unlink()
-    assert tag_shard(settings, run, 0, 1)["deferred"] == 1
+    counts = tag_shard(settings, run, 0, 1)
+    assert (counts["tagged"], counts["deferred"]) == (0, 0)
     with Store(settings.store_url) as store:
         known = store.files.find(locator_of(path))
         assert known is not None

@@ -89,8 +89,9 @@ def prefetched(
     So models work while one batch is written and another one collected. Where collecting fails,
     batches under way are dropped: they are still to be done.
     """
-    with ThreadPoolExecutor(_AHEAD) as executor:
-        under_way: deque[tuple[list[T], Future[A]]] = deque()
+    executor = ThreadPoolExecutor(_AHEAD)
+    under_way: deque[tuple[list[T], Future[A]]] = deque()
+    try:
         for batch in batches:
             under_way.append((batch, executor.submit(compute, batch)))
             if len(under_way) == _AHEAD:
@@ -98,6 +99,9 @@ def prefetched(
                 yield oldest, result.result()
         for batch, result in under_way:
             yield batch, result.result()
+    finally:
+        # A model that hangs must not keep an error from being raised.
+        executor.shutdown(wait=False, cancel_futures=True)
 
 
 def stack_views(engine: Engine, decoded: Sequence[Decoded]) -> dict[Any, np.ndarray]:

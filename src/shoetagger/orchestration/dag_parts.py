@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import faulthandler
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -12,20 +13,60 @@ from ..config.params import Params, load
 from ..config.settings import Settings
 
 TAGS = ("shoetagger",)
-# Options of a DAG whose tasks may be run again; `tasks.failing_for_good` is the exception.
-RETRIED: Mapping[str, Any] = {
-    "tags": TAGS,
-    "default_args": {"retries": 2, "retry_delay": timedelta(seconds=20)},
-}
-# Options of a step: one that may take hours, and one that is mapped by group.
-HOURS: Mapping[str, Any] = {"execution_timeout": timedelta(hours=6)}
+# Options of tasks that may be run again; `tasks.failing_for_good` is the exception.
+RETRIED: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=20)}
+# Where both wait for a slot, tagging goes before training, whose weights are numbers of tasks.
+TAGGING_FIRST: dict[str, Any] = {"priority_weight": 1000, "weight_rule": "absolute"}
+# Options of a step that is mapped by group.
 NAMED: Mapping[str, Any] = {"map_index_template": "{{ task.op_kwargs['group'] }}"}
 # The schema of a DAG's parameter: a list of texts, or none.
 TEXTS: Mapping[str, Any] = {"type": ["array", "null"], "items": {"type": "string"}}
 # Updated by every promotion; it wakes the tagging DAG.
 CHAMPIONS = Asset("shoetagger-champions", uri="shoetagger://champions")
-# `task` without its types, which do not allow for handing one task's result to the next.
-step: Any = task
+
+# How long each task may take. One that hangs is ended and tried again, or it would keep all later
+# runs of its DAG waiting. What must read, train or write much has hours.
+_HOURS = timedelta(hours=6)
+_MINUTES = timedelta(minutes=30)
+LIMITS: Mapping[str, timedelta] = {
+    "begin": _MINUTES,
+    "find_arrivals": timedelta(hours=3),
+    "shards": _MINUTES,
+    "publish": _HOURS,
+    "finish": _MINUTES,
+    "checkout": _HOURS,
+    "groups": _MINUTES,
+    "run_stage": _HOURS,
+    "register": timedelta(hours=1),
+    "compare": _HOURS,
+    "approve": _MINUTES,  # without the time in which it waits for a person
+    "promote": _MINUTES,
+    "roll_back": _MINUTES,
+}
+# A shard stops by itself when the run's time is spent.
+AFTER_BUDGET = timedelta(hours=1)
+# For a task to end once its time is up: stages and decoders are stopped meanwhile.
+_GRACE = timedelta(minutes=5)
+
+
+def step(function: Callable[..., Any], **options: Any) -> Any:
+    """Return the task that runs a function of `tasks` within its time limit.
+
+    Untyped, since the types of Airflow's `task` do not allow for handing one task's result to the
+    next.
+    """
+    limited = {"execution_timeout": LIMITS.get(function.__name__)} | options
+    return task(on_execute_callback=end_in_any_case, **limited)(function)
+
+
+def end_in_any_case(context: Mapping[str, Any]) -> None:
+    """End this process some time after its task's limit, whatever it hangs in.
+
+    At the limit Airflow raises an exception, which code that never returns to Python does not see.
+    """
+    limit = context["task"].execution_timeout
+    if limit is not None:
+        faulthandler.dump_traceback_later((limit + _GRACE).total_seconds(), exit=True, file=2)
 
 
 def read_params() -> Params:

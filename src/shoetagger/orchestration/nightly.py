@@ -30,13 +30,15 @@ def begin(installation: Installation, kind: Kind) -> TaggingRun:
 
 
 def find_arrivals(installation: Installation, run: TaggingRun) -> dict[str, int]:
-    return tagging.find_arrivals(
-        installation.store, installation.settings.inbox, run, options=installation.params.tag
-    )
+    with tagging.part(installation.store, run, "listing the inbox"):
+        return tagging.find_arrivals(
+            installation.store, installation.settings.inbox, run, options=installation.params.tag
+        )
 
 
 def shards(installation: Installation, run: TaggingRun) -> list[int]:
-    return tagging.shards(installation.store, run, most=installation.params.tag.shards)
+    with tagging.part(installation.store, run, "counting the work"):
+        return tagging.shards(installation.store, run, most=installation.params.tag.shards)
 
 
 def tag_shard(
@@ -47,25 +49,31 @@ def tag_shard(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     settings, params = installation.settings, installation.params
-    engine = tagging_shard.load_pinned(
-        installation.store,
-        installation.registry,
-        run,
-        bundles=settings.bundles,
-        device=settings.device,
-        precision=params.tag.precision,
-    )
-    return tagging_shard.tag_shard(
-        installation.store,
-        engine,
-        run,
-        shard,
-        of,
-        params=params,
-        inbox=settings.inbox,
-        progress=progress,
-        extra_view=thumbnails.of_shard(settings.published, params.publish),
-    )
+    with tagging.part(installation.store, run, f"tagging (shard {shard + 1} of {of})"):
+        engine = tagging_shard.load_pinned(
+            installation.store,
+            installation.registry,
+            run,
+            bundles=settings.bundles,
+            device=settings.device,
+            precision=params.tag.precision,
+        )
+        return tagging_shard.tag_shard(
+            installation.store,
+            engine,
+            run,
+            shard,
+            of,
+            params=params,
+            inbox=settings.inbox,
+            progress=progress,
+            extra_view=thumbnails.of_shard(settings.published, params.publish),
+        )
+
+
+def publish_run(installation: Installation, run: TaggingRun) -> dict[str, int]:
+    with tagging.part(installation.store, run, "publishing"):
+        return publish(installation)
 
 
 def publish(installation: Installation, *, every_day: bool = False) -> dict[str, int]:
@@ -109,7 +117,7 @@ def night(settings: Settings, kind: Kind, progress: Progress | None = None) -> S
             parts.append(find_arrivals(installation, run))
             if shards(installation, run):
                 parts.append(tag_shard(installation, run, 0, 1, progress))
-            publish(installation)
+            publish_run(installation, run)
             state = "done"
         finally:
             summary = finish(installation, run, parts, state)

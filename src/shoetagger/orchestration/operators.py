@@ -12,6 +12,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow.sdk.execution_time.xcom import XCom
 
 from . import tasks
+from .dag_parts import LIMITS
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -58,6 +59,7 @@ class Approve(ApprovalOperator):
             **kwargs,
         )
         self.comparison = comparison
+        self.execution_timeout = LIMITS["approve"]  # given above, it would limit the person
 
     def execute(self, context: Context) -> Any:
         from ..promotion.compare import Comparison

@@ -175,12 +175,12 @@ def tag_shard(run: Mapping[str, Any], shard: int, of: int) -> dict[str, Any]:
         return nightly.tag_shard(here, _run(run), shard, of)
 
 
-def publish() -> dict[str, int]:
+def publish(run: Mapping[str, Any] | None = None) -> dict[str, int]:
     """Write again the tables and pages of the days whose tags changed."""
     from . import nightly
 
     with installation() as here:
-        return nightly.publish(here)
+        return nightly.publish_run(here, _run(run)) if run else nightly.publish(here)
 
 
 def finish(
@@ -209,7 +209,8 @@ def finish(
     with installation() as here:
         summary = nightly.finish(here, _run(run), [found or {}, *parts], state)
     if not whole:
-        raise AirflowFailException(f"{summary}; see the logs of the tasks that failed")
+        reasons = "; ".join((*summary.alerts, "see the logs of the tasks that failed"))
+        raise AirflowFailException(f"{summary}; {reasons}")
     if summary.alerts:
         raise AirflowFailException(f"{summary}; published, but look: {'; '.join(summary.alerts)}")
     return summary.message()

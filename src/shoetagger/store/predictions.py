@@ -27,7 +27,7 @@ from .rows import (
     Work,
 )
 from .settling import settle
-from .sql import NEW, PAGE, TAGGED, count, insert_into, move_place, place_in
+from .sql import NEW, PAGE, TAGGED, count, insert_into, move_place, place_in, show_alive
 from .tables import coverage, files, handed_out, images, predictions, versions
 
 SCORE_DIGITS = 6
@@ -162,6 +162,7 @@ class Predictions:
             touched |= write_predictions(connection, predictions, run_id, now)
             touched |= mark_gone(connection, gone)
             bump(connection, touched)
+            show_alive(connection, run_id, now)
 
 
 def _backlog(

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from .database import Database
 from .rows import StoreError, TaggingRun
+from .sql import move_place, place_in, show_alive
 from .tables import handed_out, tagging_runs
+
+# A run that has not shown for so long that it goes on was killed, wherever it ran. No step of one
+# takes half as long without a sign, nor does it wait so long for the slot of a training stage.
+# Where a run goes on all the same, nothing stops it, and its end is recorded as that of any other.
+SILENCE = timedelta(hours=18)
 
 
 class TaggingRuns:
@@ -25,8 +32,39 @@ class TaggingRuns:
         run_id = uuid.uuid4().hex
         row = {"run_id": run_id, "kind": kind, "pins": dict(pins), "started_at": now}
         with self._database.writing() as connection:
-            connection.execute(sa.insert(tagging_runs), {"state": "running", "counts": {}, **row})
+            connection.execute(
+                sa.insert(tagging_runs), {**row, "state": "running", "counts": {}, "alive_at": now}
+            )
         return run_id
+
+    def go_on(self, run_id: str, now: datetime) -> None:
+        """Record that a run goes on, which it shows by this and by each batch that it writes."""
+        with self._database.writing() as connection:
+            show_alive(connection, run_id, now)
+
+    def fail(self, run_id: str, reason: str) -> None:
+        """Record why a part of a run failed, for `failures`; each reason once."""
+        update = sa.update(tagging_runs).where(tagging_runs.c.run_id == run_id)
+        with self._database.writing() as connection:
+            known = _alerts(connection, run_id)
+            if reason not in known:
+                connection.execute(update.values(alerts=[*known, reason]))
+
+    def failures(self, run_id: str) -> list[str]:
+        """Return why parts of a run that goes on have failed so far."""
+        with self._database.reading() as connection:
+            return _alerts(connection, run_id)
+
+    def spent(self, run_id: str) -> float:
+        """Return the seconds for which shards of a run that goes on have worked."""
+        with self._database.reading() as connection:
+            return place_in(connection, run_id, handed_out.c.spent_seconds) or 0.0
+
+    def spend(self, run_id: str, seconds: float) -> None:
+        """Record for how many seconds shards of a run have worked; the number never falls."""
+        with self._database.writing() as connection:
+            known = place_in(connection, run_id, handed_out.c.spent_seconds) or 0.0
+            move_place(connection, run_id, spent_seconds=max(known, seconds))
 
     def finish(
         self,
@@ -51,7 +89,10 @@ class TaggingRuns:
             connection.execute(sa.delete(handed_out).where(handed_out.c.run_id == run_id))
 
     def latest(self, limit: int, kind: str | None = None) -> list[TaggingRun]:
-        """Return the latest runs, of one kind or of all, latest first."""
+        """Return the latest runs, of one kind or of all, latest first.
+
+        A run that was killed is `abandoned`: it has not ended, and shows no sign of going on.
+        """
         query = sa.select(tagging_runs)
         query = query.order_by(tagging_runs.c.started_at.desc(), tagging_runs.c.run_id)
         if kind is not None:
@@ -76,8 +117,16 @@ class TaggingRuns:
             return [_run(row).rates or {} for row in connection.execute(query)]
 
 
+def _alerts(connection: Connection, run_id: str) -> list[str]:
+    query = sa.select(tagging_runs.c.alerts).where(tagging_runs.c.run_id == run_id)
+    return list(connection.execute(query).scalar() or ())
+
+
 def _run(row: sa.Row[Any]) -> TaggingRun:
     columns = dict(row._mapping)
+    alive_at = columns.pop("alive_at") or row.started_at
+    if row.state == "running" and datetime.now(UTC) - alive_at > SILENCE:
+        columns["state"] = "abandoned"
     if row.rates:
         columns["rates"] = {tag: (has, total) for tag, (has, total) in row.rates.items()}
     return TaggingRun(**columns | {"alerts": tuple(row.alerts or ())})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from .tables import files, handed_out
+from .tables import files, handed_out, tagging_runs
 
 # Rows per query, so that neither memory nor a transaction grows with the store.
 PAGE = 1000
@@ -40,6 +41,12 @@ def move_place(connection: Connection, run_id: str, **place: Any) -> None:
         index_elements=[handed_out.c.run_id], set_=place
     )
     connection.execute(upsert, {"run_id": run_id, **place})
+
+
+def show_alive(connection: Connection, run_id: str, now: datetime) -> None:
+    """Write down that a run goes on."""
+    update = sa.update(tagging_runs).where(tagging_runs.c.run_id == run_id)
+    connection.execute(update.values(alive_at=now))
 
 
 def count(connection: Connection, table: sa.FromClause, where: Any = None) -> int:

@@ -11,6 +11,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -192,6 +193,7 @@ corrections = Table(
     sqlite_autoincrement=True,
 )
 
+# alive_at: when a run last showed that it goes on; one that never did is of an older version.
 tagging_runs = Table(
     "tagging_runs",
     metadata,
@@ -204,18 +206,20 @@ tagging_runs = Table(
     Column("counts", JSON, nullable=False),
     Column("rates", JSON(none_as_null=True)),
     Column("alerts", JSON(none_as_null=True)),
+    Column("alive_at", UtcTime),
     Index("tagging_runs_started_at", "started_at"),
     sqlite_with_rowid=False,
 )
 
 # How far the work of a run was handed out to its shards: files in the order of file_id, then images
-# from the highest seq down. A run that ended has no row.
+# from the highest seq down; and how long its shards have worked. A run that ended has no row.
 handed_out = Table(
     "handed_out",
     metadata,
     Column("run_id", String(32), primary_key=True),
     Column("files_after", _DIGEST),
     Column("images_below", BigInteger),
+    Column("spent_seconds", Float, nullable=False, server_default="0"),
     sqlite_with_rowid=False,
 )
 

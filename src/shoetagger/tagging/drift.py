@@ -17,11 +17,28 @@ def unusual(
 ) -> list[str]:
     """Return the reasons, in words, why a person should look at a night; none for a usual one.
 
-    `counts` holds the numbers of files `tagged` and `rejected`, `past` the rates of earlier nights.
-    Rates of fewer than `tag.alert_from` files or pictures raise no alert.
+    `counts` holds the numbers of files `tagged`, `rejected`, `deferred` and `waiting` (in the end,
+    the deferred ones among them), `past` the rates of earlier nights. An arrival that nobody came
+    to read is always an alert; else rates of fewer than `tag.alert_from` files or pictures are
+    none.
     """
     reasons = []
+    unread = counts["waiting"] - counts["deferred"]
+    if unread > 0:
+        reasons.append(
+            f"{unread} arrivals are still to be tagged: the time was spent (tag.budget_minutes), "
+            "or a task failed; the next run goes on with them"
+        )
     settled = counts["tagged"] + counts["rejected"]
+    read = settled + counts["deferred"]
+    if counts["deferred"] >= options.alert_from and (
+        counts["deferred"] > options.max_rejected * read
+    ):
+        reasons.append(
+            f"{counts['deferred']} of {read} files could not be read, more than a share of "
+            f"{options.max_rejected} (tag.max_rejected): the lines `event=deferred` of the log "
+            "say why; the next run tries again"
+        )
     if settled >= options.alert_from and counts["rejected"] > options.max_rejected * settled:
         reasons.append(
             f"{counts['rejected']} of {settled} files were rejected, more than a share of "

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,8 +20,9 @@ from more_itertools import chunked
 from pydantic import BaseModel, computed_field
 
 from ..config import operations
+from ..errors import ShoetaggerError
 from ..ingest import inbox as inboxes
-from ..store.rows import file_id_of, short_id
+from ..store.rows import StoreError, file_id_of, short_id
 from ..store.store import Store
 from .alerts import alert_on_failure, notify
 from .drift import unusual
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 Kind = Literal["night", "retag", "manual"]
 _NOTED_AT_ONCE = 5000
+_COUNTS = ("seen", "new", "tagged", "rejected", "retagged", "deferred", "waiting", "backlog")
 _WORTH_A_SHARD = 500  # files; below, starting another task costs more than it saves
 
 
@@ -68,6 +71,23 @@ def begin(
     )
 
 
+@contextmanager
+def part(store: Store, run: TaggingRun, name: str) -> Iterator[None]:
+    """Show in the store that a run goes on; where the block fails, keep the reason for `finish`.
+
+    `name` says in words what the block does. A time limit is a failure as well.
+    """
+    store.runs.go_on(run.run_id, datetime.now(UTC))
+    try:
+        yield
+    except BaseException as error:
+        known = isinstance(error, ShoetaggerError)
+        reason = str(error) if known else f"{name}: {type(error).__name__}: {error}"
+        with suppress(StoreError):
+            store.runs.fail(run.run_id, reason)
+        raise
+
+
 def find_arrivals(
     store: Store, inbox: Path, run: TaggingRun, *, options: operations.Tag
 ) -> dict[str, int]:
@@ -83,7 +103,8 @@ def find_arrivals(
     new = refused = 0
     batches = chunked(inboxes.scan(inbox), _NOTED_AT_ONCE)
     # While the database looks a batch up, the next one is listed.
-    with ThreadPoolExecutor(max_workers=1) as lister:
+    lister = ThreadPoolExecutor(max_workers=1)
+    try:
         upcoming = lister.submit(next, batches, None)
         while batch := upcoming.result():
             upcoming = lister.submit(next, batches, None)
@@ -91,6 +112,8 @@ def find_arrivals(
             seen |= {short_id(file_id_of(arrival.locator)) for arrival in batch}
             unlisted += [arrival.locator for arrival in batch if arrival.is_folder]
             new, refused = new + noted.new, refused + noted.refused
+    finally:
+        lister.shutdown(wait=False)  # a listing that hangs must not keep an error from being raised
     unseen = store.files.unseen(seen, began, unlisted)
     there = len(seen) + len(unseen)
     if len(unseen) >= options.alert_from and len(unseen) > options.max_missing * there:
@@ -153,10 +176,11 @@ def finish(
 ) -> Summary:
     """Close the run in the store with the sum of its parts' counts, and log them in one line.
 
-    What is unusual, by `drift.unusual`, is in the summary and is sent to the webhook; so is a run
-    that failed.
+    What is left to do is counted in the store: `waiting` files, and a `backlog` of pictures to tag
+    again. What is unusual, by `drift.unusual`, is in the summary and is sent to the webhook; so is
+    a run that failed, with the reasons that its parts gave.
     """
-    counts: Counter[str] = Counter(seen=0, new=0, tagged=0, rejected=0, retagged=0, deferred=0)
+    counts = Counter(dict.fromkeys(_COUNTS, 0))
     positives: Counter[str] = Counter()
     for part in parts:
         rest = dict(part)
@@ -165,8 +189,11 @@ def finish(
     rates = {tag: (has, counts["tagged"]) for tag, has in positives.items() if counts["tagged"]}
     now = datetime.now(UTC)
     with alert_on_failure(notify_url, f"{run.kind} run {run.run_id} cannot be closed"):
+        work = store.predictions.count_work(run.pins)
+        counts.update(waiting=work.new_files, backlog=max(work.backlog.values(), default=0))
         past = store.runs.past_rates(options.drift.nights, run.run_id)
-        reasons = [*run.alerts, *unusual(counts, rates, past, options)]
+        failures = store.runs.failures(run.run_id) if state != "done" else []
+        reasons = [*run.alerts, *failures, *unusual(counts, rates, past, options)]
         store.runs.finish(run.run_id, state, counts, now, rates=rates, alerts=reasons)
     summary = Summary(
         run_id=run.run_id,

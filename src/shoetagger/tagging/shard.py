@@ -6,8 +6,9 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -72,16 +73,19 @@ def tag_shard(
     progress: Progress | None = None,
     extra_view: ExtraView | None = None,
 ) -> dict[str, Any]:
-    """Tag new files, then the backlog, newest first, until the budget is spent.
+    """Tag new files, then the backlog, newest first, until the run's time is spent.
 
+    That time, `tag.budget_minutes`, is the one in which shards work: a wait for a slot is none of
+    it, and shards that run one after the other share it.
     Shards draw from the run's one queue, page by page, so that all arrivals come before any backlog
     and the newest before the rest, whether they run side by side or one after the other. In the end
     each looks through its own range of ids for what a killed shard had drawn and not written.
-    Returns the numbers of pictures tagged, rejected, tagged again and left for later, and as
-    `positives` how many of those tagged got each tag. A batch is computed first and written in one
-    short transaction: killed anywhere, nothing is half-written. `extra_view` is then given its view
-    of every picture just tagged.
+    Returns the numbers of files tagged, rejected and deferred (read, and left to the next run), of
+    pictures tagged again, and as `positives` how many of those tagged got each tag. A batch is
+    computed first and written in one short transaction: killed anywhere, nothing is half-written.
+    `extra_view` is then given its view of every picture just tagged.
     """
+    began, spent = time.monotonic(), store.runs.spent(run.run_id)
     batch = engine.batch_size(params.tag.batch_size)
     if extra_view and extra_view.transform.size > max(
         transform.size for transform in engine.transforms
@@ -94,7 +98,7 @@ def tag_shard(
         settle_seconds=params.tag.settle_seconds,
         batch=batch,
     )
-    with pool:
+    with _spending(store, run, began, spent), pool:
         worker = _Shard(
             store=store,
             pool=pool,
@@ -102,7 +106,7 @@ def tag_shard(
             run=run,
             range=shard_range(shard, of),
             batch=batch,
-            deadline=_deadline(run, params.tag.budget_minutes),
+            deadline=began - spent + 60 * params.tag.budget_minutes,
             progress=progress or (lambda _: None),
             extra_view=extra_view,
         )
@@ -113,12 +117,33 @@ def tag_shard(
     return counts | {"positives": dict(worker.positives)}
 
 
+@contextmanager
+def _spending(store: Store, run: TaggingRun, began: float, spent: float) -> Iterator[None]:
+    """Add the time until the block ends to that of the run, of which `spent` seconds were spent."""
+    try:
+        yield
+    finally:
+        store.runs.spend(run.run_id, spent + time.monotonic() - began)
+
+
 class _Arrival(NamedTuple):
     """A file that waited, what was read of it, and the tags predicted before, by digest."""
 
     row: FileRow
     decoded: Decoded
     known: Mapping[str, tuple[str, ...]]
+
+    @property
+    def deferred(self) -> str | None:
+        """Why the next run must read it again; None where this one can settle it."""
+        if self.decoded.retry:
+            return self.decoded.why or "not read"
+        changed = self.decoded.token not in (None, self.row.token)
+        return "it changed after it was listed" if changed else None
+
+    @property
+    def is_good(self) -> bool:
+        return self.deferred is None and self.decoded.views is not None
 
 
 @dataclass
@@ -196,9 +221,9 @@ class _Shard:
     def _predict_arrivals(self, batch: Sequence[_Arrival]) -> list[Prediction]:
         digests = self.run.pins.values()
         return self._predict_lacking(
-            (tuple(digest for digest in digests if digest not in known), d)
-            for _, d, known in batch
-            if d.views is not None
+            (tuple(digest for digest in digests if digest not in arrival.known), arrival.decoded)
+            for arrival in batch
+            if arrival.is_good
         )
 
     def _predict_backlog(self, batch: Sequence[tuple[Backlog, Decoded]]) -> list[Prediction]:
@@ -221,33 +246,35 @@ class _Shard:
         ]
 
     def _settle(self, batch: Sequence[_Arrival], predictions: Sequence[Prediction]) -> None:
-        good = [(row, d) for row, d, _ in batch if d.views is not None]
-        bad = [(row, d) for row, d, _ in batch if d.rejected is not None]
-        later = [(row, d) for row, d, _ in batch if d.retry]
+        good = [arrival for arrival in batch if arrival.is_good]
+        bad = [(a.row, a.decoded) for a in batch if a.deferred is None and a.decoded.rejected]
+        gone = [arrival.row.file_id for arrival in batch if _is_gone(arrival.decoded)]
         self.store.predictions.record(
-            tagged=[_tagged(row, d) for row, d in good],
+            tagged=[_tagged(row, d) for row, d, _ in good],
             rejected=[
                 RejectedFile(row.file_id, d.token or row.token, d.rejected or "", d.image_id)
                 for row, d in bad
             ],
             predictions=predictions,
-            gone=[row.file_id for row, d in later if _is_gone(d)],
+            gone=gone,
             run_id=self.run.run_id,
             now=datetime.now(UTC),
         )
         for row, d in bad:
             line = event("rejected", picture=d.image_id, file=row.locator, reason=d.rejected)
             logger.warning(line)
-        for row, d in later:
+        later = [arrival for arrival in batch if arrival.deferred]
+        for arrival in later:
+            row, reason = arrival.row, arrival.deferred
             self.deferred.add(row.file_id)
-            line = event("deferred", picture=d.image_id, file=row.locator, reason=d.why)
-            logger.info(line)
+            logger.info(event("deferred", file=row.locator, reason=reason))
         if self.extra_view:
-            self._hand_on([d for _, d in good], self.extra_view)
+            self._hand_on([arrival.decoded for arrival in good], self.extra_view)
         self.positives.update(tag for prediction in predictions for tag in prediction.tags)
-        for arrival in batch:
+        for arrival in good:
             self.positives.update(tag for tags in arrival.known.values() for tag in tags)
-        self._count(tagged=len(good), rejected=len(bad), deferred=len(later))
+        deferred = len(later) - len(gone)
+        self._count(len(batch), tagged=len(good), rejected=len(bad), deferred=deferred)
 
     def _hand_on(self, decoded: Sequence[Decoded], extra_view: ExtraView) -> None:
         image_ids = [_image_id(d) for d in decoded]
@@ -266,9 +293,8 @@ class _Shard:
         self.store.predictions.record(
             predictions=predictions, gone=gone, run_id=self.run.run_id, now=datetime.now(UTC)
         )
-        good = len(_unchanged(batch))
         self.deferred |= {row.image_id for row, _ in batch} - {p.image_id for p in predictions}
-        self._count(retagged=good, deferred=len(batch) - good)
+        self._count(len(batch), retagged=len(_unchanged(batch)))
 
     def _predict(self, decoded: Sequence[Decoded], digests: Iterable[str]) -> list[Prediction]:
         if not decoded:
@@ -284,7 +310,7 @@ class _Shard:
     def _pages(self, page: Callable[[T | None], list[T]]) -> Iterator[T]:
         """Walk through pages of work until there is no more, or no more time."""
         last: T | None = None
-        while time.time() < self.deadline and (rows := page(last)):
+        while time.monotonic() < self.deadline and (rows := page(last)):
             yield from rows
             last = rows[-1]
 
@@ -305,9 +331,9 @@ class _Shard:
             self.run.pins, *self.range, limit=4 * self.batch, after=after
         )
 
-    def _count(self, **more: int) -> None:
+    def _count(self, finished: int, **more: int) -> None:
         self.counts.update(more)
-        self.progress(sum(more.values()))
+        self.progress(finished)
 
 
 def _unchanged(batch: Sequence[tuple[Backlog, Decoded]]) -> list[tuple[Backlog, Decoded]]:
@@ -328,7 +354,3 @@ def _image_id(decoded: Decoded) -> str:
 
 def _is_gone(decoded: Decoded) -> bool:
     return (decoded.why or "").startswith(batches.GONE)
-
-
-def _deadline(run: TaggingRun, minutes: float) -> float:
-    return (datetime.fromisoformat(run.started_at) + timedelta(minutes=minutes)).timestamp()
