@@ -67,7 +67,7 @@ class Inbox:
     def name(self, locator: str) -> str:
         return os.path.basename(locator)  # noqa: PTH119 - plain letters
 
-    def scan(self, _: Path) -> Iterator[Arrival]:
+    def scan(self, _: Path, **__: Path) -> Iterator[Arrival]:
         for name, thing in self.things.items():
             refused = "a symbolic link out of the inbox" if thing.refused else None
             yield Arrival(self.locator(name), thing.token, refused)

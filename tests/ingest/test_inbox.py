@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
 import socket
 import stat
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -64,7 +67,6 @@ def test_files_are_found_whatever_their_names_and_depth(tmp_path: Path) -> None:
         b"\xff\xfe invalid \x80.jpg",
         b"x" * 251 + b".jpg",
         b"-rf",
-        b".hidden",
         b"deep/er/and <b>deeper</b>/a.jpg",
     ]
     for number, name in enumerate(names):
@@ -80,6 +82,20 @@ def test_files_are_found_whatever_their_names_and_depth(tmp_path: Path) -> None:
     assert {read(a.locator, 10).data for a in arrivals} == {b"%d" % n for n in range(len(names))}
     assert {read(a.locator, 10).token for a in arrivals} == {a.token for a in arrivals}
     assert {a.locator for a in arrivals} == {locator_of(path_of(a.locator)) for a in arrivals}
+
+
+def test_what_is_hidden_and_the_folder_of_the_state_are_left_out(tmp_path: Path) -> None:
+    for name in (".DS_Store", "._a.jpg", ".shoetagger/pages/a.jpg", "state/pages/a.jpg", "a.jpg"):
+        (tmp_path / "inbox" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "inbox" / name).write_bytes(b"a")
+    (tmp_path / "link").symlink_to("inbox")
+    for inbox_folder in (tmp_path / "inbox", tmp_path / "link"):
+        found = scan(inbox_folder, state=tmp_path / "inbox" / "state")
+        assert [path_of(a.locator) for a in found] == [inbox_folder / "a.jpg"]
+    found = scan(tmp_path / "inbox" / "state", state=tmp_path / "inbox")
+    assert len(list(found)) == 1, "the inbox may lie in the state, as it does by default"
+    with pytest.raises(InboxError, match="the folder of the state as well: set SHOETAGGER_INBOX"):
+        list(scan(tmp_path / "link", state=tmp_path / "inbox"))
 
 
 def test_an_empty_inbox_holds_nothing(tmp_path: Path) -> None:
@@ -213,14 +229,18 @@ def test_the_time_a_file_was_written_comes_with_its_bytes(tmp_path: Path) -> Non
     assert modified.isoformat() == "2001-09-09T01:46:40+00:00"
 
 
-def test_a_changed_or_replaced_file_has_another_token(tmp_path: Path) -> None:
+def test_a_file_that_was_written_to_has_another_token_and_one_with_another_inode_has_not(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(b"a")
     first = listed(tmp_path)["a.jpg"].token
     assert listed(tmp_path)["a.jpg"].token == first
-    (tmp_path / "b").write_bytes(b"b")
+    (tmp_path / "b").write_bytes(b"a")
     os.utime(tmp_path / "b", ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
-    (tmp_path / "b").rename(file)  # same size, same time
+    (tmp_path / "b").rename(file)  # as where a share is mounted again
+    assert listed(tmp_path)["a.jpg"].token == first
+    os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
     assert listed(tmp_path)["a.jpg"].token != first
 
 
@@ -278,11 +298,63 @@ def test_a_failing_disk_or_share_is_unreachable(
         raise OSError(5, os.strerror(5))
 
     monkeypatch.setattr(os, "read", broken)
-    with pytest.raises(inbox.Unreachable, match="does not answer"):
+    with pytest.raises(inbox.Unreachable, match="cannot be read: Input/output error"):
         read(locator_of(tmp_path / "a.jpg"), 10)
 
 
-def test_what_may_not_be_read_is_shown_with_the_reason() -> None:
+@pytest.mark.parametrize("name", ["EACCES", "EPERM", "EKEYEXPIRED", "EREMOTEIO", "ESTALE", "EBUSY"])
+def test_a_fault_that_may_pass_is_not_the_files_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    number = getattr(errno, name)
+
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        with pytest.raises(inbox.Unreachable):
+            read(locator_of(tmp_path / "a.jpg"), 10)
+
+
+class Listing(contextlib.closing[Any]):
+    """What `os.scandir` returns: it can be closed at once, or at the end of a block."""
+
+    def close(self) -> None: ...
+
+
+class Entry:
+    """A file whose status its share does not tell."""
+
+    def __init__(self, path: Path) -> None:
+        self.name, self.path = os.fsencode(path.name), os.fsencode(path)
+
+    def is_dir(self, **_: bool) -> bool:
+        return False
+
+    def stat(self, **_: bool) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+
+def test_a_listing_that_breaks_off_shows_the_folder_and_what_cannot_be_looked_at_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listing() -> Iterator[Entry]:
+        yield Entry(tmp_path / "a.jpg")
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", lambda _: Listing(listing()))
+        (file, folder) = scan(tmp_path)
+    assert (file.locator, file.is_unknown) == (locator_of(tmp_path / "a.jpg"), True)
+    assert (folder.is_folder, folder.refused) == (
+        True,
+        "folder cannot be listed: Input/output error",
+    )
+
+
+def test_what_may_not_be_read_is_left_to_the_next_run() -> None:
     """As another user where we are root, whom no permission stops."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -303,7 +375,7 @@ def test_what_may_not_be_read_is_shown_with_the_reason() -> None:
                 arrivals = listed(root)
                 assert set(arrivals) == {"locked", "a.jpg"}
                 assert arrivals["locked"].refused == "folder cannot be listed: Permission denied"
-                with pytest.raises(inbox.Unreadable, match="cannot be read: Permission denied"):
+                with pytest.raises(inbox.Unreachable, match="cannot be read: Permission denied"):
                     read(arrivals["a.jpg"].locator, 10)
                 ok = True
             finally:

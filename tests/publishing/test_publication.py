@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -518,6 +519,58 @@ def test_a_folder_that_was_deleted_is_made_again(works: Works) -> None:
     works.settings.published.rename(works.settings.home / "lost")
     assert works.publish()["thumbnails"] == 1
     assert set(works.files()) == before
+
+
+def test_lost_and_damaged_tables_of_old_days_are_written_again_and_stop_nothing(
+    works: Works,
+) -> None:
+    for n in range(6):
+        works.arrive(f"{n}.png", shade=n)
+        works.tag(now=NOW + timedelta(days=n))
+    works.publish()
+    whole = {name for name in works.files() if "parquet" in name or "csv" in name}
+    published = works.settings.published
+    parquets = sorted(published.glob("parquet/day=*/tags.parquet"))
+    sheets = sorted(published.glob("csv/*.csv"))
+    data = parquets[0].read_bytes()
+    parquets[0].write_bytes(data[: len(data) // 2])
+    parquets[1].write_bytes(b"")
+    parquets[2].unlink()
+    shutil.rmtree(parquets[3].parent)
+    sheets[4].write_bytes(sheets[4].read_bytes()[:-9])
+    assert works.publish()["days"] == 5
+    assert {name for name in works.files() if "parquet" in name or "csv" in name} == whole
+    assert pq.read_table(published / "parquet").num_rows == 6
+    assert works.publish()["days"] == 0
+    assert parquets[0].read_bytes() == data
+    # A day whose pictures were all erased has no tables, and none is missed.
+    works.store.files.forget(decode.image_id((works.settings.inbox / "3.png").read_bytes()), NOW)
+    assert works.publish()["days"] == 1
+    assert works.publish()["days"] == 0
+
+
+def test_what_is_published_is_on_the_disk_before_it_is_in_its_place(
+    works: Works, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    fsync, replaced = os.fsync, Path.replace
+
+    def flush(descriptor: int) -> None:
+        fsync(descriptor)
+        flushed.append(os.readlink(f"/proc/self/fd/{descriptor}"))  # noqa: PTH115
+
+    def replace_flushed(path: Path, place: Path) -> Path:
+        if path.suffix != ".tmp":  # a thumbnail, which can be made again
+            assert flushed.count(str(path)) == 1, path
+        return replaced(path, place)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(Path, "replace", replace_flushed)
+    works.arrive("a.png")
+    works.tag()
+    works.publish()
+    for folder in ("csv", f"parquet/day={DAY}", f"pages/{DAY}"):
+        assert str(works.settings.published / folder) in flushed
 
 
 def test_an_empty_store_has_pages_that_say_what_to_do(works: Works) -> None:

@@ -40,6 +40,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from shoetagger import atomic
 from shoetagger.config import params as parameters
 from shoetagger.ingest import inbox as real_inbox
 from shoetagger.promotion import moves, versions
@@ -97,6 +98,7 @@ class Promises(RuleBasedStateMachine):
             mock.patch.object(tagging, "_NOTED_AT_ONCE", 3),
             mock.patch.object(versions, "has_intact_bundle", self.registry.is_intact),
             mock.patch.object(publication, "Thumbnails", NoThumbnails),
+            mock.patch.object(atomic, "_flush"),  # no machine goes down in this test
             mock.patch.dict(sys.modules, {"shoetagger.inference.bundle": BUNDLES}),
         ]
         for patch in self.patches:
@@ -619,7 +621,7 @@ class Promises(RuleBasedStateMachine):
         expected: list[type[BaseException]] = [real_inbox.InboxError] if unmounted else []
 
         def act() -> None:
-            tagging.find_arrivals(self.store, INBOX, run, options=options)
+            tagging.find_arrivals(self.store, INBOX, run, options=options, state=self.folder)
 
         with raises(expected):
             killed = self._killed(kill, act)
@@ -865,7 +867,6 @@ def test_store_nights_and_moves_are_as_promised(tmp_path: Path) -> None:
 
 
 def do_not_sync(connection: Any, _: object) -> None:
-    """No machine goes down in this test."""
     connection.execute("PRAGMA synchronous=OFF")
 
 

@@ -416,7 +416,7 @@ def test_a_listing_or_a_model_that_hangs_does_not_keep_a_time_limit_from_ending_
 ) -> None:
     goes_on = threading.Event()
     run = begin(settings, "night")
-    monkeypatch.setattr(inbox, "scan", lambda _: iter(goes_on.wait, True))
+    monkeypatch.setattr(inbox, "scan", lambda *_, **__: iter(goes_on.wait, True))
     try:
         with pytest.raises(TimeLimit), time_limit(0.2):
             find_arrivals(settings, run)

@@ -24,19 +24,11 @@ from ..errors import ShoetaggerError, TransientError
 
 _SCHEME = "file://"
 
-# Faults of the disk or share, not of the file: worth another try.
-_STORAGE_FAULTS = frozenset(
-    {
-        errno.EIO,
-        errno.ESTALE,
-        errno.ETIMEDOUT,
-        errno.ENOTCONN,
-        errno.EHOSTDOWN,
-        errno.EHOSTUNREACH,
-        errno.EMFILE,
-        errno.ENFILE,
-        errno.ENOMEM,
-    }
+_GONE = (errno.ENOENT, errno.ENOTDIR)
+# What lies in the file and stays as it is. Everything else may pass, such as a share that does not
+# answer, a ticket that has run out, permissions that are set in a moment, too many open files.
+_FAULTS_OF_THE_FILE = frozenset(
+    {errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.EISDIR, errno.EFBIG, errno.EOVERFLOW}
 )
 
 
@@ -65,7 +57,7 @@ class Changed(ReadError):
 
 
 class Unreachable(ReadError):
-    """The disk or share that keeps the file does not answer; the next run tries again."""
+    """As things are, the file cannot be read, by no fault of its own; the next run tries again."""
 
 
 class TooLarge(ReadError):
@@ -73,7 +65,7 @@ class TooLarge(ReadError):
 
 
 class Unreadable(ReadError):
-    """Not a regular file of this inbox, or not permitted to be read; final until it changes."""
+    """Not a regular file of this inbox; final until it changes."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +76,7 @@ class Arrival:
     token: str
     refused: str | None = None
     is_folder: bool = False  # one that cannot be listed: nobody knows what is in it
+    is_unknown: bool = False  # it is there, and its place does not say how it is
 
 
 @dataclass(frozen=True)
@@ -105,14 +98,16 @@ def path_of(locator: str) -> Path:
     return Path(os.fsdecode(_bytes_of(locator)))
 
 
-def scan(root: Path) -> Iterator[Arrival]:
+def scan(root: Path, *, state: Path | None = None) -> Iterator[Arrival]:
     """Yield everything below `root` that is not a plain folder, one at a time, in any order.
 
-    Regular files are yielded to be read, and so are symbolic links to regular files inside `root`,
-    as a second name of them. Links out of it, to folders or to nothing, FIFOs, sockets, devices and
-    folders that cannot be listed are yielded as refused, with the reason. No link to a folder is
-    followed, only folders are opened, and what vanishes meanwhile is left out. Raises InboxError
-    where `root` cannot be listed.
+    What is hidden, by a name that begins with a dot, is left out with all that is in it, and so is
+    the folder `state`, where shoetagger keeps what it makes. Regular files are yielded to be read,
+    and so are symbolic links to regular files inside `root`, as a second name of them. Links out of
+    it, to folders or to nothing, FIFOs, sockets, devices and folders that cannot be listed are
+    yielded as refused, with the reason. No link to a folder is followed, only folders are opened,
+    and what vanishes meanwhile is left out. Raises InboxError where `root` cannot be listed, or is
+    the folder `state`.
     """
     top = os.path.abspath(os.fsencode(root))
     try:
@@ -120,33 +115,24 @@ def scan(root: Path) -> Iterator[Arrival]:
     except OSError as error:
         raise InboxError(_no_inbox(root, error)) from None
     beneath = os.path.realpath(top)
+    left_out = _path_below(top, beneath, state) if state else None
     folders = [top]
     while folders:
         folder = folders.pop()
         prefix = _SCHEME + quote_from_bytes(folder).rstrip("/") + "/"
-        try:
-            entries = os.scandir(folder)
-        except OSError as error:
-            refused = _refused_folder(folder, error)
-            if refused:
-                yield refused
-            continue
-        with entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                    continue
-                try:
-                    status = entry.stat(follow_symlinks=False)
-                except OSError:
-                    continue  # gone since it was listed
-                locator = prefix + quote_from_bytes(entry.name)
-                if stat.S_ISREG(status.st_mode):
-                    yield Arrival(locator, _token(status))
-                elif stat.S_ISLNK(status.st_mode):
-                    yield _link(locator, entry.path, status, beneath)
-                else:
-                    yield Arrival(locator, _token(status), _kind(status.st_mode))
+        for entry in _entries(folder):
+            if isinstance(entry, OSError):
+                refused = _refused_folder(folder, entry)
+                if refused:
+                    yield refused
+            elif entry.name.startswith(b".") or entry.path == left_out:
+                continue
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append(entry.path)
+            else:
+                arrival = _arrival(prefix + quote_from_bytes(entry.name), entry, beneath)
+                if arrival:
+                    yield arrival
 
 
 def read(locator: str, max_bytes: int, *, root: Path | None = None) -> Content:
@@ -190,8 +176,49 @@ def _bytes_of(locator: str) -> bytes:
     return path
 
 
+def _entries(folder: bytes) -> Iterator[os.DirEntry[bytes] | OSError]:
+    """Yield what is in a folder, and the error that ends its listing early, if one does."""
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except OSError as error:
+        yield error
+
+
+def _path_below(top: bytes, beneath: bytes, state: Path) -> bytes | None:
+    """Return the path under which `top`, whose real path is `beneath`, shows the folder `state`."""
+    really = os.path.realpath(os.fsencode(state))
+    if really == beneath:
+        raise InboxError(
+            f"the inbox {os.fsdecode(top)} is the folder of the state as well: set "
+            "SHOETAGGER_INBOX to the folder of the pictures"
+        )
+    return top + really[len(beneath) :] if _is_beneath(really, beneath) else None
+
+
+def _arrival(locator: str, entry: os.DirEntry[bytes], beneath: bytes) -> Arrival | None:
+    """Return what an entry other than a folder is; None for one that has gone since."""
+    try:
+        status = entry.stat(follow_symlinks=False)
+        if stat.S_ISLNK(status.st_mode):
+            return _link(locator, entry.path, status, beneath)
+    except OSError as error:
+        if error.errno in _GONE:
+            return None
+        return Arrival(locator, "", is_unknown=True)
+    if stat.S_ISREG(status.st_mode):
+        return Arrival(locator, _token(status))
+    return Arrival(locator, _token(status), _kind(status.st_mode))
+
+
 def _token(status: os.stat_result) -> str:
-    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
+    """Return what changes when a file is written to.
+
+    Without the inode's number, which sshfs and SMB make up anew with each mount: all files would
+    be read again. So a file put in the place of one that has the same size and time is noticed
+    only when it is next read: for a new model at the latest.
+    """
+    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def _no_inbox(root: Path, error: OSError) -> str:
@@ -209,7 +236,7 @@ def _refused_folder(folder: bytes, error: OSError) -> Arrival | None:
     except FileNotFoundError:
         return None
     except OSError:
-        token = "0-0-0"  # so deep that even its status cannot be read
+        token = "0-0"  # so deep that even its status cannot be read
     else:
         token = _token(status)
     reason = f"folder cannot be listed: {error.strerror}"
@@ -220,7 +247,9 @@ def _link(locator: str, path: bytes, status: os.stat_result, beneath: bytes) -> 
     try:
         target = os.stat(path)
         inside = _is_beneath(os.path.realpath(path), beneath)
-    except OSError:
+    except OSError as error:
+        if error.errno not in (*_GONE, errno.ELOOP):
+            raise
         return Arrival(locator, _token(status), "a symbolic link that leads nowhere")
     if stat.S_ISDIR(target.st_mode):
         return Arrival(locator, _token(status), "a symbolic link to a folder")
@@ -271,10 +300,9 @@ def _read_all(descriptor: int, size: int) -> bytes:
 
 
 def _failed(locator: str, error: OSError) -> ReadError:
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+    if error.errno in _GONE:
         return Gone(locator, "gone")
-    if error.errno in _STORAGE_FAULTS:
-        return Unreachable(locator, f"its place does not answer: {error.strerror}")
     if error.errno == errno.ELOOP:
         return Unreadable(locator, "a symbolic link that leads nowhere")
-    return Unreadable(locator, f"cannot be read: {error.strerror}")
+    kind = Unreadable if error.errno in _FAULTS_OF_THE_FILE else Unreachable
+    return kind(locator, f"cannot be read: {error.strerror}")

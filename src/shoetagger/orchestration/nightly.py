@@ -32,7 +32,11 @@ def begin(installation: Installation, kind: Kind) -> TaggingRun:
 def find_arrivals(installation: Installation, run: TaggingRun) -> dict[str, int]:
     with tagging.part(installation.store, run, "listing the inbox"):
         return tagging.find_arrivals(
-            installation.store, installation.settings.inbox, run, options=installation.params.tag
+            installation.store,
+            installation.settings.inbox,
+            run,
+            options=installation.params.tag,
+            state=installation.settings.home,
         )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ..atomic import put_in_place
 from ..config.params import Params
 from ..errors import TransientError
 from ..store.store import Store
@@ -35,6 +36,7 @@ from .tables import (
     Tally,
     csv_line,
     fill,
+    is_whole,
     parquet_schema,
     read_parquet,
     read_tally,
@@ -42,7 +44,7 @@ from .tables import (
     shown_name,
     timestamp,
 )
-from .thumbnails import Thumbnails, folder_in, place, sweep
+from .thumbnails import Thumbnails, folder_in, is_kept, place, sweep
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +73,11 @@ def publish_changes(
 ) -> dict[str, int]:
     """Bring the tables and pages in the folder `published` up to date with the store.
 
-    Rewrites the days whose rows changed since they were last published, the list of rejected files
-    and the index; all days with `every_day`, or where groups, page sizes or the look of the pages
-    changed. A day counts as published when all its files are in their places. Concurrent calls are
-    serialised by a lock. Files are named relative to `inbox`.
+    Rewrites the days whose rows changed since they were last published or whose tables are missing
+    or damaged, the list of rejected files and the index; all days with `every_day`, or where
+    groups, page sizes or the look of the pages changed. A day counts as published when all its
+    files are in their places. Concurrent calls are serialised by a lock. Files are named relative
+    to `inbox`.
 
     Returns counts: days and pages rewritten, pictures on the days rewritten, thumbnails made,
     pictures without a thumbnail (their files are gone), rejected files listed.
@@ -131,6 +134,7 @@ class _Publication:
         self._progress = progress
         self._thumbs = folder_in(published)
         self._paged: set[str] = set()
+        self._tallies: dict[str, Tally] = {}  # of the days that have tables
         self._counts = dict.fromkeys(("days", "pictures", "pages", "without_thumbnail"), 0)
 
     def run(self, every_day: bool) -> dict[str, int]:
@@ -139,8 +143,9 @@ class _Publication:
         same = format_file.is_file() and format_file.read_text() == look
         # Revisions are read before rows: a row that changes meanwhile leaves its day changed.
         changed = dict(self._store.days.changed())
-        days = changed if same and not every_day else self._all_days() | changed
-        latest = sorted({*self._published_days(), *days}, reverse=True)
+        lost = dict.fromkeys(self._read_tallies() - changed.keys())
+        days = lost | changed if same and not every_day else self._all_days() | lost | changed
+        latest = sorted({*self._tallies, *days}, reverse=True)
         self._paged = set(latest[: self._params.keep.page_days])
         with Thumbnails(self._thumbs, self._inbox, self._params, self._sources) as thumbnails:
             for day, revision in sorted(days.items()):
@@ -160,11 +165,30 @@ class _Publication:
     def _all_days(self) -> dict[str, int | None]:
         """Return the days that have pictures or files here, unchanged ones without a revision."""
         arrived = (day for day, _ in groupby(self._store.current.rows([]), lambda row: row.day))
-        return dict.fromkeys((*arrived, *self._published_days()))
+        return dict.fromkeys((*arrived, *self._tallies))
 
-    def _published_days(self) -> list[str]:
-        tables = (self._published / "parquet").glob("day=*/tags.parquet")
-        return sorted((table.parent.name.removeprefix("day=") for table in tables), reverse=True)
+    def _read_tallies(self) -> set[str]:
+        """Read the tallies of the days with tables; return the days whose tables are lost."""
+        folders = (self._published / "parquet").glob("day=*")
+        found = {folder.name.removeprefix("day=") for folder in folders}
+        lost = set()
+        for day in found:
+            tally = read_tally(self._parquet_of(day))
+            if tally is not None:
+                self._tallies[day] = tally
+            if tally is None or not is_whole(self._published / "csv" / f"{day}.csv"):
+                lost.add(day)
+        lost |= {
+            day
+            for day in self._store.days.published()
+            if day not in found and any(True for _ in self._store.current.rows([], day=day))
+        }
+        for day in sorted(lost):
+            log.warning("the tables of %s are missing or damaged: they are written again", day)
+        return lost
+
+    def _parquet_of(self, day: str) -> Path:
+        return self._published / "parquet" / f"day={day}" / "tags.parquet"
 
     def _sources(self, image_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
         found = self._store.current.rows([], image_ids=image_ids)
@@ -186,10 +210,12 @@ class _Publication:
             # store has changed meanwhile.
             pages = self._stage_pages(day, parquet, tally, thumbnails)
             self._put_in_place()
+            self._tallies[day] = tally
         else:
             pages = 0
             self._discard()
-            shutil.rmtree(self._published / "parquet" / f"day={day}", ignore_errors=True)
+            self._tallies.pop(day, None)
+            shutil.rmtree(self._parquet_of(day).parent, ignore_errors=True)
             (self._published / "csv" / f"{day}.csv").unlink(missing_ok=True)
         self._remove_pages_after(day, pages)
         self._counts["days"] += 1
@@ -230,14 +256,11 @@ class _Publication:
 
     def _remove_old_pages(self) -> None:
         """Remove the pages and thumbnails of days older than `keep.page_days`."""
-        for day in self._published_days():
-            if day in self._paged or not (self._published / "pages" / day).is_dir():
-                continue
-            self._remove_pages_after(day, 0)
-            parquet = self._published / "parquet" / f"day={day}" / "tags.parquet"
-            for chunk in read_parquet(parquet, self._groups, self._params.publish.page_size):
-                for row in chunk:
-                    place(self._thumbs, row.image_id).unlink(missing_ok=True)
+        for day in self._tallies.keys() - self._paged:
+            if (self._published / "pages" / day).is_dir():
+                self._remove_pages_after(day, 0)
+                for picture in self._store.current.rows([], day=day):
+                    place(self._thumbs, picture.image_id).unlink(missing_ok=True)
 
     def _publish_rejected(self) -> int:
         total = 0
@@ -258,11 +281,10 @@ class _Publication:
     def _publish_index(self, rejected: int) -> None:
         days: list[Day] = []
         total = Tally()
-        for day in self._published_days():
-            tally = read_tally(self._published / "parquet" / f"day={day}" / "tags.parquet")
+        for day, tally in sorted(self._tallies.items(), reverse=True):
             total.merge(tally)
             first = tally.first if len(days) < DAYS_PICTURED else ()
-            kept = tuple(i for i in first if place(self._thumbs, i).exists())
+            kept = tuple(i for i in first if is_kept(self._thumbs, i))
             days.append(Day(day, tally, kept, paged=day in self._paged))
         page = index_page(
             days,
@@ -299,10 +321,8 @@ class _Publication:
     def _put_in_place(self) -> None:
         """Rename all staged files into their places, the tables after the pages."""
         staged = [path for path in self._staging.rglob("*") if path.is_file()]
-        for path in sorted(staged, key=lambda path: (path.suffix != ".html", path)):
-            place = self._published / path.relative_to(self._staging)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(place)
+        staged.sort(key=lambda path: (path.suffix != ".html", path))
+        put_in_place([(path, self._published / path.relative_to(self._staging)) for path in staged])
 
     def _discard(self) -> None:
         for path in self._staging.iterdir():

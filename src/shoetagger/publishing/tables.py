@@ -261,9 +261,15 @@ def _row(record: Mapping[str, Any], groups: Mapping[str, Group]) -> Row:
     )
 
 
-def read_tally(path: Path) -> Tally:
-    """Return the tally in the footer of a file that ParquetTable wrote; its rows are not read."""
-    return Tally.from_json(pq.read_metadata(path).metadata[b"shoetagger"])
+def read_tally(path: Path) -> Tally | None:
+    """Return the tally in the footer of a file that ParquetTable wrote; its rows are not read.
+
+    None where there is no such file, or none that can be read: it was cut short, or damaged.
+    """
+    try:
+        return Tally.from_json(pq.read_metadata(path).metadata[b"shoetagger"])
+    except (OSError, pa.ArrowException, ValueError, LookupError, TypeError):
+        return None
 
 
 class CsvTable:
@@ -300,6 +306,16 @@ class CsvTable:
 
     def _put(self, cells: Sequence[str]) -> None:
         self._out.write(csv_line(cells))
+
+
+def is_whole(path: Path) -> bool:
+    """Tell whether a table that CsvTable wrote is there and ends as one does."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-1, io.SEEK_END)
+            return file.read() == b"\n"
+    except OSError:  # empty, or not there
+        return False
 
 
 def csv_line(cells: Iterable[str]) -> bytes:

@@ -41,13 +41,21 @@ def place(folder: Path, image_id: str) -> Path:
     return folder / image_id[:2] / f"{image_id}.jpg"
 
 
+def is_kept(folder: Path, image_id: str) -> bool:
+    """Tell whether a picture has its thumbnail; an empty file is what a power cut may leave."""
+    try:
+        return place(folder, image_id).stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
 def keep(folder: Path, image_id: str, view: np.ndarray, size: tuple[int, int]) -> None:
     """Write one thumbnail from its view, (S, S, 3) uint8; `size` is the picture's own."""
     path = place(folder, image_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _unfinished(folder)
     unfinished.mkdir(exist_ok=True)
-    with atomic_write(path, unfinished) as file:
+    with atomic_write(path, unfinished, flushed=False) as file:
         Image.fromarray(_without_seams(view, size)).save(file, "JPEG", quality=82, optimize=True)
 
 
@@ -66,7 +74,7 @@ def of_shard(published: Path, publish: Publish) -> ExtraView:
 
     def take(image_id: str, view: np.ndarray, size: tuple[int, int]) -> None:
         nonlocal left
-        if left > 0 and not place(folder, image_id).exists():
+        if left > 0 and not is_kept(folder, image_id):
             keep(folder, image_id, view, size)
             left -= 1
 
@@ -133,7 +141,7 @@ class Thumbnails(AbstractContextManager["Thumbnails"]):
         A file counts only while it still holds the bytes of that image id; where one is gone,
         another one with the same bytes serves.
         """
-        missing = [i for i in image_ids if not place(self._folder, i).exists()]
+        missing = [i for i in image_ids if not is_kept(self._folder, i)]
         if not missing:
             return set()
         left = set(missing)

@@ -30,6 +30,12 @@ class Days:
         with self._database.reading() as connection:
             return [(row.day, row.revision) for row in connection.execute(query.order_by("day"))]
 
+    def published(self) -> list[str]:
+        """Return the days that were published before, in their order."""
+        query = sa.select(days.c.day).where(days.c.published > 0).order_by(days.c.day)
+        with self._database.reading() as connection:
+            return list(connection.execute(query).scalars())
+
     def mark_published(self, day: str, revision: int) -> None:
         """Record that a day was published as of a revision; an earlier one changes nothing."""
         with self._database.writing() as connection:

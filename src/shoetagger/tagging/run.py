@@ -89,26 +89,27 @@ def part(store: Store, run: TaggingRun, name: str) -> Iterator[None]:
 
 
 def find_arrivals(
-    store: Store, inbox: Path, run: TaggingRun, *, options: operations.Tag
+    store: Store, inbox: Path, run: TaggingRun, *, options: operations.Tag, state: Path
 ) -> dict[str, int]:
     """Stream the inbox's listing into the store; return the numbers of files seen and new.
 
-    `rejected` counts the new ones that must not even be opened. What was there and is not in the
-    listing is gone; but a listing that lacks nearly all, by `options`, is taken for an inbox that
-    is not mounted: it raises InboxError and marks nothing.
+    `rejected` counts the new ones that must not even be opened. The folder `state` is left out.
+    What was there and is not in the listing is gone; but a listing that lacks nearly all, by
+    `options`, is taken for an inbox that is not mounted: it raises InboxError and marks nothing.
     """
     began = datetime.now(UTC)
     seen: set[int] = set()
     unlisted: list[str] = []
     new = refused = 0
-    batches = chunked(inboxes.scan(inbox), _NOTED_AT_ONCE)
+    batches = chunked(inboxes.scan(inbox, state=state), _NOTED_AT_ONCE)
     # While the database looks a batch up, the next one is listed.
     lister = ThreadPoolExecutor(max_workers=1)
     try:
         upcoming = lister.submit(next, batches, None)
         while batch := upcoming.result():
             upcoming = lister.submit(next, batches, None)
-            noted = store.files.note(batch, datetime.now(UTC))
+            known = [arrival for arrival in batch if not arrival.is_unknown]
+            noted = store.files.note(known, datetime.now(UTC))
             seen |= {short_id(file_id_of(arrival.locator)) for arrival in batch}
             unlisted += [arrival.locator for arrival in batch if arrival.is_folder]
             new, refused = new + noted.new, refused + noted.refused
