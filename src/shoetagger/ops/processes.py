@@ -12,35 +12,38 @@ from pathlib import Path
 
 import psutil
 
+from ..atomic import atomic_write
 from ..config.settings import Settings, redacted
 from .environment import HOST, MARK, NAME, Ports, ServersError, state_file
 
 
 @dataclass(frozen=True)
 class Started:
-    """What one `up` started: its ports, and for each server its pid and when that was born."""
+    """What one `up` started: its ports, and the pid and creation time (epoch) of each server."""
 
     ports: Ports
     processes: Mapping[str, tuple[int, float]]
 
     def alive(self, name: str) -> bool:
-        pid, born = self.processes[name]
+        """Return whether a server still runs, and is not another process with its pid."""
+        pid, created = self.processes[name]
         try:
             process = psutil.Process(pid)
-            # The clock may be set by a little while it runs, which moves every birth.
-            same = abs(process.create_time() - born) < 2
+            # A correction of the clock moves the creation times of all processes a little.
+            same = abs(process.create_time() - created) < 2
             return bool(same and process.status() != psutil.STATUS_ZOMBIE)
         except psutil.Error:
             return False
 
 
 def refuse_taken_ports(ports: Ports, commands: Mapping[str, Sequence[str]]) -> None:
+    """Raise ServersError, naming the process and free ports, where a server's port is in use."""
     wanted = {"AIRFLOW_PORT": ("Airflow", ports.airflow, 8081)}
     if "mlflow" in commands:
         wanted["MLFLOW_PORT"] = ("MLflow", ports.mlflow, 5001)
     for variable, (title, port, other) in wanted.items():
         with socket.socket() as probe:
-            # Connections that were closed a moment ago do not count.
+            # A port with connections that were closed a moment ago is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((HOST, port))
@@ -58,11 +61,11 @@ def refuse_taken_ports(ports: Ports, commands: Mapping[str, Sequence[str]]) -> N
 
 
 def _owner(port: int) -> str:
-    """Describe the process that listens on a port, as far as we may see it."""
+    """Describe the process that listens on a port, where its user is ours."""
     try:
         for connection in psutil.net_connections("tcp"):
-            here = connection.laddr
-            if connection.status == psutil.CONN_LISTEN and here and here.port == port:
+            local = connection.laddr
+            if connection.status == psutil.CONN_LISTEN and local and local.port == port:
                 if connection.pid is None:
                     break
                 command = " ".join(psutil.Process(connection.pid).cmdline())
@@ -86,17 +89,17 @@ def _free_port_near(port: int) -> int:
 def marked_processes(settings: Settings) -> list[tuple[str, psutil.Process]]:
     """Return (server, process) of everything that this installation's servers started."""
     home = str(settings.home.resolve())
-    spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    ourselves = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     found = []
     for process in psutil.process_iter():
-        if process.pid in spared:
+        if process.pid in ourselves:
             continue
         try:
             environment = process.environ()
             if environment.get(MARK) == home and process.status() != psutil.STATUS_ZOMBIE:
                 found.append((environment.get(NAME, ""), process))
         except (psutil.Error, OSError):
-            continue  # gone meanwhile, or another user's
+            continue  # it has ended since, or is another user's
     return found
 
 
@@ -110,11 +113,12 @@ def processes_with_open(files: Sequence[Path]) -> list[str]:
                 command = redacted(" ".join(" ".join(process.cmdline()).split()))
                 found.append(f"process {process.pid} ({command[:80]})")
         except (psutil.Error, OSError):
-            continue  # gone meanwhile, or another user's
+            continue  # it has ended since, or is another user's
     return found
 
 
 def end_processes(processes: Sequence[psutil.Process], *, kill: bool, patience: float) -> None:
+    """Terminate processes, or kill them, and wait up to `patience` seconds for their end."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             if kill:
@@ -125,23 +129,23 @@ def end_processes(processes: Sequence[psutil.Process], *, kill: bool, patience: 
 
 
 def write_state(settings: Settings, started: Started) -> None:
-    path = state_file(settings)
-    beside = path.with_name(path.name + ".new")
+    """Record what was started, for `read_state`."""
     document = {
         "airflow_port": started.ports.airflow,
         "mlflow_port": started.ports.mlflow,
         "processes": started.processes,
     }
-    beside.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
+    with atomic_write(state_file(settings)) as file:
+        file.write(json.dumps(document, indent=2).encode() + b"\n")
 
 
 def read_state(settings: Settings) -> Started | None:
+    """Return what the last `up` started; None where nothing was started, or all was ended."""
     try:
         document = json.loads(state_file(settings).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     return Started(
         Ports(document["airflow_port"], document["mlflow_port"]),
-        {name: (pid, born) for name, (pid, born) in document["processes"].items()},
+        {name: (pid, created) for name, (pid, created) in document["processes"].items()},
     )
