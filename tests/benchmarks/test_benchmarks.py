@@ -1,4 +1,4 @@
-"""The machinery of the benchmark runs and writes its files; no time is judged here."""
+"""The machinery of the benchmark runs and writes its files; no time is checked here."""
 
 from __future__ import annotations
 
@@ -65,5 +65,5 @@ def test_finding_work_finds_just_what_is_new_among_many_known(
 ) -> None:
     monkeypatch.setattr(run, "_NOTED_AT_ONCE", 500)  # more than one batch
     discovery.make_known(tmp_path, known=1200)
-    told = discovery.measure(tmp_path)  # raises where it is not just that
-    assert set(told) == {"wall", "cpu", "peak_mb"}
+    measured = discovery.measure(tmp_path)  # raises where it is not just that
+    assert set(measured) == {"wall", "cpu", "peak_mb"}

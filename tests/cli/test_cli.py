@@ -72,9 +72,9 @@ def call(*arguments: str) -> str:
 
 
 def test_help_names_every_command_in_a_sentence() -> None:
-    said = call("--help")
+    output = call("--help")
     for command in ("tag", "night", "status", "export", "validate", "history", "rollback", "sync"):
-        assert command in said
+        assert command in output
     assert "nothing is stored" in call("tag", "--help")
 
 
@@ -85,12 +85,12 @@ def test_tag_prints_one_json_line_a_file(installed: Settings, pictures: Path) ->
     by_name = {Path(line["path"]).name: line for line in lines}
     assert set(by_name) == {NAME, "b.png", "notes.jpg"}
     assert set(by_name["notes.jpg"]) == {"path", "rejected"}
-    told = by_name[NAME]
-    assert told["path"] == str(pictures / NAME)
-    assert told["image_id"] == hashlib.sha256((pictures / NAME).read_bytes()).hexdigest()
-    assert set(told["scores"]) == set(GROUPS["color"].tags)
-    assert told["tags"]["color"]
-    assert told["versions"] == {"color": "3"}
+    shown = by_name[NAME]
+    assert shown["path"] == str(pictures / NAME)
+    assert shown["image_id"] == hashlib.sha256((pictures / NAME).read_bytes()).hexdigest()
+    assert set(shown["scores"]) == set(GROUPS["color"].tags)
+    assert shown["tags"]["color"]
+    assert shown["versions"] == {"color": "3"}
     with Store(installed.store_url) as store:
         assert store.current.counts(["color"]).files == 0  # nothing is stored
 
@@ -98,9 +98,9 @@ def test_tag_prints_one_json_line_a_file(installed: Settings, pictures: Path) ->
 def test_tag_uses_the_bundles_named(pictures: Path, tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "mine", "material", ("suede", "canvas"))
     out = call("tag", str(pictures / NAME), "--bundle", str(tmp_path / "mine"), "--format", "jsonl")
-    told = json.loads(out)
-    assert told["versions"] == {"material": bundle.digest[:12]}
-    assert set(told["scores"]) == {"suede", "canvas"}
+    shown = json.loads(out)
+    assert shown["versions"] == {"material": bundle.digest[:12]}
+    assert set(shown["scores"]) == {"suede", "canvas"}
 
 
 def test_tag_as_csv_and_as_a_table(installed: Settings, pictures: Path) -> None:
@@ -134,9 +134,9 @@ def test_a_broken_file_is_judged_as_it_is_now(installed: Settings, pictures: Pat
     assert installed
     whole = (pictures / NAME).read_bytes()
     (pictures / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    told = json.loads(call("tag", str(pictures / "cut.jpg"), "--format", "jsonl"))
-    assert "truncated" in told["rejected"]
-    assert "arriving" not in told["rejected"]
+    shown = json.loads(call("tag", str(pictures / "cut.jpg"), "--format", "jsonl"))
+    assert "truncated" in shown["rejected"]
+    assert "arriving" not in shown["rejected"]
 
 
 def test_two_bundles_of_one_group_are_refused(pictures: Path, tmp_path: Path) -> None:
@@ -158,9 +158,9 @@ def test_night_status_history_and_export(
     installed: Settings, pictures: Path, tmp_path: Path
 ) -> None:
     (pictures / NAME).rename(installed.inbox / NAME)
-    said = call("night")
-    assert "1 tagged" in said
-    assert "by color v3" in said
+    output = call("night")
+    assert "1 tagged" in output
+    assert "by color v3" in output
     document = json.loads(call("status", "--json"))
     assert document["files"]["tagged"] == 1
     assert document["groups"]["color"]["version"] == "3"
@@ -189,16 +189,16 @@ def test_history_tells_which_version_tagged_a_picture_on_a_day(
             row.image_id, "color", ["black"], by="me", why="x", now=datetime.now(UTC)
         )
     for picture in (NAME, str(installed.inbox / NAME), row.image_id, row.image_id[:8]):
-        told = call("history", "--picture", picture)
-        assert told.startswith(row.image_id)
-        assert "color        version 3        corrected by a person: black" in told
+        shown = call("history", "--picture", picture)
+        assert shown.startswith(row.image_id)
+        assert "color        version 3        corrected by a person: black" in shown
     with Store(installed.store_url) as store:
         store.corrections.correct(
             row.image_id, "color", None, by="me", why="x", now=datetime.now(UTC)
         )
     today = f"{datetime.now(UTC):%Y-%m-%d}"
-    told = call("history", "--picture", NAME, "--on", today)
-    assert f"color        version 3        live: {tags}" in told
+    shown = call("history", "--picture", NAME, "--on", today)
+    assert f"color        version 3        live: {tags}" in shown
     early = call("history", "--picture", NAME, "--on", "2026-05-03")
     assert "as of 2026-05-04 00:00 UTC\nno version had tagged it by then" in early
     assert "no version had" in call("history", "style", "--picture", NAME)

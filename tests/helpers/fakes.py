@@ -1,4 +1,4 @@
-"""What stands in for the outside world: a clock, an inbox, decoders, models, MLflow, and death."""
+"""Stand-ins for the outside world: a clock, an inbox, decoders, models, MLflow, and kills."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Killed(BaseException):
 
 @dataclass
 class Clock:
-    """The time that the code under test is told; it passes between steps alone."""
+    """The clock of the code under test; it moves only between steps."""
 
     now: datetime = datetime(2026, 11, 1, 2, tzinfo=UTC)
 
@@ -123,8 +123,8 @@ class Engine:
     def predict(self, views: dict[Any, np.ndarray], only: Iterable[str]) -> dict[str, list[Any]]:
         identities = [bytes(view).hex() for view in views[self.transforms[0]]]
         wanted = set(only)
-        asked = [bundle for bundle in self.bundles if bundle.digest in wanted]
-        self.calls += [(i, bundle.digest) for bundle in asked for i in identities]
+        used = [bundle for bundle in self.bundles if bundle.digest in wanted]
+        self.calls += [(i, bundle.digest) for bundle in used for i in identities]
         return {
             bundle.digest: [
                 SimpleNamespace(
@@ -132,7 +132,7 @@ class Engine:
                 )
                 for i in identities
             ]
-            for bundle in asked
+            for bundle in used
         }
 
     answer = predict

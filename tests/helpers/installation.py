@@ -36,7 +36,7 @@ def write_often(folder: Path) -> Path:
 
 
 def make_project(repo: Path, **tag: int) -> Path:
-    """Make a project with the parameters of ours, but one decoding process: each must start."""
+    """Make a project with our parameters but one decoding process, as starting each takes time."""
     repo.mkdir(parents=True)
     document = yaml.safe_load((ROOT / "params.yaml").read_text())
     document["tag"] |= {"decode_workers": 1} | tag
@@ -101,7 +101,7 @@ def predictions(settings: Settings) -> dict[str, dict[str, tuple[str, ...]]]:
     """Return image id -> group -> current tags."""
     with Store(settings.store_url) as store:
         return {
-            row.image_id: {group: told.tags for group, told in row.groups.items()}
+            row.image_id: {group: current.tags for group, current in row.groups.items()}
             for row in store.current.rows(list(TAGS))
         }
 

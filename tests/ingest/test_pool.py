@@ -138,11 +138,11 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 20.0) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
     end = time.monotonic() + seconds
-    while not holds() and time.monotonic() < end:
+    while not condition() and time.monotonic() < end:
         time.sleep(0.02)
-    return holds()
+    return condition()
 
 
 # --- what comes back ---
@@ -466,11 +466,11 @@ def test_workers_die_with_a_parent_that_is_killed() -> None:
 def test_ctrl_c_ends_parent_and_workers_without_a_word_too_many() -> None:
     parent, pids = start_parent("shoes(3)")
     os.killpg(parent.pid, signal.SIGINT)  # as a terminal does: to all of them
-    _, said = parent.communicate(timeout=30)
+    _, errors = parent.communicate(timeout=30)
     assert not any(alive(pid) for pid in pids)
-    assert said.count("Traceback") == 1
-    assert said.rstrip().endswith("KeyboardInterrupt")
-    assert "resource_tracker" not in said
+    assert errors.count("Traceback") == 1
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert "resource_tracker" not in errors
 
 
 def test_views_are_plain_arrays(pool: DecodePool) -> None:

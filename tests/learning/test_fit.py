@@ -125,8 +125,8 @@ def test_losses_of_both_sides_mean_the_same(dataset: ImageDataset) -> None:
 def test_the_same_seed_gives_the_same_weights(dataset: ImageDataset, pretrained: bool) -> None:
     recipe = replace(PRETRAINED if pretrained else RECIPE, epochs=1)
     (first, _), (second, _) = (train(dataset, recipe, validated=False) for _ in range(2))
-    for mine, theirs in zip(first.parameters(), second.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("freeze", ["stem", "layer3", "layer4"])
@@ -219,8 +219,8 @@ def test_cached_states_equal_live_ones(dataset: ImageDataset, tmp_path: Path, fr
     rest = LAYERS[len(frozen_layers(freeze)) :]
     with torch.no_grad():
         from_files = model.finish(model.run(cached.plain(rows), rest))
-        afresh = model.finish(model.run(Live(model, dataset, freeze, 3, CPU).plain(rows), rest))
-    torch.testing.assert_close(from_files, afresh, atol=0.02, rtol=0.02)  # half floats
+        computed = model.finish(model.run(Live(model, dataset, freeze, 3, CPU).plain(rows), rest))
+    torch.testing.assert_close(from_files, computed, atol=0.02, rtol=0.02)  # half floats
 
 
 def test_a_head_that_sees_what_was_not_kept_says_how_to_compute_it(

@@ -35,13 +35,15 @@ def truth(tags: int) -> np.ndarray:
 
 def fitted(true: np.ndarray, weight: float = 1.0, l2: float = 0.01) -> tuple[TagModel, list[float]]:
     torch.manual_seed(0)
-    model, told = TagModel("resnet18", true.shape[1], ("histogram", "layer1")).eval(), list[float]()
+    losses: list[float] = []
+    model = TagModel("resnet18", true.shape[1], ("histogram", "layer1")).eval()
     start_from_frequencies(model, true)
     fit_head(
         model, seen(sum(model.widths)), torch.from_numpy(true).float(),
-        torch.full((true.shape[1],), weight), l2=l2, criterion=cross_entropy, on_round=told.append,
+        torch.full((true.shape[1],), weight), l2=l2, criterion=cross_entropy,
+        on_round=losses.append,
     )  # fmt: skip
-    return model, told
+    return model, losses
 
 
 def answers(model: TagModel, values: Tensor) -> np.ndarray:
@@ -80,9 +82,9 @@ def test_the_size_of_the_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_loss_is_told_after_each_round_and_falls() -> None:
-    _, told = fitted(truth(2))
-    assert len(told) == ROUNDS
-    assert told[-1] < told[0] < np.log(2)
+    _, losses = fitted(truth(2))
+    assert len(losses) == ROUNDS
+    assert losses[-1] < losses[0] < np.log(2)
 
 
 def test_a_stronger_penalty_gives_smaller_weights() -> None:

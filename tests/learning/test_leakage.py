@@ -52,7 +52,7 @@ class Learner:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, stage: ModuleType) -> None:
         self.learned: list[set[int]] = []
-        self.told: list[set[int] | None] = []
+        self.validations: list[set[int] | None] = []
         monkeypatch.setattr(stage, "fit", self)
 
     def __call__(
@@ -60,7 +60,7 @@ class Learner:
         _recipe: object, **how: Any,
     ) -> None:  # fmt: skip
         self.learned.append(set(training.rows.tolist()))
-        self.told.append(None if validation is None else set(validation.rows.tolist()))
+        self.validations.append(None if validation is None else set(validation.rows.tolist()))
         how["on_epoch"](Epoch(1, 0.5, None, None))
 
 
@@ -74,27 +74,27 @@ def test_the_final_model_learns_from_the_training_side_alone(
     learner = Learner(monkeypatch, train)
     train.main("style", SPLIT, IMAGES, STATES, Path("weights.safetensors"), Path("history.csv"))
     assert learner.learned == [rows_of(table, table["side"] == "train")]
-    assert learner.told == [rows_of(table, table["side"] == "validation")]
+    assert learner.validations == [rows_of(table, table["side"] == "validation")]
 
 
 def test_a_fold_is_scored_by_a_model_that_learned_from_the_others(
     table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learner = Learner(monkeypatch, folds)
-    asked: list[set[int]] = []
+    scored: list[set[int]] = []
 
     def scores(_model: object, _source: object, rows: np.ndarray, *_: object) -> np.ndarray:
-        asked.append(set(rows.tolist()))
+        scored.append(set(rows.tolist()))
         return np.full((len(rows), 2), 0.5)
 
     monkeypatch.setattr(folds, "scores", scores)
     crossval.main("style", SPLIT, IMAGES, STATES, Path("crossval/style.csv"))
     training = rows_of(table, table["side"] == "train")
-    for fold, (learned, held_out) in enumerate(zip(learner.learned, asked, strict=True)):
+    for fold, (learned, held_out) in enumerate(zip(learner.learned, scored, strict=True)):
         assert held_out == training & rows_of(table, table["fold"] == fold)
         assert learned == training - held_out
-    assert set().union(*asked) == training
-    assert learner.told == [None] * 5  # nothing is chosen by any other picture
+    assert set().union(*scored) == training
+    assert learner.validations == [None] * 5  # nothing is chosen by any other picture
     written = pd.read_csv("crossval/style.csv")
     assert set(written["image_name"]) == set(table.loc[table["side"] == "train", "image_name"])
 

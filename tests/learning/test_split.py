@@ -138,9 +138,9 @@ def test_every_tag_ends_with_a_positive_on_either_side_or_there_is_a_clear_refus
     assert len(report) == moved
 
 
-@pytest.mark.parametrize(("positives", "said"), [(0, "no picture"), (1, "1 picture")])
+@pytest.mark.parametrize(("positives", "words"), [(0, "no picture"), (1, "1 picture")])
 def test_a_tag_with_fewer_than_2_positives_is_refused_together_with_all_such_tags(
-    positives: int, said: str
+    positives: int, words: str
 ) -> None:
     rare = [1] * positives + [0] * (40 - positives)
     with pytest.raises(SplitError) as caught:
@@ -150,8 +150,8 @@ def test_a_tag_with_fewer_than_2_positives_is_refused_together_with_all_such_tag
             ["red", "boot", "tan"],
             SPLIT,
         )
-    assert f"tag 'red' has {said}" in str(caught.value)
-    assert f"tag 'tan' has {said}" in str(caught.value)
+    assert f"tag 'red' has {words}" in str(caught.value)
+    assert f"tag 'tan' has {words}" in str(caught.value)
     assert "boot" not in str(caught.value)
 
 

@@ -45,8 +45,8 @@ def test_equal_inputs_give_equal_bundle_digests_wherever_they_are_written(tmp_pa
 def test_a_prefix_digest_changes_from_the_first_differing_stage_on() -> None:
     one = random_model(3, backbone_seed=1, head_seed=1, shared="layer2")
     other = random_model(5, backbone_seed=1, head_seed=2, shared="layer2")
-    mine, theirs = prefix_digests(one, TRANSFORM), prefix_digests(other, TRANSFORM)
-    same = [layer for layer in LAYERS if mine[layer] == theirs[layer]]
+    first, second = prefix_digests(one, TRANSFORM), prefix_digests(other, TRANSFORM)
+    same = [layer for layer in LAYERS if first[layer] == second[layer]]
     assert same == ["stem", "layer1", "layer2"]
 
 

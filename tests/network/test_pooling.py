@@ -87,8 +87,8 @@ def test_half_precision_around_it_changes_nothing() -> None:
     plain = channel_moments(x, contrast=True), color_histogram(images)
     with torch.autocast("cpu", torch.bfloat16):
         around = channel_moments(x, contrast=True), color_histogram(images)
-    for mine, theirs in zip(plain, around, strict=True):
-        assert torch.equal(mine, theirs)
+    for values, others in zip(plain, around, strict=True):
+        assert torch.equal(values, others)
 
 
 def test_no_picture_has_no_colours() -> None:

@@ -66,9 +66,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 folder, passwords, report = sys.argv[1:]
-told = {"answers": {}, "waiting": None}
+outcome = {"answers": {}, "waiting": None}
 
-def asked(session):
+def open_approvals(session):
     found = session.scalars(select(TaskInstance).where(TaskInstance.state == "awaiting_input"))
     return {ti.rendered_map_index: ti for ti in found}
 
@@ -78,11 +78,11 @@ bag = DagBag(folder)
 
 def people():
     with create_session() as session:
-        while len(asked(session)) < 4:
+        while len(open_approvals(session)) < 4:
             time.sleep(0.5)
             session.rollback()
-        waiting = asked(session)
-        told["waiting"] = {g: [ti.pool, ti.pid and 0] for g, ti in waiting.items()}
+        waiting = open_approvals(session)
+        outcome["waiting"] = {g: [ti.pool, ti.pid and 0] for g, ti in waiting.items()}
         places = {g: (ti.run_id, ti.map_index) for g, ti in waiting.items()}
 
     def token(user):
@@ -99,12 +99,12 @@ def people():
         body = {"chosen_options": [option], "params_input": {"why": why} if why else {}}
         return client.patch(path, json=body, headers=headers).status_code
 
-    told["shown"] = answer("approved", "vera", None)
-    told["answers"]["viewer"] = answer("approved", "vera", "Approve")
-    told["answers"]["approved"] = answer("approved", "ann", "Approve", "looks right")
-    told["answers"]["again"] = answer("approved", "ann", "Reject")
-    told["answers"]["rejected"] = answer("rejected", "ann", "Reject", "worse on sandals")
-    told["answers"]["stale"] = answer("stale", "ann", "Approve")
+    outcome["shown"] = answer("approved", "vera", None)
+    outcome["answers"]["viewer"] = answer("approved", "vera", "Approve")
+    outcome["answers"]["approved"] = answer("approved", "ann", "Approve", "looks right")
+    outcome["answers"]["again"] = answer("approved", "ann", "Reject")
+    outcome["answers"]["rejected"] = answer("rejected", "ann", "Reject", "worse on sandals")
+    outcome["answers"]["stale"] = answer("stale", "ann", "Approve")
     time.sleep(2)
     SchedulerJobRunner(Job()).check_awaiting_input_timeouts()
 
@@ -119,12 +119,12 @@ def safely():
 threading.Thread(target=safely, daemon=True).start()
 run = bag.dags["approvals"].test()
 with create_session() as session:
-    told["states"] = [
+    outcome["states"] = [
         [ti.task_id, ti.map_index, str(ti.state)] for ti in run.get_task_instances(session=session)
     ]
     links = session.scalars(select(XComModel).where(XComModel.key == "_link_ReportLink"))
-    told["links"] = {row.map_index: row.value for row in links}
-json.dump(told, open(report, "w"), default=str)
+    outcome["links"] = {row.map_index: row.value for row in links}
+json.dump(outcome, open(report, "w"), default=str)
 """
 
 
@@ -172,13 +172,13 @@ def comparison(settings: Settings, group: str, folder: Path, **changes: Any) -> 
 class Ran:
     settings: Settings
     cases: list[Comparison]
-    told: dict[str, Any]
+    outcome: dict[str, Any]
     log: str
 
     def states(self, task: str) -> dict[str, str]:
         return {
             self.cases[index].group: state
-            for task_id, index, state in self.told["states"]
+            for task_id, index, state in self.outcome["states"]
             if task_id == f"model.{task}"
         }
 
@@ -212,18 +212,18 @@ def ran(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Ran:
     (dags / "cases.json").write_text(json.dumps([case.model_dump(mode="json") for case in cases]))
     passwords = folder / "passwords.json"
     passwords.write_text(json.dumps(dict.fromkeys(USERS, "secret")))
-    told, log = run_program(
+    outcome, log = run_program(
         RUN, settings, str(dags), str(passwords),
         cwd=folder,
         AIRFLOW__CORE__DAGS_FOLDER=str(dags),
         AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS=",".join(f"{n}:{r}" for n, r in USERS.items()),
         AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE=str(passwords),
     )  # fmt: skip
-    return Ran(settings, cases, told, log)
+    return Ran(settings, cases, outcome, log)
 
 
 def test_who_approves_and_why_goes_into_the_ledger(ran: Ran) -> None:
-    assert ran.told["answers"]["approved"] == 200
+    assert ran.outcome["answers"]["approved"] == 200
     assert ran.states("approve")["approved"] == ran.states("promote")["approved"] == "success"
     (move,) = ran.history("approved")
     assert move.state == "done"
@@ -237,19 +237,19 @@ def test_who_approves_and_why_goes_into_the_ledger(ran: Ran) -> None:
 
 
 def test_whoever_decides_is_shown_the_comparison(ran: Ran) -> None:
-    assert ran.told["shown"]["subject"] == "Promote approved version 1?"
-    assert ran.told["shown"]["body"] == "**approved** {{ not_a_template }}"
-    assert set(ran.told["shown"]["params"]) == {"why"}, "the DAG's own form is left out"
-    assert ran.told["links"]["0"] == "http://mlflow.example/approved"
+    assert ran.outcome["shown"]["subject"] == "Promote approved version 1?"
+    assert ran.outcome["shown"]["body"] == "**approved** {{ not_a_template }}"
+    assert set(ran.outcome["shown"]["params"]) == {"why"}, "the DAG's own form is left out"
+    assert ran.outcome["links"]["0"] == "http://mlflow.example/approved"
 
 
 def test_whoever_lacks_the_right_decides_nothing(ran: Ran) -> None:
-    assert ran.told["answers"]["viewer"] == 403
-    assert ran.told["answers"]["again"] == 409, "what was decided stays"
+    assert ran.outcome["answers"]["viewer"] == 403
+    assert ran.outcome["answers"]["again"] == 409, "what was decided stays"
 
 
 def test_a_rejection_moves_nothing_and_is_written_down(ran: Ran) -> None:
-    assert ran.told["answers"]["rejected"] == 200
+    assert ran.outcome["answers"]["rejected"] == 200
     assert ran.states("promote")["rejected"] == "skipped"
     (move,) = ran.history("rejected")
     assert (move.state, move.by) == ("cancelled", "ann")
@@ -270,7 +270,7 @@ def test_where_nobody_is_asked_the_promotion_follows_at_once(ran: Ran) -> None:
 
 
 def test_an_approval_of_what_is_stale_moves_nothing(ran: Ran) -> None:
-    assert ran.told["answers"]["stale"] == 200
+    assert ran.outcome["answers"]["stale"] == 200
     assert ran.states("promote")["stale"] == "failed"
     assert "it moved meanwhile; run the training again" in ran.log
     assert ran.history("stale") == []
@@ -284,7 +284,7 @@ def test_what_the_gate_stopped_is_skipped_with_the_reasons_and_nobody_asked(ran:
 
 def test_groups_end_each_by_itself_and_none_holds_a_slot_while_it_waits(ran: Ran) -> None:
     assert ran.live() == {"approved", "not_needed"}
-    assert set(ran.told["waiting"]) == {"approved", "rejected", "timed_out", "stale"}
+    assert set(ran.outcome["waiting"]) == {"approved", "rejected", "timed_out", "stale"}
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ from airflow.utils.session import create_session
 folder, dag_id, conf, report = sys.argv[1:]
 run = DagBag(folder).dags[dag_id].test(run_conf=json.loads(conf))
 with create_session() as session:
-    told = {
+    outcome = {
         "state": str(run.state),
         "tasks": [
             [ti.task_id, ti.rendered_map_index or ti.map_index, str(ti.state)]
@@ -95,7 +95,7 @@ with create_session() as session:
         ],
         "events": session.query(AssetEvent).count(),
     }
-json.dump(told, open(report, "w"))
+json.dump(outcome, open(report, "w"))
 """
 
 
@@ -279,12 +279,12 @@ class Shop:
 
     def run(self, dag_id: str, conf: dict[str, Any] | None = None, **environment: str) -> Ran:
         dags = str(self.settings.repo / "dags")
-        told, log = run_program(
+        outcome, log = run_program(
             RUN_DAG, self.settings, dags, dag_id, json.dumps(conf or {}),
             cwd=self.settings.repo, **environment,
         )  # fmt: skip
-        states = {(task, name): state for task, name, state in told["tasks"]}
-        return Ran(told["state"], states, log, told["events"])
+        states = {(task, name): state for task, name, state in outcome["tasks"]}
+        return Ran(outcome["state"], states, log, outcome["events"])
 
 
 @pytest.fixture(scope="module")

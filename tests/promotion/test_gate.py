@@ -21,7 +21,8 @@ PROMOTE = replace(
 def met(*tags: tuple[str, int, float, float], pictures: int = 40) -> PairedMetrics:
     """Return a comparison of tags: name, positives, F1 of challenger and champion."""
     rows = tuple(
-        TagMetrics(name, n, ScorePair(ours, theirs, None)) for name, n, ours, theirs in tags
+        TagMetrics(name, n, ScorePair(challenger, champion, None))
+        for name, n, challenger, champion in tags
     )
     macro = ScorePair(
         sum(row[2] for row in tags) / len(tags), sum(row[3] for row in tags) / len(tags), None
@@ -44,7 +45,7 @@ def test_a_challenger_that_holds_the_rule_passes_and_the_reasons_say_by_what() -
 
 
 @pytest.mark.parametrize(
-    ("validation", "said"),
+    ("validation", "words"),
     [
         (met(("black", 12, 0.75, 0.8)), "macro F1 0.750 against 0.800: worse by more than 0.02"),
         (
@@ -59,13 +60,13 @@ def test_a_challenger_that_holds_the_rule_passes_and_the_reasons_say_by_what() -
     ],
 )
 def test_what_breaks_the_rule_is_stopped_in_a_sentence(
-    validation: PairedMetrics, said: str
+    validation: PairedMetrics, words: str
 ) -> None:
     verdict = check("version 3", validation, TagDiff(), PROMOTE)
     assert not verdict.passes
     assert verdict.approval_reason is None
     assert len(verdict.reasons) == 1
-    assert said in verdict.reasons[0]
+    assert words in verdict.reasons[0]
     assert "(promote." in verdict.reasons[0], "it names the parameter"
 
 

@@ -18,8 +18,10 @@ def predicted() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     truth = rng.integers(0, 2, (80, 3), dtype=np.uint8)
     truth[:, 2] = 0
     truth[:2, 2] = 1
-    said = [np.where(rng.random(truth.shape) < wrong, 1 - truth, truth) for wrong in (0.05, 0.4)]
-    return truth, said[0].astype(np.uint8), said[1].astype(np.uint8)
+    predicted = [
+        np.where(rng.random(truth.shape) < wrong, 1 - truth, truth) for wrong in (0.05, 0.4)
+    ]
+    return truth, predicted[0].astype(np.uint8), predicted[1].astype(np.uint8)
 
 
 def test_f1_of_both_and_an_interval_that_tells_them_apart(

@@ -70,13 +70,13 @@ def start(settings: Settings, code: str, *arguments: str) -> subprocess.Popen[by
 
 
 def finish(*runs: subprocess.Popen[bytes]) -> list[str]:
-    """Wait for all; returns what they printed, and holds them to have said nothing of locks."""
-    said = [run.communicate(timeout=300) for run in runs]
-    for run, (_, errors) in zip(runs, said, strict=True):
+    """Wait for all; checks that no output mentions a lock, and returns the outputs."""
+    outputs = [run.communicate(timeout=300) for run in runs]
+    for run, (_, errors) in zip(runs, outputs, strict=True):
         assert run.returncode == 0, errors.decode()
         assert b"locked" not in errors
         assert b"deadlock" not in errors
-    return [out.decode() for out, _ in said]
+    return [out.decode() for out, _ in outputs]
 
 
 def test_two_nights_a_retagging_a_promotion_and_a_tag_at_once(settings: Settings) -> None:
@@ -90,9 +90,9 @@ def test_two_nights_a_retagging_a_promotion_and_a_tag_at_once(settings: Settings
     )
     assert len(tags.splitlines()) == 3
     finish(start(settings, RUN, "night"))  # what the last promotion left to do
-    told = predictions(settings)
-    assert len(told) == 60
-    assert all(set(groups) == {"color", "style"} for groups in told.values())
+    predicted = predictions(settings)
+    assert len(predicted) == 60
+    assert all(set(groups) == {"color", "style"} for groups in predicted.values())
     with Store(settings.store_url) as store:
         counts = store.current.counts(list(TAGS))
         assert (counts.files, counts.tagged, counts.images) == (60, 60, 60)

@@ -100,9 +100,9 @@ def test_a_run_takes_no_secret_along(
     client = MlflowClient(database)
     experiment = client.get_experiment_by_name("shoetagger")
     assert experiment is not None
-    (told,) = client.search_runs([experiment.experiment_id])
-    assert told.data.params["train.arch"] == options.train.arch
-    assert "hunter" not in str(told.to_dictionary())
+    (mlflow_run,) = client.search_runs([experiment.experiment_id])
+    assert mlflow_run.data.params["train.arch"] == options.train.arch
+    assert "hunter" not in str(mlflow_run.to_dictionary())
 
 
 def test_a_bundle_that_is_nowhere_is_told_of_without_the_registrys_password(
