@@ -5,7 +5,7 @@ its model as `challenger` and compares it with the live `champion` on the same p
 passes, and is approved where `promote.approval` asks for that, it becomes champion and wakes
 `tag_new_images`; otherwise `approve` is *skipped*, with the reasons in its log.
 
-**groups**: which groups to train; none chosen means all.
+**groups**: which groups to train; none chosen means all that the commit has.
 **revision**: the commit to train from. Uncommitted changes are refused by name.
 **overrides**: parameters for this run alone, one per line, such as `train.head_l2=0.001`.
 """
@@ -26,7 +26,7 @@ GROUPS = list(dag_parts.read_params().groups)
     tags=dag_parts.TAGS,
     default_args=dag_parts.RETRIED,
     params={
-        "groups": Param(GROUPS, examples=GROUPS, **dag_parts.TEXTS),
+        "groups": Param([], examples=GROUPS, **dag_parts.TEXTS),
         "revision": Param("HEAD", type="string", minLength=1),
         "overrides": Param([], **dag_parts.TEXTS),
     },

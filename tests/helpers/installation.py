@@ -155,7 +155,7 @@ def register(installation: Installation, *what: Any) -> registering.Challenger:
 @_opening
 def compare(installation: Installation, *what: Any) -> comparing.Comparison:
     return comparing.compare(
-        installation.settings, installation.store, installation.registry, *what
+        installation.settings, installation.params, installation.store, installation.registry, *what
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -251,10 +252,18 @@ def test_overrides_may_be_valid_together_only(settings: Settings) -> None:
         prepare(settings.repo, overrides=overrides[:1])
 
 
-@pytest.mark.parametrize("key", ["promote.rule.macro_f1_margin", " promote.approval", "promote"])
-def test_what_a_challenger_has_to_pass_cannot_be_overridden(settings: Settings, key: str) -> None:
-    with pytest.raises(PipelineError, match="does not decide what it has to pass; commit the"):
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("promote.rule.macro_f1_margin", " promote.approval", "promote", "promote .approval"),
+        *("tag.max_rejected", "keep.checkouts", "publish.max_pages", "audit.shown"),
+    ],
+)
+def test_what_an_installation_sets_once_cannot_be_overridden(settings: Settings, key: str) -> None:
+    message = f"override '{key.strip()}=never': {key.strip()} is no parameter of training"
+    with pytest.raises(PipelineError, match=re.escape(message)) as caught:
         prepare(settings.repo, overrides=[f"{key}=never"])
+    assert str(settings.repo / "params.yaml") in str(caught.value)
 
 
 def test_uncommitted_inputs_are_refused_by_name(settings: Settings) -> None:
@@ -339,6 +348,13 @@ def test_groups_come_in_the_order_of_params_and_unknown_ones_are_refused(
     plan = Plan(commit=git(settings.repo, "rev-parse", "HEAD"))
     assert groups_of(settings.repo, plan) == ["color", "style", "detail"]
     assert groups_of(settings.repo, plan, ["detail", "color"]) == ["color", "detail"]
+    # A group that only the commit has is trained without being named.
+    document = yaml.safe_load((settings.repo / "params.yaml").read_text())
+    document["groups"]["sole"] = {"tags": ["flat sole"]}
+    (settings.repo / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    git(settings.repo, "commit", "--quiet", "-am", "A fourth group")
+    later = Plan(commit=git(settings.repo, "rev-parse", "HEAD"))
+    assert groups_of(settings.repo, later) == ["color", "style", "detail", "sole"]
     with pytest.raises(PipelineError, match=r"no group 'colour'.* color, style, detail"):
         groups_of(settings.repo, plan, ["colour", "style"])
 

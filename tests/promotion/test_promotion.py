@@ -38,7 +38,7 @@ from shoetagger.pipeline.dvc_files import data_revision, outputs
 from shoetagger.pipeline.plan import Plan
 from shoetagger.promotion import moves as moves_module
 from shoetagger.promotion.compare import Comparison
-from shoetagger.promotion.moves import _point
+from shoetagger.promotion.moves import Decision, _point
 from shoetagger.promotion.versions import PromotionError
 from shoetagger.store.rows import MoveConflict
 from shoetagger.store.store import Store
@@ -130,7 +130,7 @@ def trained(settings: Settings, plan: Plan) -> Callable[[int], Bundle]:
             file.write_text("image_name,fold,black,white\n")
         split.mkdir(exist_ok=True)
         if not (split / "color.csv").exists():
-            (split / "color.csv").write_text("image_name,image_id\n")
+            (split / "color.csv").write_text("image_name,image_id,side\n")
         return bundle
 
     return train
@@ -223,7 +223,8 @@ def test_the_first_version_is_promoted_without_comparison(
     assert live(settings) == champion(settings) == bundle.digest
     with Store(settings.store_url) as store:
         (move,) = store.ledger.history("color")
-    assert (move.by, move.why, move.state) == ("someone", "the first version of its group", "done")
+    assert (move.by, move.state) == ("someone", "done")
+    assert move.why.startswith("the first version of its group (gate: macro_f1_margin 0.02, ")
     assert move.mlflow_run == named.run_id
     assert move.data_revision == data_revision(checkout_module.checkout(settings, plan))
     # A task that is tried again finds its work done.
@@ -496,6 +497,47 @@ def test_a_version_taken_back_is_not_promoted_again_by_the_next_training(
     assert not again.passes
     assert "taken back" in again.reasons[0]
     assert "worse on sandals" in again.reasons[0]
+
+
+def test_pictures_that_either_trained_on_are_left_out_of_the_comparison(
+    settings: Settings, plan: Plan, trained: Callable[[int], Bundle]
+) -> None:
+    trained(2)
+    label_as_said_by(settings, plan, seed=2)
+    path = outputs(checkout_module.checkout(settings, plan), "split")["split"] / "color.csv"
+    today = read_split(path)
+    then = today.copy()
+    then.loc[:2, "side"] = "train"  # a tag was rare: its pictures were moved
+    write_split(then, path)
+    champion = trained(1)
+    promoted(settings, plan, champion)
+    write_split(today, path)
+    challenger = trained(2)
+    register(settings, plan, "color")
+    comparison = compare(settings, plan, "color", challenger.digest)
+    assert "On 21 validation pictures, without 3 that one of the two trained on" in comparison.text
+
+
+def test_gate_and_approval_are_the_installations_whatever_the_commit_says(
+    settings: Settings, plan: Plan, trained: Callable[[int], Bundle]
+) -> None:
+    assert parameters.load(settings.params_file).promote.approval == "never"
+    bundle = trained(1)
+    register(settings, plan, "color")
+    kept = settings.params_file.read_text()
+    try:
+        settings.params_file.write_text(kept.replace("approval: never", "approval: always"))
+        comparison = compare(settings, plan, "color", bundle.digest)
+    finally:
+        settings.params_file.write_text(kept)
+    asked = "every promotion is approved by a person (promote.approval)"
+    assert comparison.approval_reason == asked
+    assert comparison.gate.endswith("min_support 20, min_positives 3, approval always")
+    assert comparison.gate in comparison.text.replace("\\", "")
+    promote(settings, comparison, Decision(approved=True, by="ann", why="good"), by="test")
+    with Store(settings.store_url) as store:
+        (move,) = store.ledger.history("color")
+    assert move.why.endswith(f"(gate: {comparison.gate})")
 
 
 def test_a_champion_of_another_split_is_not_compared(

@@ -22,6 +22,10 @@ from .fields import (
     must,
 )
 
+# An installation has one of each: a training run takes them neither from its commit nor from its
+# overrides.
+OPERATIONS = ("audit", "promote", "tag", "publish", "keep")
+
 
 @dataclass(frozen=True, config=SECTION)
 class Audit:

@@ -13,7 +13,7 @@ import yaml
 from pydantic.dataclasses import dataclass
 
 from .fields import SECTION, Text
-from .operations import Audit, Keep, Promote, Publish, Tag
+from .operations import OPERATIONS, Audit, Keep, Promote, Publish, Tag
 from .recipe import SHARED_BY_GROUPS, Evaluate, Features, Group, Images, Split, Train
 from .renamed import with_new_names
 from .strict import ParamsError, validated
@@ -57,6 +57,11 @@ class Params:
                 f"no group {name!r} in params.yaml: the groups are {', '.join(self.groups)}"
             )
         return self.groups[name]
+
+    def operated_as(self, installation: Params) -> Params:
+        """Return what models are made of by these parameters, and operations by another's."""
+        operations = {section: getattr(installation, section) for section in OPERATIONS}
+        return dataclasses.replace(self, **operations)
 
     def train_of(self, name: str) -> Train:
         """Return the training parameters of one group: its own `train` over that of all."""

@@ -95,7 +95,13 @@ def compare(plan: Mapping[str, Any], group: str, challenger: Mapping[str, str]) 
 
     with installation() as here:
         comparison = compare_module.compare(
-            here.settings, here.store, here.registry, _plan(plan), group, challenger["digest"]
+            here.settings,
+            here.params,
+            here.store,
+            here.registry,
+            _plan(plan),
+            group,
+            challenger["digest"],
         )
         return comparison.model_dump(mode="json")
 

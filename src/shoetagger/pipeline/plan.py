@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict
 
+from ..config.operations import OPERATIONS
 from ..config.params import Params, parse
 from ..config.renamed import old_names
 from ..config.strict import ParamsError
@@ -56,10 +57,12 @@ def prepare(repo: Path, revision: str = "HEAD", overrides: Sequence[str] = ()) -
             )
     plan = Plan(commit=commit, overrides=tuple(line.strip() for line in overrides if line.strip()))
     for override in plan.overrides:
-        if override.partition("=")[0].partition(".")[0].strip() == "promote":
+        key = override.partition("=")[0].strip()
+        if key.partition(".")[0].strip() in OPERATIONS:
             raise PipelineError(
-                f"override {override!r}: whoever starts a run does not decide what it has to "
-                "pass; commit the change to params.yaml"
+                f"override {override!r}: {key} is no parameter of training, and whoever starts a "
+                f"run does not decide what it has to pass: set it in {repo / 'params.yaml'}, where "
+                "it holds for all runs"
             )
     params_of(repo, plan)
     if commit == _resolve(repo, "HEAD"):

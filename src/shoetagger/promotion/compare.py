@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from .side_by_side import Contender, SideBySide
 
 
-OUT_OF_FOLD = "out_of_fold.csv"  # among a version's files in its MLflow run
+# Among a version's files in its MLflow run.
+OUT_OF_FOLD, MOVED = "out_of_fold.csv", "moved_to_training.json"
 
 
 class Comparison(BaseModel, frozen=True, extra="forbid"):
@@ -44,22 +45,30 @@ class Comparison(BaseModel, frozen=True, extra="forbid"):
     mlflow_run: str | None  # of the challenger
     text: str  # Markdown, for the person who approves
     report: str | None  # address of the whole report; None without an MLflow server
+    gate: str = ""  # the rules that were applied; a comparison of before they were kept has none
 
 
 def compare(
-    settings: Settings, store: Store, registry: Registry, plan: Plan, group: str, digest: str
+    settings: Settings,
+    installation: Params,
+    store: Store,
+    registry: Registry,
+    plan: Plan,
+    group: str,
+    digest: str,
 ) -> Comparison:
     """Compare a challenger with the live champion on the same pictures, and apply the gate.
 
-    These are pictures whose hash puts them on the validation side: neither version trained on
-    them, as long as both were split by one seed and share, which is checked. The report goes into
-    the challenger's MLflow run. Without a champion the challenger passes. Raises PromotionError
-    for a bundle that is not registered.
+    These are pictures whose hash puts them on the validation side, as long as both were split by
+    one seed and share, which is checked, without those that either trained on for a rare tag. The
+    gate, and when a person is asked, are the installation's, whatever commit the plan names. The
+    report goes into the challenger's MLflow run. Without a champion the challenger passes. Raises
+    PromotionError for a bundle that is not registered.
     """
     from . import report
     from .side_by_side import side_by_side
 
-    params = params_of(settings.repo, plan)
+    params = params_of(settings.repo, plan).operated_as(installation)
     versions = {version.digest: version for version in registry.versions(group)}
     if digest not in versions:
         raise PromotionError(f"{group}: the registry has no version of bundle {digest[:12]}")
@@ -86,7 +95,8 @@ def compare(
         verdict = gate.check(against, outcome.validation, outcome.arrivals.diff, params.promote)
     assert verdict is not None
     title = f"{group}: version {challenger.number} against {against}"
-    document = report.document(title, verdict, outcome)
+    applied = gate.in_words(params.promote)
+    document = report.document(title, verdict, applied, outcome)
     registry.log_files(challenger, report.files(document, outcome))
     page = registry.page_of(challenger, report.PAGE)
     return Comparison(
@@ -99,6 +109,7 @@ def compare(
         reasons=verdict.reasons,
         approval_reason=verdict.approval_reason,
         hours=params.promote.approval_hours,
+        gate=applied,
         metrics=_metrics(outcome),
         data_revision=data_revision(checkout(settings, plan)),
         mlflow_run=challenger.run_id,
@@ -145,13 +156,16 @@ def _verdict_beforehand(
 def _contender(
     store: Store, registry: Registry, bundles: Path, digest: str, versions: Mapping[str, Version]
 ) -> Contender:
+    from .moved import trained_on
     from .side_by_side import Contender
 
     version = versions.get(digest)
     if version is None:
         return Contender(bundle_directory(store, registry, bundles, digest), None)
-    scores = registry.read_file(version, OUT_OF_FOLD)
-    return Contender(registry.fetch(version, bundles), scores.decode() if scores else None)
+    raw = registry.read_file(version, OUT_OF_FOLD)
+    scores = raw.decode() if raw else None
+    seen = trained_on(registry.read_file(version, MOVED), scores)
+    return Contender(registry.fetch(version, bundles), scores, seen)
 
 
 def _metrics(outcome: SideBySide | None) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from ..config.operations import Promote, Rule, WhenTagsChange
@@ -56,6 +56,15 @@ def approval_reason(promote: Promote, diff: TagDiff | None) -> str | None:
         f"the tags of {diff.share:.1%} of {diff.pictures} sampled arrivals would change, more than "
         f"{rule.when_tags_change_over:.1%} (promote.approval.when_tags_change_over)"
     )
+
+
+def in_words(promote: Promote) -> str:
+    """Return the rules of a gate in one line, for the report and the ledger."""
+    rule = ", ".join(f"{key} {value:g}" for key, value in asdict(promote.rule).items())
+    approval: object = promote.approval
+    if isinstance(approval, WhenTagsChange):
+        approval = f"when_tags_change_over {approval.when_tags_change_over:g}"
+    return f"{rule}, min_positives {promote.min_positives}, approval {approval}"
 
 
 def _is_checked(positives: int, rule: Rule) -> bool:

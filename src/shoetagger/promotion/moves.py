@@ -61,6 +61,8 @@ def promote(
     if decision is not None and not decision.approved:
         raise PromotionError(f"{named} was rejected by {decision.by}: {decision.why}")
     why = "; ".join(comparison.reasons)
+    if comparison.gate:
+        why += f" (gate: {comparison.gate})"
     if decision is not None:
         by = f"{decision.by}, asked by {by}"
         why = f"approved ({decision.why or 'no reason given'}); {why}"

@@ -12,7 +12,7 @@ from ..pipeline.plan import Plan, params_of
 from ..pipeline.repro import materialised
 from ..store.store import Store
 from ..tracking.registry import CHALLENGER, Registry
-from .compare import OUT_OF_FOLD
+from .compare import MOVED, OUT_OF_FOLD
 from .versions import remember_version, validation_side
 
 
@@ -33,7 +33,9 @@ def register(
     """
     from ..images.decode import Limits
     from ..inference.bundle import BUNDLE_FILE, load_bundle
+    from ..learning.dataset.tables import read_split
     from ..learning.evaluation.documents import flat_metrics
+    from .moved import moved_to_training
     from .out_of_fold import out_of_fold
 
     params = params_of(settings.repo, plan)
@@ -59,8 +61,10 @@ def register(
         materialised(settings, plan, "split"),
         materialised(settings, plan, f"crossval@{group}") as checkout,
     ):
-        scores = out_of_fold(checkout, group)
-    if scores is not None:
-        registry.log_files(version, {OUT_OF_FOLD: scores.encode()})
+        table = read_split(outputs(checkout, "split")["split"] / f"{group}.csv")
+        beside = {MOVED: moved_to_training(table, params.split)}
+        if (scores := out_of_fold(checkout, group)) is not None:
+            beside[OUT_OF_FOLD] = scores.encode()
+    registry.log_files(version, beside)
     registry.set_alias(group, CHALLENGER, version.number)
     return Challenger(group=group, digest=version.digest, version=version.number)

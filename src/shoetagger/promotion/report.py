@@ -17,13 +17,18 @@ from .side_by_side import SideBySide
 PAGE, DOCUMENT, SHEET = "comparison.html", "comparison.json", "changes.png"
 
 
-def document(title: str, verdict: Verdict, outcome: SideBySide | None) -> dict[str, Any]:
-    """Return the whole comparison as plain values; `outcome` is None where nothing was run."""
+def document(title: str, verdict: Verdict, gate: str, outcome: SideBySide | None) -> dict[str, Any]:
+    """Return the whole comparison as plain values; `outcome` is None where nothing was run.
+
+    `gate` has the rules that were applied.
+    """
     plain: dict[str, Any] = {
         "title": title,
         "passes": verdict.passes,
         "reasons": list(verdict.reasons),
         "approval_reason": verdict.approval_reason,
+        "gate": gate,
+        "left_out": 0,
         "validation": None,
         "out_of_fold": None,
         "new_tags": [],
@@ -35,6 +40,7 @@ def document(title: str, verdict: Verdict, outcome: SideBySide | None) -> dict[s
     arrivals = outcome.arrivals
     return plain | {
         "validation": _paired(outcome.validation),
+        "left_out": outcome.left_out,
         "out_of_fold": outcome.out_of_fold and _paired(outcome.out_of_fold),
         "new_tags": list(outcome.new_tags),
         "dropped_tags": list(outcome.dropped_tags),
@@ -66,7 +72,9 @@ def text(document: Mapping[str, Any], page: str | None) -> str:
         lines += [f"You are asked because {_plain(document['approval_reason'])}.", ""]
     lines += [f"- {_plain(reason)}" for reason in document["reasons"]]
     if validation := document["validation"]:
-        lines += ["", f"On {validation['pictures']} validation pictures:", ""]
+        left_out = document["left_out"]
+        without = f", without {left_out} that one of the two trained on" if left_out else ""
+        lines += ["", f"On {validation['pictures']} validation pictures{without}:", ""]
         lines += ["| tag | positives | challenger | champion | difference | interval |"]
         lines += ["| --- | --- | --- | --- | --- | --- |"]
         lines += [_row("macro F1", "", validation["macro_f1"])]
@@ -83,6 +91,7 @@ def text(document: Mapping[str, Any], page: str | None) -> str:
             f"- {_plain(tag)}: {gained} gain it, {lost} lose it"
             for tag, (gained, lost) in arrivals["tags"].items()
         ]
+    lines += ["", f"The gate (`promote` in params.yaml): {_plain(document['gate'])}."]
     if page:
         lines += ["", f"[The whole comparison, with pictures]({page})"]
     return "\n".join(lines) + "\n"

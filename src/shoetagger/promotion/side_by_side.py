@@ -36,10 +36,15 @@ _SHOWN = 36  # pictures on the contact sheet of changes
 
 @dataclass(frozen=True)
 class Contender:
-    """One of the two: its bundle's folder, and its out-of-fold scores as `out_of_fold` returned."""
+    """One of the two: its bundle's folder, and what the registry has of its training.
+
+    That is its out-of-fold scores, as `out_of_fold` returned them, and ids of pictures that it is
+    known to have trained on.
+    """
 
     directory: Path
     out_of_fold: str | None
+    trained_on: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,12 @@ class SideBySide:
     """What running both gave, on the tags that both have.
 
     `out_of_fold` holds those that are not measurable on the validation side; None where there are
-    none, or where one contender has no such scores.
+    none, or where one contender has no such scores. `left_out` validation pictures were not used,
+    for one of the two trained on them.
     """
 
     validation: PairedMetrics
+    left_out: int
     out_of_fold: PairedMetrics | None
     new_tags: tuple[str, ...]
     dropped_tags: tuple[str, ...]
@@ -102,6 +109,8 @@ def side_by_side(
         )
 
     held_out = _held_out(table, params.split)
+    seen = held_out["image_id"].isin(challenger.trained_on | champion.trained_on)
+    held_out = held_out[~seen]
     images = dvc_files.data_folder(checkout) / "images"
     scores = _scores(engine, params, [images / name for name in held_out["image_name"]])
     validation = compared(held_out, [scores[bundle.digest] for bundle in bundles], tags)
@@ -115,6 +124,7 @@ def side_by_side(
         rare_metrics = compared(truth, columns, rare)
     return SideBySide(
         validation,
+        int(seen.sum()),
         rare_metrics,
         new_tags=tuple(tag for tag in new.tags if tag not in old.tags),
         dropped_tags=tuple(tag for tag in old.tags if tag not in new.tags),
@@ -132,7 +142,7 @@ def _common(
 
 
 def _held_out(table: pd.DataFrame, split: recipe.Split) -> pd.DataFrame:
-    """Return the validation pictures that no version ever trained on."""
+    """Return the validation pictures that were on no other side, nor are today."""
     # By hash, not by the table: a positive that moved to this side today was trained on before.
     by_hash = table["image_id"].map(lambda image_id: side(image_id, split)) == "validation"
     return table[by_hash & (table["side"] == "validation")]
