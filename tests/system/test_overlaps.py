@@ -132,7 +132,7 @@ def test_of_two_demos_at_once_the_second_says_so_and_touches_nothing(tmp_path: P
     )
     _, errors = second.communicate(timeout=120)
     assert second.returncode == 1
-    assert b"another `make demo` is at work in" in errors
+    assert b"another `make demo` is running in" in errors
     assert [path.name for path in home.iterdir()] == [".demo.lock"]
     first.kill()
     first.communicate()

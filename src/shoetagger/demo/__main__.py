@@ -69,9 +69,9 @@ def main() -> int:
 
 
 def demo(settings: Settings, ports: Ports, report: Report) -> None:
-    """Do the whole job and show the result.
+    """Run every step and show the result.
 
-    Raises DemoError that names the step that failed, or another demo that runs in this home.
+    Raises DemoError that names the step that failed, or another demo that is running here.
     """
     with _alone(settings):
         _demo(settings, ports, report)
@@ -79,15 +79,15 @@ def demo(settings: Settings, ports: Ports, report: Report) -> None:
 
 @contextmanager
 def _alone(settings: Settings) -> Iterator[None]:
-    """Hold the demo's lock, which the kernel releases when this process dies, however it does."""
+    """Keep other demos out of this home; the kernel releases the lock when this process dies."""
     settings.home.mkdir(parents=True, exist_ok=True)
     lock = FileLock(settings.home / ".demo.lock")
     try:
         lock.acquire(blocking=False)
     except Timeout:
         raise DemoError(
-            f"another `make demo` is at work in {settings.home}: let it end, or give this one "
-            "a state and ports of its own (SHOETAGGER_HOME, AIRFLOW_PORT, MLFLOW_PORT)"
+            f"another `make demo` is running in {settings.home}: let it end, or give this one "
+            "another state and other ports (SHOETAGGER_HOME, AIRFLOW_PORT, MLFLOW_PORT)"
         ) from None
     try:
         yield
@@ -98,10 +98,10 @@ def _alone(settings: Settings) -> Iterator[None]:
 def _demo(settings: Settings, ports: Ports, report: Report) -> None:
     steps = _Steps(6, report)
     with steps("sample data: 220 drawn shoes and their label sheet, from DVC"):
-        _refuse_another_inbox(settings)
+        _refuse_foreign_inbox(settings)
         pull_data(settings)
     with steps("servers: Airflow and MLflow"), ThreadPoolExecutor(max_workers=1) as executor:
-        # Starting them leaves a core idle now and then: the arrivals are drawn meanwhile.
+        # Starting them leaves a core idle now and then, which draws the arrivals.
         drawing = executor.submit(drawn, settings)
         ports = up(settings, ports, lambda text: report(textwrap.indent(text, "      ")))
         drawing.result()
@@ -151,21 +151,11 @@ def follow_tagging(
         is_queued = airflow.is_queued(TAGGING)
         runs = {run: kind for run, kind in airflow.runs(TAGGING).items() if run not in followed}
         for run, kind in runs.items():
-            report(f"      {_WOKEN_BY.get(kind, kind)}: {run}")
-            try:
-                airflow.follow(TAGGING, run, report)
-                failure = None
-            except FailedRunError as error:
-                # The schedule may have come before anything was live: the next run makes it good.
-                if kind != "scheduled":
-                    raise
-                report(textwrap.indent(str(error), "      "))
-                failure = error
-            followed.add(run)
-            waiting_since = time.monotonic()
+            failure = _follow_run(airflow, run, kind, report)
+        followed |= runs.keys()
         if runs:
-            continue
-        if is_queued:
+            waiting_since = time.monotonic()
+        elif is_queued:
             if time.monotonic() - waiting_since > TAGGING_BEGINS:
                 raise DemoError(
                     f"a promotion should have started {TAGGING}, and has not after "
@@ -181,6 +171,22 @@ def follow_tagging(
             if followed == set(earlier):
                 report("      nothing to do: every arrival is tagged or rejected already")
             return
+
+
+def _follow_run(airflow: Airflow, run: str, kind: str, report: Report) -> FailedRunError | None:
+    """Follow one run to its end; return the failure of a scheduled one, raise that of others.
+
+    The schedule may come before anything is live: the next run then makes up for it.
+    """
+    report(f"      {_WOKEN_BY.get(kind, kind)}: {run}")
+    try:
+        airflow.follow(TAGGING, run, report)
+    except FailedRunError as error:
+        if kind != "scheduled":
+            raise
+        report(textwrap.indent(str(error), "      "))
+        return error
+    return None
 
 
 class _Steps:
@@ -217,7 +223,7 @@ def pull_data(settings: Settings) -> None:
         raise DemoError(f"`dvc pull data.dvc` in {settings.repo}:\n{done.stderr.strip()}")
 
 
-def _refuse_another_inbox(settings: Settings) -> None:
+def _refuse_foreign_inbox(settings: Settings) -> None:
     if not settings.inbox.is_relative_to(settings.home):
         raise DemoError(
             f"the demo puts drawn pictures into the inbox, and SHOETAGGER_INBOX names one of your "

@@ -13,22 +13,32 @@ from ..config.settings import Settings
 from ..tracking.run import Run, Tracker
 
 
+def start_summary(settings: Settings, params: Params) -> Run:
+    """Start the run of the metrics over all groups."""
+    groups = {"groups": ", ".join(params.groups)}
+    return _tracker(settings).start("summary", tags=facts("all"), params=groups)
+
+
 def start_run(settings: Settings, params: Params, group: str) -> Run:
     """Start the training run of a group."""
-    tracker = Tracker(settings.tracking_uri, settings.outbox, settings.artifacts)
-    return tracker.start(f"train {group}", tags=facts(group), params=_flat(params, group))
+    return _tracker(settings).start(
+        f"train {group}", tags=facts(group), params=_flat(params, group)
+    )
 
 
 def continue_run(settings: Settings, params: Params, group: str, weights_sha256: str) -> Run:
     """Continue the run that trained these weights, or start one where there is none."""
-    tracker = Tracker(settings.tracking_uri, settings.outbox, settings.artifacts)
-    return tracker.attach(
+    return _tracker(settings).attach(
         key="weights_sha256",
         value=weights_sha256,
         otherwise=f"evaluate {group}",
         tags=facts(group),
         params=_flat(params, group),
     )
+
+
+def _tracker(settings: Settings) -> Tracker:
+    return Tracker(settings.tracking_uri, settings.outbox, settings.artifacts)
 
 
 def facts(group: str) -> dict[str, str]:

@@ -14,9 +14,8 @@ from ..config.settings import Settings
 from ..learning.dataset.tables import read_predictions
 from ..learning.evaluation.documents import flat_report, write_metrics
 from ..learning.evaluation.metrics import report
-from ..tracking.run import Tracker
 from .command import run
-from .mlflow_run import facts
+from .mlflow_run import start_summary
 
 
 def main(
@@ -30,9 +29,7 @@ def main(
     document = {part: _report(params, tables, part) for part in ("validation", "crossval")}
     write_metrics(document, metrics, summary)
 
-    tracker = Tracker(settings.tracking_uri, settings.outbox, settings.artifacts)
-    groups = {"groups": ", ".join(params.groups)}
-    with tracker.start("summary", tags=facts("all"), params=groups) as tracked:
+    with start_summary(settings, params) as tracked:
         for part, part_report in document.items():
             tracked.log_metrics(flat_report(part, part_report))
         tracked.log_dict("summary.json", document)
