@@ -61,7 +61,7 @@ class Filling:
         return f"file:///inbox/{i // 1000:05d}/picture%20{i:07d}.jpg"
 
     def token(self, i: int) -> str:
-        return f"100000-1700000000000000000-{i}"
+        return f"{i}-1700000000000000000"
 
     def is_gone(self, i: int) -> bool:
         return i % 50 == 7
@@ -145,7 +145,8 @@ def _files(f: Filling) -> tuple[list[str], Iterable[tuple[Value, ...]]]:
     for i in range(f.pictures):
         state = "gone" if f.is_gone(i) else "tagged"
         place = f.locator(i)
-        rows.append((file_id_of(place), place, f.token(i), f.image_ids[i], state, None, i))
+        token = f"{f.token(i)}-1"  # with an inode, as was the way then
+        rows.append((file_id_of(place), place, token, f.image_ids[i], state, None, i))
     for i in range(0, f.pictures, 200):
         place = f"file:///inbox/broken/{i:07d}.jpg"
         rows.append((file_id_of(place), place, "1-1-1", None, "rejected", "no picture", i))

@@ -29,6 +29,7 @@ import yaml
 from helpers import fakes, postgres
 from helpers.fakes import INBOX, Clock, Engine, Inbox, Killed, Killer, Pool, Registry
 from helpers.model import TAGS, File, Model, Tags, image_id
+from helpers.recount import check_counts
 from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -47,7 +48,7 @@ from shoetagger.promotion import moves, versions
 from shoetagger.promotion.compare import Comparison
 from shoetagger.promotion.versions import PromotionError
 from shoetagger.publishing import publication
-from shoetagger.store import ledger, tables
+from shoetagger.store import blocks, ledger, tables
 from shoetagger.store.rows import MoveConflict
 from shoetagger.store.store import Store
 from shoetagger.tagging import run as tagging
@@ -96,6 +97,7 @@ class Promises(RuleBasedStateMachine):
             ),
             mock.patch.object(real_inbox, "scan", self.inbox.scan),
             mock.patch.object(tagging, "_NOTED_AT_ONCE", 3),
+            mock.patch.object(blocks, "BLOCK", 3),
             mock.patch.object(versions, "has_intact_bundle", self.registry.is_intact),
             mock.patch.object(publication, "Thumbnails", NoThumbnails),
             mock.patch.object(atomic, "_flush"),  # no machine goes down in this test
@@ -413,6 +415,7 @@ class Promises(RuleBasedStateMachine):
             **{name: getattr(counts, name) for name in COUNTED}, "groups": by_group
         } == self.model.counts(GROUPS)  # fmt: skip
         self._check_work_left()
+        check_counts(self.reader)
         self.checked = True
 
     def _check_work_left(self) -> None:

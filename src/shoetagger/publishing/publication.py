@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -144,7 +144,7 @@ class _Publication:
         # Revisions are read before rows: a row that changes meanwhile leaves its day changed.
         changed = dict(self._store.days.changed())
         lost = dict.fromkeys(self._read_tallies() - changed.keys())
-        days = lost | changed if same and not every_day else self._all_days() | lost | changed
+        days = lost | (changed if same and not every_day else self._all_days())
         latest = sorted({*self._tallies, *days}, reverse=True)
         self._paged = set(latest[: self._params.keep.page_days])
         with Thumbnails(self._thumbs, self._inbox, self._params, self._sources) as thumbnails:
@@ -163,9 +163,8 @@ class _Publication:
         return counts
 
     def _all_days(self) -> dict[str, int | None]:
-        """Return the days that have pictures or files here, unchanged ones without a revision."""
-        arrived = (day for day, _ in groupby(self._store.current.rows([]), lambda row: row.day))
-        return dict.fromkeys((*arrived, *self._tallies))
+        """Return the days that have pictures or files here, with their revisions."""
+        return dict.fromkeys(self._tallies) | dict(self._store.days.all())
 
     def _read_tallies(self) -> set[str]:
         """Read the tallies of the days with tables; return the days whose tables are lost."""
@@ -291,7 +290,7 @@ class _Publication:
             [self._live(name, total) for name in self._groups],
             groups=self._groups,
             tally=total,
-            waiting=self._store.current.counts(list(self._groups)).waiting,
+            waiting=self._store.files.count_waiting(),
             rejected=rejected,
             now=datetime.now(UTC),
         )

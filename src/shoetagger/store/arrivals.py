@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,10 @@ import sqlalchemy as sa
 from more_itertools import chunked
 from sqlalchemy.engine import Connection
 
+from .blocks import count_files
 from .days import bump, day_of
 from .file_rows import file_rows, storable, update_files
-from .image_rows import days_of, recheck_replaced, renew
+from .image_rows import days_of, recheck, renew
 from .rows import FileRow
 from .sql import GONE, PAGE, count
 from .tables import files
@@ -53,18 +55,24 @@ def note(
     touched: set[str] = set()
     let_go: set[str | None] = set()
     named_again: set[str | None] = set()
+    unread: set[str | None] = set()
+    states: Counter[str] = Counter()
     for file_id in sorted(file_ids):
         arrival, row = seen[file_id], known.get(file_id)
         state, image_id = _state_after(arrival, row)
         values: dict[str, Any] = {"token": arrival.token, "state": state, "image_id": image_id}
         values |= {"reason": storable(arrival.refused), "changed_at": now}
+        states[state] += 1
         if row is None:
             values |= {"file_id": file_id, "locator": arrival.locator, "first_seen": now}
             inserts.append(values)
         else:
             updates.append({"id": file_id, **values})
+            states[row.state] -= 1
         if state == "tagged" and image_id:
             back.add(image_id)
+        if row is not None and row.state == "tagged":
+            unread.add(row.image_id)
         if row is not None and row.state == "gone":
             named_again.add(image_id)
         if state == "rejected" and row is not None:
@@ -74,9 +82,10 @@ def note(
     if inserts:
         connection.execute(sa.insert(files), inserts)
     update_files(connection, updates)
+    count_files(connection, states)
     renew(connection, sorted(back))
-    touched |= days_of(connection, named_again)
-    bump(connection, touched | recheck_replaced(connection, let_go))
+    recheck(connection, unread | let_go)
+    bump(connection, touched | days_of(connection, named_again | let_go))
 
 
 def _state_after(arrival: Arrival, row: FileRow | None) -> tuple[str, str | None]:

@@ -11,13 +11,14 @@ import sqlalchemy as sa
 from more_itertools import chunked
 from sqlalchemy.engine import Connection
 
+from .blocks import IMAGES, files_by_state, numbers, within
 from .database import Database
 from .days import between, day_bounds
 from .ledger import all_versions, chains, visible_chains
 from .predictions import lacks, locators_of
 from .rows import BundleVersion, Counts, CurrentRow, GroupCounts, GroupTags
-from .sql import GONE, NEW, PAGE, REJECTED, THERE, count
-from .tables import corrections, files, images, predictions
+from .sql import GONE, PAGE, THERE, count
+from .tables import corrections, images, predictions
 
 NO_TAGS = GroupTags((), {}, None, None, stale=False, corrected=False)
 
@@ -86,15 +87,22 @@ class CurrentTags:
     def counts(self, groups: Sequence[str]) -> Counts:
         """Return the numbers of files by state, of images, and of images per group."""
         with self._database.reading() as connection:
-            total = count(connection, files)
-            new, rejected, gone = (count(connection, files, s) for s in (NEW, REJECTED, GONE))
-            shown = count(connection, images) - count(connection, images, images.c.replaced)
+            of_files = files_by_state(connection)
+            shown = numbers(connection, [IMAGES])[IMAGES]
             chains = visible_chains(connection, groups)
             by_group = {
                 group: _group_counts(connection, group, chains.get(group), shown)
                 for group in groups
             }
-        return Counts(total, total - new - rejected - gone, rejected, new, gone, shown, by_group)
+        return Counts(
+            files=of_files.total(),
+            tagged=of_files["tagged"],
+            rejected=of_files["rejected"],
+            waiting=of_files["new"],
+            gone=of_files["gone"],
+            images=sum(shown.values()),
+            groups=by_group,
+        )
 
     def image_ids_starting_with(self, beginning: str, limit: int) -> list[str]:
         """Return up to `limit` image ids that start with these hex digits, in order."""
@@ -185,25 +193,34 @@ def _corrections(
 
 
 def _group_counts(
-    connection: Connection, group: str, chain: Sequence[str] | None, shown: int
+    connection: Connection, group: str, chain: Sequence[str] | None, shown: Mapping[int, int]
 ) -> GroupCounts:
-    """Count the `shown` images by the origin of their tags; `chain` None: the group was removed."""
+    """Count images by the origin of their tags; `chain` None: the group was removed.
+
+    `shown` is the number of images per block. A block is searched only where no single bundle has
+    predicted all of it and more than the live one have predicted some.
+    """
+    total = sum(shown.values())
     if chain is None:
-        return GroupCounts(0, 0, shown)
-    if chain:
-        predicted = count(connection, predictions, predictions.c.bundle_digest == chain[0])
-        of_replaced = sa.select(sa.func.count()).select_from(images)
-        of_replaced = of_replaced.where(images.c.replaced, ~lacks(chain[0]))
-        if predicted - connection.execute(of_replaced).scalar_one() == shown:
-            return GroupCounts(shown, 0, 0)  # as on most days; this spares the search below
-    in_force = sa.exists().where(
-        corrections.c.group_name == group,
-        corrections.c.image_id == images.c.image_id,
-        corrections.c.withdrawn_at.is_(None),
-    )
-    without = [~images.c.replaced, ~in_force, *map(lacks, chain[:1])]
-    missing = count(connection, images, sa.and_(*without))
-    untagged = missing
-    if missing and chain[1:]:
-        untagged = count(connection, images, sa.and_(*without, *map(lacks, chain[1:])))
-    return GroupCounts(shown - missing, missing - untagged, untagged)
+        return GroupCounts(0, 0, total)
+    per_bundle = numbers(connection, chain)
+    tagged = untagged = 0
+    for block, images_shown in shown.items():
+        has = [per_bundle[digest].get(block, 0) for digest in chain]
+        live = has[0] if has else 0
+        tagged += live
+        if not any(has[1:]):
+            untagged += images_shown - live
+        elif max(has) < images_shown:
+            some = [digest for digest, number in zip(chain, has, strict=True) if number]
+            lacking = sa.and_(within(block), ~images.c.replaced, *map(lacks, some))
+            untagged += count(connection, images, lacking)
+    # A person's tags count whatever the bundles say.
+    corrected = corrections.join(images, corrections.c.image_id == images.c.image_id)
+    without = [corrections.c.group_name == group, corrections.c.withdrawn_at.is_(None)]
+    without += [~images.c.replaced, *map(lacks, chain[:1])]
+    by_hand = count(connection, corrected, sa.and_(*without))
+    tagged += by_hand
+    if by_hand:
+        untagged -= count(connection, corrected, sa.and_(*without, *map(lacks, chain[1:])))
+    return GroupCounts(tagged, total - tagged - untagged, untagged)

@@ -28,7 +28,7 @@ from sqlalchemy.exc import (
 from .rows import StoreError, StoreUnavailable
 
 # The revision in `migrations` that this code needs.
-REVISION = "0009"
+REVISION = "0010"
 BUSY_SECONDS = 60.0
 _WRITER_LOCK = 0x5403_7A66  # an advisory lock of PostgreSQL, the same for all stores
 _HOW_TO_MIGRATE = "run `shoetagger migrate`"

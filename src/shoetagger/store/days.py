@@ -36,6 +36,11 @@ class Days:
         with self._database.reading() as connection:
             return list(connection.execute(query).scalars())
 
+    def all(self) -> list[tuple[str, int]]:
+        """Return (day, revision) of every day on which something arrived."""
+        with self._database.reading() as connection:
+            return [(row.day, row.revision) for row in connection.execute(sa.select(days))]
+
     def mark_published(self, day: str, revision: int) -> None:
         """Record that a day was published as of a revision; an earlier one changes nothing."""
         with self._database.writing() as connection:

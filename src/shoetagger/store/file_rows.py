@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,8 +10,9 @@ import sqlalchemy as sa
 from more_itertools import chunked
 from sqlalchemy.engine import Connection
 
+from .blocks import count_files
 from .days import day_of
-from .image_rows import days_of
+from .image_rows import days_of, recheck
 from .rows import FileRow
 from .sql import GONE, NEW, PAGE, REJECTED, TAGGED
 from .tables import files
@@ -61,6 +63,9 @@ def mark_gone(connection: Connection, file_ids: Iterable[str]) -> set[str]:
         connection.execute(update.where(NEW).values(state="gone", token=""))
         nothing = {"state": "gone", "token": "", "image_id": None, "reason": None}
         connection.execute(update.where(REJECTED).values(nothing))
+        states = Counter(row.state for row in there)
+        count_files(connection, {**{s: -n for s, n in states.items()}, "gone": len(there)})
+        recheck(connection, {row.image_id for row in there if row.state == "tagged"})
     return touched
 
 

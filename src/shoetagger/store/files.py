@@ -12,12 +12,13 @@ from more_itertools import chunked
 from sqlalchemy.engine import Connection
 
 from .arrivals import note, unsettled
+from .blocks import count_files, files_by_state
 from .database import Database
 from .days import between, bump, day_bounds, day_of
 from .file_rows import file_row, mark_gone
 from .forgetting import forget, forgotten_among, not_forgotten, remember
 from .rows import FileRow, Noted, RejectedRow, StoreError, file_id_of, short_id
-from .sql import GONE, NEW, PAGE, REJECTED, count, move_place, place_in
+from .sql import GONE, NEW, PAGE, REJECTED, move_place, place_in
 from .tables import files, handed_out
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class Files:
         blind = tuple(f"{folder}/" for folder in unlisted)
         unseen: list[str] = []
         with self._database.reading() as connection:
-            if count(connection, files) - count(connection, files, GONE) <= len(seen):
+            known = files_by_state(connection)
+            if known.total() - known["gone"] <= len(seen):
                 return unseen
             query = sa.select(files.c.file_id, files.c.locator).where(
                 ~GONE, files.c.changed_at < before
@@ -80,6 +82,11 @@ class Files:
         for some in chunked(file_ids, 5 * PAGE):
             with self._database.writing() as connection:
                 bump(connection, mark_gone(connection, some))
+
+    def count_waiting(self) -> int:
+        """Return the number of files to tag."""
+        with self._database.reading() as connection:
+            return files_by_state(connection)["new"]
 
     def find(self, locator: str) -> FileRow | None:
         """Return a file as last noted; None where it never was."""
@@ -169,6 +176,7 @@ def _retry(connection: Connection, which: sa.ColumnElement[bool]) -> int:
     touched = {day_of(moment) for moment in connection.execute(first_seen).scalars()}
     update = sa.update(files).where(which).values(state="new", reason=None, image_id=None)
     retried = connection.execute(update).rowcount
+    count_files(connection, {"rejected": -retried, "new": retried})
     bump(connection, touched)
     return retried
 

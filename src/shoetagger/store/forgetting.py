@@ -9,8 +9,10 @@ import sqlalchemy as sa
 from more_itertools import chunked
 from sqlalchemy.engine import Connection
 
+from .blocks import count_files
 from .days import bump, day_of
-from .sql import GONE, NEW, PAGE, insert_into
+from .image_rows import erase
+from .sql import GONE, NEW, PAGE, REJECTED, TAGGED, insert_into
 from .tables import corrections, files, forgotten, images, predictions, versions
 
 FORGOTTEN = "forgotten: all data about it is erased; `shoetagger retry` with its name tags it again"
@@ -36,16 +38,19 @@ def forget(connection: Connection, image_id: str, now: datetime) -> bool:
         return bool(forgotten_among(connection, [image_id]))
     insert = insert_into(connection, forgotten).on_conflict_do_nothing()
     connection.execute(insert, {"image_id": image_id, "forgotten_at": now})
+    connection.execute(sa.delete(corrections).where(corrections.c.image_id == image_id))
+    erase(connection, image_id)
     # Digest by digest: the key of predictions begins with it.
     for digest in connection.execute(sa.select(versions.c.digest)).scalars().all():
         of_bundle = (predictions.c.bundle_digest == digest) & (predictions.c.image_id == image_id)
         connection.execute(sa.delete(predictions).where(of_bundle))
-    connection.execute(sa.delete(corrections).where(corrections.c.image_id == image_id))
-    connection.execute(sa.delete(images).where(images.c.image_id == image_id))
     # New bytes under the name are another image; a file that is gone may return, as an arrival.
     connection.execute(sa.update(files).where(holds_it, NEW).values(image_id=None))
-    connection.execute(sa.delete(files).where(holds_it, GONE))
-    connection.execute(sa.update(files).where(holds_it).values(state="rejected", reason=FORGOTTEN))
+    gone = connection.execute(sa.delete(files).where(holds_it, GONE)).rowcount
+    refuse = sa.update(files).values(state="rejected", reason=FORGOTTEN).where(holds_it)
+    tagged = connection.execute(refuse.where(TAGGED)).rowcount
+    connection.execute(refuse.where(REJECTED))
+    count_files(connection, {"gone": -gone, "tagged": -tagged, "rejected": tagged})
     bump(connection, touched)
     return True
 

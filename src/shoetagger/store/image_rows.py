@@ -1,7 +1,8 @@
-"""Rows of the table `images`: inserted, renewed, marked as replaced."""
+"""Rows of the table `images`: inserted, renewed, marked as gone or as replaced."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -9,14 +10,10 @@ import sqlalchemy as sa
 from more_itertools import chunked
 from sqlalchemy.engine import Connection
 
+from .blocks import IMAGES, add, block_of, move
 from .days import day_of
 from .sql import NOT_REJECTED, PAGE
 from .tables import files, images, last_seq
-
-
-def highest_seq(connection: Connection) -> int:
-    """Return the highest `seq` that an image ever had; 0 before the first."""
-    return int(connection.execute(sa.select(last_seq.c.seq)).scalar_one())
 
 
 def next_seqs(connection: Connection, number: int) -> range:
@@ -45,24 +42,73 @@ def keep_images(connection: Connection, found: Mapping[str, Mapping[str, Any]]) 
             for seq, image_id in zip(next_seqs(connection, len(unknown)), unknown, strict=True)
         ]
         connection.execute(sa.insert(images), rows)
+        add(connection, Counter((IMAGES, block_of(row["seq"])) for row in rows))
     renew(connection, known)
     return set(days.values())
 
 
 def renew(connection: Connection, image_ids: Sequence[str]) -> None:
-    """Give images that can be read (again) a `seq` above all that was found complete before."""
+    """Give images that can be read (again) a `seq` above all others."""
     if image_ids:
-        which = images.c.image_id == sa.bindparam("id")
-        values = {"seq": sa.bindparam("next"), "replaced": False}
-        connection.execute(
-            sa.update(images).where(which).values(values),
-            [
-                {"id": image_id, "next": seq}
-                for seq, image_id in zip(
-                    next_seqs(connection, len(image_ids)), image_ids, strict=True
-                )
-            ],
+        seqs = dict(zip(image_ids, next_seqs(connection, len(image_ids)), strict=True))
+        _place(connection, {image_id: (seq, False) for image_id, seq in seqs.items()})
+
+
+def recheck(connection: Connection, image_ids: Collection[str | None]) -> None:
+    """Mark the images among these that no file there holds as gone, or as replaced."""
+    for some in chunked(sorted(filter(None, image_ids)), PAGE):
+        held = sa.select(files.c.image_id, files.c.state).where(
+            files.c.image_id.in_(some), NOT_REJECTED
         )
+        states: dict[str, set[str]] = {image_id: set() for image_id in some}
+        for image_id, state in connection.execute(held.distinct()):
+            states[image_id].add(state)
+        query = sa.select(images.c.image_id, images.c.seq).where(images.c.image_id.in_(some))
+        seqs = dict(iter(connection.execute(query)))
+        _place(
+            connection,
+            {
+                image_id: (-abs(seq), not states[image_id])
+                for image_id, seq in seqs.items()
+                if "tagged" not in states[image_id]
+            },
+        )
+
+
+def erase(connection: Connection, image_id: str) -> None:
+    """Delete the row of an image, and its counts, while its predictions are still there."""
+    before, days = _blocks(connection, [image_id])
+    move(connection, {i: (block, None) for i, block in before.items()}, days)
+    connection.execute(sa.delete(images).where(images.c.image_id == image_id))
+
+
+def _place(connection: Connection, places: Mapping[str, tuple[int, bool]]) -> None:
+    """Set `seq` and `replaced` of images, and move their counts along."""
+    if not places:
+        return
+    before, days = _blocks(connection, list(places))
+    after = {i: None if replaced else block_of(seq) for i, (seq, replaced) in places.items()}
+    which = images.c.image_id == sa.bindparam("id")
+    values: dict[str, Any] = {"seq": sa.bindparam("next"), "replaced": sa.bindparam("lost")}
+    connection.execute(
+        sa.update(images).where(which).values(values),
+        [{"id": i, "next": seq, "lost": replaced} for i, (seq, replaced) in places.items()],
+    )
+    move(connection, {i: (before[i], after[i]) for i in before}, days)
+
+
+def _blocks(
+    connection: Connection, image_ids: Sequence[str]
+) -> tuple[dict[str, int | None], dict[str, str]]:
+    """Return the block (None for one that is replaced) and the day of each image that is known."""
+    found: dict[str, int | None] = {}
+    days: dict[str, str] = {}
+    for some in chunked(image_ids, PAGE):
+        query = sa.select(images).where(images.c.image_id.in_(some))
+        for row in connection.execute(query):
+            found[row.image_id] = None if row.replaced else block_of(row.seq)
+            days[row.image_id] = row.day
+    return found, days
 
 
 def days_of(connection: Connection, image_ids: Collection[str | None]) -> set[str]:
@@ -72,14 +118,3 @@ def days_of(connection: Connection, image_ids: Collection[str | None]) -> set[st
         query = sa.select(images.c.day).where(images.c.image_id.in_(some))
         days |= set(connection.execute(query.distinct()).scalars())
     return days
-
-
-def recheck_replaced(connection: Connection, image_ids: Collection[str | None]) -> set[str]:
-    """Mark the images among these that no file holds any more; return the days of all."""
-    for some in chunked(sorted(filter(None, image_ids)), PAGE):
-        held = sa.select(files.c.image_id).where(files.c.image_id.in_(some), NOT_REJECTED)
-        free = set(some) - set(connection.execute(held).scalars())
-        connection.execute(
-            sa.update(images).where(images.c.image_id.in_(free)).values(replaced=True)
-        )
-    return days_of(connection, image_ids)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from .blocks import days_predicted
 from .database import Database
+from .days import bump
 from .rows import BundleVersion, Move, MoveConflict, MoveKind, StoreError
 from .sql import insert_into
-from .tables import days, ledger, versions
+from .tables import corrections, images, ledger, versions
 
 
 class Ledger:
@@ -131,10 +133,17 @@ class Ledger:
             return int(inserted.scalar_one())
 
     def finish(self, move_id: int, now: datetime | None = None) -> None:
-        """Make a pending move count from now on; a move that is done stays as it is."""
+        """Make a pending move count from now on; a move that is done stays as it is.
+
+        The days on which some image has other tags or another version from now on, or becomes
+        stale, are marked as changed.
+        """
         with self._database.writing() as connection:
+            before = chains(connection)
             if close_move(connection, move_id, "done", now):
-                connection.execute(sa.update(days).values(revision=days.c.revision + 1))
+                (move,) = moves(connection, ledger.c.id == move_id)
+                after = chains(connection)[move.group]
+                bump(connection, _days_changed(connection, move.group, before, after))
 
     def request(self, move_id: int) -> bool:
         """Note, before it is sent, a request to move the alias; return False if it must not be.
@@ -281,6 +290,27 @@ def visible_chains(connection: Connection, groups: Sequence[str]) -> dict[str, l
     by_group = chains(connection)
     removed = {group for group, chain in by_group.items() if not chain}
     return {group: by_group.get(group, []) for group in groups if group not in removed}
+
+
+def _days_changed(
+    connection: Connection, group: str, before: Mapping[str, Sequence[str]], after: Sequence[str]
+) -> set[str]:
+    """Return the days on which rows change as a group's chain moves.
+
+    An image's tags come from the first bundle of the chain that has predicted it, and are stale
+    unless that is the live one. So they change only where a bundle that joined or left the chain,
+    or that was or is live, has predicted it. In a group that is removed, or back after that,
+    corrections change too.
+    """
+    earlier = before.get(group, [])
+    moved = set(earlier) ^ set(after) | {*earlier[:1], *after[:1]}
+    days = days_predicted(connection, moved)
+    if not after or (group in before and not earlier):
+        in_force = corrections.c.withdrawn_at.is_(None) & (corrections.c.group_name == group)
+        corrected = corrections.join(images, corrections.c.image_id == images.c.image_id)
+        query = sa.select(images.c.day).select_from(corrected).where(in_force)
+        days |= set(connection.execute(query.distinct()).scalars())
+    return days
 
 
 def close_move(connection: Connection, move_id: int, state: str, now: datetime | None) -> bool:

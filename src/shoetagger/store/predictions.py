@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -11,10 +12,20 @@ import sqlalchemy as sa
 from more_itertools import chunked
 from sqlalchemy.engine import Connection
 
+from .blocks import (
+    IMAGES,
+    add,
+    add_days,
+    block_of,
+    files_by_state,
+    lacking,
+    predicted,
+    totals_there,
+    within,
+)
 from .database import Database
 from .days import bump
 from .file_rows import mark_gone
-from .image_rows import highest_seq
 from .ledger import all_versions
 from .rows import (
     Backlog,
@@ -27,8 +38,8 @@ from .rows import (
     Work,
 )
 from .settling import settle
-from .sql import NEW, PAGE, TAGGED, count, insert_into, move_place, place_in, show_alive
-from .tables import coverage, files, handed_out, images, predictions, versions
+from .sql import PAGE, TAGGED, move_place, place_in, show_alive
+from .tables import files, handed_out, images, predictions, versions
 
 SCORE_DIGITS = 6
 
@@ -58,7 +69,7 @@ class Predictions:
         with self._database.reading() as connection:
             below = None
             if after is not None:
-                last = sa.select(images.c.seq).where(images.c.image_id == after[1])
+                last = sa.select(sa.func.abs(images.c.seq)).where(images.c.image_id == after[1])
                 below = connection.execute(last).scalar()
             return [row for row, _ in _backlog(connection, pins, start, stop, limit, below)]
 
@@ -74,31 +85,11 @@ class Predictions:
         return [row for row, _ in found]
 
     def count_work(self, pins: Mapping[str, str]) -> Work:
-        """Return the number of files that wait, and per group of images without its pinned bundle.
-
-        The store remembers up to where a bundle is complete, so that the next count covers only
-        what came later.
-        """
-        backlog, complete = {}, {}
+        """Return the number of files that wait, and per group of images that lack its bundle."""
         with self._database.reading() as connection:
-            new_files = count(connection, files, NEW)
-            top = highest_seq(connection)
-            up_to = covered(connection, pins.values())
-            for group, digest in pins.items():
-                query = sa.select(sa.func.count(), sa.func.min(images.c.seq)).where(
-                    images.c.seq > up_to[digest],
-                    images.c.seq <= top,
-                    lacks(digest),
-                    readable(),
-                )
-                lacking, lowest = connection.execute(query).one()
-                backlog[group] = int(lacking)
-                end = lowest - 1 if lacking else top
-                if end > up_to[digest]:
-                    complete[digest] = end
-        if complete:
-            with self._database.writing() as connection:
-                remember_covered(connection, complete)
+            new_files = files_by_state(connection)["new"]
+            there = totals_there(connection, {IMAGES, *pins.values()})
+        backlog = {group: there[IMAGES] - there[digest] for group, digest in pins.items()}
         return Work(new_files, backlog)
 
     def sample_tagged(self, digest: str, limit: int) -> list[TaggedImage]:
@@ -173,19 +164,25 @@ def _backlog(
     limit: int,
     below: int | None,
 ) -> list[tuple[Backlog, int]]:
-    """Return images that lack a pinned bundle, latest first, each with its seq."""
-    up_to = covered(connection, pins.values())
-    # Bounded on both sides, so that SQLite walks the index instead of sorting.
-    below = highest_seq(connection) + 1 if below is None else below
-    query = (
-        sa.select(images.c.image_id, images.c.first_seen, images.c.seq)
-        .where(images.c.seq > min(up_to.values()), images.c.seq < below)
-        .where(images.c.image_id >= start)
-        .where(sa.or_(*(lacks(digest) for digest in pins.values())), readable())
-    )
+    """Return images that lack a pinned bundle, latest first, each with its seq.
+
+    Only blocks that lack something are searched, one by one.
+    """
+    query = sa.select(images.c.image_id, images.c.first_seen, images.c.seq)
+    query = query.where(sa.or_(*(lacks(digest) for digest in pins.values())))
+    # An expression: SQLite would look up the range of ids by the key, and not the block.
+    image_id = images.c.image_id.concat("")
+    if start:
+        query = query.where(image_id >= start)
     if stop is not None:
-        query = query.where(images.c.image_id < stop)
-    found = connection.execute(query.order_by(images.c.seq.desc()).limit(limit)).all()
+        query = query.where(image_id < stop)
+    query = query.order_by(images.c.seq.desc())
+    found: list[sa.Row[Any]] = []
+    for block in lacking(connection, pins.values(), below):
+        page = query.where(within(block, below)).limit(limit - len(found))
+        found.extend(connection.execute(page))
+        if len(found) == limit:
+            break
     image_ids = [row.image_id for row in found]
     locators = locators_of(connection, image_ids, TAGGED)
     done = {group: predicted(connection, digest, image_ids) for group, digest in pins.items()}
@@ -211,16 +208,17 @@ def write_predictions(
     for prediction in batch:
         by_digest.setdefault(prediction.digest, {}).setdefault(prediction.image_id, prediction)
     known = {v.digest: v for v in all_versions(connection, versions.c.digest.in_(by_digest))}
-    days_of: dict[str, str] = {}
+    known_images: dict[str, sa.Row[Any]] = {}
     for some in chunked({prediction.image_id: None for prediction in batch}, PAGE):
-        query = sa.select(images.c.image_id, images.c.day).where(images.c.image_id.in_(some))
-        days_of |= dict(iter(connection.execute(query)))
+        query = sa.select(images.c.image_id, images.c.day, images.c.seq, images.c.replaced)
+        rows_of_some = connection.execute(query.where(images.c.image_id.in_(some)))
+        known_images |= {row.image_id: row for row in rows_of_some}
     rows: list[dict[str, Any]] = []
     for digest, by_image in sorted(by_digest.items()):
         if digest not in known:
             raise StoreError(f"bundle {digest} is unknown to the store: add_version comes first")
         there = predicted(connection, digest, list(by_image))
-        for image_id in sorted(by_image.keys() & days_of.keys() - there):
+        for image_id in sorted(by_image.keys() & known_images.keys() - there):
             prediction = by_image[image_id]
             check_scores(prediction, known[digest])
             rows.append(
@@ -235,7 +233,11 @@ def write_predictions(
             )
     if rows:
         connection.execute(sa.insert(predictions), rows)
-    return {days_of[row["image_id"]] for row in rows}
+    written = [(row["bundle_digest"], known_images[row["image_id"]]) for row in rows]
+    shown = [(digest, image) for digest, image in written if not image.replaced]
+    add(connection, Counter((digest, block_of(image.seq)) for digest, image in shown))
+    add_days(connection, Counter((digest, image.day) for digest, image in shown))
+    return {image.day for _, image in written}
 
 
 def check_scores(prediction: Prediction, version: BundleVersion) -> None:
@@ -259,36 +261,6 @@ def lacks(digest: str) -> sa.ColumnElement[bool]:
 def readable() -> sa.ColumnElement[bool]:
     """Return the condition that some file holds an image and was there when last looked for."""
     return sa.exists().where(files.c.image_id == images.c.image_id, TAGGED)
-
-
-def covered(connection: Connection, digests: Collection[str]) -> dict[str, int]:
-    """Return the seq up to which each bundle was found complete; 0 without any."""
-    query = sa.select(coverage).where(coverage.c.bundle_digest.in_(digests))
-    found = {row.bundle_digest: int(row.seq) for row in connection.execute(query)}
-    return {digest: found.get(digest, 0) for digest in digests}
-
-
-def remember_covered(connection: Connection, complete: Mapping[str, int]) -> None:
-    """Raise the seq up to which each bundle is complete; it never falls."""
-    insert = insert_into(connection, coverage)
-    upsert = insert.on_conflict_do_update(
-        index_elements=[coverage.c.bundle_digest],
-        set_={"seq": insert.excluded.seq},
-        where=coverage.c.seq < insert.excluded.seq,
-    )
-    rows = [{"bundle_digest": digest, "seq": seq} for digest, seq in complete.items()]
-    connection.execute(upsert, rows)
-
-
-def predicted(connection: Connection, digest: str, image_ids: Sequence[str]) -> set[str]:
-    """Return the images among these that have a prediction of this bundle."""
-    found: set[str] = set()
-    for some in chunked(image_ids, PAGE):
-        query = sa.select(predictions.c.image_id).where(
-            predictions.c.bundle_digest == digest, predictions.c.image_id.in_(some)
-        )
-        found |= set(connection.execute(query).scalars())
-    return found
 
 
 def locators_of(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy.engine import Connection
 
+from .blocks import count_files
 from .days import day_of
 from .file_rows import file_rows, storable, update_files
 from .forgetting import FORGOTTEN, forgotten_among
-from .image_rows import keep_images, recheck_replaced
+from .image_rows import days_of, keep_images, recheck
 from .rows import RejectedFile, Tagged
 
 
@@ -24,6 +26,7 @@ def settle(
     found: dict[str, dict[str, Any]] = {}
     touched: set[str] = set()
     let_go: set[str | None] = set()
+    states: Counter[str] = Counter()
     for file_id in sorted(known):
         row, result = known[file_id], results[file_id]
         if row.state not in ("new", "gone") or row.token != result.token:
@@ -41,9 +44,13 @@ def settle(
             if earlier is None or row.changed_at < earlier["first_seen"]:
                 found[result.image_id] = {**size, "first_seen": row.changed_at}
         updates.append(update)
+        states[row.state] -= 1
+        states[str(update["state"])] += 1
     update_files(connection, updates)
+    count_files(connection, states)
     touched |= keep_images(connection, found)
-    return touched | recheck_replaced(connection, let_go)
+    recheck(connection, let_go)
+    return touched | days_of(connection, let_go)
 
 
 def _results(

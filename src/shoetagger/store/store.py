@@ -7,6 +7,8 @@ share a Store.
 
 from __future__ import annotations
 
+import sqlalchemy as sa
+
 from .corrections import Corrections
 from .current import CurrentTags
 from .database import Database
@@ -15,7 +17,6 @@ from .files import Files
 from .ledger import Ledger
 from .predictions import Predictions
 from .runs import TaggingRuns
-from .sql import count
 from .tables import files, versions
 
 
@@ -54,7 +55,9 @@ class Store:
         if not self._database.is_migrated():
             return True
         with self._database.reading() as connection:
-            return not any(count(connection, table) for table in (files, versions))
+            return not any(
+                connection.execute(sa.select(table).limit(1)).first() for table in (files, versions)
+            )
 
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""

@@ -76,8 +76,17 @@ files = Table(
     sqlite_with_rowid=False,
 )
 
-# seq grows whenever an image can be tagged (again); see `coverage`.
-# replaced: no file holds these bytes any more.
+# The number of files in each state.
+file_counts = Table(
+    "file_counts",
+    metadata,
+    Column("state", String(8), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# seq grows whenever an image can be tagged (again), and is negative while no file with its bytes is
+# there. replaced: no file holds these bytes any more.
 images = Table(
     "images",
     metadata,
@@ -94,8 +103,7 @@ images = Table(
     sqlite_with_rowid=False,
 )
 
-# The last `seq` given, in one row: that of an image erased since must never be given again, for
-# it may lie at or below a bundle's coverage.
+# The last `seq` given, in one row: none is ever given twice.
 last_seq = Table(
     "last_seq",
     metadata,
@@ -130,13 +138,14 @@ predictions = Table(
     sqlite_with_rowid=False,
 )
 
-# Every image with a seq up to this one has the bundle's prediction, or could not be tagged when the
-# work was counted (and gets a new seq once it can): a night searches only above it.
-coverage = Table(
-    "coverage",
+# How many images that are not replaced each block of `seq` has (digest ''), and how many of them
+# each bundle has predicted; see blocks.py.
+blocks = Table(
+    "blocks",
     metadata,
-    Column("bundle_digest", _DIGEST, primary_key=True),
-    Column("seq", BigInteger, nullable=False),
+    Column("digest", _DIGEST, primary_key=True),
+    Column("block", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", Integer, nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -191,6 +200,16 @@ corrections = Table(
         unique=True,
     ),
     sqlite_autoincrement=True,
+)
+
+# How many of a day's images that are not replaced each bundle has predicted.
+predicted_days = Table(
+    "predicted_days",
+    metadata,
+    Column("digest", _DIGEST, primary_key=True),
+    Column("day", String(10), primary_key=True),
+    Column("number", Integer, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 # alive_at: when a run last showed that it goes on; one that never did is of an older version.
