@@ -127,7 +127,9 @@ def measure(home: Path) -> dict[str, float]:
             versions={},
             left_out=(),
         )
-        arrivals = run_module.find_arrivals(store, settings.inbox, run, options=tag)
+        arrivals = run_module.find_arrivals(
+            store, settings.inbox, run, options=tag, state=settings.home
+        )
         shards = run_module.shards(store, run, most=tag.shards)
         waiting = store.files.waiting("", None, limit=2 * NEW)
     wall, cpu = time.perf_counter() - started, time.process_time() - before

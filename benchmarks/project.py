@@ -71,7 +71,7 @@ def tag_inbox(settings: Settings, run: TaggingRun, clock: Clock) -> None:
         stack.enter_context(clock.of_function(Engine, "predict", "model"))
         stack.enter_context(clock.of_function(Predictions, "record", "write"))
         here = stack.enter_context(opened(settings))
-        find_arrivals(here.store, settings.inbox, run, options=here.params.tag)
+        find_arrivals(here.store, settings.inbox, run, options=here.params.tag, state=settings.home)
         engine = load_pinned(
             here.store,
             here.registry,
