@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import pickle
 import warnings
 from pathlib import Path
 
@@ -395,33 +394,34 @@ def files(folder: Path, count: int = 3) -> list[Path]:
 
 def test_a_view_depends_on_picture_seed_and_number_alone(tmp_path: Path) -> None:
     paths = files(tmp_path)
-    dataset = ImageDataset(paths, Transform(size=64), LIMITS, augment=ALL, seed=7, views=range(4))
-    again = pickle.loads(pickle.dumps(dataset))
-    alone = ImageDataset([paths[2]], Transform(size=64), LIMITS, augment=ALL, seed=7, views=(3,))
-    assert len(dataset) == 12
-    drawn = [dataset[item] for item in range(12)]
-    for item in (11, 0, 5, 6):
-        assert (again[item] == drawn[item]).all()
-    assert (alone[0] == drawn[11]).all()
-    assert (dataset.view(2, 3) == drawn[11]).all()
-    assert len({view.tobytes() for view in drawn}) == 12
+    dataset = ImageDataset(paths, Transform(size=64), LIMITS, augment=ALL, seed=7)
+    again = ImageDataset(paths, Transform(size=64), LIMITS, augment=ALL, seed=7)
+    alone = ImageDataset([paths[2]], Transform(size=64), LIMITS, augment=ALL, seed=7)
+    assert len(dataset) == 3
+    drawn = {(row, number): dataset.view(row, number) for row in range(3) for number in range(4)}
+    for row, number in ((2, 3), (0, 0), (1, 1), (1, 2)):
+        assert (again.view(row, number) == drawn[row, number]).all()
+    assert (alone.view(0, 3) == drawn[2, 3]).all()
+    assert len({view.tobytes() for view in drawn.values()}) == 12
     other = ImageDataset(paths, Transform(size=64), LIMITS, augment=ALL, seed=8)
-    assert (other[0] != drawn[0]).any()
+    assert (other.view(0, 0) != drawn[0, 0]).any()
 
 
-def test_pictures_without_augment_are_tagging_views(tmp_path: Path) -> None:
+def test_the_plain_view_is_the_tagging_view(tmp_path: Path) -> None:
     paths = files(tmp_path)
     dataset = ImageDataset(paths, Transform(size=64), LIMITS)
-    for path, view in zip(paths, dataset, strict=True):
+    for row, path in enumerate(paths):
         image = open_image(path.read_bytes(), LIMITS, longest=64)
-        assert (view == tagging_view(image, Transform(size=64))).all()
-    assert (dataset.plain(1) == dataset[1]).all()
+        assert (dataset.plain(row) == tagging_view(image, Transform(size=64))).all()
+    with pytest.raises(ValueError, match="no augment"):
+        dataset.view(0, 0)
 
 
 def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
     (tmp_path / "a shoe.jpg").write_bytes(b"<html>")
+    dataset = ImageDataset([tmp_path / "a shoe.jpg"], Transform(), LIMITS)
     with pytest.raises(Rejected, match=r"a shoe\.jpg: not a picture, but a web page"):
-        ImageDataset([tmp_path / "a shoe.jpg"], Transform(), LIMITS)[0]
+        dataset.plain(0)
 
 
 def test_pillow_reads_what_open_image_reads() -> None:

@@ -24,6 +24,7 @@ from ..ops.environment import Ports, Report, log_file, task_logs
 from ..ops.servers import credentials
 
 PATIENCE = 60.0  # seconds without an answer of Airflow
+RUN_ENDS = 3600.0  # seconds in which a DAG run has to end
 _SILENCE = 20.0  # seconds without a change, after which the demo reports what runs
 
 
@@ -99,9 +100,7 @@ class Airflow:
         body = {"logical_date": None, "conf": dict(conf)}
         return str(self._request("POST", f"/api/v2/dags/{dag}/dagRuns", body)["dag_run_id"])
 
-    def follow(
-        self, dag: str, run: str, report: Report, patience: float = 3600.0
-    ) -> list[TaskState]:
+    def follow(self, dag: str, run: str, report: Report) -> list[TaskState]:
         """Wait until a run ends and report the states of its tasks; returns the tasks.
 
         Raises FailedRunError for a run that failed, DemoError for one that does not end in time.
@@ -118,8 +117,8 @@ class Airflow:
                 return tasks
             if state == "failed":
                 raise FailedRunError(self._failure(dag, run, tasks))
-            if time.monotonic() - begun > patience:
-                raise DemoError(f"{dag} has not ended after {patience / 60:.0f} minutes")
+            if time.monotonic() - begun > RUN_ENDS:
+                raise DemoError(f"{dag} has not ended after {RUN_ENDS / 60:.0f} minutes")
             progress.report_waiting(tasks)
             time.sleep(1)
 

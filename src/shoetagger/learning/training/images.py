@@ -20,12 +20,11 @@ if TYPE_CHECKING:
 
 
 class ImageDataset:
-    """Map-style Dataset of (S, S, 3) uint8 views of picture files; torch's DataLoader takes it.
+    """The picture files that models learn from, and (S, S, 3) uint8 views of each, by its index.
 
-    Item k is view `views[k % len(views)]` of picture `k // len(views)`. Without `augment` every
-    view is the tagging view. A view depends on the seed, the picture's bytes and the view's number
-    only, not on the order or the process in which it is drawn. Raises Rejected, with the file's
-    path in front, for a file that is no picture.
+    A view depends on the seed, the picture's bytes and the view's number only, not on the order in
+    which views are drawn. Raises Rejected, with the file's path in front, for a file that is no
+    picture.
     """
 
     def __init__(
@@ -36,24 +35,16 @@ class ImageDataset:
         *,
         augment: Augment | None = None,
         seed: int = 0,
-        views: Sequence[int] = (0,),
     ) -> None:
         self.paths = tuple(paths)
         self.transform = transform
         self.limits = limits
         self.augment = augment
         self.seed = seed
-        self.views = tuple(views)
         self._last: tuple[Path, str, Image.Image] | None = None
 
     def __len__(self) -> int:
-        return len(self.paths) * len(self.views)
-
-    def __getitem__(self, item: int) -> Square:
-        if not 0 <= item < len(self):
-            raise IndexError(item)
-        index, turn = divmod(item, len(self.views))
-        return self.plain(index) if self.augment is None else self.view(index, self.views[turn])
+        return len(self.paths)
 
     def plain(self, index: int) -> Square:
         """Return the tagging view of a picture, exactly as in tagging."""
