@@ -244,6 +244,20 @@ def test_a_broken_params_file_is_an_import_error_that_names_the_key(tmp_path: Pa
     assert all("unknown key tag.shard" in error for error in read["errors"].values())
 
 
+@pytest.mark.slow
+def test_a_params_file_that_was_good_before_is_no_import_error(tmp_path: Path) -> None:
+    home, text = tmp_path / "home", (ROOT / "params.yaml").read_text()
+    home.mkdir()
+    (home / "last_good_params.yaml").write_text(
+        text.replace("budget_minutes: 300", "budget_minutes: 60")
+    )
+    (tmp_path / "params.yaml").write_text(text.replace("  shards:", "  shard:"))
+    places = {"SHOETAGGER_REPO": str(tmp_path), "SHOETAGGER_HOME": str(home)}
+    read = read_dags(ROOT / "dags", tmp_path / "airflow", **places)
+    assert read["errors"] == {}
+    assert read["dags"]["tag_new_images"]["tasks"]["tag_shard"]["hours"] == 2
+
+
 @pytest.mark.parametrize("name", ["train_tag_models", "tag_new_images", "roll_back_tag_model"])
 def test_a_dag_file_only_wires(name: str) -> None:
     assert len((ROOT / "dags" / f"{name}.py").read_text().splitlines()) < 60

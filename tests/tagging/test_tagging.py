@@ -467,6 +467,20 @@ def test_a_group_whose_bundle_cannot_be_had_is_left_out_and_the_others_are_tagge
         night(settings, "night")
 
 
+def test_a_fault_in_params_ends_no_night_and_is_told(settings: Settings) -> None:
+    put_pictures(settings, 2)
+    assert night(settings, "night").alerts == ()
+    put_pictures(settings, 2, seed=1)
+    text = settings.params_file.read_text()
+    settings.params_file.write_text(text.replace("  shards:", "  shard:"))
+    summary = night(settings, "night")
+    (alert,) = summary.alerts
+    assert alert.startswith("params.yaml has a fault, and the last good one, of 20")
+    assert "unknown key tag.shard" in alert
+    assert (summary.state, summary.counts["tagged"]) == ("done", 2)
+    assert len(predictions(settings)) == 4
+
+
 def test_an_empty_inbox_is_a_quiet_night(settings: Settings) -> None:
     assert night(settings, "night").counts["seen"] == 0
 

@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field
 from pydantic import Tag as Named
 from pydantic.dataclasses import dataclass
 
+from .cron import is_cron
 from .fields import (
     SECTION,
     Count,
@@ -85,7 +86,7 @@ class Drift:
 
 @dataclass(frozen=True, config=SECTION)
 class Tag:
-    schedule: Annotated[Text, must(lambda s: len(s.split()) == 5, "be a cron line of five fields")]
+    schedule: Annotated[Text, must(is_cron, "be a cron line of five fields")]
     shards: Annotated[Whole, Field(ge=1, le=256)]
     batch_size: Count
     precision: Literal["auto", "float32"]

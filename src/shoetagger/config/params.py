@@ -71,12 +71,25 @@ class Params:
 
 def load(path: Path) -> Params:
     """Read and check params.yaml; raises ParamsError with a line per fault that names the file."""
+    return loads(read(path), path)
+
+
+def read(path: Path) -> str:
+    """Return the text of params.yaml; raises ParamsError where it cannot be read."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ParamsError(
             f"{path} is missing: restore it with `git checkout params.yaml`"
         ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} cannot be read as UTF-8 text: {error}") from None
+
+
+def loads(text: str, path: Path) -> Params:
+    """Check the text of params.yaml, which stands at `path`, as `load` does."""
+    try:
+        document = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ParamsError(f"{path} is not valid YAML: {error}") from None
     try:

@@ -9,7 +9,8 @@ from typing import Any
 
 from airflow.sdk import Asset, task
 
-from ..config.params import Params, load
+from ..config.last_good import load_or_last_good
+from ..config.params import Params
 from ..config.settings import Settings
 
 TAGS = ("shoetagger",)
@@ -70,5 +71,8 @@ def end_in_any_case(context: Mapping[str, Any]) -> None:
 
 
 def read_params() -> Params:
-    """Read params.yaml; a DAG file does so each time it is parsed."""
-    return load(Settings.from_environment().params_file)
+    """Read params.yaml, as a DAG file does each time it is parsed; a fault must not end the nights.
+
+    Raises ParamsError where there are no good parameters of before.
+    """
+    return load_or_last_good(Settings.from_environment())[0]

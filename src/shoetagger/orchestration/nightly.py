@@ -20,13 +20,22 @@ from ..tagging.shard import Progress
 
 
 def begin(installation: Installation, kind: Kind) -> TaggingRun:
-    return tagging.begin(
+    run = tagging.begin(
         installation.store,
         installation.registry,
         groups=list(installation.params.groups),
         bundles=installation.settings.bundles,
         kind=kind,
     )
+    return _with_fault(installation, run)
+
+
+def _with_fault(installation: Installation, run: TaggingRun) -> TaggingRun:
+    """Add to a run's alerts that params.yaml has a fault, which may come in the middle of it."""
+    fault = installation.params_fault
+    if fault is None or fault in run.alerts:
+        return run
+    return run.model_copy(update={"alerts": (*run.alerts, fault)})
 
 
 def find_arrivals(installation: Installation, run: TaggingRun) -> dict[str, int]:
@@ -98,7 +107,7 @@ def finish(
 ) -> Summary:
     return tagging.finish(
         installation.store,
-        run,
+        _with_fault(installation, run),
         parts,
         state,
         options=installation.params.tag,
@@ -113,7 +122,7 @@ def night(settings: Settings, kind: Kind, progress: Progress | None = None) -> S
     """
     with ExitStack() as stack:
         with alert_on_failure(settings.notify_url, f"a {kind} run cannot begin"):
-            installation = stack.enter_context(opened(settings))
+            installation = stack.enter_context(opened(settings, unattended=True))
             run = begin(installation, kind)
         parts: list[dict[str, Any]] = []
         state = "failed"

@@ -24,11 +24,14 @@ _KINDS: Mapping[str, Kind] = {"scheduled": "night", "asset_triggered": "retag"}
 
 
 @contextmanager
-def installation() -> Iterator[Installation]:
-    """Open the installation for one task; errors that a retry cannot mend fail it for good."""
+def installation(*, unattended: bool = False) -> Iterator[Installation]:
+    """Open the installation for one task; errors that a retry cannot mend fail it for good.
+
+    What runs `unattended` does so by the last good parameters while params.yaml has a fault.
+    """
     from ..ops.installation import opened
 
-    with failing_for_good(), opened(Settings.from_environment()) as found:
+    with failing_for_good(), opened(Settings.from_environment(), unattended=unattended) as found:
         yield found
 
 
@@ -130,7 +133,7 @@ def roll_back(params: Mapping[str, Any], dag_run: Any) -> dict[str, str]:
     from . import rollback
 
     group, to = params["group"], (params["version"] or "").strip() or None
-    with installation() as here:
+    with installation(unattended=True) as here:
         number = rollback.roll_back(here, group, to=to, by=_by(dag_run), why=params["why"].strip())
         return {"group": group, "version": number}
 
@@ -151,7 +154,7 @@ def begin(dag_run: Any) -> dict[str, Any]:
     """Pin the live version of every group, and open the run in the store."""
     from . import nightly
 
-    with installation() as here:
+    with installation(unattended=True) as here:
         run = nightly.begin(here, _KINDS.get(dag_run.run_type, "manual"))
         return run.model_dump(mode="json")
 
@@ -160,7 +163,7 @@ def find_arrivals(run: Mapping[str, Any]) -> dict[str, int]:
     """Note in the store which files in the inbox are new, without opening any."""
     from . import nightly
 
-    with installation() as here:
+    with installation(unattended=True) as here:
         return nightly.find_arrivals(here, _run(run))
 
 
@@ -168,7 +171,7 @@ def shards(run: Mapping[str, Any]) -> list[dict[str, int]]:
     """Divide the work at hand; nothing to do gives no shard."""
     from . import nightly
 
-    with installation() as here:
+    with installation(unattended=True) as here:
         numbers = nightly.shards(here, _run(run))
         return [{"shard": number, "of": len(numbers)} for number in numbers]
 
@@ -177,7 +180,7 @@ def tag_shard(run: Mapping[str, Any], shard: int, of: int) -> dict[str, Any]:
     """Tag new pictures, then those that a pinned version has not seen, until the time is up."""
     from . import nightly
 
-    with installation() as here:
+    with installation(unattended=True) as here:
         return nightly.tag_shard(here, _run(run), shard, of)
 
 
@@ -185,7 +188,7 @@ def publish(run: Mapping[str, Any] | None = None) -> dict[str, int]:
     """Write again the tables and pages of the days whose tags changed."""
     from . import nightly
 
-    with installation() as here:
+    with installation(unattended=True) as here:
         return nightly.publish_run(here, _run(run)) if run else nightly.publish(here)
 
 
@@ -212,7 +215,7 @@ def finish(
     lacking = len(shards or ()) - len(parts)
     whole = found is not None and shards is not None and not lacking and published is not None
     state = "done" if whole else "failed"
-    with installation() as here:
+    with installation(unattended=True) as here:
         summary = nightly.finish(here, _run(run), [found or {}, *parts], state)
     if not whole:
         reasons = "; ".join((*summary.alerts, "see the logs of the tasks that failed"))
