@@ -39,7 +39,7 @@ down: ## stop them
 status: $(STAMP) ## say which servers run
 	@$(PYTHON) -m shoetagger.ops.servers status
 
-login: $(STAMP) ## show addresses, user and password
+login: $(STAMP) ## show addresses, users and passwords
 	@$(PYTHON) -m shoetagger.ops.servers login
 
 test: lint ## lint, then all tests

@@ -31,6 +31,9 @@ from shoetagger.ops.environment import (
 from shoetagger.ops.processes import Started, marked_processes, write_state
 from shoetagger.ops.servers import credentials, down, login, server_commands, status, up
 from shoetagger.ops.setup import _migrated_beside, _write_secrets
+from shoetagger.tracking.connection import MLflowUnavailable
+from shoetagger.tracking.login import ensure_login, login_file, login_variables, read_login
+from shoetagger.tracking.registry import Registry
 
 SOURCES = Path(__file__).parents[2] / "src"
 
@@ -212,6 +215,40 @@ def test_secrets_are_written_once_for_their_owner_only(settings: Settings) -> No
     assert len(credentials(settings)[1]) >= 16
 
 
+def test_the_login_of_mlflow_is_written_once_and_given_to_our_server_alone(
+    settings: Settings, ports: Ports
+) -> None:
+    artifacts = settings.artifacts
+    assert login_variables(ports.mlflow_url, artifacts) == {}
+    artifacts.mkdir(parents=True)
+    login = ensure_login(artifacts, ports.mlflow_url)
+    assert stat.S_IMODE(login_file(artifacts).stat().st_mode) == 0o600
+    assert len(login.password) >= 16
+    assert ensure_login(artifacts, ports.mlflow_url) == login
+    assert ensure_login(artifacts, "http://127.0.0.1:9").password == login.password
+    ensure_login(artifacts, ports.mlflow_url)
+    with_it = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": login.password}
+    for address in (ports.mlflow_url, ports.mlflow_url.replace(HOST, "localhost")):
+        assert login_variables(address, artifacts) == with_it
+    for another in (
+        "http://127.0.0.1:9",
+        f"http://mlflow.example.org:{ports.mlflow}",
+        f"http://me:secret@{HOST}:{ports.mlflow}",
+        settings.mlflow_database,
+    ):
+        assert login_variables(another, artifacts) == {}
+
+
+def test_login_shows_both_passwords(settings: Settings, ports: Ports) -> None:
+    airflow_home(settings).mkdir()
+    _write_secrets(settings)
+    settings.artifacts.mkdir(parents=True)
+    mlflow = ensure_login(settings.artifacts, ports.mlflow_url)
+    airflow, of_mlflow = login(settings).splitlines()
+    assert airflow.endswith(f"user admin, password {credentials(settings)[1]}")
+    assert of_mlflow.endswith(f"user admin, password {mlflow.password}")
+
+
 def test_login_before_set_up_says_what_to_do(settings: Settings) -> None:
     with pytest.raises(ServersError, match="make up"):
         login(settings)
@@ -283,6 +320,19 @@ def test_servers_survive_a_cut_off_start_run_a_dag_on_loopback_and_leave_nothing
     assert states == {"count": "success", "hang": "running"}
     assert "counted in the task" in api.get(f"{tasks}/count/logs/1").text
     api.close()
+
+    # Nor into MLflow, but with its own, which clients here find by themselves.
+    assert httpx.get(f"{ports.mlflow_url}/", timeout=30).status_code == 401
+    login = read_login(settings.artifacts)
+    assert login is not None
+    assert stat.S_IMODE(login_file(settings.artifacts).stat().st_mode) == 0o600
+    browser = httpx.get(f"{ports.mlflow_url}/", auth=(login.user, login.password), timeout=30)
+    assert browser.status_code == 200
+    assert Registry(ports.mlflow_url, settings.artifacts).versions("color") == []
+    with pytest.raises(MLflowUnavailable, match="401"):
+        Registry(ports.mlflow_url, settings.repo / "elsewhere").versions("color")
+    for log in (settings.home / "logs").iterdir():
+        assert login.password not in log.read_text()
 
     # Though parents are killed and a task has started a session of its own, all of it ends.
     state = json.loads((settings.home / "servers.json").read_text())

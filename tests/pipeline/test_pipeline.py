@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ from dvc.repo import Repo
 from shoetagger.config import params
 from shoetagger.config.settings import Settings
 from shoetagger.pipeline import checkout_lock
-from shoetagger.pipeline.checkout import checkout, prune
+from shoetagger.pipeline.checkout import _configure_dvc, checkout, prune
 from shoetagger.pipeline.dvc_files import data_revision, outputs
 from shoetagger.pipeline.plan import Plan, groups_of, override_params, params_of, prepare
 from shoetagger.pipeline.process import PipelineError, TransientPipelineError
@@ -463,6 +464,21 @@ def test_a_cache_that_the_repo_configures_is_shared(settings: Settings, tmp_path
     assert not (folder / ".dvc" / "cache").exists()
     with Repo(str(folder)) as opened:
         assert opened.cache.legacy.path == str(tmp_path / "big disk")
+
+
+def test_the_secrets_of_a_remote_stay_private_in_a_checkout(tmp_path: Path) -> None:
+    for name in ("repo", "tree"):
+        (tmp_path / name / ".dvc").mkdir(parents=True)
+        (tmp_path / name / ".dvc" / "config").write_text(
+            "['remote \"store\"']\n    url = https://store.example.org\n"
+        )
+    local = tmp_path / "repo" / ".dvc" / "config.local"
+    local.touch(mode=0o600)
+    local.write_text("['remote \"store\"']\n    password = hunter\n")
+    _configure_dvc(tmp_path / "repo", tmp_path / "tree")
+    copied = tmp_path / "tree" / ".dvc" / "config.local"
+    assert "password = hunter" in copied.read_text()
+    assert stat.S_IMODE(copied.stat().st_mode) == 0o600
 
 
 def test_old_checkouts_go_but_not_those_in_use(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,13 +11,16 @@ from pathlib import Path
 
 import pytest
 from helpers.installation import bundle_directory, install
+from sqlalchemy.engine import make_url
 
 from shoetagger.config import params as parameters
 from shoetagger.config.settings import Settings, redacted
 from shoetagger.ops.environment import Ports
 from shoetagger.ops.servers import _addresses
+from shoetagger.pipeline import process
 from shoetagger.promotion.versions import PromotionError
 from shoetagger.stages.mlflow_run import start_run
+from shoetagger.store import postgres
 from shoetagger.store.rows import StoreError
 from shoetagger.store.store import Store
 from shoetagger.tracking.outbox import Outbox
@@ -79,6 +83,63 @@ def test_a_store_that_is_away_is_named_without_its_password(settings: Settings) 
         store.ledger.live()
     assert "127.0.0.1" in str(caught.value)
     assert "hunter" not in str(caught.value)
+
+
+def test_a_store_with_its_password_in_the_query_is_named_without_it() -> None:
+    with (
+        Store("postgresql://127.0.0.1:9/tags?user=me&password=hunter-1") as store,
+        pytest.raises(StoreError) as caught,
+    ):
+        store.ledger.live()
+    assert "127.0.0.1" in str(caught.value)
+    assert "hunter" not in str(caught.value)
+    with pytest.raises(StoreError, match="the store is a file") as caught:
+        Store("mysql://me:hunter-1@127.0.0.1:9/tags?password=hunter-2")
+    assert "hunter" not in str(caught.value)
+
+
+TOOL = """#!/bin/sh
+echo "$@" > "$SEEN/arguments"
+cp -p "$PGSERVICEFILE" "$SEEN/service"
+printf %s "$PGPASSWORD" > "$SEEN/password"
+"""
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://me:hunter-1@db:9/tags?sslpassword=hunter-2",
+        "postgresql:///tags?host=db&port=9&user=me&password=hunter-1&sslpassword=hunter-2",
+    ],
+)
+def test_no_command_line_of_postgresqls_tools_holds_a_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    tool = tmp_path / "pg_dump"
+    tool.write_text(TOOL)
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SEEN", str(tmp_path))
+    postgres.dump(make_url(url), tmp_path / "out")
+    assert "hunter" not in (tmp_path / "arguments").read_text()
+    assert (tmp_path / "password").read_text() == "hunter-1"
+    service = tmp_path / "service"
+    assert stat.S_IMODE(service.stat().st_mode) == 0o600
+    lines = service.read_text().splitlines()
+    assert lines[0] == "[shoetagger]"
+    assert set(lines[1:]) == {
+        *("host=db", "port=9", "user=me", "dbname=tags", "sslpassword=hunter-2"),
+    }
+
+
+def test_what_a_remote_says_is_logged_without_its_password(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    code = "print('cannot pull from https://me:hunter-1@example.org/store')"
+    result = process._run([sys.executable, "-c", code], tmp_path, os.environ)
+    assert result.tail == "cannot pull from https://example.org/store"
+    assert "hunter" not in caplog.text.replace(code, "")
 
 
 def test_a_run_takes_no_secret_along(

@@ -131,6 +131,16 @@ def test_a_version_says_which_bundle_it_holds_and_where_it_came_from(
     assert version.aliases == ()
 
 
+def test_the_address_of_a_page_shows_no_password(registry: Registry, first: Path) -> None:
+    version = register(registry, first)
+    assert registry.page_of(version, "comparison.html") is None
+    registry._uri = "https://me:hunter@mlflow.example.org/"
+    assert registry.page_of(version, "comparison.html") == (
+        "https://mlflow.example.org/#/experiments/1/runs/"
+        f"{version.run_id}/artifacts/versions/1/comparison.html"
+    )
+
+
 def test_a_version_belongs_to_the_run_that_trained_its_weights(
     registry: Registry, uri: str, artifacts: Path, first: Path, tmp_path: Path
 ) -> None:

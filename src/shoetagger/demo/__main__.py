@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from ..config import params as parameters
 from ..config.settings import Settings
 from ..errors import ShoetaggerError
-from ..ops.environment import Ports, Report, airflow_environment, log_file
+from ..ops.environment import Ports, Report, log_file, mlflow_address
 from ..ops.servers import up
 from .airflow_api import Airflow, DemoError, FailedRunError, clock
 from .arrivals import drawn, let_arrive, untagged
@@ -123,8 +123,8 @@ def _demo(settings: Settings, ports: Ports, report: Report) -> None:
         report(result(settings, {name: group.tags for name, group in groups.items()}))
     report(
         f"\nPages    {(settings.published / 'pages' / 'index.html').as_uri()}\n"
-        f"Airflow  {ports.airflow_url}   (`make login` shows the password)\n"
-        f"MLflow   {airflow_environment(settings, ports)['MLFLOW_TRACKING_URI']}\n"
+        f"Airflow  {ports.airflow_url}   (`make login` shows the passwords)\n"
+        f"MLflow   {mlflow_address(settings, ports)}\n"
         "The servers run on: `make down` stops them."
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..config.settings import Settings, sqlite_url
+from ..config.settings import Settings, redacted, sqlite_url
 from ..errors import ShoetaggerError
 
 HOST = "127.0.0.1"
@@ -91,6 +91,11 @@ def own_mlflow(settings: Settings, ports: Ports) -> str | None:
     if uri.hostname in (HOST, "localhost") and uri.port == ports.mlflow:
         return settings.mlflow_database
     return None
+
+
+def mlflow_address(settings: Settings, ports: Ports) -> str:
+    """Return the address of MLflow to show: without a password."""
+    return ports.mlflow_url if own_mlflow(settings, ports) else redacted(settings.tracking_uri)
 
 
 def airflow_environment(settings: Settings, ports: Ports) -> dict[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import secrets
 import subprocess
 import sys
 import time
@@ -18,8 +19,9 @@ from collections.abc import Mapping, Sequence
 import httpx
 import psutil
 
-from ..config.settings import Settings, redacted
+from ..config.settings import Settings
 from ..errors import ShoetaggerError
+from ..tracking.login import login_file, read_login, users_file
 from .environment import (
     HOST,
     NAME,
@@ -29,6 +31,7 @@ from .environment import (
     ServersError,
     last_lines,
     log_file,
+    mlflow_address,
     own_mlflow,
     passwords_file,
     script_path,
@@ -68,7 +71,7 @@ def server_commands(settings: Settings, ports: Ports) -> dict[str, list[str]]:
             *(script_path("mlflow"), "server", "--host", HOST, "--port", str(ports.mlflow)),
             *("--backend-store-uri", database),
             *("--default-artifact-root", settings.artifacts.as_uri()),
-            *("--no-serve-artifacts", "--workers", "1"),
+            *("--no-serve-artifacts", "--workers", "1", "--app-name", "basic-auth"),
         ]
     return commands
 
@@ -103,7 +106,7 @@ def up(settings: Settings, ports: Ports, report: Report = print) -> Ports:
 
 
 def _start(settings: Settings, ports: Ports, commands: Mapping[str, Sequence[str]]) -> Started:
-    environment = whole_environment(settings, ports)
+    environment = whole_environment(settings, ports) | _mlflow_login(settings)
     processes: dict[str, tuple[int, float]] = {}
     for name, command in commands.items():
         log = log_file(settings, name)
@@ -120,6 +123,21 @@ def _start(settings: Settings, ports: Ports, commands: Mapping[str, Sequence[str
         processes[name] = (process.pid, psutil.Process(process.pid).create_time())
         write_state(settings, Started(ports, processes))
     return Started(ports, processes)
+
+
+def _mlflow_login(settings: Settings) -> dict[str, str]:
+    """Return the variables with which MLflow's server asks for the login.
+
+    The server makes its users from the login at its start; what a killed start left half-made, or
+    an earlier password made, is removed first.
+    """
+    for suffix in ("", "-journal"):
+        path = users_file(settings.artifacts)
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    return {
+        "MLFLOW_AUTH_CONFIG_PATH": str(login_file(settings.artifacts)),
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_urlsafe(32),
+    }
 
 
 def _wait_until_healthy(settings: Settings, started: Started, report: Report) -> None:
@@ -216,9 +234,17 @@ def status(settings: Settings) -> str:
 
 
 def login(settings: Settings) -> str:
-    """Return the addresses to browse, the user and the password."""
+    """Return the addresses to browse, each with the user and the password."""
     user, password = credentials(settings)
-    return f"user {user}, password {password}\n{_addresses(settings, ports_in_use(settings))}"
+    ports = ports_in_use(settings)
+    lines = [f"Airflow  {ports.airflow_url}   user {user}, password {password}"]
+    mlflow = read_login(settings.artifacts)
+    if own_mlflow(settings, ports) is None or mlflow is None:
+        who = ""
+    else:
+        who = f"   user {mlflow.user}, password {mlflow.password}"
+    lines.append(f"MLflow   {mlflow_address(settings, ports)}{who}")
+    return "\n".join(lines)
 
 
 def credentials(settings: Settings) -> tuple[str, str]:
@@ -236,9 +262,10 @@ def ports_in_use(settings: Settings) -> Ports:
 
 
 def _addresses(settings: Settings, ports: Ports) -> str:
-    elsewhere = redacted(settings.tracking_uri)
-    mlflow = ports.mlflow_url if own_mlflow(settings, ports) else elsewhere
-    return f"Airflow  {ports.airflow_url}   (`make login` shows the password)\nMLflow   {mlflow}"
+    return (
+        f"Airflow  {ports.airflow_url}   (`make login` shows the passwords)\n"
+        f"MLflow   {mlflow_address(settings, ports)}"
+    )
 
 
 def _silent(_: str) -> None:

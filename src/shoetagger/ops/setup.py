@@ -17,6 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..config.settings import Settings
+from ..tracking import login
 from .environment import (
     MARK,
     POOL,
@@ -103,6 +104,7 @@ def _migrate_mlflow(settings: Settings, ports: Ports, report: Report) -> None:
         return
     report("setting up MLflow's database")
     settings.artifacts.mkdir(parents=True, exist_ok=True)
+    login.ensure_login(settings.artifacts, ports.mlflow_url)
     from ..tracking import connection
 
     connection.prepare(database)

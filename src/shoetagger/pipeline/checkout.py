@@ -112,6 +112,8 @@ def _configure_dvc(repo: Path, tree: Path) -> None:
         cache = of_repo["cache"].get("dir") or repo / ".dvc" / "cache"
         # Resolved on reading: a path relative to the user's .dvc is absolute here.
         repo_local = of_repo.load_one("local")
+        # It may hold the secrets of a remote. DVC keeps the mode of a file that is there.
+        (tree / ".dvc" / "config.local").touch(mode=0o600)
         config = Config(str(tree / ".dvc"))
         with config.edit("local") as local:
             for section, values in repo_local.items():

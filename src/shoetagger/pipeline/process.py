@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..config.settings import Settings
+from ..config.settings import Settings, redacted
 from ..errors import ShoetaggerError, TransientError
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,8 @@ def run_git(folder: Path, *arguments: str, stdin: str = "") -> str:
         errors="surrogateescape",
     )
     if done.returncode != 0:
-        raise PipelineError(f"`git {arguments[0]}` failed in {folder}: {done.stderr.strip()}")
+        reason = redacted(done.stderr.strip())
+        raise PipelineError(f"`git {arguments[0]}` failed in {folder}: {reason}")
     return done.stdout
 
 
@@ -128,7 +129,7 @@ def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -
 
 def _follow(lines: Iterable[str], seen: set[str], tail: deque[str]) -> None:
     for line in lines:
-        text = line.rstrip()
+        text = redacted(line.rstrip())  # DVC and git show addresses of remotes as they are
         if not text:
             continue
         logger.info("%s", text)

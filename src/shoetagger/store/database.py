@@ -25,6 +25,7 @@ from sqlalchemy.exc import (
     OperationalError,
 )
 
+from ..config.settings import redacted
 from .rows import StoreError, StoreUnavailable
 
 # The revision in `migrations` that this code needs.
@@ -41,7 +42,7 @@ class Database:
         self._engine = _engine(url)
         self._writer = self._engine.execution_options(writes=True)
         self._migrated = False
-        self.name = self._engine.url.render_as_string(hide_password=True)
+        self.name = redacted(self._engine.url.render_as_string(hide_password=True))
         self.is_sqlite = self._engine.dialect.name == "sqlite"
 
     @contextmanager
@@ -141,7 +142,9 @@ class Database:
             first_lines = " ".join(str(cause).split("\n")[:2]).strip()
             unavailable = isinstance(error, OperationalError | sqlite3.OperationalError | OSError)
             kind = StoreUnavailable if unavailable else StoreError
-            raise kind(f"store {self.name}: {first_lines}{_advice(first_lines)}") from error
+            raise kind(
+                f"store {self.name}: {redacted(first_lines)}{_advice(first_lines)}"
+            ) from error
 
 
 def _engine(url: str) -> Engine:
@@ -155,7 +158,7 @@ def _engine(url: str) -> Engine:
             backend == "sqlite" and parsed.database in (None, "", ":memory:")
         ):
             raise StoreError(
-                f"SHOETAGGER_STORE_URL={parsed.render_as_string()}: the store is a file "
+                f"SHOETAGGER_STORE_URL={redacted(parsed.render_as_string())}: the store is a file "
                 "(sqlite:////folder/store.db) or a PostgreSQL (postgresql+psycopg://user@host/name)"
             )
         if backend == "sqlite":
@@ -165,7 +168,7 @@ def _engine(url: str) -> Engine:
         engine = sa.create_engine(parsed, json_serializer=compact.encode, **options)
     except (ArgumentError, NoSuchModuleError, InvalidRequestError) as error:
         raise StoreError(
-            f"SHOETAGGER_STORE_URL is no SQLAlchemy URL that can be used: {error}"
+            f"SHOETAGGER_STORE_URL is no SQLAlchemy URL that can be used: {redacted(str(error))}"
         ) from None
     if backend == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)

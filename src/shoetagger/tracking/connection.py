@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from ..config.settings import redacted
 from ..errors import ShoetaggerError, TransientError
+from .login import login_variables
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -164,7 +165,7 @@ class Connection:
         try:
             with (
                 _silenced("mlflow", "urllib3"),
-                _request_variables(self._uri, self._seconds),
+                _request_variables(self._uri, self._artifacts, self._seconds),
             ):
                 if self._client is None:
                     _check_database_port(self._uri)
@@ -179,19 +180,19 @@ class Connection:
 
 
 @contextmanager
-def _request_variables(tracking_uri: str, seconds: int) -> Iterator[None]:
+def _request_variables(tracking_uri: str, artifacts: Path, seconds: int) -> Iterator[None]:
     """Set, within the block, the variables that MLflow reads at each request.
 
     `seconds` bounds the wait, without retries, for MLflow's defaults add up to minutes; values that
     the user has set are kept. The address is for the functions of MLflow that take no client, such
-    as the download of artifacts.
+    as the download of artifacts. The login is that of the server that `make up` starts.
     """
     variables = {
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     }
     changed = {name: value for name, value in variables.items() if name not in os.environ}
-    changed["MLFLOW_TRACKING_URI"] = tracking_uri
+    changed |= {"MLFLOW_TRACKING_URI": tracking_uri, **login_variables(tracking_uri, artifacts)}
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)
     try:
@@ -223,7 +224,7 @@ def _reason(tracking_uri: str, error: BaseException) -> str:
     while (deeper := error.__cause__ or error.__context__) is not None:
         error = deeper
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"MLflow at {url} does not answer as it should ({lines[0][:200]})"
+    return f"MLflow at {url} does not answer as it should ({redacted(lines[0])[:200]})"
 
 
 def _refusal(tracking_uri: str, error: BaseException) -> str:

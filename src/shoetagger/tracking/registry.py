@@ -175,7 +175,7 @@ class Registry:
         with self._mlflow.open() as (client, _):
             experiment = client.get_run(version.run_id).info.experiment_id
         place = f"experiments/{experiment}/runs/{version.run_id}/artifacts/{_folder(version)}"
-        return f"{self._uri.rstrip('/')}/#/{place}/{name}"
+        return f"{self.address.rstrip('/')}/#/{place}/{name}"
 
     def fetch(self, version: Version, cache: Path) -> Path:
         """Return a folder with the bundle of a version, `cache`/<digest>; download it if needed.
