@@ -24,7 +24,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
 from shoetagger.tracking.connection import EXPERIMENT, TrackingError
-from shoetagger.tracking.outbox import Outbox, SyncReport, trim
+from shoetagger.tracking.outbox import Outbox, SyncReport, faulty, trim
 from shoetagger.tracking.run import Tracker
 
 TAGS = {"git_commit": "c0ffee", "data_revision": "0123abcd"}
@@ -312,6 +312,63 @@ def test_an_outbox_over_its_size_gives_up_its_oldest_runs_but_none_at_work(
         assert "keep.outbox_mb" in caplog.text
         assert trim(tracker.outbox.folder, 0.0) == [second.name, third.name]
         assert journals(tracker) == [at_work]
+
+
+def _break_a_line(journal: Path) -> None:
+    lines = (journal / "journal.jsonl").read_text().splitlines()
+    (journal / "journal.jsonl").write_text(
+        "\n".join([lines[0], '{"time": 1, "metr', *lines[1:], ""])
+    )
+
+
+def _lose_the_start(journal: Path) -> None:
+    lines = (journal / "journal.jsonl").read_text().splitlines()
+    (journal / "journal.jsonl").write_text("\n".join([*lines[1:], ""]))
+
+
+def _break_the_progress(journal: Path) -> None:
+    (journal / "sent.json").write_text("{}{}")
+
+
+@pytest.mark.parametrize("damage", [_break_a_line, _lose_the_start, _break_the_progress])
+def test_a_damaged_run_is_set_aside_and_the_others_are_sent(
+    tracker: Tracker,
+    uri: str,
+    nobody_there: str,
+    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[Path], None],
+) -> None:
+    down = elsewhere(tracker, nobody_there)
+    train(down)
+    train(down, name="train style")
+    damaged, _ = journals(tracker)
+    damage(damaged)
+    caplog.clear()
+    assert tracker.outbox.sync() == SyncReport(sent=1, waiting=0)
+    assert only_run(uri).info.run_name == "train style"
+    (message,) = caplog.messages
+    aside = faulty(tracker.outbox.folder) / damaged.name
+    assert f"now in {aside}: mend it" in message
+    assert f"{damaged} is damaged" in message
+    assert (aside / "journal.jsonl").is_file()
+    assert trim(tracker.outbox.folder, 0.0) == [damaged.name]
+    assert not aside.exists()
+
+
+def test_a_file_that_an_outbox_has_lost_costs_only_itself(
+    tracker: Tracker, uri: str, nobody_there: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    down = elsewhere(tracker, nobody_there)
+    with down.start("train", tags=TAGS, params={}) as run:
+        run.log_text("lost.txt", "x")
+        run.log_text("kept.txt", "y")
+    (journal,) = journals(tracker)
+    (lost,) = journal.rglob("lost.txt")
+    lost.unlink()
+    caplog.clear()
+    assert tracker.outbox.sync() == SyncReport(sent=1, waiting=0)
+    assert artifacts_of(only_run(uri), tracker) == {"kept.txt": b"y"}
+    assert f"{lost} is missing" in caplog.text
 
 
 def test_a_sync_that_reaches_nobody_says_so_and_loses_nothing(

@@ -21,6 +21,7 @@ from more_itertools import chunked
 
 from ..atomic import atomic_write
 from ..config.settings import user
+from ..errors import ShoetaggerError
 from .connection import REFUSALS, Connection, TrackingError, tagged_run
 from .names import metric_name
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 logger = logging.getLogger(__name__)
+
+
+class DamagedJournal(ShoetaggerError):  # noqa: N818 - reads as what happened
+    """A journal cannot be read, whatever MLflow answers."""
 
 
 _BATCH = {"metrics": 500, "params": 100, "tags": 100}  # log_batch takes 1000, 100 and 100
@@ -78,20 +83,34 @@ class Journal:
 
     @classmethod
     def take_over(cls, folder: Path) -> Journal | None:
-        """Take over a journal that no process writes any more; None where one may."""
+        """Take over a journal that no process writes any more; None where one may.
+
+        Raises DamagedJournal for one that cannot be read.
+        """
         try:
             lock = _lock_folder(folder)
         except OSError:  # it is being written, or has just been sent and removed
             return None
         journal = cls(folder, lock)
-        journal._drop_half_line()
-        events = journal._events()
-        if not events or (not _finished(events) and events[0]["host"] != socket.gethostname()):
+        try:
+            with journal._read_errors():
+                if journal._finish_if_abandoned():
+                    return journal
+        except DamagedJournal:
             journal.close()
-            return None
+            raise
+        journal.close()
+        return None
+
+    def _finish_if_abandoned(self) -> bool:
+        """End the run as failed if its process has died; return whether it has ended."""
+        self._drop_half_line()
+        events = self._events()
+        if not events or (not _finished(events) and events[0]["host"] != socket.gethostname()):
+            return False
         if not _finished(events):
-            journal.append(finish="FAILED", time=events[-1]["time"])
-        return journal
+            self.append(finish="FAILED", time=events[-1]["time"])
+        return True
 
     def close(self) -> None:
         """Release the lock; a second call does nothing."""
@@ -117,6 +136,14 @@ class Journal:
             return []
         return [json.loads(line) for line in self._path.read_bytes()[offset:].splitlines()]
 
+    @contextmanager
+    def _read_errors(self) -> Iterator[None]:
+        """Raise DamagedJournal where events are not what this code wrote."""
+        try:
+            yield
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise DamagedJournal(f"{self.folder} is damaged: {error!r}") from error
+
     def _drop_half_line(self) -> None:
         """Cut off the line that was being written when the process died."""
         if self._path.exists():
@@ -125,14 +152,15 @@ class Journal:
     def send(self, connection: Connection) -> bool:
         """Send the pending events; once all are sent and the run is finished, remove the journal.
 
-        Returns whether it was removed. Raises MLflowUnavailable.
+        Returns whether it was removed. Raises MLflowUnavailable, MLflowRefused or DamagedJournal.
         """
         with connection.open() as (client, experiment):
             if self.run_id is None:
                 self._find_run(client, experiment)
             assert self.run_id is not None
             end = self._path.stat().st_size
-            pending = self._pending_events()
+            with self._read_errors():
+                pending = self._pending_events()
             self._send_events(client, self.run_id, pending)
         if pending.finish is not None:
             shutil.rmtree(self.folder)
@@ -143,24 +171,25 @@ class Journal:
 
     def _find_run(self, client: MlflowClient, experiment: str) -> None:
         """Find the run that this journal belongs to, or create it."""
-        first = self._events()[0]
-        start = first["start"]
-        progress = self._load_progress()
+        with self._read_errors():
+            progress = self._load_progress()
+            first = self._events()[0]
+            name, time_ms, attach = first["start"]["name"], first["time"], first["start"]["attach"]
+            tags = {"shoetagger.journal": self.folder.name, "mlflow.user": first["user"]}
+            if "git_commit" in first["start"]["tags"]:  # where MLflow's pages look for it
+                tags["mlflow.source.git.commit"] = first["start"]["tags"]["git_commit"]
         if progress is not None and _exists(client, progress["run_id"]):
             self.run_id, self._attached = progress["run_id"], progress["attached"]
             self._offset = progress["offset"]
             return
         self._offset, self._attached = 0, False
-        if start["attach"] is not None:
-            self.run_id = tagged_run(client, experiment, *start["attach"])
+        if attach is not None:
+            self.run_id = tagged_run(client, experiment, *attach)
             self._attached = self.run_id is not None
         if self.run_id is None:
             self.run_id = tagged_run(client, experiment, "shoetagger.journal", self.folder.name)
         if self.run_id is None:
-            tags = {"shoetagger.journal": self.folder.name, "mlflow.user": first["user"]}
-            if "git_commit" in start["tags"]:  # where MLflow's pages look for it
-                tags["mlflow.source.git.commit"] = start["tags"]["git_commit"]
-            mlflow_run = client.create_run(experiment, first["time"], tags, start["name"])
+            mlflow_run = client.create_run(experiment, time_ms, tags, name)
             self.run_id = str(mlflow_run.info.run_id)
         self._save_progress()
 
@@ -193,6 +222,9 @@ class Journal:
         self._send_batches(client, run_id, "params", [Param(*p) for p in params.items()])
         self._send_batches(client, run_id, "tags", [RunTag(*t) for t in pending.tags.items()])
         for place, folder in pending.files:
+            if not (self.folder / place).is_file():
+                logger.warning("%s is missing: run %s lacks that file", self.folder / place, run_id)
+                continue
             with self._unless_refused(place):
                 client.log_artifact(run_id, str(self.folder / place), folder or None)
         if pending.finish is not None and not self._attached:

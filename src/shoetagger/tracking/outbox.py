@@ -10,8 +10,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ..errors import ShoetaggerError
 from .connection import Connection, MLflowRefused, MLflowUnavailable, TrackingError
-from .journal import Journal, is_in_use, journals
+from .journal import DamagedJournal, Journal, is_in_use, journals
 
 logger = logging.getLogger(__name__)
 
@@ -70,40 +71,71 @@ class Outbox:
         Whoever iterates holds the lock.
         """
         for folder in journals(self.folder):
-            journal = Journal.take_over(folder)
-            if journal is None:
-                continue
             try:
-                if journal.send(connection):
+                if self._send(folder, connection):
                     yield folder
-            except MLflowRefused as error:
-                # What is refused of a run is left out of it: this is the run itself.
-                logger.warning("run %s cannot be sent and is dropped: %s", folder.name, error)
-                shutil.rmtree(folder)
-            finally:
-                journal.close()
+            except (DamagedJournal, MLflowRefused) as error:
+                # MLflow refuses the run as such: what it refuses of a run is left out of it.
+                _set_aside(folder, error)
+
+    def _send(self, folder: Path, connection: Connection) -> bool:
+        """Send a journal if no process writes it; return whether it was removed."""
+        journal = Journal.take_over(folder)
+        if journal is None:
+            return False
+        try:
+            return journal.send(connection)
+        finally:
+            journal.close()
+
+
+def faulty(outbox: Path) -> Path:
+    """Return the folder of the journals that can never be sent as they are."""
+    return outbox.with_name(f"{outbox.name}-faulty")
+
+
+def _set_aside(folder: Path, error: ShoetaggerError) -> None:
+    """Move a journal away, so that those after it are sent."""
+    place = faulty(folder.parent) / folder.name
+    place.parent.mkdir(exist_ok=True)
+    folder.rename(place)
+    logger.warning(
+        "%s. The run cannot be sent and is now in %s: mend it and move it back to %s, or remove it",
+        *(error, place, folder.parent),
+    )
+
+
+def _drop(folder: Path) -> bool:
+    """Remove a journal unless a process may still write it; return whether it was removed."""
+    try:
+        journal = Journal.take_over(folder)
+    except DamagedJournal:
+        shutil.rmtree(folder)
+        return True
+    if journal is None:
+        return False
+    shutil.rmtree(folder)
+    journal.close()
+    return True
 
 
 def trim(folder: Path, most_mb: float) -> list[str]:
     """Drop the oldest journals that wait, until the outbox takes `most_mb`; return their names.
 
-    A journal that is being written or sent stays. MLflow will not have the run of a dropped
-    journal; its model and metrics are where its stages wrote them.
+    Those that cannot be sent go first; one that is being written or sent stays. MLflow will not
+    have the run of a dropped journal; its model and metrics are where its stages wrote them.
     """
     sizes = {
         journal: sum(path.stat().st_size for path in journal.rglob("*") if path.is_file())
-        for journal in journals(folder)
+        for journal in (*journals(faulty(folder)), *journals(folder))
     }
     excess = sum(sizes.values()) - most_mb * 1e6
     dropped = []
     for place, size in sizes.items():
         if excess <= 0:
             break
-        journal = Journal.take_over(place)
-        if journal is None:
+        if not _drop(place):
             continue
-        shutil.rmtree(place)
-        journal.close()
         excess -= size
         dropped.append(place.name)
         logger.warning("the outbox is over keep.outbox_mb: run %s is dropped", place.name)
