@@ -445,6 +445,24 @@ def test_pages_hold_so_many_pictures_and_a_smaller_day_loses_its_last_pages(work
     assert pq.read_table(works.settings.published / "parquet").num_rows == 5
 
 
+def test_the_thumbnail_of_a_replaced_picture_goes(works: Works) -> None:
+    works.arrive("a.png", "b.png")
+    thumbnails = [
+        place(
+            works.settings.published / "pages" / "thumbs",
+            decode.image_id((works.settings.inbox / name).read_bytes()),
+        )
+        for name in ("a.png", "b.png")
+    ]
+    works.tag()
+    works.publish()
+    assert [thumbnail.exists() for thumbnail in thumbnails] == [True, True]
+    works.arrive("a.png", shade=7)
+    works.tag(now=NOW + timedelta(days=1))
+    works.publish()
+    assert [thumbnail.exists() for thumbnail in thumbnails] == [False, True]
+
+
 def test_only_the_latest_days_have_pages_and_older_ones_keep_their_tables(works: Works) -> None:
     days = [NOW + timedelta(days=n) for n in range(3)]
     pictures = {}

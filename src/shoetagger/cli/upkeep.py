@@ -67,12 +67,14 @@ def retry(
 def forget(
     image_id: Annotated[str, typer.Argument(help="The picture's id, as `export` tells it.")],
 ) -> None:
-    """Erase what was derived from a picture: tags, corrections, thumbnail, rows of tables.
+    """Erase what was derived from a picture: tags, corrections, thumbnail, rows, comparisons.
 
     Its bytes are not tagged again, whatever the name, until `retry` names a file that holds them.
-    The file in the inbox, exports made by hand and backups are yours to remove.
+    The file in the inbox, exports made by hand, backups and logs are yours to remove.
     """
+    from ..promotion.erasure import erase_from_comparisons
     from ..publishing.publication import forget as erase
+    from ..tracking.connection import MLflowUnavailable
 
     with opened(Settings.from_environment()) as here:
         settings = here.settings
@@ -84,6 +86,13 @@ def forget(
             inbox=settings.inbox,
         )
     typer.echo(f"{image_id} is forgotten; {counts['days']} days published again")
+    try:
+        erased = erase_from_comparisons(settings.tracking_uri, settings.artifacts, image_id)
+    except MLflowUnavailable as error:
+        raise ShoetaggerError(
+            f"{error}: comparisons there may still show the picture; run this again when it answers"
+        ) from error
+    typer.echo(f"the pictures of {erased} comparisons in MLflow were removed")
 
 
 def backup(out: Annotated[Path, typer.Argument(help="File to write.")]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +15,7 @@ from .gate import Verdict
 from .paired import PairedMetrics, ScorePair
 from .side_by_side import SideBySide
 
+_INLINE_SHEET = re.compile(rb'<img src="data:image/png;base64,[^"]*"[^>]*>')
 PAGE, DOCUMENT, SHEET = "comparison.html", "comparison.json", "changes.png"
 
 
@@ -50,6 +52,7 @@ def document(title: str, verdict: Verdict, gate: str, outcome: SideBySide | None
             "share": arrivals.diff.share,
             "unread": arrivals.unread,
             "tags": {tag: list(counts) for tag, counts in arrivals.diff.counts().items()},
+            "shown": list(arrivals.shown_ids),
         },
     }
 
@@ -59,10 +62,34 @@ def files(document: Mapping[str, Any], outcome: SideBySide | None) -> dict[str, 
     sheet = _sheet(str(document["title"]), outcome) if outcome and outcome.arrivals.shown else None
     inline = base64.b64encode(sheet).decode() if sheet else None
     made = {
-        DOCUMENT: (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode(),
+        DOCUMENT: _json(document),
         PAGE: template(PAGE).render(document, sheet=inline).encode(),
     }
     return made | ({SHEET: sheet} if sheet else {})
+
+
+def without_pictures(files: Mapping[str, bytes], image_id: str) -> dict[str, bytes]:
+    """Return those of a comparison's files that have to change so that none shows the image.
+
+    Comparisons of before the document named what is shown may show it.
+    """
+    if DOCUMENT not in files or SHEET not in files:
+        return {}
+    document = json.loads(files[DOCUMENT])
+    arrivals = document["arrivals"]
+    if image_id not in arrivals.get("shown", [image_id]):
+        return {}
+    note = b"The pictures were removed, as one of them was erased on request."
+    return {
+        DOCUMENT: _json(document | {"arrivals": arrivals | {"shown": []}}),
+        PAGE: _INLINE_SHEET.sub(note, files.get(PAGE, b"")),
+        # Not every store of artifacts can delete a file, but all can replace it.
+        SHEET: _blank(),
+    }
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def text(document: Mapping[str, Any], page: str | None) -> str:
@@ -119,6 +146,14 @@ def _sheet(title: str, outcome: SideBySide) -> bytes:
     buffer = io.BytesIO()
     figure = contact_sheet(outcome.arrivals.shown, f"{title}: + gained, - lost")
     figure.savefig(buffer, dpi=80, format="png")
+    return buffer.getvalue()
+
+
+def _blank() -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("L", (1, 1), 255).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -54,6 +54,7 @@ class Arrivals:
     diff: TagDiff
     unread: int
     shown: tuple[Shown, ...]
+    shown_ids: tuple[str, ...]  # their image ids
 
 
 @dataclass(frozen=True)
@@ -180,9 +181,9 @@ def _on_arrivals(
     from ..ingest.batches import decode_pool
     from ..learning.evaluation.plots import Shown
 
-    diff, unread, shown = TagDiff(), 0, list[Shown]()
+    diff, unread, shown, shown_ids = TagDiff(), 0, list[Shown](), list[str]()
     if not sample:
-        return Arrivals(diff, unread, ())
+        return Arrivals(diff, unread, (), ())
     # Decoded for the challenger alone, as a night would: another view could mean larger decoding.
     pool = decode_pool(params, [challenger.transform], inbox, settle_seconds=0.0)
     rows = iter(sample)
@@ -200,4 +201,5 @@ def _on_arrivals(
                 if diff.add(row.tags, prediction.tags) and len(shown) < _SHOWN:
                     name = inboxes.path_of(row.locator).name
                     shown.append(Shown(name, view.copy(), row.tags, prediction.tags))
-    return Arrivals(diff, unread, tuple(shown))
+                    shown_ids.append(row.image_id)
+    return Arrivals(diff, unread, tuple(shown), tuple(shown_ids))

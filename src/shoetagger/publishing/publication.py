@@ -36,6 +36,7 @@ from .tables import (
     Tally,
     csv_line,
     fill,
+    image_ids,
     is_whole,
     parquet_schema,
     read_parquet,
@@ -204,6 +205,7 @@ class _Publication:
                 ),
                 self._groups,
             )
+        self._remove_thumbnails_of_gone(day, parquet)
         if tally.pictures:
             # The pages are made from the table just written, so they agree with it even where the
             # store has changed meanwhile.
@@ -244,6 +246,17 @@ class _Publication:
             if self._progress:
                 self._progress(day, min(number * size, tally.pictures), pages * size)
         return pages
+
+    def _remove_thumbnails_of_gone(self, day: str, parquet: Path) -> None:
+        """Remove the thumbnails of pictures that the day has lost, as they were replaced.
+
+        Before their tables are: what is cut off here is done by the next publication.
+        """
+        before = self._published / "parquet" / f"day={day}" / "tags.parquet"
+        gone = image_ids(before) - image_ids(parquet)
+        elsewhere = {r.image_id for r in self._store.current.rows([], image_ids=sorted(gone))}
+        for image_id in gone - elsewhere:
+            place(self._thumbs, image_id).unlink(missing_ok=True)
 
     def _remove_pages_after(self, day: str, pages: int) -> None:
         folder = self._published / "pages" / day

@@ -238,6 +238,14 @@ def read_parquet(path: Path, groups: Mapping[str, Group], chunk: int) -> Iterato
             yield [_row(record, groups) for record in batch.to_pylist()]
 
 
+def image_ids(path: Path) -> set[str]:
+    """Return the image ids in a table that ParquetTable wrote; none where it cannot be read."""
+    try:
+        return set(pq.read_table(path, columns=["image_id"])["image_id"].to_pylist())
+    except (OSError, pa.ArrowInvalid):
+        return set()
+
+
 def _row(record: Mapping[str, Any], groups: Mapping[str, Group]) -> Row:
     cells = {}
     for name, group in groups.items():

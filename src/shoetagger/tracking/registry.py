@@ -18,6 +18,7 @@ from ..errors import ShoetaggerError
 from .connection import Connection
 from .packaging import OWN_COLUMNS, write_file
 from .registration import create_version, log_model, model_name, run_of
+from .version_files import FOLDER
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -231,7 +232,7 @@ def _exclusively(lock: Path) -> Iterator[None]:
 
 def _folder(version: Version) -> str:
     """Return the folder of a version's files in its run, which other versions may share."""
-    return f"versions/{version.number}"
+    return f"{FOLDER}/{version.number}"
 
 
 def _checked(directory: Path) -> Bundle:
