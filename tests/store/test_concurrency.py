@@ -19,9 +19,8 @@ from helpers.stores import (
     tag,
 )
 
-from shoetagger.store.rows import (
-    GroupCounts,
-)
+from shoetagger.store import database
+from shoetagger.store.rows import GroupCounts, StoreUnavailable
 from shoetagger.store.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -120,6 +119,23 @@ def test_a_writer_waits_for_its_turn(url: str, store: Store) -> None:
     holder.execute("COMMIT")
     holder.close()
     assert writer.communicate() == (b"1\n", None)
+
+
+@pytest.mark.slow
+def test_a_writer_that_waits_too_long_says_who_is_writing(
+    url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if url.startswith("sqlite"):
+        pytest.skip("SQLite gives up by itself, and knows no other process")
+    monkeypatch.setattr(database, "BUSY_SECONDS", 1.0)
+    holder = sa.create_engine(url)
+    with holder.begin() as connection:
+        pid = connection.execute(sa.text("SELECT pg_backend_pid()")).scalar_one()
+        connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({database._WRITER_LOCK})"))
+        with pytest.raises(StoreUnavailable, match=rf"through process {pid} of PostgreSQL"):
+            store.files.retry()
+    holder.dispose()
+    assert store.files.retry() == 0
 
 
 @pytest.mark.slow

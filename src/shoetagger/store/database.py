@@ -32,6 +32,13 @@ from .rows import StoreError, StoreUnavailable
 REVISION = "0010"
 BUSY_SECONDS = 60.0
 _WRITER_LOCK = 0x5403_7A66  # an advisory lock of PostgreSQL, the same for all stores
+_LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code
+_HOLDERS = sa.text(
+    "SELECT format('process %s of PostgreSQL (user %s, address %s, %s)',"
+    " pid, usename, coalesce(host(client_addr), 'local'), state)"
+    " FROM pg_locks JOIN pg_stat_activity USING (pid)"
+    " WHERE locktype = 'advisory' AND granted AND classid = 0 AND objid = :key"
+)
 _HOW_TO_MIGRATE = "run `shoetagger migrate`"
 
 
@@ -94,9 +101,25 @@ class Database:
         self._engine.dispose()
 
     def _wait_for_turn(self, connection: Connection) -> None:
-        """Serialise writers on PostgreSQL by a lock; SQLite's BEGIN IMMEDIATE has done so."""
-        if not self.is_sqlite:
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER_LOCK)))
+        """Serialise writers on PostgreSQL by a lock; SQLite's BEGIN IMMEDIATE has done so.
+
+        Raises StoreUnavailable, which names the other writer, after BUSY_SECONDS.
+        """
+        if self.is_sqlite:
+            return
+        limit = sa.func.set_config("lock_timeout", f"{BUSY_SECONDS:.0f}s", True)
+        try:
+            connection.execute(sa.select(limit, sa.func.pg_advisory_xact_lock(_WRITER_LOCK)))
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+                raise
+            with self._engine.connect() as other:
+                holders = other.execute(_HOLDERS, {"key": _WRITER_LOCK}).scalars().all()
+            raise StoreUnavailable(
+                f"store {self.name}: another process has been writing for {BUSY_SECONDS:.0f} "
+                f"seconds, through {', '.join(holders) or 'a connection that has just ended'}: "
+                "wait for it, or end it with pg_terminate_backend"
+            ) from error
 
     def _use_write_ahead_log(self) -> None:
         """Switch SQLite to WAL, which the file keeps; SQLite does not wait for this by itself."""
