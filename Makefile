@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # A file's tests share what they set up once; the longest files come first (tests/conftest.py).
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo up down status login test test-fast lint bench audit lock
+.PHONY: help setup demo up down status login service test test-fast lint bench audit lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ status: $(STAMP) ## say which servers run
 
 login: $(STAMP) ## show addresses, users and passwords
 	@$(PYTHON) -m shoetagger.ops.servers login
+
+service: $(STAMP) ## write a systemd unit that starts the servers after a reboot
+	@$(PYTHON) -m shoetagger.ops.servers service
 
 test: lint ## lint, then all tests
 	@$(PYTHON) -m pytest $(SIDE_BY_SIDE)

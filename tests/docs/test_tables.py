@@ -28,8 +28,8 @@ from shoetagger.config import params
 INTERNAL_VARIABLES = {"SHOETAGGER_SERVERS_OF", "SHOETAGGER_SERVER"}
 # Read by torch; the code only passes them on.
 FOREIGN_VARIABLES = {"TORCH_HOME"}
-# Of every program; they are passed on.
-COMMON_VARIABLES = {"PATH", "PYTHONPATH"}
+# Of every program.
+COMMON_VARIABLES = {"PATH", "PYTHONPATH", "XDG_CONFIG_HOME"}
 
 
 # --- parameters -----------------------------------------------------------------------------

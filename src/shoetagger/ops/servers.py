@@ -46,6 +46,7 @@ from .processes import (
     refuse_taken_ports,
     write_state,
 )
+from .service import write_service
 from .setup import only_one_starts, set_up, setup
 
 START_SECONDS = 600.0
@@ -275,7 +276,7 @@ def _silent(_: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command of `python -m shoetagger.ops.servers`; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m shoetagger.ops.servers", description=__doc__)
-    parser.add_argument("command", choices=["setup", "up", "down", "status", "login"])
+    parser.add_argument("command", choices=["setup", "up", "down", "status", "login", "service"])
     command = parser.parse_args(arguments).command
     try:
         settings = Settings.from_environment()
@@ -287,6 +288,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             down(settings)
         elif command == "status":
             print(status(settings))
+        elif command == "service":
+            print(write_service(settings, Ports.from_environment()))
         else:
             print(login(settings))
     except ShoetaggerError as error:

@@ -64,7 +64,7 @@ def _write_secrets(settings: Settings) -> None:
     config = airflow_home(settings) / "airflow.cfg"
     if not config.exists():
         fernet = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
-        _write_private(
+        write_private(
             config,
             "# Generated secrets; everything else comes from the environment.\n"
             f"[core]\nfernet_key = {fernet}\n\n"
@@ -72,12 +72,12 @@ def _write_secrets(settings: Settings) -> None:
             f"[api_auth]\njwt_secret = {secrets.token_urlsafe(96)}\n",
         )
     if not passwords_file(settings).exists():
-        _write_private(
+        write_private(
             passwords_file(settings), json.dumps({USER: secrets.token_urlsafe(12)}) + "\n"
         )
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
     """Write a file of mode 0600 whole or not at all."""
     beside = path.with_name(path.name + ".new")
     beside.unlink(missing_ok=True)

@@ -1,0 +1,65 @@
+"""The systemd unit that `make service` writes."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from shoetagger.config.settings import Settings
+from shoetagger.ops.environment import Ports
+from shoetagger.ops.service import environment_file, write_service
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    repo = tmp_path / "100% shoes & boots"
+    repo.mkdir()
+    (repo / "params.yaml").touch()
+    url = 'postgresql://me:a"b$c\\d`e@host/tags'
+    return Settings.from_environment({"SHOETAGGER_REPO": str(repo), "SHOETAGGER_STORE_URL": url})
+
+
+def test_the_unit_is_one_that_systemd_takes_and_keeps_its_secrets_private(
+    settings: Settings, tmp_path: Path
+) -> None:
+    environ = {"XDG_CONFIG_HOME": str(tmp_path / "config"), "HOME": str(tmp_path)}
+    steps = write_service(settings, Ports(8081, 5001), environ)
+    unit = tmp_path / "config" / "systemd" / "user" / "shoetagger.service"
+    assert str(unit) in steps
+    assert "enable --now shoetagger.service" in steps
+    text = unit.read_text()
+    assert "shoetagger.ops.servers up\n" in text
+    assert f"WorkingDirectory={str(settings.repo).replace('%', '%%')}\n" in text
+    assert "host/tags" not in text
+    assert stat.S_IMODE((settings.home / "service.env").stat().st_mode) == 0o600
+    if (tool := shutil.which("systemd-analyze")) is None:
+        pytest.skip("the unit's content was checked, but there is no systemd-analyze here")
+    environ["XDG_RUNTIME_DIR"] = str(tmp_path)
+    checked = subprocess.run(
+        [tool, "--user", "--man=no", "verify", str(unit)],
+        env=os.environ | environ,
+        capture_output=True,
+        text=True,
+    )
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_the_service_gets_the_variables_of_now(settings: Settings) -> None:
+    given = {"SHOETAGGER_GPU_SLOTS": "2", "TORCH_HOME": "/big disk/torch", "SECRET": "x"}
+    text = environment_file(settings, Ports(8081, 5001), given)
+    # A shell reads these lines as systemd does.
+    read = dict(shlex.split(line)[0].split("=", 1) for line in text.splitlines())
+    assert read["SHOETAGGER_STORE_URL"].startswith("postgresql://me:")
+    echoed = subprocess.run(
+        ["sh", "-c", f'{text}\nprintf %s "$SHOETAGGER_STORE_URL"'], capture_output=True, text=True
+    )
+    assert echoed.stdout == settings.store_url
+    assert (read["AIRFLOW_PORT"], read["MLFLOW_PORT"]) == ("8081", "5001")
+    assert (read["SHOETAGGER_GPU_SLOTS"], read["TORCH_HOME"]) == ("2", "/big disk/torch")
+    assert "SECRET" not in read
