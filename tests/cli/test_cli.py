@@ -204,7 +204,7 @@ def test_history_tells_which_version_tagged_a_picture_on_a_day(
     assert "no version had" in call("history", "style", "--picture", NAME)
     with pytest.raises(ShoetaggerError, match=r"no picture 'other.jpg' was tagged: name a file"):
         call("history", "--picture", "other.jpg")
-    with pytest.raises(ShoetaggerError, match="name one with --picture"):
+    with pytest.raises(ShoetaggerError, match="name it with --picture"):
         call("history", "--on", today)
 
 

@@ -54,7 +54,7 @@ def test_the_parameters_that_sentences_name_are_there() -> None:
 
 
 def keys_of(kind: Any, key: str) -> Iterator[str]:
-    """Yield the dotted keys that params.yaml may hold, from the types that it is read into."""
+    """Yield the dotted keys that params.yaml may have, from the types that it is read into."""
     origin, arguments = get_origin(kind), get_args(kind)
     if fields := fields_of(kind):
         for name, hint in fields.items():

@@ -90,7 +90,7 @@ def small_batches(tmp_path: Path) -> Path:
     return write_often(tmp_path)
 
 
-def told(settings: Settings) -> dict[str, list[tuple[object, ...]]]:
+def stored(settings: Settings) -> dict[str, list[tuple[object, ...]]]:
     """What the store says, without times, run ids and the order in which pictures were settled.
 
     Scores are compared apart: their last digits depend on what else was in a batch.
@@ -157,7 +157,7 @@ def test_tagging_killed_at_30_random_moments_ends_as_if_undisturbed(
             put_pictures(killed, 6, seed=arrived)  # so every night has something to do
             arrived += 1
             hits += run(chance.uniform(0.0, took)) == -signal.SIGKILL
-            if hits == 20 and len(told(calm)["predictions"]) == 2 * 20:
+            if hits == 20 and len(stored(calm)["predictions"]) == 2 * 20:
                 # From here on there are pictures to tag again as well.
                 assert run(None) == undisturbed(None) == 0
                 for settings in (killed, calm):
@@ -173,7 +173,7 @@ def test_tagging_killed_at_30_random_moments_ends_as_if_undisturbed(
     assert len(cut_off) >= 10, "the kills came before the nights began"
     pictures = 20 + 6 * arrived
     assert pictures >= 200
-    assert told(killed) == told(calm)
+    assert stored(killed) == stored(calm)
     assert scores(killed) == {
         key: pytest.approx(told_calmly, abs=1e-5) for key, told_calmly in scores(calm).items()
     }

@@ -38,7 +38,7 @@ def tags_in_store(settings: Settings) -> dict[str, dict[str, tuple[str, ...]]]:
     """File name -> group -> current tags."""
     store = Store(settings.store_url)
     found = {
-        inbox.path_of(locator).name: {group: said.tags for group, said in row.groups.items()}
+        inbox.path_of(locator).name: {group: current.tags for group, current in row.groups.items()}
         for row in store.current.rows(GROUPS)
         for locator in row.locators
     }
@@ -74,8 +74,8 @@ def test_from_a_fresh_clone_to_tagged_pictures_and_again(settings: Settings, por
     reasons = {inbox.path_of(row.locator).name: row.reason for row in store.files.rejected()}
     store.close()
     assert len(tags) == ARRIVALS
-    assert all(set(said) == set(GROUPS) for said in tags.values())
-    assert all(said[group] for said in tags.values() for group in GROUPS)
+    assert all(set(current) == set(GROUPS) for current in tags.values())
+    assert all(current[group] for current in tags.values() for group in GROUPS)
     assert tags.keys() | reasons.keys() == arrived
     assert not tags.keys() & reasons.keys()
     assert len(reasons) == 3

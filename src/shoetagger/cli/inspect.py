@@ -118,7 +118,7 @@ def history(
             _print_tagged(store, image_id, group, on)
             return
     if on is not None:
-        raise ShoetaggerError("--on asks about a picture: name one with --picture")
+        raise ShoetaggerError("--on is about one picture: name it with --picture")
     for move in moves:
         _print_move(move, versions)
     if not moves:
@@ -152,7 +152,7 @@ def image_id_of(store: Store, inbox: Path, picture: str) -> str:
         if known is not None and known.image_id is not None:
             return known.image_id
     raise ShoetaggerError(
-        f"no picture {picture!r} was tagged: name a file as it lies in {inbox}, or the "
+        f"no picture {picture!r} was tagged: name a file by its path in {inbox}, or the "
         "first 8 or more characters of an image id"
     )
 

@@ -65,7 +65,7 @@ def retry(
 
 
 def forget(
-    image_id: Annotated[str, typer.Argument(help="The picture's id, as `export` tells it.")],
+    image_id: Annotated[str, typer.Argument(help="The picture's id, as `export` shows it.")],
 ) -> None:
     """Erase what was derived from a picture: tags, corrections, thumbnail, rows, comparisons.
 

@@ -214,7 +214,7 @@ def _arrival(locator: str, entry: os.DirEntry[bytes], beneath: bytes) -> Arrival
 def _token(status: os.stat_result) -> str:
     """Return what changes when a file is written to.
 
-    Without the inode's number, which sshfs and SMB make up anew with each mount: all files would
+    Without the inode's number, which sshfs and SMB choose again with each mount: all files would
     be read again. So a file put in the place of one that has the same size and time is noticed
     only when it is next read: for a new model at the latest.
     """
