@@ -212,6 +212,21 @@ def test_what_mlflow_refuses_costs_only_itself(
     assert journals(tracker) == []
 
 
+def test_a_run_that_mlflow_refuses_as_a_whole_is_dropped_and_holds_up_no_other(
+    tracker: Tracker, uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = {"key": "a `quoted` key", "value": "x", "otherwise": "odd", "tags": TAGS, "params": {}}
+    with tracker.attach(**odd) as run:  # type: ignore[arg-type]
+        run.log_metrics({"loss": 0.5})
+    assert len(journals(tracker)) == 1
+    assert "refuses a request" in caplog.text
+    with tracker.start("train", tags=TAGS, params={}) as run:
+        run.log_metrics({"loss": 0.25})
+    assert only_run(uri).data.metrics == {"loss": 0.25}
+    assert journals(tracker) == []
+    assert "cannot be sent and is dropped: MLflow at" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["../escape.txt", "/etc/escape.txt", "", "a/.."])
 def test_an_artifact_cannot_leave_its_run(tracker: Tracker, name: str) -> None:
     with (

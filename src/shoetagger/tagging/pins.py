@@ -36,6 +36,10 @@ class Pins:
     left_out: list[str] = field(default_factory=list)
     alerts: list[str] = field(default_factory=list)  # what a person must mend
 
+    def leave_out(self, group: str, reason: str) -> None:
+        self.left_out.append(group)
+        logger.warning(event("left_out", group=group, reason=reason))
+
 
 def pin(store: Store, registry: Registry, groups: Sequence[str], *, bundles: Path) -> Pins:
     """Complete pending promotions, then pin the bundle of each group that the store calls live.
@@ -52,43 +56,42 @@ def pin(store: Store, registry: Registry, groups: Sequence[str], *, bundles: Pat
     pins = Pins()
     errors: list[Exception] = []
     for group in groups:
-        digest = live.get(group)
-        if digest is None:
-            pins.left_out.append(group)
-            if group in faults:
-                pins.alerts.append(f"{group}: {faults[group]}; until then it is not tagged")
-            logger.warning(event("left_out", group=group, reason="it has no champion yet"))
-            continue
-        try:
-            _check_bundle(store, registry, bundles, group, digest)
-        except StoreUnavailable:
-            raise
-        except (ShoetaggerError, OSError) as error:
+        meanwhile = "it is not tagged"
+        if (digest := live.get(group)) is None:
+            pins.leave_out(group, "it has no champion yet")
+        elif (error := _fault_of(store, registry, bundles, group, digest)) is not None:
             errors.append(error)
-            pins.left_out.append(group)
+            pins.leave_out(group, str(error))
             pins.alerts.append(f"{group}: left out of this run: {error}")
-            logger.error(event("left_out", group=group, reason=error))
-            continue
-        pins.digests[group], pins.versions[group] = digest, numbers.get(digest, "?")
+        else:
+            pins.digests[group], pins.versions[group] = digest, numbers.get(digest, "?")
+            meanwhile = f"version {pins.versions[group]} tags"
         if group in faults:
-            number = pins.versions[group]
-            pins.alerts.append(f"{group}: {faults[group]}; until then version {number} tags")
+            pins.alerts.append(f"{group}: {faults[group]}; until then {meanwhile}")
     if not pins.digests:
         raise _no_pins(pins, errors)
     return pins
 
 
-def _check_bundle(store: Store, registry: Registry, bundles: Path, group: str, digest: str) -> None:
-    """Make sure that the bundle is whole in the cache, and the group's own."""
+def _fault_of(
+    store: Store, registry: Registry, bundles: Path, group: str, digest: str
+) -> Exception | None:
+    """Return why a bundle cannot be pinned; None for one that is whole and the group's own."""
     from ..inference.bundle import load_bundle
     from ..promotion.versions import bundle_directory
 
-    bundle = load_bundle(bundle_directory(store, registry, bundles, digest))
-    if bundle.group != group:
-        raise TaggingError(
-            f"its live bundle {digest[:12]} is one of group {bundle.group}: roll back with "
-            f"`shoetagger rollback {group}`, or promote another version"
-        )
+    try:
+        bundle = load_bundle(bundle_directory(store, registry, bundles, digest))
+    except StoreUnavailable:
+        raise
+    except (ShoetaggerError, OSError) as error:
+        return error
+    if bundle.group == group:
+        return None
+    return TaggingError(
+        f"its live bundle {digest[:12]} is one of group {bundle.group}: roll back with "
+        f"`shoetagger rollback {group}`, or promote another version"
+    )
 
 
 def _no_pins(pins: Pins, errors: Sequence[Exception]) -> TaggingError:
