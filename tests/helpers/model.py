@@ -143,7 +143,9 @@ class Model:
 
     def settled(self, name: str, thing: Thing | None) -> File:
         """Return what a file that waits becomes when a shard reads `thing` under its name."""
-        file = self.files[name]
+        return self.read(name, self.files[name], thing)
+
+    def read(self, name: str, file: File, thing: Thing | None) -> File:
         if thing is None:
             return self.missed(name)
         if thing.refused:
@@ -153,6 +155,15 @@ class Model:
         if not thing.readable or thing.content in self.forgotten:
             return replace(file, state="rejected", content=thing.content)
         return replace(file, state="tagged", content=thing.content)
+
+    def reopened(self, name: str, thing: Thing | None, now: datetime) -> File | None:
+        """Return what a tagged file waits as when its bytes prove to be other ones; else None."""
+        file = self.files[name]
+        if thing is None or thing.refused or thing.token != file.token:
+            return None
+        if file.state != "tagged" or thing.content == file.content:
+            return None
+        return replace(file, state="new", changed_at=now)
 
     def become(self, name: str, file: File, now: datetime, first_seen: datetime | None) -> None:
         """Let a file become what one of the functions above returned."""

@@ -144,12 +144,17 @@ class Promises(RuleBasedStateMachine):
     @precondition(lambda self: self.inbox.things)
     @rule(
         data=st.data(),
-        change=st.sampled_from(["touch", "delete", "rename", "copy", "link"]),
+        change=st.sampled_from(["touch", "swap", "delete", "rename", "copy", "link"]),
         to=names,
+        content=st.sampled_from(CONTENTS),
     )
-    def change_a_file(self, data: st.DataObject, change: str, to: str) -> None:
+    def change_a_file(self, data: st.DataObject, change: str, to: str, content: str) -> None:
         name = data.draw(st.sampled_from(sorted(self.inbox.things)))
         thing = self.inbox.things[name]
+        if change == "swap":
+            if not thing.refused:
+                self.inbox.swap(name, content)
+            return
         if change == "touch":
             self.inbox.put(name, thing.content)
         elif change == "copy":
@@ -675,6 +680,9 @@ class Promises(RuleBasedStateMachine):
                 candidates[name] = [model.settled(name, self.inbox.things.get(name))]
             elif file.state == "tagged" and name not in self.inbox.things:
                 candidates[name] = [file, model.missed(name)]  # found out by the backlog, or not
+            elif other := model.reopened(name, self.inbox.things.get(name), self.clock.now):
+                candidates[name] = [file, model.read(name, other, self.inbox.things[name])]
+                candidates[name] += [] if whole else [other]
         self._adopt_files(candidates, may_lack=not whole)
         waiting = {n for n, (*_, f) in candidates.items() if model.files[n] != f}
         waiting = {n for n in waiting if before[n].state == "new"}
@@ -692,7 +700,7 @@ class Promises(RuleBasedStateMachine):
         settled = {
             model.files[n].content
             for n in candidates
-            if before[n].state == "new" and model.files[n].state == "tagged"
+            if model.files[n] != before[n] and model.files[n].state == "tagged"
         }
         for content in settled:
             assert all((content, digest) in predicted for digest in run.pins.values())

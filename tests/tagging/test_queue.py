@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from helpers import fakes
 from helpers.fakes import INBOX, Engine, Inbox, Killed, Killer, Pool
-from helpers.model import digest_of
+from helpers.model import digest_of, image_id
 from helpers.stores import NIGHT
 
 from shoetagger.store.store import Store
@@ -107,6 +107,43 @@ def test_shards_side_by_side_draw_what_no_other_has(store: Store, inbox: Inbox) 
     assert [len(page) for page in drawn] == [4, 4, 2, 0]
     assert len({row.file_id for page in drawn for row in page}) == 10
     assert len(store.files.hand_out(a_run(store, OLD).run_id, 99)) == 10, "a run has its own queue"
+
+
+def test_other_bytes_of_the_same_size_and_time_are_a_new_image_once_they_are_read(
+    store: Store, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrive(store, inbox, ["a.jpg", "b.jpg", "c.jpg"], 0)
+    tag(monkeypatch, store, inbox, a_run(store, OLD), 0, 1e9)
+    inbox.swap("a.jpg", "picture of something else")
+    inbox.swap("b.jpg", "junk")
+    run = a_run(store, NEW)
+    assert len(tag(monkeypatch, store, inbox, run, 0, 1e9)) == 5, "two of them again, as arrivals"
+    files = {name: store.files.find(inbox.locator(name)) for name in ("a.jpg", "b.jpg", "c.jpg")}
+    assert {name: file and file.state for name, file in files.items()} == {
+        "a.jpg": "tagged", "b.jpg": "rejected", "c.jpg": "tagged",
+    }  # fmt: skip
+    assert files["a.jpg"] is not None
+    assert files["a.jpg"].image_id == image_id("picture of something else")
+    assert store.predictions.count_work(run.pins).backlog == {"color": 0}
+    assert tag(monkeypatch, store, inbox, a_run(store, NEW), 0, 1e9) == []
+
+
+def test_a_file_that_changes_after_it_was_listed_is_deferred_and_costs_no_model_run(
+    store: Store, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrive(store, inbox, ["a.jpg", "b.jpg"], 0)
+    inbox.put("b.jpg", "picture of tonight")
+    run = a_run(store, OLD)
+    counts: list[dict[str, Any]] = []
+    shard = tagging_shard.tag_shard
+    monkeypatch.setattr(
+        tagging_shard, "tag_shard", lambda *a, **k: counts.append(shard(*a, **k)) or counts[-1]
+    )
+    tag(monkeypatch, store, inbox, run, 0, 1e9)
+    assert {key: counts[0][key] for key in ("tagged", "rejected", "deferred")} == {
+        "tagged": 1, "rejected": 0, "deferred": 1,
+    }  # fmt: skip
+    assert store.current.counts([]).waiting == 1
 
 
 def test_what_a_killed_shard_had_drawn_is_done_when_it_runs_again(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from .arrivals import note, unsettled
 from .blocks import count_files, files_by_state
 from .database import Database
 from .days import between, bump, day_bounds, day_of
-from .file_rows import file_row, mark_gone
+from .file_rows import file_row, file_rows, mark_gone, update_files
 from .forgetting import forget, forgotten_among, not_forgotten, remember
 from .rows import FileRow, Noted, RejectedRow, StoreError, file_id_of, short_id
 from .sql import GONE, NEW, PAGE, REJECTED, move_place, place_in
@@ -113,6 +113,24 @@ class Files:
             if found:
                 move_place(connection, run_id, files_after=found[-1].file_id)
         return found
+
+    def reopen(self, read: Mapping[str, tuple[str, str]], now: datetime) -> list[FileRow]:
+        """Let tagged files wait again whose bytes are not those of their image; return them.
+
+        `read` is file_id -> the token and the image id that were read. Where the token is another
+        one as well, that is for the next listing to see.
+        """
+        with self._database.writing() as connection:
+            changed = [
+                row.file_id
+                for row in file_rows(connection, read).values()
+                if (row.state, row.token) == ("tagged", read[row.file_id][0])
+                and row.image_id != read[row.file_id][1]
+            ]
+            update_files(
+                connection, [{"id": key, "state": "new", "changed_at": now} for key in changed]
+            )
+            return list(file_rows(connection, changed).values())
 
     def rejected(
         self, *, day: str | None = None, limit: int | None = None

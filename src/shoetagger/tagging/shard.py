@@ -163,6 +163,7 @@ class _Shard:
     def __post_init__(self) -> None:
         self.counts: Counter[str] = Counter(tagged=0, rejected=0, retagged=0, deferred=0)
         self.deferred: set[str] = set()  # ids of files and images that the next run tries again
+        self.reopened: list[FileRow] = []
         self.positives = Counter({tag: 0 for b in self.engine.bundles for tag in b.tags})
 
     def tag_arrivals(self) -> None:
@@ -190,6 +191,8 @@ class _Shard:
         """Score again, newest first, the pictures that lack a pinned bundle's prediction."""
         self._tag_again(self._pages(self._drawn_backlog))
         self._tag_again(self._pages(self._left_backlog))
+        # Files that turned out to hold other bytes, although their size and time are the same.
+        self._tag(row for row in self.reopened if time.monotonic() < self.deadline)
 
     def _tag_again(self, images: Iterator[Backlog]) -> None:
         rows: dict[str, list[Backlog]] = {}
@@ -294,6 +297,13 @@ class _Shard:
             predictions=predictions, gone=gone, run_id=self.run.run_id, now=datetime.now(UTC)
         )
         self.deferred |= {row.image_id for row, _ in batch} - {p.image_id for p in predictions}
+        other = {
+            file_id_of(d.locator): (d.token, d.image_id)
+            for row, d in batch
+            if d.token and d.image_id and d.image_id != row.image_id
+        }
+        if other:
+            self.reopened += self.store.files.reopen(other, datetime.now(UTC))
         self._count(len(batch), retagged=len(_unchanged(batch)))
 
     def _predict(self, decoded: Sequence[Decoded], digests: Iterable[str]) -> list[Prediction]:
