@@ -172,6 +172,18 @@ def test_night_status_history_and_export(
     (installed.inbox / "bad.jpg").write_text("no picture")
     call("night")
     assert "1 files wait" in call("retry")
+    (installed.inbox / "sub").mkdir()
+    (installed.inbox / "bad.jpg").rename(installed.inbox / "sub" / "b\nad.jpg")
+    call("night")
+    with pytest.raises(ShoetaggerError, match=r"called 'sub/bad\.jpg': the nearest are"):
+        call("retry", "sub/bad.jpg")
+    with pytest.raises(ShoetaggerError, match="none is like it"):
+        call("retry", "sub/b\\nad.jpg", "another")
+    assert "1 files wait" in call("retry", "sub/b\\nad.jpg"), "as rejected.csv shows it"
+    call("night")
+    assert "1 files wait" in call("retry", "sub/b\nad.jpg"), "below the inbox"
+    call("night")
+    assert "1 files wait" in call("retry", str(installed.inbox / "sub" / "b\nad.jpg"))
     out = tmp_path / "tags.csv"
     assert "1 pictures written" in call("export", str(out))
     assert NAME in next(csv.DictReader(out.open(newline="", encoding="utf-8-sig"))).values()

@@ -93,7 +93,17 @@ def test_the_webhook_gets_json_and_its_address_stays_out_of_the_logs(
     assert "s3cret" not in caplog.text
 
 
-@pytest.mark.parametrize("url", ["broken", "http://127.0.0.1:9/s3cret"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "broken",
+        "http://127.0.0.1:9/s3cret",
+        "hooks/s3cret",
+        "http://[::1/s3cret",
+        "https://two words/s3cret",
+        f"https://{'a' * 64}.example/s3cret",
+    ],
+)
 def test_a_webhook_that_fails_is_a_warning_and_hides_nothing(
     url: str, caplog: pytest.LogCaptureFixture
 ) -> None:

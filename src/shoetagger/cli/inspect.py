@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..config.settings import Settings
+from ..config.settings import Settings, fault_of_webhook
 from ..errors import ShoetaggerError
 from ..ops.installation import opened
 
@@ -60,6 +60,8 @@ def status(
         typer.echo(json.dumps(document, indent=1))
     else:
         _print_status(document)
+    if fault := fault_of_webhook(here.settings.notify_url):
+        typer.echo(f"{fault}: until then nobody is called", err=True)
 
 
 def _run(row: TaggingRun) -> dict[str, Any]:

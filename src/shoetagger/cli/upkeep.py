@@ -53,14 +53,16 @@ def rollback(
 
 def retry(
     files: Annotated[
-        list[Path] | None, typer.Argument(help="Rejected files of the inbox; else all of them.")
+        list[str] | None,
+        typer.Argument(help="Rejected files, as the pages name them or by path; else all of them."),
     ] = None,
 ) -> None:
     """Let the next night look again at rejected files, changed or not."""
-    from ..ingest.inbox import locator_of
+    from .names import rejected_locators
 
     with opened(Settings.from_environment()) as here:
-        waiting = here.store.files.retry([locator_of(file) for file in files] if files else None)
+        inbox, store = here.settings.inbox, here.store
+        waiting = store.files.retry(rejected_locators(store, inbox, files) if files else None)
     typer.echo(f"{waiting} files wait for the next night")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..config.settings import Settings
+from ..config.settings import Settings, fault_of_webhook
 from ..tracking import login
 from .environment import (
     MARK,
@@ -39,6 +39,8 @@ from .restore import settle
 def setup(settings: Settings, ports: Ports, report: Report = print) -> None:
     """Make folders and secrets, migrate store, MLflow and Airflow, create the pool; idempotent."""
     settings.home.mkdir(parents=True, exist_ok=True)
+    if fault := fault_of_webhook(settings.notify_url):
+        report(f"{fault}: until then nobody is called")
     with only_one_starts(settings, report):
         set_up(settings, ports, report)
 

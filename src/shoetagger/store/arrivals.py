@@ -88,6 +88,23 @@ def note(
     bump(connection, touched | days_of(connection, named_again | let_go))
 
 
+def reopen(
+    connection: Connection, read: Mapping[str, tuple[str, str]], now: datetime
+) -> list[FileRow]:
+    """Let tagged files wait again that hold another image than is known; return their rows."""
+    changed = {
+        file_id: row
+        for file_id, row in file_rows(connection, read).items()
+        if (row.state, row.token) == ("tagged", read[file_id][0])
+        and row.image_id != read[file_id][1]
+    }
+    values = {"state": "new", "changed_at": now}
+    update_files(connection, [{"id": file_id, **values} for file_id in changed])
+    count_files(connection, {"tagged": -len(changed), "new": len(changed)})
+    recheck(connection, {row.image_id for row in changed.values()})
+    return list(file_rows(connection, changed).values())
+
+
 def _state_after(arrival: Arrival, row: FileRow | None) -> tuple[str, str | None]:
     """Return the state and the image id that an arrival gives to its file.
 

@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from more_itertools import chunked
 from sqlalchemy.engine import Connection
 
-from .arrivals import note, unsettled
+from .arrivals import note, reopen, unsettled
 from .blocks import count_files, files_by_state
 from .database import Database
 from .days import between, bump, day_bounds, day_of
-from .file_rows import file_row, file_rows, mark_gone, update_files
+from .file_rows import file_row, mark_gone
 from .forgetting import forget, forgotten_among, not_forgotten, remember
 from .rows import FileRow, Noted, RejectedRow, StoreError, file_id_of, short_id
 from .sql import GONE, NEW, PAGE, REJECTED, move_place, place_in
@@ -121,16 +121,7 @@ class Files:
         one as well, that is for the next listing to see.
         """
         with self._database.writing() as connection:
-            changed = [
-                row.file_id
-                for row in file_rows(connection, read).values()
-                if (row.state, row.token) == ("tagged", read[row.file_id][0])
-                and row.image_id != read[row.file_id][1]
-            ]
-            update_files(
-                connection, [{"id": key, "state": "new", "changed_at": now} for key in changed]
-            )
-            return list(file_rows(connection, changed).values())
+            return reopen(connection, read, now)
 
     def rejected(
         self, *, day: str | None = None, limit: int | None = None

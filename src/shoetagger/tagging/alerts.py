@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from ..config.settings import fault_of_webhook
 from ..errors import ShoetaggerError
 from .logfmt import event
 
@@ -40,6 +41,9 @@ def notify(url: str | None, message: Mapping[str, object]) -> None:
     """
     if url is None:
         return
+    if fault := fault_of_webhook(url):
+        logger.warning(event("not_notified", reason=fault))
+        return
     host = urlsplit(url).hostname
     try:
         response = httpx.post(
@@ -49,7 +53,8 @@ def notify(url: str | None, message: Mapping[str, object]) -> None:
             timeout=_TIMEOUT,
             verify=ssl.create_default_context(),  # the certificates that this machine trusts
         )
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    # Beside httpx's own errors: a host that is no name, certificates that cannot be read.
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:
         logger.warning(event("not_notified", host=host, reason=error))
         return
     if response.is_success:
