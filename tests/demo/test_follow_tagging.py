@@ -95,7 +95,7 @@ def test_a_scheduled_run_that_came_before_the_first_promotion_stops_nothing(
     assert any("02:00 failed" in line for line in lines)
 
 
-def test_a_scheduled_run_that_failed_is_made_good_by_one_that_is_triggered(
+def test_a_scheduled_run_that_failed_is_made_up_for_by_one_that_is_triggered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     airflow = ScriptedAirflow(started={"02:00": "scheduled"}, failing=("02:00",))

@@ -100,7 +100,7 @@ def test_samples_are_a_valid_label_sheet_with_odd_file_names(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("small_files")
-def test_arrivals_come_without_labels_and_some_are_broken_if_asked(tmp_path: Path) -> None:
+def test_arrivals_come_without_labels_and_some_are_broken_on_request(tmp_path: Path) -> None:
     shown = write_arrivals(tmp_path, 6, seed=2, with_bad=True)
     assert len(shown) == 6
     assert {path.name: tags for path, tags in shown.items()} == arrival_tags(6, seed=2)

@@ -108,7 +108,7 @@ def test_eight_orientations_show_the_same_picture(form: str) -> None:
         assert difference(np.asarray(opened.image), np.asarray(image)) < 2.5
 
 
-def test_a_turned_jpeg_that_is_reduced_tells_its_full_upright_size() -> None:
+def test_a_turned_jpeg_that_is_reduced_reports_its_full_upright_size() -> None:
     opened = open_with_size(oriented(6, "JPEG", shoe((800, 600))), LIMITS, longest=64)
     assert opened.size == (800, 600)
     assert opened.image.size == (100, 75)

@@ -11,7 +11,7 @@ from shoetagger.inference.decision import predict, tags_of
 from shoetagger.learning.evaluation.calibration import calibrate
 
 
-def test_tags_that_pass_are_answered_and_else_the_best_one() -> None:
+def test_tags_that_pass_are_predicted_and_else_the_best_one() -> None:
     scores = np.array([[0.9, 0.6, 0.1], [0.2, 0.4, 0.1], [0.29, 0.4, 0.0]])
     decisions = predict(scores, (0.5, 0.5, 0.5))
     assert tags_of(decisions, ("a", "b", "c")) == [("a", "b"), ("b",), ("b",)]
@@ -71,7 +71,7 @@ def test_a_tag_without_positives_keeps_one_half() -> None:
     assert calibrate(np.empty((0, 1)), np.empty((0, 1), np.uint8), 1.0) == ((0.5,), (0,))
 
 
-def test_equal_scores_cannot_be_parted() -> None:
+def test_equal_scores_cannot_be_separated() -> None:
     scores, truth = np.full((4, 1), 0.3), np.array([[1], [0], [1], [0]], dtype=np.uint8)
     (found,), _ = calibrate(scores, truth, shrink=0.0)
     assert 0.05 <= found <= 0.3

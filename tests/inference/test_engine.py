@@ -97,7 +97,7 @@ def test_scores_equal_those_of_the_separate_models(
     ("mix", "runs"),
     [("all alike", 5), ("some alike", 1 + 2 + 2 + 3 + 3), ("nothing alike", 15)],
 )
-def test_a_shared_stage_runs_once(tmp_path: Path, mix: str, runs: int) -> None:
+def test_a_shared_layer_runs_once(tmp_path: Path, mix: str, runs: int) -> None:
     engine = Engine(bundles(tmp_path, MIXES[mix]), "cpu")
     with stage_calls(engine) as calls:
         engine.score({TRANSFORM: pictures(1)})  # of more, each core takes some
@@ -111,7 +111,7 @@ def test_the_engine_keeps_one_copy_of_what_is_shared(tmp_path: Path) -> None:
     assert len(engine._layers) == len(LAYERS)
 
 
-def test_only_the_bundles_asked_for_are_run(tmp_path: Path) -> None:
+def test_only_the_bundles_named_are_run(tmp_path: Path) -> None:
     folders = bundles(tmp_path, MIXES["nothing alike"])
     engine = Engine(folders, "cpu")
     wanted = engine.bundles[1].digest
@@ -154,7 +154,7 @@ def test_bundles_of_different_sizes_are_each_given_their_own_view(tmp_path: Path
     assert scores[small.digest].shape == scores[large.digest].shape == (3, 3)
 
 
-def test_answers_follow_the_decision_rule(tmp_path: Path) -> None:
+def test_predictions_follow_the_decision_rule(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path, thresholds=(0.4, 0.5, 0.6))
     engine = Engine([tmp_path], "cpu")
     views = {TRANSFORM: pictures(6)}
@@ -185,7 +185,7 @@ def test_a_batch_grows_with_the_memory_that_is_free_up_to_a_limit() -> None:
     assert batch_that_fits(80000 * megabyte, 10 * megabyte, least=64) == 1024
 
 
-def test_on_a_cpu_the_batch_is_the_one_asked_for(tmp_path: Path) -> None:
+def test_on_a_cpu_the_batch_is_the_one_configured(tmp_path: Path) -> None:
     write_bundle(tmp_path)
     assert Engine([tmp_path], "cpu").batch_size(48) == 48
 

@@ -235,7 +235,7 @@ def test_a_head_that_sees_what_was_not_kept_says_how_to_compute_it(
         open_source(tmp_path, model, dataset, IDS, "layer4", CPU)
 
 
-def test_a_head_fitted_to_cached_states_answers_as_one_fitted_to_live_ones(
+def test_a_head_fitted_to_cached_states_predicts_as_one_fitted_to_live_ones(
     dataset: ImageDataset, tmp_path: Path
 ) -> None:
     compute(dataset, tmp_path, "layer4", 1.0)

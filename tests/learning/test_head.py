@@ -81,7 +81,7 @@ def test_the_size_of_the_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) 
     np.testing.assert_allclose(answers(parts, values), answers(whole, values), atol=1e-3)
 
 
-def test_the_loss_is_told_after_each_round_and_falls() -> None:
+def test_the_loss_is_reported_after_each_round_and_falls() -> None:
     _, losses = fitted(truth(2))
     assert len(losses) == ROUNDS
     assert losses[-1] < losses[0] < np.log(2)
@@ -93,7 +93,7 @@ def test_a_stronger_penalty_gives_smaller_weights() -> None:
 
 
 @pytest.mark.parametrize("always", [0, 1])
-def test_a_tag_of_no_or_of_only_positives_is_answered_so(always: int) -> None:
+def test_a_tag_of_no_or_of_only_positives_is_predicted_so(always: int) -> None:
     true = np.full((PICTURES, 1), always, dtype=np.uint8)
     model, _ = fitted(true)
     found = answers(model, seen(sum(model.widths)))

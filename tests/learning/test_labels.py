@@ -56,7 +56,7 @@ def faults(sheet: Path, tags: Sequence[str] = TAGS) -> tuple[str, ...]:
     return caught.value.faults
 
 
-def test_rows_become_names_and_a_matrix_in_the_order_of_the_tags_asked_for(data: Path) -> None:
+def test_rows_become_names_and_a_matrix_in_the_order_of_the_tags_given(data: Path) -> None:
     picture(data, "a.jpg", "b.jpg")
     labels = read(write_csv(data, "image_name,boot,black,red\nb.jpg,1,,\na.jpg,,1,0\n"))
     assert labels.names == ("b.jpg", "a.jpg")
@@ -220,7 +220,7 @@ def test_two_spellings_of_one_file_are_a_duplicate(data: Path) -> None:
     ]
 
 
-def test_files_that_differ_in_accent_encoding_alone_are_told_apart_by_exact_name(
+def test_files_that_differ_in_accent_encoding_alone_need_the_exact_name(
     data: Path,
 ) -> None:
     picture(data, "\u00f6\u00f6.jpg", "o\u0308o\u0308.jpg")

@@ -31,7 +31,7 @@ def on_side(wanted: str, count: int) -> list[str]:
     return [i for i in image_ids(100 * count) if side(i, SPLIT) == wanted][:count]
 
 
-def test_the_shares_are_as_asked_and_fold_does_not_depend_on_side() -> None:
+def test_the_shares_are_as_configured_and_fold_does_not_depend_on_side() -> None:
     ids = image_ids(4000)
     validation = [i for i in ids if side(i, SPLIT) == "validation"]
     assert 0.17 < len(validation) / len(ids) < 0.23

@@ -42,7 +42,7 @@ def test_equal_inputs_give_equal_bundle_digests_wherever_they_are_written(tmp_pa
     assert make_bundle(tmp_path / "c", head_seed=2).digest != first.digest
 
 
-def test_a_prefix_digest_changes_from_the_first_differing_stage_on() -> None:
+def test_a_prefix_digest_changes_from_the_first_differing_layer_on() -> None:
     one = random_model(3, backbone_seed=1, head_seed=1, shared="layer2")
     other = random_model(5, backbone_seed=1, head_seed=2, shared="layer2")
     first, second = prefix_digests(one, TRANSFORM), prefix_digests(other, TRANSFORM)
@@ -104,7 +104,7 @@ def test_a_missing_bundle_says_what_to_do(tmp_path: Path) -> None:
         load_bundle(tmp_path)
 
 
-def test_imagenet_weights_that_cannot_be_had_say_what_to_do(
+def test_imagenet_weights_that_are_not_available_say_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(*_: object, **__: object) -> None:
@@ -139,7 +139,7 @@ def test_a_damaged_weights_file_says_what_to_do_and_runs_nothing(
     assert not (tmp_path / "ran").exists()
 
 
-def test_an_asked_for_gpu_that_is_not_there_is_an_error() -> None:
+def test_a_named_gpu_that_is_missing_is_an_error() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(ModelError, match="sees none"):

@@ -139,7 +139,7 @@ def test_reading_goes_on_while_others_write(store: Store, url: str) -> None:
     )  # the first was taken before, and the late one is on a later page
 
 
-def test_what_was_current_at_a_time_can_be_told(store: Store) -> None:
+def test_what_was_current_at_a_time_can_be_shown(store: Store) -> None:
     add_bundles(store)
 
     def at(hours: float) -> datetime:
