@@ -77,8 +77,8 @@ class Airflow:
     def __post_init__(self) -> None:
         self._client = httpx.Client(base_url=self.ports.airflow_url, timeout=30)
         user, password = credentials(self.settings)
-        answer = self._request("POST", "/auth/token", {"username": user, "password": password})
-        self._client.headers["Authorization"] = f"Bearer {answer['access_token']}"
+        response = self._request("POST", "/auth/token", {"username": user, "password": password})
+        self._client.headers["Authorization"] = f"Bearer {response['access_token']}"
 
     def activate(self, dag: str, patience: float = 120.0) -> None:
         """Wait until Airflow knows a DAG, and unpause it: runs of a paused DAG never start."""
@@ -136,8 +136,8 @@ class Airflow:
     def tasks(self, dag: str, run: str) -> list[TaskState]:
         """Return the task instances that a run has so far."""
         path = f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances"
-        answer = self._request("GET", path, query={"limit": 1000, "order_by": "start_date"})
-        return [TaskState.from_api(task) for task in answer["task_instances"]]
+        response = self._request("GET", path, query={"limit": 1000, "order_by": "start_date"})
+        return [TaskState.from_api(task) for task in response["task_instances"]]
 
     def log_file(self, dag: str, run: str, task: TaskState) -> Path:
         """Return where the log of the last try of a task lies."""
@@ -182,17 +182,17 @@ class Airflow:
             reraise=True,
         )
         try:
-            answer = repeated(self._send, method, path, body, query)
+            response = repeated(self._send, method, path, body, query)
         except _NoAnswerError as error:
             raise DemoError(
                 f"Airflow does not answer at {self.ports.airflow_url} ({error}); "
                 f"its log is {log_file(self.settings, 'api-server')}"
             ) from None
-        if missing and answer.status_code == 404:
+        if missing and response.status_code == 404:
             return None
-        if answer.is_error:
-            raise DemoError(f"Airflow refuses {method} {path}: {answer.text}")
-        return answer.json()
+        if response.is_error:
+            raise DemoError(f"Airflow refuses {method} {path}: {response.text}")
+        return response.json()
 
     def _send(
         self,
@@ -202,12 +202,12 @@ class Airflow:
         query: Mapping[str, Any] | None,
     ) -> httpx.Response:
         try:
-            answer = self._client.request(method, path, json=body, params=query)
+            response = self._client.request(method, path, json=body, params=query)
         except httpx.TransportError as error:
             raise _NoAnswerError(str(error) or type(error).__name__) from None
-        if answer.status_code >= 500:
-            raise _NoAnswerError(f"status {answer.status_code}")
-        return answer
+        if response.status_code >= 500:
+            raise _NoAnswerError(f"status {response.status_code}")
+        return response
 
 
 class _Progress:
@@ -230,16 +230,16 @@ class _Progress:
                 continue
             self._reported[key] = now
             if line := _event(task):
-                self._say(line)
+                self._report_line(line)
                 yield task
 
     def report_waiting(self, tasks: Sequence[TaskState]) -> None:
         """Report what runs, where nothing has been reported for a while."""
         if time.monotonic() - self._reported_at > _SILENCE:
             running = [task.name for task in tasks if task.state == "running"]
-            self._say(f"... {', '.join(running) or 'waiting'}")
+            self._report_line(f"... {', '.join(running) or 'waiting'}")
 
-    def _say(self, line: str) -> None:
+    def _report_line(self, line: str) -> None:
         self._reported_at = time.monotonic()
         self._report(f"      {clock(self._reported_at - self._begun)}  {line}")
 

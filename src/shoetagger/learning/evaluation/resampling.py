@@ -20,8 +20,8 @@ def f1_by_tag(
     # Written out here, and compared with scikit-learn's by a test: a thousand resamples per tag
     # through its checks of inputs would take minutes.
     counts = np.ones(len(truth), np.int64) if draws is None else draws
-    both = counts @ truth.astype(np.int64) + counts @ predicted.astype(np.int64)
-    f1: np.ndarray = 2 * (counts @ (truth & predicted).astype(np.int64)) / np.maximum(both, 1)
+    positives = counts @ truth.astype(np.int64) + counts @ predicted.astype(np.int64)
+    f1: np.ndarray = 2 * (counts @ (truth & predicted).astype(np.int64)) / np.maximum(positives, 1)
     return f1
 
 
