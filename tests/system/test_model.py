@@ -57,9 +57,10 @@ from shoetagger.tagging.pins import TaggingError
 from shoetagger.tracking.connection import MLflowUnavailable
 
 ROOT = Path(__file__).parents[2]
-NAMES = [f"{letter}.jpg" for letter in "abcdefgh"]
-CONTENTS = [*(f"picture {n}" for n in range(9)), "junk"]
+NAMES = [f"{letter}.jpg" for letter in "abcdefghijkl"]
+CONTENTS = [*(f"picture {n}" for n in range(12)), "junk"]
 GROUPS = list(TAGS)
+TAG = parameters.load(ROOT / "params.yaml").tag
 
 names = st.sampled_from(NAMES)
 groups = st.sampled_from(GROUPS)
@@ -330,12 +331,41 @@ class Promises(RuleBasedStateMachine):
         self.put(some)
         self._night(of, budget, None, batch)
 
+    @rule(
+        group=groups, contents=st.permutations(CONTENTS), of=st.integers(2, 3),
+        budget=st.integers(1, 8),
+    )  # fmt: skip
+    def short_night_after_two_of_arrivals(
+        self, group: str, contents: list[str], of: int, budget: int
+    ) -> None:
+        """The newest are tagged again first, in whatever shard's range they are."""
+        half = len(NAMES) // 2
+        for some in (slice(half), slice(half, None)):
+            self.put(dict(zip(NAMES[some], contents[some], strict=False)))
+            self._night(1, None, None, 3)
+        self.night_after_a_new_version(group, {}, of, budget, 1)
+
     def _night(self, of: int, budget: int | None, kill: Any, batch: int) -> None:
         self._begin(None)
         if self.run:
             self._list(None)
-            self._tag(of, budget, kill, batch)
+            parts = self._tag(of, budget, kill, batch)
+            if len(parts) == of:
+                self._finish(parts, whole=budget is None)
         self._changed()
+
+    def _finish(self, parts: list[dict[str, Any]], *, whole: bool) -> None:
+        """What is left is counted, and an arrival that nobody came to read is an alert."""
+        assert self.run
+        summary = tagging.finish(self.store, self.run, parts, options=TAG, notify_url=None)
+        waiting = [file for file in self.model.files.values() if file.state == "new"]
+        backlog = self.model.backlog(self.run.pins).values()
+        counts = summary.counts
+        assert counts["waiting"] == len(waiting)
+        assert counts["backlog"] == max(map(len, backlog), default=0)
+        unread = counts["waiting"] > counts["deferred"]
+        assert not (whole and unread)
+        assert any("arrivals are still" in alert for alert in summary.alerts) == unread
 
     @rule()
     def publish(self) -> None:
@@ -638,8 +668,12 @@ class Promises(RuleBasedStateMachine):
             targets[name] = self.model.missed(name)
         self._adopt_files({n: [f] for n, f in targets.items()}, may_lack=killed)
 
-    def _tag(self, of: int, budget: int | None, kill: Any, batch: int) -> None:
-        """One slot: the shards one after the other, until the budget that they share is spent."""
+    def _tag(self, of: int, budget: int | None, kill: Any, batch: int) -> list[dict[str, Any]]:
+        """One slot: the shards one after the other, until the budget that they share is spent.
+
+        Returns the counts of those that ended.
+        """
+        parts: list[dict[str, Any]] = []
         assert self.run
         run, model = self.run, self.model
         pool, engine = Pool(self.inbox), Engine(dict(run.pins), batch)
@@ -655,9 +689,10 @@ class Promises(RuleBasedStateMachine):
 
         def act() -> None:
             for shard in range(of):
-                tagging_shard.tag_shard(
+                part = tagging_shard.tag_shard(
                     self.store, engine, run, shard, of, params=params, inbox=INBOX
                 )
+                parts.append(part)
 
         with (
             mock.patch.object(tagging_shard, "decode_pool", return_value=pool),
@@ -726,6 +761,7 @@ class Promises(RuleBasedStateMachine):
         assert not (whole and undone)
         if again and undone and not killed:
             assert min(since[c] for c in again) >= max(since[c] for c in undone), "newest first"
+        return parts
 
     def _adopt_files(self, candidates: dict[str, list[File]], *, may_lack: bool) -> None:
         """Check that files became what they must, or may be as before; the model follows."""
