@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import pytest
 from helpers.bundles import write_bundle
 from helpers.installation import make_project
 from helpers.stores import make_live
+from helpers.webhook import webhook
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -24,7 +25,9 @@ from shoetagger.cli.app import app
 from shoetagger.config import params as parameters
 from shoetagger.config.settings import Settings
 from shoetagger.errors import ShoetaggerError
+from shoetagger.ops import servers
 from shoetagger.store.store import Store
+from shoetagger.tagging.alerts import alert_if_overdue
 
 ROOT = Path(__file__).parents[2]
 GROUPS = parameters.load(ROOT / "params.yaml").groups
@@ -187,6 +190,23 @@ def test_night_status_history_and_export(
     out = tmp_path / "tags.csv"
     assert "1 pictures written" in call("export", str(out))
     assert NAME in next(csv.DictReader(out.open(newline="", encoding="utf-8-sig"))).values()
+
+
+def test_status_says_that_no_night_has_run_for_too_long(
+    installed: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert json.loads(call("status", "--json"))["overdue"] is None
+    with Store(installed.store_url) as store:
+        run = store.runs.start("night", {}, datetime.now(UTC) - timedelta(hours=30))
+        store.runs.finish(run, "done", {}, datetime.now(UTC))
+    assert "look: no night has run for 30 hours" in call("status")
+    servers.main(["status"])
+    assert "no night has run for 30 hours" in capsys.readouterr().out
+    with webhook() as (url, posted), Store(installed.store_url) as store:
+        alert_if_overdue(url, store, 26.0)
+        alert_if_overdue(url, store, 31.0)
+    (message,) = posted
+    assert "no night has run for 30 hours" in str(message["alerts"])
 
 
 def test_history_tells_which_version_tagged_a_picture_on_a_day(

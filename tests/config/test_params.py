@@ -164,7 +164,7 @@ def test_a_wrong_key_or_value_is_refused_by_name(
         )),
         ("must be above 0", (0, -1), (
             "train.head_lr", "promote.approval_hours", "tag.budget_minutes", "tag.decode_seconds",
-            "tag.drift.deviations",
+            "tag.drift.deviations", "tag.max_hours_without_night",
         )),
         ("must lie in 0..1", (-0.1, 1.1), (
             "images.augment.flip", "images.augment.brightness", "images.augment.contrast",
@@ -216,11 +216,20 @@ def test_every_fault_has_a_line_unknown_keys_first(document: dict[str, Any]) -> 
     assert caught.value.faults == (unknown, *rest)
 
 
-def test_a_file_of_before_the_missing_share_is_read_with_its_default(
+def test_a_file_of_before_some_keys_were_there_is_read_with_their_defaults(
     document: dict[str, Any],
 ) -> None:
-    del document["tag"]["max_missing"]
-    assert parse(document).tag.max_missing == 0.9
+    for key, default in (("max_missing", 0.9), ("max_hours_without_night", 26.0)):
+        del document["tag"][key]
+        assert getattr(parse(document).tag, key) == default
+
+
+def test_the_hours_without_a_night_can_be_switched_off(document: dict[str, Any]) -> None:
+    document["tag"]["max_hours_without_night"] = None
+    assert parse(document).tag.max_hours_without_night is None
+    document["tag"]["max_hours_without_night"] = "never"
+    with pytest.raises(ParamsError, match="max_hours_without_night: 'never' is not a number"):
+        parse(document)
 
 
 def test_a_missing_key_is_named(document: dict[str, Any]) -> None:

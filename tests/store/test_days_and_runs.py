@@ -11,12 +11,12 @@ from helpers.stores import (
     RED,
     add_bundles,
     arrival,
+    make_live,
     tag,
 )
 
-from shoetagger.store.rows import (
-    StoreError,
-)
+from shoetagger.store.overdue import overdue
+from shoetagger.store.rows import StoreError
 from shoetagger.store.runs import SILENCE
 from shoetagger.store.store import Store
 
@@ -75,6 +75,34 @@ def test_a_run_that_shows_no_sign_of_going_on_is_abandoned_unless_it_ends_all_th
     store.runs.finish(run, "done", {}, now)
     (row,) = store.runs.latest(1)
     assert (row.state, row.alerts) == ("done", ())
+
+
+def test_nights_that_have_stopped_are_noticed(store: Store) -> None:
+    now = datetime.now(UTC)
+    assert overdue(store, 26.0, now) is None  # nothing is to be done yet
+    add_bundles(store)
+    make_live(store, "color", RED, now=now)
+    assert overdue(store, 26.0, now + timedelta(hours=25)) is None
+    reason = overdue(store, 26.0, now + timedelta(hours=30))
+    assert reason is not None
+    assert reason.startswith("no night has run for 30 hours")
+    assert "make service" in reason
+    night = store.runs.start("night", {}, now + timedelta(hours=20))
+    assert overdue(store, 26.0, now + timedelta(hours=30)) is None
+    store.runs.finish(night, "failed", {}, now + timedelta(hours=21))
+    assert overdue(store, 26.0, now + timedelta(hours=46)) is None
+    assert overdue(store, 26.0, now + timedelta(hours=47)) is not None
+    assert overdue(store, None, now + timedelta(hours=999)) is None
+
+
+def test_nights_that_are_killed_every_time_have_stopped_too(store: Store) -> None:
+    now = datetime.now(UTC)
+    store.runs.finish(store.runs.start("night", {}, now - timedelta(hours=60)), "done", {}, now)
+    for hours in (44, 20):
+        store.runs.start("night", {}, now - timedelta(hours=hours))
+    reason = overdue(store, 26.0, now)
+    assert reason is not None
+    assert reason.startswith("no night has run for 60 hours")
 
 
 def test_what_past_runs_saw_of_each_tag_is_there_to_compare_with(store: Store) -> None:

@@ -16,6 +16,7 @@ import typer
 from ..config.settings import Settings, fault_of_webhook
 from ..errors import ShoetaggerError
 from ..ops.installation import opened
+from ..store.overdue import overdue
 
 if TYPE_CHECKING:
     from ..store.rows import Move, TaggingRun
@@ -37,6 +38,7 @@ def status(
         live, counts = store.ledger.live(), store.current.counts(groups)
         runs = {"last_night": store.runs.latest(1, "night"), "last_run": store.runs.latest(1)}
         versions = {v.digest: v.version for v in store.ledger.versions()}
+        late = overdue(store, here.params.tag.max_hours_without_night, datetime.now(UTC))
     document = {
         "groups": {
             group: {
@@ -55,6 +57,7 @@ def status(
         },
         "pictures": counts.images,
         **{name: _run(rows[0]) if rows else None for name, rows in runs.items()},
+        "overdue": late,
     }
     if as_json:
         typer.echo(json.dumps(document, indent=1))
@@ -95,6 +98,8 @@ def _print_status(document: dict[str, Any]) -> None:
         typer.echo(f"{words:<12} {last['kind']} {last['state']}, {last['started_at']}: {counts}")
         for alert in last["alerts"]:
             typer.echo(f"{'':<12} look: {alert}")
+    if document["overdue"]:
+        typer.echo(f"look: {document['overdue']}")
 
 
 def history(

@@ -42,6 +42,7 @@ Listed = Annotated[
 Count = Annotated[Whole, Field(ge=1)]
 CountOrZero = Annotated[Whole, Field(ge=0)]
 Positive = Annotated[Number, Field(gt=0)]
+PositiveOrNone = Annotated[Number | None, must(lambda x: x is None or x > 0, "be above 0")]
 NonNegative = Annotated[Number, Field(ge=0)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 ShareBelowOne = Annotated[Number, Field(ge=0, lt=1)]

@@ -16,6 +16,7 @@ from .fields import (
     Listed,
     NonNegative,
     Positive,
+    PositiveOrNone,
     PositiveShare,
     Share,
     Text,
@@ -98,7 +99,9 @@ class Tag:
     alert_from: Count
     max_rejected: Share
     drift: Drift
-    max_missing: Share = 0.9  # commits of before the key was there can still be trained from
+    # Commits of before these keys were there can still be trained from.
+    max_missing: Share = 0.9
+    max_hours_without_night: PositiveOrNone = 26.0
 
 
 @dataclass(frozen=True, config=SECTION)

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 import httpx
 import psutil
 
+from ..config.params import load
 from ..config.settings import Settings
 from ..errors import ShoetaggerError
 from ..tracking.login import login_file, read_login, users_file
@@ -234,6 +235,20 @@ def status(settings: Settings) -> str:
     return "\n".join([*lines, _addresses(settings, started.ports)])
 
 
+def _overdue(settings: Settings) -> str | None:
+    """Return that no night has run for too long, in words; None where nobody can say."""
+    # They take a second to import, which the other commands need not wait for.
+    from ..store.overdue import overdue
+    from ..store.store import Store
+
+    try:
+        max_hours = load(settings.params_file).tag.max_hours_without_night
+        with Store(settings.store_url) as store:
+            return overdue(store, max_hours, datetime.datetime.now(datetime.UTC))
+    except ShoetaggerError:
+        return None
+
+
 def login(settings: Settings) -> str:
     """Return the addresses to browse, each with the user and the password."""
     user, password = credentials(settings)
@@ -288,6 +303,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             down(settings)
         elif command == "status":
             print(status(settings))
+            if late := _overdue(settings):
+                print(late)
         elif command == "service":
             print(write_service(settings, Ports.from_environment()))
         else:

@@ -53,10 +53,13 @@ def checkout(params: Mapping[str, Any]) -> dict[str, Any]:
     """Resolve the revision to a commit and check it out, with its data and the overrides."""
     from ..pipeline import checkout as checkout_module
     from ..pipeline.plan import prepare
+    from ..tagging.alerts import alert_if_overdue
     from ..tracking.outbox import trim
 
     with installation() as here:
         settings = here.settings
+        max_hours = here.params.tag.max_hours_without_night
+        alert_if_overdue(settings.notify_url, here.store, max_hours)
         trim(settings.outbox, here.params.keep.outbox_mb)
         plan = prepare(settings.repo, params["revision"].strip(), params["overrides"] or [])
         checkout_module.checkout(settings, plan)

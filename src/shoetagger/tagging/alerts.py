@@ -6,12 +6,16 @@ import logging
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 import httpx
 
 from ..config.settings import fault_of_webhook
 from ..errors import ShoetaggerError
+from ..store.overdue import overdue
+from ..store.rows import StoreError
+from ..store.store import Store
 from .logfmt import event
 
 logger = logging.getLogger(__name__)
@@ -32,6 +36,21 @@ def alert_on_failure(url: str | None, what: str) -> Iterator[None]:
     except ShoetaggerError as error:
         notify(url, {"summary": what, "state": "failed", "alerts": [str(error)]})
         raise
+
+
+def alert_if_overdue(url: str | None, store: Store, max_hours: float | None) -> None:
+    """Log, and report to the webhook, that no night has run for too long.
+
+    A store that does not answer is a warning: it is not what the caller came for.
+    """
+    try:
+        reason = overdue(store, max_hours, datetime.now(UTC))
+    except StoreError as error:
+        logger.warning("nobody can say when the last night ran: %s", error)
+        return
+    if reason is not None:
+        logger.warning(event("alert", reason=reason))
+        notify(url, {"summary": "nights have stopped", "state": "overdue", "alerts": [reason]})
 
 
 def notify(url: str | None, message: Mapping[str, object]) -> None:
