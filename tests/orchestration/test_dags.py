@@ -336,7 +336,7 @@ def trained(shop: Shop, before_training: Ran) -> Ran:
 def test_without_a_champion_tagging_says_what_to_do(before_training: Ran) -> None:
     assert before_training.state == "failed"
     assert before_training.states("begin") == {-1: "failed"}
-    assert "train first" in before_training.line("no champion yet")
+    assert "no champion yet for color" in before_training.line("train first")
 
 
 @pytest.mark.slow

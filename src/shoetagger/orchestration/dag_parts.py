@@ -51,13 +51,14 @@ _GRACE = timedelta(minutes=5)
 
 
 def step(function: Callable[..., Any], **options: Any) -> Any:
-    """Return the task that runs a function of `tasks` within its time limit.
+    """Return the task that runs a function of `tasks`, by default within its time of LIMITS.
 
     Untyped, since the types of Airflow's `task` do not allow for handing one task's result to the
     next.
     """
-    limited = {"execution_timeout": LIMITS.get(function.__name__)} | options
-    return task(on_execute_callback=end_in_any_case, **limited)(function)
+    if "execution_timeout" not in options:
+        options["execution_timeout"] = LIMITS[function.__name__]
+    return task(on_execute_callback=end_in_any_case, **options)(function)
 
 
 def end_in_any_case(context: Mapping[str, Any]) -> None:
