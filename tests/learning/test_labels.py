@@ -293,3 +293,16 @@ def test_the_sheet_is_found_under_either_name_but_not_under_both(data: Path) -> 
         find_sheet(data)
     sheet.unlink()
     assert find_sheet(data).name == "labels.xlsx"
+
+
+def test_the_columns_of_a_collection_may_be_there_and_say_where_a_row_comes_from(
+    data: Path,
+) -> None:
+    picture(data, "a.jpg", "b.jpg", "c.jpg")
+    header = "image_name,black,red,boot,Origin,labelled_by,labelled_at"
+    rows = ["a.jpg,1,,1", "b.jpg,,1,,queue,ann,2026-11-25", "c.jpg,,1,,RANDOM,bo,"]
+    labels = read(write_csv(data, "\n".join([header, *rows])))
+    assert labels.origins == ("", "queue", "random")
+    assert labels.matrix.tolist() == [[1, 0, 1], [0, 1, 0], [0, 1, 0]]
+    (fault,) = faults(write_csv(data, "\n".join([header, "a.jpg,1,,1,guess"])))
+    assert fault.startswith("labels.csv row 2, column 'origin': 'guess' is no origin")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -201,3 +202,23 @@ def test_a_table_survives_its_file_with_any_name(tmp_path: Path) -> None:
             continue
     write_split(table, tmp_path / "group.csv")
     assert read_split(tmp_path / "group.csv").equals(table)
+
+
+def test_chosen_pictures_are_learned_from_and_validate_nothing() -> None:
+    ids = on_side("validation", 3) + on_side("train", 3)
+    labels = labelled({"a": [1, 1, 0, 1, 1, 0]})
+    origins = ("queue", "", "random", "browse", "", "")
+    table, _ = split_group(replace(labels, origins=origins), ids, "a", SPLIT)
+    assert table["side"].tolist() == ["train", "validation", "validation", *["train"] * 3]
+
+
+def test_a_tag_that_only_chosen_pictures_have_is_not_measured_and_says_so() -> None:
+    ids = on_side("validation", 4) + on_side("train", 4)
+    labels = labelled({"a": [1, 0, 1, 0, 1, 0, 1, 0], "rare": [0, 1, 0, 0, 0, 1, 0, 0]})
+    origins = ("", "queue", "", "", "", "queue", "", "")
+    table, report = split_group(replace(labels, origins=origins), ids, ["a", "rare"], SPLIT)
+    assert set(table.loc[table["rare"] == 1, "side"]) == {"train"}
+    assert report == [
+        "tag 'rare': people chose all of its pictures, so none can validate it: it is learned and "
+        "not measured"
+    ]

@@ -43,6 +43,7 @@ for command in (
     inspect.history,
     labels.validate,
     labels.audit,
+    labels.collect,
     inspect.export,
     correct.correct,
     upkeep.rollback,

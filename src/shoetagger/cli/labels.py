@@ -1,4 +1,4 @@
-"""Commands about the label sheet: validate, audit."""
+"""Commands about the label sheet: validate, audit, collect."""
 
 from __future__ import annotations
 
@@ -68,3 +68,22 @@ def audit(
     kinds = Counter(finding.kind for finding in found)
     typer.echo(", ".join(f"{kind} {count}" for kind, count in kinds.items()) or "no findings")
     typer.echo(f"written to {out / 'audit.html'} and audit.csv beside it")
+
+
+def collect() -> None:
+    """Commit what people checked on the desk to the label sheet, on the branch `labels.branch`."""
+    from ..collection.collect import collect as run
+    from ..ops.installation import opened
+
+    with opened(Settings.from_environment()) as here:
+        collected = run(here.settings, here.params, here.store)
+        branch = here.params.labels.branch
+    for sentence in (*collected.left_out, *collected.warnings):
+        typer.echo(f"warning: {sentence}", err=True)
+    if collected.commit is None:
+        typer.echo("nothing to collect: no picture was checked in all groups since the last time")
+        return
+    typer.echo(
+        f"{collected.pictures} pictures collected: commit {collected.commit[:12]} on {branch}; "
+        f"`git merge {branch}` and `dvc checkout data.dvc` bring it into your workspace"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field
@@ -102,6 +103,20 @@ class Tag:
     # Commits of before these keys were there can still be trained from.
     max_missing: Share = 0.9
     max_hours_without_night: PositiveOrNone = 26.0
+
+
+def _can_be_branch(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9][A-Za-z0-9_-]*)*", name) is not None
+
+
+@dataclass(frozen=True, config=SECTION)
+class Labels:
+    """Where the labels go that people gave to arrivals, and how many are worth a training."""
+
+    branch: Annotated[Text, must(_can_be_branch, "be letters, digits, - and _, parted by /")] = (
+        "labels"
+    )
+    batch: Count = 50
 
 
 @dataclass(frozen=True, config=SECTION)

@@ -13,7 +13,7 @@ import yaml
 from pydantic.dataclasses import dataclass
 
 from .fields import SECTION, Text
-from .operations import OPERATIONS, Audit, Keep, Promote, Publish, Tag
+from .operations import OPERATIONS, Audit, Keep, Labels, Promote, Publish, Tag
 from .recipe import SHARED_BY_GROUPS, Evaluate, Features, Group, Images, Split, Train
 from .renamed import with_new_names
 from .strict import ParamsError, validated
@@ -44,6 +44,7 @@ class Params:
     tag: Tag
     publish: Publish
     keep: Keep
+    labels: Labels = Labels()  # commits of before the section was there can still be trained from
 
     @property
     def tags(self) -> tuple[str, ...]:

@@ -70,13 +70,16 @@ def _make(repo: Path, plan: Plan, folder: Path) -> None:
         shutil.rmtree(left_over)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
         tree = Path(beside) / "tree"
-        _make_tree(repo, plan, tree)
+        clone(repo, plan, tree)
         tree.rename(folder)
     logger.info("checked out %s into %s", plan.name, folder)
 
 
-def _make_tree(repo: Path, plan: Plan, tree: Path) -> None:
-    """Clone the plan's commit into `tree`, with its overrides and data."""
+def clone(repo: Path, plan: Plan, tree: Path) -> None:
+    """Clone the plan's commit into `tree`, with its overrides and data, and the repo's DVC cache.
+
+    Raises TransientPipelineError where the data is neither in the cache nor in the remote.
+    """
     run_git(tree.parent, "clone", "--quiet", "--no-checkout", str(repo), str(tree))
     run_git(tree, "checkout", "--quiet", "--detach", plan.commit)
     if plan.overrides:

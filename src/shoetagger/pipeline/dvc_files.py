@@ -32,6 +32,15 @@ def outputs(checkout: Path, stage: str) -> dict[str, Path]:
     raise PipelineError(f"dvc.yaml of {checkout} has no stage {stage}")
 
 
+def default_remote(repo: Path) -> str | None:
+    """Return where `dvc push` of a repo goes: a URL or an absolute folder; None: nowhere."""
+    from dvc.config import Config
+
+    config = Config(str(repo / ".dvc"))
+    name = config["core"].get("remote")
+    return str(config["remote"][name]["url"]) if name in config["remote"] else None
+
+
 def data_revision(checkout: Path) -> str:
     """Return the md5 that data.dvc gives the image set and label sheet of a checkout."""
     return str(data_out(checkout)["md5"])

@@ -115,6 +115,27 @@ class Corrections:
             rows = connection.execute(query).all()
         return max((row.id for row in rows), default=last), {row.image_id for row in rows}
 
+    def uncollected(self) -> list[str]:
+        """Return the images with a correction in force that no collection has, the latest last."""
+        query = (
+            sa.select(corrections.c.image_id)
+            .where(IN_FORCE, corrections.c.collected_in.is_(None))
+            .group_by(corrections.c.image_id)
+            .order_by(sa.func.max(corrections.c.id))
+        )
+        with self._database.reading() as connection:
+            return list(connection.execute(query).scalars())
+
+    def mark_collected(self, ids: Sequence[int], commit: str) -> None:
+        """Record the commit whose label sheet says what these corrections say."""
+        with self._database.writing() as connection:
+            for some in chunked(ids, PAGE):
+                connection.execute(
+                    sa.update(corrections)
+                    .where(corrections.c.id.in_(some))
+                    .values(collected_in=commit)
+                )
+
     def images_of(self, days: Iterable[str]) -> set[str]:
         """Return the images of some days that were ever corrected."""
         query = sa.select(corrections.c.image_id).join(
@@ -248,6 +269,7 @@ def _correction(row: sa.Row[Any]) -> Correction:
         replaces=row.replaces,
         restores=row.restores,
         seen_digest=row.seen_digest,
+        collected_in=row.collected_in,
         created_at=row.created_at,
         withdrawn_at=row.withdrawn_at,
     )

@@ -201,7 +201,7 @@ class Correction:
     """A row of the corrections' journal; in force where `withdrawn_at` is None.
 
     `replaces` is the correction that it withdrew, `restores` the one of which it is a copy, put in
-    force again by undoing a later one.
+    force again by undoing a later one. `collected_in` is the commit whose label sheet says so too.
     """
 
     id: int
@@ -215,6 +215,7 @@ class Correction:
     replaces: int | None
     restores: int | None
     seen_digest: str | None
+    collected_in: str | None
     created_at: datetime
     withdrawn_at: datetime | None
 

@@ -191,6 +191,7 @@ corrections = Table(
     Column("replaces", Integer),
     Column("restores", Integer),
     Column("seen_digest", _DIGEST),
+    Column("collected_in", Text),
     Index("corrections_image", "image_id", "group_name"),
     _partial(
         "corrections_one_in_force",

@@ -13,6 +13,14 @@ from .image_files import ImageFiles
 from .sheet import LabelsError, folded, read_rows, shown, text_of
 
 NAME_COLUMN = "image_name"
+
+# Where a row comes from: columns that a collection of corrections fills, and that may be missing.
+ORIGIN, LABELLED_BY, LABELLED_AT = "origin", "labelled_by", "labelled_at"
+RESERVED = (ORIGIN, LABELLED_BY, LABELLED_AT)
+
+# Origins of pictures that somebody or something chose: they are no sample of what arrives, so that
+# no model may be measured with them. `random` ones, and rows without an origin, may be on any side.
+CHOSEN = frozenset({"browse", "queue"})
 _YES = frozenset({"1", "1.0", "true", "x"})
 _NO = frozenset({"", "0", "0.0", "false"})
 
@@ -22,13 +30,15 @@ class Labels:
     """Pictures and their ticked tags, in the order of the sheet's rows.
 
     `names` are paths relative to images/, spelled as on disk; `matrix` is (names, tags) uint8 of
-    0 and 1; `warnings` name the files that have no row.
+    0 and 1; `warnings` name the files that have no row; `origins` says for each name where its row
+    comes from ("" where the sheet does not say).
     """
 
     names: tuple[str, ...]
     tags: tuple[str, ...]
     matrix: np.ndarray
     warnings: tuple[str, ...]
+    origins: tuple[str, ...] = ()
 
 
 def read_labels(
@@ -57,6 +67,7 @@ def read_labels(
     files = ImageFiles(images)
     named = _NamedImages(files, unreadable)
     ticks: list[list[int]] = []
+    origins: list[str] = []
     for number, row in enumerate(rows[1:], start=2):
         if _is_blank(row):
             continue
@@ -64,6 +75,7 @@ def read_labels(
         faults += _without_column(row, rows[0], where)
         ticks.append(_ticks(row, tags, columns, where, faults))
         named.add(_cell(row, columns[NAME_COLUMN]), number, where, faults)
+        origins.append(_origin(row, columns, where, faults))
     if not ticks:
         faults.append(f"{sheet.name} has no row below its header: add a row for each picture")
     if faults:
@@ -76,6 +88,7 @@ def read_labels(
             f"{name!r} in {images} has no row in {sheet.name}: it is not learned from"
             for name in files.without(named.names)
         ),
+        origins=tuple(origins),
     )
 
 
@@ -87,13 +100,14 @@ def _columns(
         faults.append(f"{sheet} row 1: no header; it names the columns: {NAME_COLUMN}, then tags")
         return {}
     expected = (NAME_COLUMN, *tags)
-    by_folded = {folded(name): name for name in reversed(expected)}
+    known = (*expected, *(name for name in RESERVED if name not in expected))
+    by_folded = {folded(name): name for name in reversed(known)}
     columns: dict[str, int] = {}
     for position, cell in enumerate(rows[0]):
         title = text_of(cell)
         if title == "":
             continue
-        name = title if title in expected else by_folded.get(folded(title))
+        name = title if title in known else by_folded.get(folded(title))
         if name is None:
             faults.append(
                 f"{sheet} row 1: unknown column {title!r}: it is no tag of params.yaml; "
@@ -147,6 +161,20 @@ def _tick(cell: object, where: str, faults: list[str]) -> int:
     if text not in _NO:
         faults.append(f"{where}: {shown(cell)} is neither 1 (or true, x) nor 0 (or false, empty)")
     return 0
+
+
+def _origin(
+    row: Sequence[object], columns: Mapping[str, int], where: str, faults: list[str]
+) -> str:
+    """Return the origin of a row, "" where it has none; adds a fault for one that is unknown."""
+    if ORIGIN not in columns:
+        return ""
+    text = text_of(_cell(row, columns[ORIGIN])).lower()
+    if text not in {"", "random", *CHOSEN}:
+        faults.append(
+            f"{where}, column {ORIGIN!r}: {text!r} is no origin: random, queue, browse, or empty"
+        )
+    return text
 
 
 class _NamedImages:

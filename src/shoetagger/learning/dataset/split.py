@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 import pandas as pd
 
 from ...config import recipe
 from ...errors import ShoetaggerError
-from .labels import Labels
+from .labels import CHOSEN, Labels
 
 SIDES = ("train", "validation")
 
@@ -43,13 +43,15 @@ def split_group(
     table = pd.DataFrame(labels.matrix[:, columns].astype(np.int64), columns=list(tags))
     table.insert(0, "image_name", list(labels.names))
     table.insert(1, "image_id", list(image_ids))
-    table.insert(2, "side", [side(image_id, split) for image_id in image_ids])
+    origins = labels.origins or ("",) * len(image_ids)
+    chosen = {i for i, origin in zip(image_ids, origins, strict=True) if origin in CHOSEN}
+    table.insert(2, "side", [SIDES[0] if i in chosen else side(i, split) for i in image_ids])
     table.insert(3, "fold", [fold(image_id, split) for image_id in image_ids])
     table = table.sort_values("image_name", ignore_index=True)
 
     _refuse_rare(table, tags)
     report = _contradictions(table, tags)
-    report += _move_positives(table, tags, split)
+    report += _move_positives(table, tags, split, chosen)
     _refuse_without_negatives(table, tags)
     return table, report
 
@@ -87,26 +89,40 @@ def _contradictions(table: pd.DataFrame, tags: Sequence[str]) -> list[str]:
     return sentences
 
 
-def _move_positives(table: pd.DataFrame, tags: Sequence[str], split: recipe.Split) -> list[str]:
+def _move_positives(
+    table: pd.DataFrame, tags: Sequence[str], split: recipe.Split, chosen: Set[str]
+) -> list[str]:
     """Give each tag a positive on either side, in `table`; return one sentence per move.
 
-    Of the positives that no other tag needs where they are, the one with the lowest hash moves.
+    Pictures that were `chosen` stay on the training side; a tag that only they have is learned
+    and not measured. Of the other positives that no other tag needs where they are, the one with
+    the lowest hash moves.
     """
     order = {i: _fraction(split.seed, "side", i) for i in table["image_id"].unique()}
     moves: dict[str, int] = {}
     sentences: dict[str, str] = {}
+    unmeasured: set[str] = set()
     for _ in range(8 * len(tags)):
         wanted = next(
-            ((tag, on) for tag in tags for on in SIDES if not _positives(table, tag, on)), None
+            (
+                (tag, on)
+                for tag in tags
+                for on in SIDES
+                if not _positives(table, tag, on) and tag not in unmeasured
+            ),
+            None,
         )
         if wanted is None:
             break
         tag, lacking = wanted
         other = SIDES[lacking == SIDES[0]]
         positives = _positives(table, tag, other)
+        if lacking == SIDES[1] and positives <= chosen:
+            unmeasured.add(tag)
+            continue
         needed = {i for t in tags if len(only := _positives(table, t, other)) == 1 for i in only}
         # Where all are needed, one moves nevertheless, and the tag that loses it comes next.
-        moved = min(positives, key=lambda i: (i in needed, moves.get(i, 0), order[i]))
+        moved = min(positives - chosen, key=lambda i: (i in needed, moves.get(i, 0), order[i]))
         moves[moved] = moves.get(moved, 0) + 1
         rows = table["image_id"] == moved
         table.loc[rows, "side"] = lacking
@@ -119,13 +135,25 @@ def _move_positives(table: pd.DataFrame, tags: Sequence[str], split: recipe.Spli
             f"so {names} moved there from {other}"
         )
     else:
-        lacking_tags = [t for t in tags if not all(_positives(table, t, on) for on in SIDES)]
+        lacking_tags = [
+            t
+            for t in tags
+            if t not in unmeasured and not all(_positives(table, t, on) for on in SIDES)
+        ]
         if lacking_tags:
             raise SplitError(
                 f"tags {', '.join(map(repr, lacking_tags))} share so few pictures that they cannot "
                 "all have one on either side: tick them for more pictures"
             )
-    return list(sentences.values())
+    return [
+        *sentences.values(),
+        *(
+            f"tag {tag!r}: people chose all of its pictures, so none can validate it: it is "
+            "learned and not measured"
+            for tag in tags
+            if tag in unmeasured
+        ),
+    ]
 
 
 def _positives(table: pd.DataFrame, tag: str, on: str) -> set[str]:

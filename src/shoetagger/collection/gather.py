@@ -1,0 +1,69 @@
+"""Pictures whose tags people checked in every group, as far as no collection has taken them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from more_itertools import chunked
+
+from ..config.recipe import Group
+from ..store.rows import Correction
+from ..store.store import Store
+
+_PAGE = 500
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A picture as people left it: its tags of all groups, who said so, and where they met it.
+
+    `corrections` are the ids of the rows that say so. `origin` is `random` only where all of them
+    were met in the random part of the queue; a picture that was chosen is no sample.
+    """
+
+    image_id: str
+    locators: tuple[str, ...]
+    tags: frozenset[str]
+    corrections: tuple[int, ...]
+    origin: str
+    by: str
+    at: datetime
+
+
+def gather(store: Store, groups: Mapping[str, Group]) -> Iterator[Checked]:
+    """Yield the checked pictures in the order in which they were finished.
+
+    One with a word on some groups only is left for later: what nobody said must not become a "no".
+    One that was collected and edited since comes again. Tags that params.yaml lacks are left out.
+    """
+    for image_ids in chunked(store.corrections.uncollected(), _PAGE):
+        in_force = store.corrections.in_force(image_ids)
+        whole = [i for i in image_ids if all((i, group) in in_force for group in groups)]
+        rows = store.current.rows([], image_ids=whole)
+        locators = {row.image_id: row.locators for row in rows}
+        for image_id in whole:
+            said = [in_force[image_id, group] for group in groups]
+            if any(row.collected_in is None for row in said):
+                yield _checked(image_id, locators.get(image_id, ()), said, groups)
+
+
+def _checked(
+    image_id: str,
+    locators: tuple[str, ...],
+    said: Sequence[Correction],
+    groups: Mapping[str, Group],
+) -> Checked:
+    last = max(said, key=lambda row: row.id)
+    origins = {row.origin for row in said}
+    known = {tag for group in groups.values() for tag in group.tags}
+    return Checked(
+        image_id=image_id,
+        locators=locators,
+        tags=frozenset(tag for row in said for tag in row.tags if tag in known),
+        corrections=tuple(row.id for row in said),
+        origin="random" if origins == {"random"} else "queue" if "queue" in origins else "browse",
+        by=", ".join(sorted({row.by for row in said})),
+        at=last.created_at,
+    )

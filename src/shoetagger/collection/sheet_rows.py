@@ -1,0 +1,125 @@
+"""Rows written into a label sheet, CSV or Excel, that leave every other cell as it is."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..atomic import atomic_write
+from ..learning.dataset.labels import NAME_COLUMN
+from ..learning.dataset.sheet import folded, read_rows, text_of
+
+# column -> text, of one row
+Row = Mapping[str, str]
+
+
+def write_rows(sheet: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
+    """Write rows into a sheet: over the row of the same image, else below the last one.
+
+    `columns` that the sheet lacks are added at its right. The sheet is replaced by a new file, for
+    DVC may keep the old one's bytes under another name.
+    """
+    rows_before = read_rows(sheet)
+    write = _write_xlsx if sheet.suffix.lower() == ".xlsx" else _write_csv
+    positions = _positions(rows_before[0], columns)
+    places = _places(rows_before, positions[NAME_COLUMN])
+    write(sheet, rows, positions, places, len(rows_before))
+
+
+def _positions(header: Sequence[object], columns: Sequence[str]) -> dict[str, int]:
+    """Return the position of each column, those that the sheet lacks behind its last."""
+    titles = [text_of(cell) for cell in header]
+    by_folded = {folded(title): position for position, title in enumerate(titles) if title}
+    end = len(titles)
+    found: dict[str, int] = {}
+    for column in columns:
+        position = titles.index(column) if column in titles else by_folded.get(folded(column))
+        if position is None:
+            position, end = end, end + 1
+        found[column] = position
+    return found
+
+
+def _places(rows: Sequence[Sequence[object]], column: int) -> dict[str, int]:
+    """Return the row number, from 0, of each image that the sheet names."""
+    return {
+        text_of(row[column]): number
+        for number, row in enumerate(rows)
+        if number and column < len(row) and text_of(row[column])
+    }
+
+
+def _write_csv(
+    sheet: Path,
+    rows: Sequence[Row],
+    positions: Mapping[str, int],
+    places: Mapping[str, int],
+    _: int,
+) -> None:
+    text = sheet.read_bytes().decode("utf-8-sig")
+    mark = "\ufeff" if sheet.read_bytes().startswith(b"\xef\xbb\xbf") else ""
+    delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
+    ending = "\r\n" if "\r\n" in text else "\n"
+    records = _records(text, delimiter)
+
+    def line(cells: Sequence[str]) -> str:
+        out = io.StringIO(newline="")
+        csv.writer(out, delimiter=delimiter, lineterminator=ending).writerow(cells)
+        return out.getvalue()
+
+    new_columns = [name for name, at in positions.items() if at >= len(records[0][1])]
+    if new_columns:
+        records[0] = line([*records[0][1], *new_columns]), records[0][1]
+    for row in rows:
+        place = places.get(row[NAME_COLUMN])
+        cells = [] if place is None else list(records[place][1])
+        cells += [""] * (max(positions.values()) + 1 - len(cells))
+        for column, value in row.items():
+            cells[positions[column]] = value
+        if place is None:
+            if not records[-1][0].endswith("\n"):
+                records[-1] = records[-1][0] + ending, records[-1][1]
+            records.append((line(cells), cells))
+        else:
+            records[place] = line(cells), cells
+    with atomic_write(sheet) as file:
+        file.write((mark + "".join(written for written, _ in records)).encode())
+
+
+def _records(text: str, delimiter: str) -> list[tuple[str, list[str]]]:
+    """Return the records of a CSV: each with the very text that it was read from."""
+    lines = io.StringIO(text, newline="").readlines()
+    reader = csv.reader(iter(lines), delimiter=delimiter, strict=True)
+    records, begin = [], 0
+    for cells in reader:
+        records.append(("".join(lines[begin : reader.line_num]), cells))
+        begin = reader.line_num
+    return records
+
+
+def _write_xlsx(
+    sheet: Path,
+    rows: Sequence[Row],
+    positions: Mapping[str, int],
+    places: Mapping[str, int],
+    length: int,
+) -> None:
+    from openpyxl import load_workbook  # slow to import, and most sheets are CSV
+
+    book = load_workbook(sheet)
+    worksheet = book.worksheets[0]
+    for column, position in positions.items():
+        if worksheet.cell(1, position + 1).value is None:
+            worksheet.cell(1, position + 1).value = column
+    end = length
+    for row in rows:
+        place = places.get(row[NAME_COLUMN])
+        if place is None:
+            place, end = end, end + 1
+        for column, value in row.items():
+            number = value in ("0", "1")
+            worksheet.cell(place + 1, positions[column] + 1).value = int(value) if number else value
+    with atomic_write(sheet) as file:
+        book.save(file)

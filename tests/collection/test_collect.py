@@ -1,0 +1,291 @@
+"""What people checked comes back into the label sheet: real git, real DVC, a small repo."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from filelock import FileLock
+from PIL import Image
+
+from shoetagger.collection.collect import Collected, CollectionError, CollectionUnderWay, collect
+from shoetagger.collection.gather import gather
+from shoetagger.config import params
+from shoetagger.config.params import Params
+from shoetagger.config.settings import Settings
+from shoetagger.images.decode import image_id
+from shoetagger.ingest.inbox import Arrival, locator_of
+from shoetagger.store.rows import Edit, Tagged, file_id_of
+from shoetagger.store.store import Store
+
+ROOT = Path(__file__).parents[2]
+NOW = datetime(2026, 11, 25, 9, tzinfo=UTC)
+SHEET = "image_name,black,red,boot,flat\nold0.png,1,,1,\nold1.png,,1,,1\n"
+
+
+def run(folder: Path, *command: str) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    return run(folder, sys.executable, "-m", "dvc", *arguments)
+
+
+def picture(number: int) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.full((20, 30, 3), number, np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+@dataclass
+class Place:
+    """A repo with two labelled pictures, an inbox, and a store that people write to."""
+
+    settings: Settings
+    params: Params
+    store: Store
+
+    @property
+    def repo(self) -> Path:
+        return self.settings.repo
+
+    def arrive(self, name: str, number: int) -> str:
+        """Let a picture arrive; returns its id."""
+        data = picture(number)
+        path = self.settings.inbox / name
+        path.write_bytes(data)
+        locator = locator_of(path)
+        self.store.files.note([Arrival(locator, "1-1-1", None)], NOW)
+        tagged = Tagged(file_id_of(locator), "1-1-1", image_id(data), 30, 20)
+        self.store.predictions.record(tagged=[tagged], run_id="run", now=NOW)
+        return image_id(data)
+
+    def check(self, picture: str, origin: str = "browse", by: str = "ann", **tags: str) -> None:
+        """Let a person say what the tags of some groups are."""
+        seen = self.store.corrections.in_force([picture])
+        edits = [
+            Edit(
+                picture,
+                group,
+                tuple(text.split()),
+                seen=seen[picture, group].id if (picture, group) in seen else None,
+            )
+            for group, text in tags.items()
+        ]
+        self.store.corrections.apply(edits, by=by, why="", origin=origin, now=NOW)
+
+    def collect(self) -> Collected:
+        return collect(self.settings, self.params, self.store)
+
+    def data(self, commit: str = "labels") -> tuple[list[str], list[str]]:
+        """The lines of the label sheet and the pictures as of a commit."""
+        looked = self.repo.parent / "looked"
+        run(self.repo, "git", "worktree", "add", "--quiet", "--force", str(looked), commit)
+        shutil.copytree(self.repo / ".dvc" / "cache", looked / ".dvc" / "cache")
+        dvc(looked, "checkout", "--quiet", "data.dvc")
+        lines = (looked / "data" / "labels.csv").read_text().splitlines()
+        images = sorted(path.name for path in (looked / "data" / "images").rglob("*.png"))
+        run(self.repo, "git", "worktree", "remove", "--force", str(looked))
+        return lines, images
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repo and an empty store, made once."""
+    folder = tmp_path_factory.mktemp("collection")
+    repo = folder / "repo"
+    (repo / "data" / "images").mkdir(parents=True)
+    for number in (0, 1):
+        (repo / "data" / "images" / f"old{number}.png").write_bytes(picture(number))
+    (repo / "data" / "labels.csv").write_text(SHEET)
+    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    document["groups"] = {
+        "color": {"tags": ["black", "red"]},
+        "style": {"tags": ["boot", "flat"]},
+    }
+    (repo / "params.yaml").write_text(yaml.safe_dump(document))
+    (repo / "dvc.yaml").write_text("stages: {}\n")
+    run(repo, "git", "init", "--quiet", "--initial-branch", "main")
+    dvc(repo, "init", "--quiet")
+    dvc(repo, "add", "--quiet", "data")
+    run(repo, "git", "add", ".")
+    run(repo, "git", "commit", "--quiet", "--message", "first")
+    with Store(f"sqlite:///{folder / 'store.db'}") as store:
+        store.migrate()
+    return folder
+
+
+@pytest.fixture
+def place(template: Path, tmp_path: Path) -> Iterator[Place]:
+    here = tmp_path / "here"
+    shutil.copytree(template, here, symlinks=True)
+    repo, remote = here / "repo", here / "remote"
+    remote.mkdir()
+    (repo / ".dvc" / "config.local").write_text(
+        f"[core]\n    remote = storage\n['remote \"storage\"']\n    url = {remote}\n"
+    )
+    environment = {
+        "SHOETAGGER_REPO": str(repo),
+        "SHOETAGGER_HOME": str(here / "home"),
+        "SHOETAGGER_STORE_URL": f"sqlite:///{here / 'store.db'}",
+    }
+    settings = Settings.from_environment(environment)
+    settings.inbox.mkdir(parents=True)
+    with Store(settings.store_url) as store:
+        yield Place(settings, params.load(settings.params_file), store)
+
+
+@pytest.mark.slow
+def test_checked_pictures_become_rows_in_a_commit_on_the_branch(place: Place) -> None:
+    boot = place.arrive("Stövel (röd).PNG", 10)
+    other = place.arrive("b.png", 11)
+    half = place.arrive("half.png", 12)
+    place.check(boot, color="red", style="boot", by="ann")
+    place.check(other, "random", color="black", style="", by="bo")
+    place.check(half, color="black")
+    head = run(place.repo, "git", "rev-parse", "HEAD")
+    collected = place.collect()
+    assert (collected.pictures, collected.left_out, collected.warnings) == (2, (), ())
+    sheet, images = place.data()
+    assert sheet == [
+        "image_name,black,red,boot,flat,origin,labelled_by,labelled_at",
+        *SHEET.splitlines()[1:],
+        f"collected/St-vel-r-d-{boot[:8]}.png,0,1,1,0,browse,ann,2026-11-25",
+        f"collected/b-{other[:8]}.png,1,0,0,0,random,bo,2026-11-25",
+    ]
+    assert len(images) == 4
+    message = run(place.repo, "git", "log", "-1", "--format=%B", "labels")
+    assert "2 checked pictures, 2 of them new" in message
+    assert "checked by bo: 1" in message
+    # The data is in the remote, and the workspace is as it was.
+    assert any((place.repo.parent / "remote").rglob("*.dir"))
+    assert run(place.repo, "git", "rev-parse", "HEAD") == head
+    assert run(place.repo, "git", "status", "--porcelain") == ""
+    assert "up to date" in dvc(place.repo, "status")
+    # What was collected is collected once; the rest of a picture completes it later.
+    assert place.collect() == Collected(None, 0)
+    place.check(half, style="flat")
+    assert place.collect().pictures == 1
+    assert len(place.data()[0]) == 6
+
+
+@pytest.mark.slow
+def test_what_is_edited_again_is_written_over_its_row_and_keeps_its_side(place: Place) -> None:
+    boot = place.arrive("a.png", 10)
+    known = place.arrive("known.png", 0)  # the same bytes as a picture of the sheet
+    place.check(boot, "random", color="red", style="boot")
+    place.check(known, color="red", style="flat")
+    place.collect()
+    place.check(boot, "browse", color="black", by="bo")
+    assert place.collect().pictures == 1
+    sheet, _ = place.data()
+    assert sheet[1] == "old0.png,0,1,0,1,,ann,2026-11-25"
+    assert sheet[3] == f'collected/a-{boot[:8]}.png,1,0,1,0,random,"ann, bo",2026-11-25'
+    assert len(sheet) == 4
+
+
+@pytest.mark.slow
+def test_a_picture_that_is_gone_or_replaced_is_left_out_and_named(place: Place) -> None:
+    for name, number in (("gone.png", 10), ("replaced.png", 11), ("there.png", 12)):
+        place.check(place.arrive(name, number), color="red", style="boot")
+    (place.settings.inbox / "gone.png").unlink()
+    (place.settings.inbox / "replaced.png").write_bytes(picture(99))
+    collected = place.collect()
+    assert collected.pictures == 1
+    assert [line.split()[0] for line in collected.left_out] == ["gone.png", "replaced.png"]
+    (place.settings.inbox / "gone.png").write_bytes(picture(10))
+    assert place.collect().pictures == 1
+
+
+@pytest.mark.slow
+def test_what_cannot_be_pushed_or_merged_changes_nothing(place: Place) -> None:
+    place.check(place.arrive("a.png", 10), color="red", style="boot")
+    remote = place.repo.parent / "remote"
+    remote.rmdir()
+    remote.write_text("a file in its place")
+    with pytest.raises(CollectionError, match="`dvc push` failed"):
+        place.collect()
+    assert run(place.repo, "git", "branch", "--list", "labels") == ""
+    remote.unlink()
+
+    # The branch is checked out in the workspace.
+    run(place.repo, "git", "switch", "--quiet", "--create", "labels")
+    with pytest.raises(CollectionError, match="Is it checked out"):
+        place.collect()
+    run(place.repo, "git", "switch", "--quiet", "main")
+    assert place.collect().pictures == 1
+
+    # The sheet was edited on main meanwhile, and what was collected is not merged yet.
+    sheet = place.repo / "data" / "labels.csv"
+    text = sheet.read_text().replace("old0.png,1", "old0.png,")
+    sheet.unlink()
+    sheet.write_text(text)
+    dvc(place.repo, "add", "--quiet", "data")
+    run(place.repo, "git", "commit", "--quiet", "--all", "--message", "edited")
+    place.check(place.arrive("b.png", 11), color="red", style="boot")
+    with pytest.raises(CollectionError, match=r"edited both on labels and .*git merge labels"):
+        place.collect()
+    assert len(place.store.corrections.uncollected()) == 1
+
+    # Once merged, the branch follows.
+    run(place.repo, "git", "merge", "--quiet", "--strategy=ours", "labels", "-m", "merged")
+    assert place.collect().pictures == 1
+    assert run(place.repo, "git", "rev-parse", "main") == run(
+        place.repo, "git", "rev-parse", "labels~1"
+    )
+
+
+@pytest.mark.slow
+def test_a_sheet_that_would_not_validate_is_not_committed(place: Place) -> None:
+    sheet = place.repo / "data" / "labels.csv"
+    sheet.unlink()
+    sheet.write_text(SHEET + "missing.png,1,,1,\n")
+    dvc(place.repo, "add", "--quiet", "data")
+    run(place.repo, "git", "commit", "--quiet", "--all", "--message", "broken")
+    place.check(place.arrive("a.png", 10), color="red", style="boot")
+    with pytest.raises(CollectionError, match=r"would not pass .*\n.*'missing.png' is no file"):
+        place.collect()
+    assert run(place.repo, "git", "branch", "--list", "labels") == ""
+
+
+@pytest.mark.slow
+def test_the_branch_goes_to_gits_remote_and_a_refusal_is_a_warning(place: Place) -> None:
+    bare = place.repo.parent / "bare.git"
+    run(place.repo, "git", "clone", "--quiet", "--bare", str(place.repo), str(bare))
+    run(place.repo, "git", "remote", "add", "origin", str(bare))
+    place.check(place.arrive("a.png", 10), color="red", style="boot")
+    first = place.collect()
+    assert first.warnings == ()
+    assert run(bare, "git", "rev-parse", "labels") == first.commit
+    shutil.rmtree(bare)
+    place.check(place.arrive("b.png", 11), color="red", style="boot")
+    second = place.collect()
+    assert second.commit == run(place.repo, "git", "rev-parse", "labels")
+    (warning,) = second.warnings
+    assert "`git push origin labels`" in warning
+
+
+def test_of_two_collections_at_once_the_second_says_so(place: Place) -> None:
+    with (
+        FileLock(place.settings.home / "collect.lock"),
+        pytest.raises(CollectionUnderWay, match="another collection is at work"),
+    ):
+        place.collect()
+
+
+def test_a_tag_that_params_no_longer_know_is_left_out(place: Place) -> None:
+    picture_id = place.arrive("a.png", 10)
+    place.check(picture_id, color="red pink", style="boot")
+    (checked,) = gather(place.store, place.params.groups)
+    assert checked.tags == {"red", "boot"}

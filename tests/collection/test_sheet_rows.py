@@ -1,0 +1,67 @@
+"""Rows written into a label sheet leave all other cells, and the bytes of a CSV, as they are."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import openpyxl
+import pytest
+
+from shoetagger.collection.sheet_rows import write_rows
+
+COLUMNS = ("image_name", "red", "boot", "origin")
+NEW = {"image_name": "new.jpg", "red": "1", "boot": "0", "origin": "queue"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            "image_name,red,boot,origin\na.jpg,1,,\n",
+            "image_name,red,boot,origin\na.jpg,1,,\nnew.jpg,1,0,queue\n",
+        ),
+        # Columns that it lacks come at the right; a short row stays short.
+        (
+            "image_name,red,boot\na.jpg,1\n",
+            "image_name,red,boot,origin\na.jpg,1\nnew.jpg,1,0,queue\n",
+        ),
+        # As a spreadsheet of another language writes it, in another order, and without a last end.
+        (
+            "\ufeffBoot;Image_Name;red;price\r\n1;a.jpg;;12,50",
+            "\ufeffBoot;Image_Name;red;price;origin\r\n1;a.jpg;;12,50\r\n0;new.jpg;1;;queue\r\n",
+        ),
+        # A row of the same picture is written over, and keeps what is not written.
+        (
+            'image_name,red,note,boot\nnew.jpg,0,"says ""hi"",\ntwice",1\nb.jpg,,,\n',
+            'image_name,red,note,boot,origin\nnew.jpg,1,"says ""hi"",\ntwice",0,queue\nb.jpg,,,\n',
+        ),
+    ],
+)
+def test_a_csv_keeps_its_bytes(tmp_path: Path, before: str, after: str) -> None:
+    sheet = tmp_path / "labels.csv"
+    sheet.write_bytes(before.encode())
+    other_name = tmp_path / "cached"
+    other_name.hardlink_to(sheet)
+    write_rows(sheet, [NEW], COLUMNS)
+    assert sheet.read_bytes().decode() == after
+    assert other_name.read_bytes().decode() == before
+
+
+def test_a_workbook_keeps_its_other_cells(tmp_path: Path) -> None:
+    sheet = tmp_path / "labels.xlsx"
+    book = openpyxl.Workbook()
+    for row in (["image_name", "red", "boot", "bought"], ["a.jpg", 1, None, date(2026, 1, 2)]):
+        book.worksheets[0].append(row)
+    book.worksheets[0]["B2"].font = openpyxl.styles.Font(bold=True)
+    book.create_sheet("notes").append(["hello"])
+    book.save(sheet)
+    write_rows(sheet, [NEW, NEW | {"image_name": "a.jpg", "red": "0"}], COLUMNS)
+    book = openpyxl.load_workbook(sheet)
+    rows = [list(row) for row in book.worksheets[0].iter_rows(values_only=True)]
+    assert rows[0] == ["image_name", "red", "boot", "bought", "origin"]
+    assert rows[1][:3] == ["a.jpg", 0, 0]
+    assert rows[1][3].date() == date(2026, 1, 2)
+    assert rows[2] == ["new.jpg", 1, 0, None, "queue"]
+    assert book.worksheets[0]["B2"].font.bold
+    assert book["notes"]["A1"].value == "hello"
