@@ -6,7 +6,7 @@ passes, and is approved where `promote.approval` asks for that, it becomes champ
 `tag_new_images`; otherwise `approve` is *skipped*, with the reasons in its log.
 
 **groups**: which groups to train; none chosen means all that the commit has.
-**revision**: the commit to train from. Uncommitted changes are refused by name.
+**revision**: the commit to train from, if `collect_labels` has not started the run with its own.
 **overrides**: parameters for this run alone, one per line, such as `train.head_l2=0.001`.
 """
 
@@ -21,7 +21,7 @@ GROUPS = list(dag_parts.read_params().groups)
 
 
 @dag(
-    schedule=None,
+    schedule=[dag_parts.LABELS],
     doc_md=__doc__,
     tags=dag_parts.TAGS,
     default_args=dag_parts.RETRIED,

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ ROOT = Path(__file__).parents[2]
 
 # The first of the real runs sets up and trains for all that follow.
 pytestmark = pytest.mark.timeout(1800)
+
+DAGS = ("train_tag_models", "tag_new_images", "roll_back_tag_model", "collect_labels")
 
 # A recipe that takes seconds, and learns nothing.
 TINY = [
@@ -56,6 +58,7 @@ dags = {
         "doc": dag.doc_md,
         "tags": sorted(dag.tags),
         "max_active_runs": dag.max_active_runs,
+        "starts_on": [a.name for a in getattr(dag.timetable.asset_condition, "objects", ())],
         "params": dag.params.dump(),
         "schema": {name: dag.params.get_param(name).schema for name in dag.params},
         "tasks": {
@@ -127,7 +130,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_the_dags_are_read_quickly_and_import_nothing_heavy(read: Any) -> None:
     assert read["errors"] == {}
-    assert set(read["dags"]) == {"train_tag_models", "tag_new_images", "roll_back_tag_model"}
+    assert set(read["dags"]) == set(DAGS)
     heavy = {"torch", "torchvision", "mlflow", "dvc", "pandas", "numpy", "PIL", "sklearn"}
     assert heavy.isdisjoint(read["imported"])
     assert read["seconds"] < 2, "0.1 s on a machine that does nothing else"
@@ -190,7 +193,7 @@ def test_every_task_has_a_time_limit_within_which_its_run_counts_as_alive(read: 
 
 STUCK = """
 import ctypes, sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from shoetagger.orchestration import dag_parts
 dag_parts._GRACE = timedelta(seconds=0.5)
@@ -227,6 +230,13 @@ def test_rolling_back_asks_for_group_version_and_reason_and_publishes(read: Any)
     assert dag["tasks"]["publish"]["after"] == ["roll_back"]
 
 
+def test_a_collection_of_labels_starts_training(read: Any) -> None:
+    (task,) = read["dags"]["collect_labels"]["tasks"].values()
+    assert task["outlets"] == ["shoetagger-labels-collected"]
+    assert read["dags"]["collect_labels"]["max_active_runs"] == 1
+    assert read["dags"]["train_tag_models"]["starts_on"] == ["shoetagger-labels"]
+
+
 def test_dags_and_tasks_say_what_they_do(read: Any) -> None:
     for dag in read["dags"].values():
         assert dag["doc"].startswith("### ")
@@ -240,7 +250,7 @@ def test_a_broken_params_file_is_an_import_error_that_names_the_key(tmp_path: Pa
     (tmp_path / "params.yaml").write_text(text.replace("  shards:", "  shard:"))
     read = read_dags(ROOT / "dags", tmp_path / "airflow", SHOETAGGER_REPO=str(tmp_path))
     assert read["dags"] == {}
-    assert len(read["errors"]) == 3
+    assert len(read["errors"]) == len(DAGS)
     assert all("unknown key tag.shard" in error for error in read["errors"].values())
 
 
@@ -258,7 +268,7 @@ def test_a_params_file_that_was_good_before_is_no_import_error(tmp_path: Path) -
     assert read["dags"]["tag_new_images"]["tasks"]["tag_shard"]["hours"] == 2
 
 
-@pytest.mark.parametrize("name", ["train_tag_models", "tag_new_images", "roll_back_tag_model"])
+@pytest.mark.parametrize("name", DAGS)
 def test_a_dag_file_only_wires(name: str) -> None:
     assert len((ROOT / "dags" / f"{name}.py").read_text().splitlines()) < 60
 
@@ -404,6 +414,37 @@ def test_new_pictures_are_tagged_and_a_bad_file_is_rejected(shop: Shop) -> None:
         assert rejected.locator.endswith("bad.jpg")
         assert [run.kind for run in store.runs.latest(1)] == ["manual"]
     assert list(shop.settings.published.glob("csv/*.csv"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("trained")
+def test_what_people_checked_is_collected_and_updates_the_labels(shop: Shop) -> None:
+    nothing = shop.run("collect_labels")
+    assert nothing.state == "success"
+    inbox = shop.settings.inbox
+    inbox.mkdir(exist_ok=True)
+    Image.new("RGB", (60, 40), "green").save(inbox / "checked.png")
+    assert shop.run("tag_new_images").state == "success"
+    with Store(shop.settings.store_url) as store:
+        (row,) = (
+            row
+            for row in store.current.rows([])
+            if any(locator.endswith("checked.png") for locator in row.locators)
+        )
+        for group, tags in (("color", ["blue"]), ("style", ["boot"]), ("detail", [])):
+            store.corrections.correct(
+                row.image_id, group, tags, by="ann", why="", now=datetime.now(UTC)
+            )
+    ran = shop.run("collect_labels")
+    assert ran.state == "success", ran.log[-5000:]
+    assert ran.events == nothing.events + 1
+    log = subprocess.run(
+        ["git", "log", "-1", "--format=%s", "labels"],
+        cwd=shop.settings.repo,
+        capture_output=True,
+        text=True,
+    )
+    assert log.stdout == "Labels: 1 checked pictures, 1 of them new\n"
 
 
 @pytest.mark.slow

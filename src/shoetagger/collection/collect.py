@@ -71,16 +71,18 @@ class Collected:
     warnings: tuple[str, ...] = ()
 
 
-def collect(settings: Settings, params: Params, store: Store) -> Collected:
+def collect(settings: Settings, params: Params, store: Store, *, least: int = 1) -> Collected:
     """Commit the checked pictures and their rows on `labels.branch`, and push data and branch.
 
-    The branch begins at HEAD, and follows it once it was merged. Raises CollectionError where
-    branch and HEAD hold different data, where the sheet would have faults, or where the data cannot
-    be pushed; CollectionUnderWay where another collection is at work.
+    Fewer than `least` pictures are left for a later collection. The branch begins at HEAD, and
+    follows it once it was merged. Raises CollectionError where branch and HEAD hold different data,
+    where the sheet would have faults, or where the data cannot be pushed; CollectionUnderWay where
+    another collection is at work.
     """
     with _alone(settings.home):
         checked = list(gather(store, params.groups))
-        if not checked:
+        if len(checked) < least:
+            log.info("%d checked pictures wait: a collection takes %d or more", len(checked), least)
             return Collected(None, 0)
         base = _base(settings.repo, params.labels.branch)
         settings.checkouts.mkdir(parents=True, exist_ok=True)

@@ -25,9 +25,11 @@ from .fields import (
     must,
 )
 
+Schedule = Annotated[Text, must(is_cron, "be a cron line of five fields")]
+
 # An installation has one of each: a training run takes them neither from its commit nor from its
 # overrides.
-OPERATIONS = ("audit", "promote", "tag", "publish", "keep")
+OPERATIONS = ("audit", "promote", "tag", "publish", "keep", "labels")
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -88,7 +90,7 @@ class Drift:
 
 @dataclass(frozen=True, config=SECTION)
 class Tag:
-    schedule: Annotated[Text, must(is_cron, "be a cron line of five fields")]
+    schedule: Schedule
     shards: Annotated[Whole, Field(ge=1, le=256)]
     batch_size: Count
     precision: Literal["auto", "float32"]
@@ -117,6 +119,7 @@ class Labels:
         "labels"
     )
     batch: Count = 50
+    schedule: Schedule = "0 5 * * *"
 
 
 @dataclass(frozen=True, config=SECTION)

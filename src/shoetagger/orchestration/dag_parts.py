@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Asset, task
+from airflow.sdk import Asset, AssetAlias, task
 
 from ..config.last_good import load_or_last_good
 from ..config.params import Params
@@ -24,6 +24,10 @@ NAMED: Mapping[str, Any] = {"map_index_template": "{{ task.op_kwargs['group'] }}
 TEXTS: Mapping[str, Any] = {"type": ["array", "null"], "items": {"type": "string"}}
 # Updated by every promotion; it wakes the tagging DAG.
 CHAMPIONS = Asset("shoetagger-champions", uri="shoetagger://champions")
+# Updated by each collection, whose commit is in the event's `extra`; training starts from it.
+LABELS = Asset("shoetagger-labels", uri="shoetagger://labels")
+# The outlet of a collection, through which it updates LABELS only where it collected something.
+COLLECTED = AssetAlias("shoetagger-labels-collected")
 
 # How long each task may take. One that hangs is ended and tried again, or it would keep all later
 # runs of its DAG waiting. What must read, train or write much has hours.
@@ -43,6 +47,7 @@ LIMITS: Mapping[str, timedelta] = {
     "approve": _MINUTES,  # without the time in which it waits for a person
     "promote": _MINUTES,
     "roll_back": _MINUTES,
+    "collect": timedelta(hours=2),
 }
 # A shard stops by itself when the run's time is spent.
 AFTER_BUDGET = timedelta(hours=1)

@@ -7,6 +7,7 @@ Airflow's UI shows the docstrings as the tasks' descriptions.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..pipeline.plan import Plan
     from ..tagging.run import Kind, TaggingRun
 
+log = logging.getLogger(__name__)
 
 _KINDS: Mapping[str, Kind] = {"scheduled": "night", "asset_triggered": "retag"}
 
@@ -49,19 +51,27 @@ def failing_for_good() -> Iterator[None]:
 
 
 # --- training -----------------------------------------------------------------------------------
-def checkout(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Resolve the revision to a commit and check it out, with its data and the overrides."""
+def checkout(
+    params: Mapping[str, Any], triggering_asset_events: Mapping[Any, Sequence[Any]]
+) -> dict[str, Any]:
+    """Resolve the revision to a commit and check it out, with its data and the overrides.
+
+    A run that a collection of labels started trains from the collection's commit.
+    """
     from ..pipeline import checkout as checkout_module
     from ..pipeline.plan import prepare
     from ..tagging.alerts import alert_if_overdue
     from ..tracking.outbox import trim
+    from .dag_parts import LABELS
 
     with installation() as here:
         settings = here.settings
         max_hours = here.params.tag.max_hours_without_night
         alert_if_overdue(settings.notify_url, here.store, max_hours)
         trim(settings.outbox, here.params.keep.outbox_mb)
-        plan = prepare(settings.repo, params["revision"].strip(), params["overrides"] or [])
+        commits = [event.extra["commit"] for event in triggering_asset_events.get(LABELS, ())]
+        revision = commits[-1] if commits else params["revision"].strip()
+        plan = prepare(settings.repo, revision, params["overrides"] or [])
         checkout_module.checkout(settings, plan)
         return plan.model_dump(mode="json")
 
@@ -150,6 +160,27 @@ def _plan(plain: Mapping[str, Any]) -> Plan:
     from ..pipeline.plan import Plan
 
     return Plan.model_validate(plain)
+
+
+# --- labels -------------------------------------------------------------------------------------
+def collect(dag_run: Any, outlet_events: Mapping[Any, Any]) -> dict[str, Any]:
+    """Commit what people checked on the desk to the label sheet; training starts from the commit.
+
+    A scheduled run waits for `labels.batch` pictures, one that a person triggers takes what is
+    there. A run with nothing to do is a success, and starts no training.
+    """
+    from ..collection.collect import collect as run
+    from .dag_parts import COLLECTED, LABELS
+
+    with installation() as here:
+        least = here.params.labels.batch if dag_run.run_type == "scheduled" else 1
+        collected = run(here.settings, here.params, here.store, least=least)
+    for sentence in (*collected.left_out, *collected.warnings):
+        log.warning("%s", sentence)
+    found = {"commit": collected.commit, "pictures": collected.pictures}
+    if collected.commit is not None:
+        outlet_events[COLLECTED].add(LABELS, extra=found)
+    return found
 
 
 # --- tagging ------------------------------------------------------------------------------------
