@@ -50,7 +50,9 @@ def test_the_parameters_that_sentences_name_are_there() -> None:
     for page in documents():
         for code in page.code:
             for named in re.findall(rf"(?:^|\s)((?:{sections})\.[a-z0-9_.]+)", code):
-                assert any(f"{key}.".startswith(f"{named}.") for key in keys), (page.name, named)
+                if not named.endswith((".csv", ".xlsx")):  # files, which are called so, too
+                    known = any(f"{key}.".startswith(f"{named}.") for key in keys)
+                    assert known, (page.name, named)
 
 
 def keys_of(kind: Any, key: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 
 # The folder below images/ that collected pictures go to.
 FOLDER = "collected"
+
+_BESIDE = ".collect."  # how the names of folders begin in which collections work
 
 
 class CollectionError(ShoetaggerError):
@@ -86,7 +89,9 @@ def collect(settings: Settings, params: Params, store: Store, *, least: int = 1)
             return Collected(None, 0)
         base = _base(settings.repo, params.labels.branch)
         settings.checkouts.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=settings.checkouts, prefix=".collect.") as beside:
+        for left_over in settings.checkouts.glob(f"{_BESIDE}*"):  # of one that was killed
+            shutil.rmtree(left_over)
+        with tempfile.TemporaryDirectory(dir=settings.checkouts, prefix=_BESIDE) as beside:
             tree = Path(beside) / "tree"
             clone(settings.repo, Plan(commit=base), tree)
             taken, left_out = _put_images(checked, tree, settings.inbox, params)
