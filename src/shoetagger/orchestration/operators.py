@@ -85,7 +85,7 @@ class Approve(ApprovalOperator):
             why=((event.get("params_input") or {}).get("why") or "").strip(),
         )
         if not decision.approved:
-            with tasks.installation() as here:
+            with tasks.installation(unattended=True) as here:
                 refuse(here.store, comparison, decision)
         # Airflow refuses answers of another form, and skips what follows a rejection.
         super().execute_complete(context, event)

@@ -29,7 +29,8 @@ _KINDS: Mapping[str, Kind] = {"scheduled": "night", "asset_triggered": "retag"}
 def installation(*, unattended: bool = False) -> Iterator[Installation]:
     """Open the installation for one task; errors that a retry cannot mend fail it for good.
 
-    What runs `unattended` does so by the last good parameters while params.yaml has a fault.
+    What is `unattended` goes on by the last good parameters while params.yaml has a fault: nights,
+    and what follows a training that was begun. Only the gate is not applied meanwhile.
     """
     from ..ops.installation import opened
 
@@ -99,7 +100,7 @@ def register(plan: Mapping[str, Any], group: str) -> dict[str, str]:
     """Register the group's finished model in MLflow, as its challenger."""
     from ..promotion import register as register_module
 
-    with installation() as here:
+    with installation(unattended=True) as here:
         return register_module.register(
             here.settings, here.store, here.registry, _plan(plan), group
         ).model_dump()
@@ -136,7 +137,7 @@ def promote(
     decided = Decision.model_validate(decision) if decision else None
     if decided and not decided.approved:  # also where somebody cleared this task to run it again
         raise AirflowSkipException(f"{compared.group}: rejected by {decided.by} ({decided.why})")
-    with installation() as here:
+    with installation(unattended=True) as here:
         moves.promote(here.store, here.registry, compared, decided, by=_by(dag_run))
         return {"group": group, "version": compared.version}
 
