@@ -61,30 +61,32 @@ def _port(environ: Mapping[str, str], name: str, default: int) -> int:
 
 
 def airflow_home(settings: Settings) -> Path:
-    """Airflow's own folder: its database, secrets and the logs of tasks."""
+    """Return Airflow's folder: its database, its secrets and the logs of tasks."""
     return settings.home / "airflow"
 
 
 def log_file(settings: Settings, server: str) -> Path:
-    """Where one server's output goes; the last start's only."""
+    """Return the file with a server's output since its last start."""
     return settings.home / "logs" / f"{server}.log"
 
 
 def task_logs(settings: Settings) -> Path:
-    """Root of the logs of Airflow's tasks."""
+    """Return the root of the logs of Airflow's tasks."""
     return airflow_home(settings) / "logs"
 
 
 def passwords_file(settings: Settings) -> Path:
+    """Return the JSON file with the passwords of Airflow's users."""
     return airflow_home(settings) / "passwords.json"
 
 
 def state_file(settings: Settings) -> Path:
+    """Return the file that records which servers were started, and on which ports."""
     return settings.home / "servers.json"
 
 
 def own_mlflow(settings: Settings, ports: Ports) -> str | None:
-    """Return the database our MLflow server serves; None where the tracking URI names another's."""
+    """Return the database that our MLflow server serves; None if a server of your own is used."""
     uri = urlsplit(settings.tracking_uri)
     if uri.scheme not in ("http", "https"):
         return settings.tracking_uri
@@ -99,10 +101,9 @@ def mlflow_address(settings: Settings, ports: Ports) -> str:
 
 
 def airflow_environment(settings: Settings, ports: Ports) -> dict[str, str]:
-    """Return every variable that Airflow, its tasks and MLflow need; secrets stay in files.
+    """Return the variables of Airflow, its tasks and MLflow; generated secrets stay in files.
 
-    Meant to be laid over an environment from which foreign `AIRFLOW__*` variables were taken
-    (see `whole_environment`): the settings of another Airflow must not reach this one.
+    `whole_environment` adds them to the environment of this process.
     """
     home = airflow_home(settings)
     tracking = ports.mlflow_url if own_mlflow(settings, ports) else settings.tracking_uri
@@ -113,11 +114,11 @@ def airflow_environment(settings: Settings, ports: Ports) -> dict[str, str]:
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": os.environ.get("AIRFLOW__CORE__PARALLELISM") or "4",
-        # The night must come by itself after the first start.
+        # Otherwise no night would run until somebody activates the DAG.
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords_file(settings)),
-        # The next two belong together: with the port alone, every task fails without a word.
+        # Both have to name the port: otherwise every task fails without a message.
         "AIRFLOW__API__BASE_URL": ports.airflow_url,
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{ports.airflow_url}/execution/",
         "AIRFLOW__API__HOST": HOST,
@@ -131,7 +132,7 @@ def airflow_environment(settings: Settings, ports: Ports) -> dict[str, str]:
         "DVC_NO_ANALYTICS": "1",
         "DO_NOT_TRACK": "1",
         "SCARF_ANALYTICS": "false",
-        # The code of the repo that is served, whatever else is installed.
+        # The code of this repo comes first, whatever else is installed.
         "PYTHONPATH": _joined(str(settings.repo / "src"), os.environ.get("PYTHONPATH")),
         "PATH": _joined(str(Path(sys.executable).parent), os.environ.get("PATH")),
         "PYTHONUNBUFFERED": "1",
@@ -145,7 +146,10 @@ def airflow_environment(settings: Settings, ports: Ports) -> dict[str, str]:
 
 
 def whole_environment(settings: Settings, ports: Ports) -> dict[str, str]:
-    """Return the caller's environment, without another Airflow's settings, under our own."""
+    """Return the environment of this process with the variables of the servers.
+
+    Its own `AIRFLOW__*` variables are left out: they may be those of another Airflow.
+    """
     outer = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW__")}
     return outer | airflow_environment(settings, ports)
 
@@ -155,9 +159,11 @@ def _joined(first: str, rest: str | None) -> str:
 
 
 def script_path(tool: str) -> str:
+    """Return the path of a program that is installed with this Python."""
     return str(Path(sys.executable).with_name(tool))
 
 
 def last_lines(path: Path, count: int = 15) -> str:
+    """Return the end of a log, indented, for an error message."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return "\n".join(f"  | {line}" for line in lines[-count:])

@@ -1,8 +1,9 @@
 """Airflow and MLflow on this machine: set up, start, look at, stop; on 127.0.0.1 only.
 
-Every server is started with a mark in its environment that all its children inherit. Stopping
-ends whatever carries the mark of this installation: so nothing is left when a parent was killed,
-a start was cut off half way or the pid file is gone, and a recycled pid is never touched.
+Every server is started with a mark in its environment that its children inherit. Stopping ends
+every process with the mark of this installation: so nothing is left over if a parent was killed,
+a start was interrupted or the record of processes is lost, and no process that has been given an
+old pid is ended.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import psutil
 from ..config.params import load
 from ..config.settings import Settings
 from ..errors import ShoetaggerError
+from ..store.overdue import overdue
+from ..store.store import Store
 from ..tracking.login import login_file, read_login, users_file
 from .environment import (
     HOST,
@@ -48,7 +51,7 @@ from .processes import (
     write_state,
 )
 from .service import write_service
-from .setup import only_one_starts, set_up, setup
+from .setup import only_one_starts, setup, setup_locked
 
 START_SECONDS = 600.0
 
@@ -79,9 +82,10 @@ def server_commands(settings: Settings, ports: Ports) -> dict[str, list[str]]:
 
 
 def up(settings: Settings, ports: Ports, report: Report = print) -> Ports:
-    """Set up and start what is not running and wait until it answers; returns the ports in use.
+    """Set up and start the servers, wait until they answer, and return the ports in use.
 
-    Raises ServersError when a port is taken or a server does not come up: then none is left.
+    Servers that run already are left alone. Raises ServersError if a port is taken or a server
+    does not answer; then none is left running.
     """
     settings.home.mkdir(parents=True, exist_ok=True)
     with only_one_starts(settings, report):
@@ -96,7 +100,7 @@ def up(settings: Settings, ports: Ports, report: Report = print) -> Ports:
         down(settings, _silent)
         commands = server_commands(settings, ports)
         refuse_taken_ports(ports, commands)
-        set_up(settings, ports, report)
+        setup_locked(settings, ports, report)
         try:
             started = _start(settings, ports, commands)
             _wait_until_healthy(settings, started, report)
@@ -166,7 +170,10 @@ def _wait_until_healthy(settings: Settings, started: Started, report: Report) ->
 
 
 def _healthy(started: Started, since: float | None) -> bool:
-    """Whether every server answers; heartbeats older than `since` (epoch) are another's."""
+    """Tell whether every server answers; heartbeats before `since` (epoch) are of an earlier start.
+
+    They are in the database, where an earlier scheduler wrote them.
+    """
     if not all(started.alive(name) for name in started.processes):
         return False
     try:
@@ -187,14 +194,15 @@ def _healthy(started: Started, since: float | None) -> bool:
 
 
 def _complete(settings: Settings, started: Started) -> bool:
+    """Tell whether every server was started that the settings ask for."""
     return set(started.processes) == set(server_commands(settings, started.ports))
 
 
 def down(settings: Settings, report: Report = print) -> int:
-    """End every process of this installation's servers; returns how many there were."""
+    """End every process of this installation's servers, and return how many there were."""
     ended: set[int] = set()
     for names, patience in ((STOP_ORDER[0], 10.0), (STOP_ORDER[1], 10.0), (None, 0.0)):
-        # Again and again, for a process may be born while others are being ended.
+        # Several times, as a process may start another while it is being ended.
         for attempt in range(5):
             group = [
                 process
@@ -237,10 +245,6 @@ def status(settings: Settings) -> str:
 
 def _overdue(settings: Settings) -> str | None:
     """Return that no night has run for too long, in words; None where nobody can say."""
-    # They take a second to import, which the other commands need not wait for.
-    from ..store.overdue import overdue
-    from ..store.store import Store
-
     try:
         max_hours = load(settings.params_file).tag.max_hours_without_night
         with Store(settings.store_url) as store:

@@ -39,13 +39,14 @@ from .restore import settle
 def setup(settings: Settings, ports: Ports, report: Report = print) -> None:
     """Make folders and secrets, migrate store, MLflow and Airflow, create the pool; idempotent."""
     settings.home.mkdir(parents=True, exist_ok=True)
+    with only_one_starts(settings, report):
+        setup_locked(settings, ports, report)
+
+
+def setup_locked(settings: Settings, ports: Ports, report: Report) -> None:
+    """Do what `setup` does, for a caller that holds the lock of `only_one_starts`."""
     if fault := fault_of_webhook(settings.notify_url):
         report(f"{fault}: until then nobody is called")
-    with only_one_starts(settings, report):
-        set_up(settings, ports, report)
-
-
-def set_up(settings: Settings, ports: Ports, report: Report) -> None:
     settle(settings)
     for folder in (airflow_home(settings), settings.home / "logs"):
         folder.mkdir(exist_ok=True)
@@ -62,7 +63,7 @@ def set_up(settings: Settings, ports: Ports, report: Report) -> None:
 
 
 def _write_secrets(settings: Settings) -> None:
-    """Write password and keys once, readable by their owner alone."""
+    """Generate Airflow's password and keys, once, in files that only their owner can read."""
     config = airflow_home(settings) / "airflow.cfg"
     if not config.exists():
         fernet = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
@@ -80,7 +81,7 @@ def _write_secrets(settings: Settings) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file of mode 0600 whole or not at all."""
+    """Write a file of mode 0600 that appears as a whole or not at all."""
     beside = path.with_name(path.name + ".new")
     beside.unlink(missing_ok=True)
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

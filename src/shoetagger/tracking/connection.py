@@ -224,12 +224,17 @@ def _reason(tracking_uri: str, error: BaseException) -> str:
     while (deeper := error.__cause__ or error.__context__) is not None:
         error = deeper
     lines = str(error).strip().splitlines() or [type(error).__name__]
+    if "error code 401" in lines[0]:
+        return (
+            f"MLflow at {url} asks for a login: set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD"
+        )
     return f"MLflow at {url} does not answer as it should ({redacted(lines[0])[:200]})"
 
 
 def _refusal(tracking_uri: str, error: BaseException) -> str:
     """Return one line with the address, without a password, and what MLflow refuses."""
-    reason = " ".join(str(error).split())
+    reason = redacted(" ".join(str(error).split()))
     return f"MLflow at {redacted(tracking_uri)} refuses a request: {reason[:500]}"
 
 
