@@ -66,7 +66,6 @@ def compare(
     PromotionError for a bundle that is not registered.
     """
     from . import report
-    from .side_by_side import side_by_side
 
     params = params_of(settings.repo, plan).operated_as(installation)
     versions = {version.digest: version for version in registry.versions(group)}
@@ -82,16 +81,9 @@ def compare(
         params, store.ledger.history(group), challenger, champion, versions, against
     )
     if verdict is None and champion is not None:
-        with materialised(settings, plan, "split") as folder:
-            outcome = side_by_side(
-                params,
-                folder,
-                challenger=_contender(store, registry, settings.bundles, digest, versions),
-                champion=_contender(store, registry, settings.bundles, champion, versions),
-                sample=store.predictions.sample_tagged(champion, params.promote.sample),
-                inbox=settings.inbox,
-                device=settings.device,
-            )
+        outcome = _run_both(
+            settings, store, registry, plan, params, versions, challenger=digest, champion=champion
+        )
         verdict = gate.check(against, outcome.validation, outcome.arrivals.diff, params.promote)
     assert verdict is not None
     title = f"{group}: version {challenger.number} against {against}"
@@ -151,6 +143,32 @@ def _verdict_beforehand(
             ),
         )
     return None
+
+
+def _run_both(
+    settings: Settings,
+    store: Store,
+    registry: Registry,
+    plan: Plan,
+    params: Params,
+    versions: Mapping[str, Version],
+    *,
+    challenger: str,
+    champion: str,
+) -> SideBySide:
+    """Run two bundles, named by their digests, on the same labelled pictures and arrivals."""
+    from .side_by_side import side_by_side
+
+    with materialised(settings, plan, "split") as folder:
+        return side_by_side(
+            params,
+            folder,
+            challenger=_contender(store, registry, settings.bundles, challenger, versions),
+            champion=_contender(store, registry, settings.bundles, champion, versions),
+            sample=store.predictions.sample_tagged(champion, params.promote.sample),
+            inbox=settings.inbox,
+            device=settings.device,
+        )
 
 
 def _contender(
