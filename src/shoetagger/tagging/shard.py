@@ -75,11 +75,12 @@ def tag_shard(
 ) -> dict[str, Any]:
     """Tag new files, then the backlog, newest first, until the run's time is spent.
 
-    That time, `tag.budget_minutes`, is the one in which shards work: a wait for a slot is none of
-    it, and shards that run one after the other share it.
-    Shards draw from the run's one queue, page by page, so that all arrivals come before any backlog
-    and the newest before the rest, whether they run side by side or one after the other. In the end
-    each looks through its own range of ids for what a killed shard had drawn and not written.
+    `tag.budget_minutes` counts the time in which shards work: a wait for a slot is not counted, and
+    shards that run one after the other share it. Shards draw from the run's one queue, page by
+    page, so that all arrivals come before any backlog and the newest before the rest, whether they
+    run side by side or one after the other. In the end each looks through its own range of ids for
+    what a killed shard had drawn and not written.
+
     Returns the numbers of files tagged, rejected and deferred (read, and left to the next run), of
     pictures tagged again, and as `positives` how many of those tagged got each tag. A batch is
     computed first and written in one short transaction: killed anywhere, nothing is half-written.
