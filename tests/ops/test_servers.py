@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ import psutil
 import pytest
 
 from shoetagger.config.settings import Settings
+from shoetagger.errors import ShoetaggerError
 from shoetagger.ops.environment import (
     HOST,
     MARK,
@@ -26,8 +28,10 @@ from shoetagger.ops.environment import (
     ServersError,
     airflow_environment,
     airflow_home,
+    passwords_file,
     whole_environment,
 )
+from shoetagger.ops.people import passwords, people
 from shoetagger.ops.processes import Started, marked_processes, write_state
 from shoetagger.ops.servers import credentials, down, login, server_commands, status, up
 from shoetagger.ops.setup import _migrated_beside, _write_secrets
@@ -35,6 +39,7 @@ from shoetagger.tracking.connection import MLflowUnavailable
 from shoetagger.tracking.login import ensure_login, login_file, login_variables, read_login
 from shoetagger.tracking.registry import Registry
 
+SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 SOURCES = Path(__file__).parents[2] / "src"
 
 DAG = """
@@ -91,6 +96,7 @@ def command_line(settings: Settings, ports: Ports, command: str) -> subprocess.P
             "SHOETAGGER_HOME": str(settings.home),
             "AIRFLOW_PORT": str(ports.airflow),
             "MLFLOW_PORT": str(ports.mlflow),
+            "SHOETAGGER_USERS": "kim:viewer",
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -215,6 +221,33 @@ def test_secrets_are_written_once_for_their_owner_only(settings: Settings) -> No
     assert len(credentials(settings)[1]) >= 16
 
 
+def test_everybody_gets_a_password_once_and_keeps_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, ports: Ports
+) -> None:
+    airflow_home(settings).mkdir()
+    _write_secrets(settings)
+    _, before = credentials(settings)
+    monkeypatch.setenv("SHOETAGGER_USERS", "ann:user, kim:viewer")
+    _write_secrets(settings)
+    listed = login(settings)
+    assert credentials(settings)[1] == before
+    assert f"user admin, password {before}\n" in listed
+    for name, role in (("ann", "user"), ("kim", "viewer")):
+        assert re.search(rf"user {name}, password \S{{16}} \({role}\)", listed)
+    roles = airflow_environment(settings, ports)["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"]
+    assert roles == "admin:admin,ann:user,kim:viewer"
+    _write_secrets(settings)
+    assert login(settings) == listed
+    monkeypatch.delenv("SHOETAGGER_USERS")
+    assert "ann" not in login(settings)
+
+
+@pytest.mark.parametrize("users", ["ann", "ann:boss", "a b:user", "admin:user", "ann:user,ann:op"])
+def test_a_wrong_user_is_refused_by_name(users: str) -> None:
+    with pytest.raises(ShoetaggerError, match=r"SHOETAGGER_USERS: .*(name:role|twice)"):
+        people({"SHOETAGGER_USERS": users})
+
+
 def test_the_login_of_mlflow_is_written_once_and_given_to_our_server_alone(
     settings: Settings, ports: Ports
 ) -> None:
@@ -250,7 +283,7 @@ def test_login_shows_both_passwords(settings: Settings, ports: Ports) -> None:
 
 
 def test_login_before_set_up_says_what_to_do(settings: Settings) -> None:
-    with pytest.raises(ServersError, match="make up"):
+    with pytest.raises(ShoetaggerError, match="make up"):
         login(settings)
 
 
@@ -298,6 +331,17 @@ def test_servers_survive_a_cut_off_start_run_a_dag_on_loopback_and_leave_nothing
     # The desk is there for whoever is logged in, and says that nothing is tagged yet.
     desk = api.get("/pictures/")
     assert (desk.status_code, "No pictures yet" in desk.text) == (200, True), desk.text
+    viewer = httpx.Client(base_url=ports.airflow_url, timeout=30)
+    answer = viewer.post(
+        "/auth/token",
+        json={"username": "kim", "password": passwords(passwords_file(settings))["kim"]},
+    )
+    viewer.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+    assert viewer.get("/pictures/").status_code == 200
+    for client, status_code in ((viewer, 403), (api, 422)):
+        answer = client.post("/pictures/undo", json={"ids": [1]}, headers=SAME_ORIGIN)
+        assert answer.status_code == status_code, answer.text
+    viewer.close()
     views = api.get("/api/v2/plugins").json()["plugins"]
     assert [view["url_route"] for plugin in views for view in plugin["external_views"]] == [
         "pictures"

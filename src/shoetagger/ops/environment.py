@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 from ..config.settings import Settings, redacted, sqlite_url
 from ..errors import ShoetaggerError
+from .people import people
 
 HOST = "127.0.0.1"
-USER = "admin"
 POOL = "gpu"
 MARK = "SHOETAGGER_SERVERS_OF"
 NAME = "SHOETAGGER_SERVER"
@@ -116,7 +116,9 @@ def airflow_environment(settings: Settings, ports: Ports) -> dict[str, str]:
         "AIRFLOW__CORE__PARALLELISM": os.environ.get("AIRFLOW__CORE__PARALLELISM") or "4",
         # Otherwise no night would run until somebody activates the DAG.
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(
+            f"{name}:{role}" for name, role in people().items()
+        ),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords_file(settings)),
         # Both have to name the port: otherwise every task fails without a message.
         "AIRFLOW__API__BASE_URL": ports.airflow_url,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import secrets
 import subprocess
 import sys
@@ -29,7 +28,6 @@ from ..tracking.login import login_file, read_login, users_file
 from .environment import (
     HOST,
     NAME,
-    USER,
     Ports,
     Report,
     ServersError,
@@ -42,6 +40,7 @@ from .environment import (
     state_file,
     whole_environment,
 )
+from .people import ADMIN, passwords, people
 from .processes import (
     Started,
     end_processes,
@@ -255,9 +254,13 @@ def _overdue(settings: Settings) -> str | None:
 
 def login(settings: Settings) -> str:
     """Return the addresses to browse, each with the user and the password."""
-    user, password = credentials(settings)
+    known = passwords(passwords_file(settings))
     ports = ports_in_use(settings)
-    lines = [f"Airflow  {ports.airflow_url}   user {user}, password {password}"]
+    lines = [
+        f"Airflow  {ports.airflow_url}   user {name}, password {known[name]}{_role(role)}"
+        for name, role in people().items()
+        if name in known
+    ]
     mlflow = read_login(settings.artifacts)
     if own_mlflow(settings, ports) is None or mlflow is None:
         who = ""
@@ -267,12 +270,13 @@ def login(settings: Settings) -> str:
     return "\n".join(lines)
 
 
+def _role(role: str) -> str:
+    return "" if role == "admin" else f" ({role})"
+
+
 def credentials(settings: Settings) -> tuple[str, str]:
-    """Return user and password of Airflow; raises ServersError before the first set-up."""
-    try:
-        return USER, json.loads(passwords_file(settings).read_text(encoding="utf-8"))[USER]
-    except FileNotFoundError:
-        raise ServersError("Airflow is not set up yet: run `make up`") from None
+    """Return the admin's name and password; raises ServersError before the first set-up."""
+    return ADMIN, passwords(passwords_file(settings))[ADMIN]
 
 
 def ports_in_use(settings: Settings) -> Ports:

@@ -21,7 +21,6 @@ from ..tracking import login
 from .environment import (
     MARK,
     POOL,
-    USER,
     Ports,
     Report,
     ServersError,
@@ -33,6 +32,7 @@ from .environment import (
     script_path,
     whole_environment,
 )
+from .people import passwords, with_new_passwords
 from .restore import settle
 
 
@@ -74,10 +74,11 @@ def _write_secrets(settings: Settings) -> None:
             f"[api]\nsecret_key = {secrets.token_urlsafe(48)}\n\n"
             f"[api_auth]\njwt_secret = {secrets.token_urlsafe(96)}\n",
         )
-    if not passwords_file(settings).exists():
-        write_private(
-            passwords_file(settings), json.dumps({USER: secrets.token_urlsafe(12)}) + "\n"
-        )
+    file = passwords_file(settings)
+    known = passwords(file) if file.exists() else {}
+    everybody = with_new_passwords(known)
+    if everybody != known:
+        write_private(file, json.dumps(everybody) + "\n")
 
 
 def write_private(path: Path, text: str) -> None:
