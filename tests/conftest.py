@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -27,6 +28,10 @@ os.environ |= {"DVC_NO_ANALYTICS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_
 # The cores are full of test processes: threads of torch that wait for each other there spin, and
 # a training that takes four seconds takes forty.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# All that tests import stays to the end: searching it for garbage, while it grows and after each
+# test, takes a quarter of a quick test's time. `pytest_collection_finish` goes on with the search.
+gc.disable()
 
 # What a shell starts in the background ignores Ctrl-C, and so would the processes of the tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -95,6 +100,15 @@ def installed_home(shared: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def stage_server() -> Iterator[Path]:
+    """Where stages run that are to cost no imports: see `helpers.stage_server`."""
+    from helpers import stage_server
+
+    with stage_server.stage_server() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
 def postgres_server() -> Iterator[tuple[str, str]]:
     """URL of a server, and the name of a migrated database there to copy."""
     import sqlalchemy as sa
@@ -135,8 +149,15 @@ LONGEST = (
 )
 
 
+def pytest_collection_finish() -> None:
+    """Search for garbage again from here on, but not among what has been imported."""
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_sessionfinish() -> None:
     """Leave no bundle behind: what xdist ends does not get to its own exit handlers."""
+    gc.unfreeze()  # or extension modules report what is frozen as leaked
     if bundles := sys.modules.get("helpers.bundles"):
         bundles.forget()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import copy
 import functools
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from shoetagger.images.views import Transform
 from shoetagger.inference.bundle import BUNDLE_FILE, Bundle, save_bundle
@@ -32,13 +34,22 @@ def random_model(
     pooled: tuple[str, ...] = POOLED,
 ) -> TagModel:
     """Make a model whose backbone is that of `backbone_seed` up to `shared`, its own after."""
+    with torch.device("meta"):  # the layers are put in below
+        model = TagModel("resnet18", tags, pooled)
+    for place, layer in enumerate(LAYERS):
+        seed = backbone_seed if place <= LAYERS.index(shared) else head_seed
+        setattr(model, layer, copy.deepcopy(getattr(_backbone(seed), layer)))
     torch.manual_seed(head_seed)
-    model = TagModel("resnet18", tags, pooled)
-    torch.manual_seed(backbone_seed)
-    backbone = TagModel("resnet18", tags, pooled)
-    for layer in LAYERS[: LAYERS.index(shared) + 1]:
-        getattr(model, layer).load_state_dict(getattr(backbone, layer).state_dict())
+    width = sum(model.widths)
+    model.norm, model.head = nn.BatchNorm1d(width, affine=False), nn.Linear(width, tags)
     return model.eval()
+
+
+@functools.lru_cache(maxsize=4)  # of 45 MB
+def _backbone(seed: int) -> TagModel:
+    """Draw a model to copy layers from: drawing eleven million numbers takes far longer."""
+    torch.manual_seed(seed)
+    return TagModel("resnet18", 1)
 
 
 def write_bundle(directory: Path, group: str = "color", *arguments: Any, **options: Any) -> Bundle:

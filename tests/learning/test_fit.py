@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.bundles import random_model
 from PIL import Image
 
 from shoetagger.config import params as parameters
@@ -70,8 +71,7 @@ IDS = [str(i) for i in range(24)]
 
 
 def new_model(tags: int = 3, seed: int = 0) -> TagModel:
-    torch.manual_seed(seed)
-    return TagModel("resnet18", tags, ("stem", "layer4"))
+    return random_model(tags, backbone_seed=seed, head_seed=seed, pooled=("stem", "layer4"))
 
 
 def train(

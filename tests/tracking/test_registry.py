@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.bundles import random_model
 from helpers.imported import files_run_by
 from mlflow import MlflowClient
 from PIL import Image
@@ -32,7 +33,6 @@ from shoetagger.images.decode import Limits, open_image
 from shoetagger.images.views import Transform, tagging_view
 from shoetagger.inference.bundle import BUNDLE_FILE, Bundle, load_bundle, save_bundle
 from shoetagger.inference.engine import Engine
-from shoetagger.network.backbone import TagModel
 from shoetagger.network.digests import prefix_digests
 from shoetagger.network.layers import WEIGHTS_FILE, ModelError
 from shoetagger.network.weights import save_weights
@@ -60,8 +60,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def make_bundle(directory: Path, seed: int, tags: tuple[str, ...] = COLORS) -> Path:
     """Write a small bundle with random weights."""
-    torch.manual_seed(seed)
-    model, transform = TagModel("resnet18", len(tags)).eval(), Transform(size=64)
+    model = random_model(len(tags), backbone_seed=seed, head_seed=seed, pooled=("layer4",))
+    transform = Transform(size=64)
     bundle = Bundle(
         group="color",
         tags=tags,
