@@ -3,9 +3,7 @@
 # works without an activated environment as well.
 for python in python .venv/bin/python; do
   if "$python" -c 'import shoetagger' 2>/dev/null; then
-    stage=$1
-    shift
-    exec "$python" -m "shoetagger.stages.$stage" "$@"
+    exec "$python" -m shoetagger.stages "$@"
   fi
 done
 echo "shoetagger is not installed here: run \`make setup\`, then \`. .venv/bin/activate\`" >&2
