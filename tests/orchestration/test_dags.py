@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 # The first of the real runs sets up and trains for all that follow.
 pytestmark = pytest.mark.timeout(1800)
 
-DAGS = ("train_tag_models", "tag_new_images", "roll_back_tag_model", "collect_labels")
+DAGS = ("train_tag_models", "tag_new_images", "roll_back_tag_model", "collect_labels", "clean")
 
 # A recipe that takes seconds, and learns nothing.
 TINY = [

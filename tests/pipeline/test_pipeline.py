@@ -23,7 +23,7 @@ from dvc.repo import Repo
 
 from shoetagger.config import params
 from shoetagger.config.settings import Settings
-from shoetagger.pipeline import checkout_lock
+from shoetagger.pipeline import cache, checkout_lock
 from shoetagger.pipeline.checkout import _configure_dvc, checkout, prune
 from shoetagger.pipeline.dvc_files import data_revision, outputs
 from shoetagger.pipeline.plan import Plan, groups_of, override_params, params_of, prepare
@@ -621,3 +621,41 @@ def test_a_run_that_is_killed_takes_its_stage_along(settings: Settings, plan: Pl
     # And the next one finds no lock that nobody holds.
     wait.unlink()
     assert run_stage(settings, plan, "split", patience=20) == "ran"
+
+
+def test_of_dvcs_cache_goes_what_no_commit_and_no_checkout_names(settings: Settings) -> None:
+    repo = settings.repo
+    objects = repo / ".dvc" / "cache" / "files" / "md5"
+    stray = objects / "ab" / ("c" * 30)
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes(b"of nobody")
+    plan = prepare(repo)
+    run_stage(settings, plan, "split")
+    before = set(objects.rglob("*"))
+    (repo / "data" / "labels.csv").write_text("image_name,black\na.jpg,0\n")
+    add_data(repo)
+    git(repo, "commit", "--quiet", "-am", "Other labels")
+    of_data = set(objects.rglob("*")) - before
+
+    assert cache.collect(settings, dry_run=True) == {stray: 9}
+    assert stray.exists()
+    with (
+        checkout_lock.shared(checkout_lock.cache(settings.checkouts)),
+        pytest.raises(PipelineError, match="at work here"),
+    ):
+        cache.collect(settings)
+    assert cache.collect(settings) == {stray: 9}
+    assert set(objects.rglob("*")) >= (before | of_data) - {stray, stray.parent}
+
+    # Once its checkout is pruned, what a stage made can be made again, and goes; no data does.
+    assert cache.collect(settings) == {}
+    assert prune(settings.checkouts, 0) == [plan.name]
+    assert len(cache.collect(settings)) == 2  # a folder and the file in it
+    again = prepare(repo, "HEAD~1")
+    assert (checkout(settings, again) / "data" / "labels.csv").read_text().endswith(",1\n")
+    run_stage(settings, again, "split")
+
+    with Repo(str(repo)) as opened, opened.config.edit("local") as config:
+        config["cache"]["dir"] = str(settings.home / "elsewhere")
+    with pytest.raises(PipelineError, match=r"others may use it: `dvc gc`"):
+        cache.collect(settings)

@@ -197,6 +197,39 @@ class Promises(RuleBasedStateMachine):
         self.model.correct(content, group, tags)
         self._changed()
 
+    @rule(rollbacks=st.integers(0, 2))
+    def clean(self, rollbacks: int) -> None:
+        """What users read stays, now and after each rollback that is kept; the past does not."""
+        shown = {}
+        for group in self.groups:
+            chain = self.model.chain(group)
+            for place in range(min(len(chain), 1 + rollbacks)):
+                shown[group, place] = self._first_of(chain[place:])
+        planned = self.store.cleaning.predictions(self.groups, rollbacks, dry_run=True)
+        cleaned = self.store.cleaning.predictions(self.groups, rollbacks)
+        left = self._predicted()
+        assert left <= self.model.predictions
+        assert sum(cleaned.values()) == len(self.model.predictions) - len(left)
+        assert all(planned[digest] <= cleaned[digest] for digest in planned)
+        for digest in self.store.cleaning.needed(self.groups, rollbacks):
+            assert {c for c, d in left if d == digest} == {
+                c for c, d in self.model.predictions if d == digest
+            }
+        self.model.predictions = left
+        for (group, place), before in shown.items():
+            assert self._first_of(self.model.chain(group)[place:]) == before
+        assert not sum(self.store.cleaning.predictions(self.groups, rollbacks).values())
+        self.past.clear()
+        self._changed()
+
+    def _first_of(self, chain: list[str]) -> dict[str, str]:
+        """Return the bundle of each shown picture's tags."""
+        return {
+            content: first
+            for content in self.model.shown()
+            if (first := next((d for d in chain if (content, d) in self.model.predictions), None))
+        }
+
     @rule(group=groups)
     def add_or_remove_a_group(self, group: str) -> None:
         """In params.yaml."""
@@ -723,11 +756,7 @@ class Promises(RuleBasedStateMachine):
         waiting = {n for n in waiting if before[n].state == "new"}
 
         # Predictions
-        contents = {image_id(content): content for content in CONTENTS}
-        table = tables.predictions
-        with self.reader.connect() as connection:
-            found = connection.execute(sa.select(table.c.image_id, table.c.bundle_digest))
-            predicted = {(contents[i], digest) for i, digest in found}
+        predicted = self._predicted()
         assert predicted >= model.predictions
         new = predicted - model.predictions
         assert all(digest in run.pins.values() for _, digest in new)
@@ -762,6 +791,14 @@ class Promises(RuleBasedStateMachine):
         if again and undone and not killed:
             assert min(since[c] for c in again) >= max(since[c] for c in undone), "newest first"
         return parts
+
+    def _predicted(self) -> set[tuple[str, str]]:
+        """Return content and digest of every prediction in the store."""
+        contents = {image_id(content): content for content in CONTENTS}
+        table = tables.predictions
+        with self.reader.connect() as connection:
+            found = connection.execute(sa.select(table.c.image_id, table.c.bundle_digest))
+            return {(contents[i], digest) for i, digest in found}
 
     def _adopt_files(self, candidates: dict[str, list[File]], *, may_lack: bool) -> None:
         """Check that files became what they must, or may be as before; the model follows."""

@@ -53,6 +53,7 @@ for command in (
     upkeep.restore,
     upkeep.sync,
     upkeep.migrate,
+    upkeep.clean,
 ):
     app.command()(command)
 

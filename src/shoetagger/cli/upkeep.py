@@ -1,4 +1,4 @@
-"""Commands that change state: night, rollback, retry, forget, backup, restore, sync, migrate."""
+"""Commands that change state: nights, moves, pictures, backups, upkeep."""
 
 from __future__ import annotations
 
@@ -47,6 +47,9 @@ def rollback(
     with opened(Settings.from_environment()) as here:
         version = roll_back(here, group, to=to, by=user(), why=why)
         typer.echo(f"{group}: version {version} is live")
+        work = here.store.predictions.count_work({group: here.store.ledger.live()[group]})
+        if again := work.backlog[group]:
+            typer.echo(f"{again} pictures that it has not tagged wait for the next night")
         counts = nightly.publish(here)
     typer.echo(f"{counts['days']} days published again")
 
@@ -153,3 +156,16 @@ def migrate() -> None:
         store.migrate()
     prepare(settings.tracking_uri)
     typer.echo("store and MLflow are up to date")
+
+
+def clean(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing.")
+    ] = False,
+) -> None:
+    """Delete old predictions, runs, caches and logs that `keep.*` of params.yaml does not keep."""
+    from ..ops import cleaning
+
+    with opened(Settings.from_environment()) as here:
+        for cleaned in cleaning.clean(here, dry_run=dry_run):
+            typer.echo(str(cleaned))

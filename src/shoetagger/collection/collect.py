@@ -27,6 +27,7 @@ from ..images.decode import Limits, image_id, unreadable
 from ..ingest.inbox import ReadError, read
 from ..learning.dataset.labels import LABELLED_AT, LABELLED_BY, NAME_COLUMN, ORIGIN, read_labels
 from ..learning.dataset.sheet import LabelsError, find_sheet
+from ..pipeline import checkout_lock
 from ..pipeline.checkout import clone
 from ..pipeline.dvc_files import data_folder, default_remote
 from ..pipeline.plan import Plan
@@ -91,7 +92,10 @@ def collect(settings: Settings, params: Params, store: Store, *, least: int = 1)
         settings.checkouts.mkdir(parents=True, exist_ok=True)
         for left_over in settings.checkouts.glob(f"{_BESIDE}*"):  # of one that was killed
             shutil.rmtree(left_over)
-        with tempfile.TemporaryDirectory(dir=settings.checkouts, prefix=_BESIDE) as beside:
+        with (
+            checkout_lock.shared(checkout_lock.cache(settings.checkouts)),
+            tempfile.TemporaryDirectory(dir=settings.checkouts, prefix=_BESIDE) as beside,
+        ):
             tree = Path(beside) / "tree"
             clone(settings.repo, Plan(commit=base), tree)
             taken, left_out = _put_images(checked, tree, settings.inbox, params)

@@ -134,3 +134,6 @@ class Keep:
     checkouts: Count
     page_days: Count
     outbox_mb: NonNegative
+    rollbacks: CountOrZero = 2
+    run_days: Count = 90
+    schedule: Schedule = "0 12 * * 0"

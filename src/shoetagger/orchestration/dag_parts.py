@@ -48,6 +48,7 @@ LIMITS: Mapping[str, timedelta] = {
     "promote": _MINUTES,
     "roll_back": _MINUTES,
     "collect": timedelta(hours=2),
+    "clean": _HOURS,
 }
 # A shard stops by itself when the run's time is spent.
 AFTER_BUDGET = timedelta(hours=1)

@@ -163,6 +163,14 @@ def _plan(plain: Mapping[str, Any]) -> Plan:
     return Plan.model_validate(plain)
 
 
+def clean() -> dict[str, str]:
+    """Delete what `keep.*` of params.yaml does not keep; what is in use waits for the next time."""
+    from ..ops import cleaning
+
+    with installation() as here:
+        return {cleaned.kind: str(cleaned) for cleaned in cleaning.clean(here)}
+
+
 # --- labels -------------------------------------------------------------------------------------
 def collect(dag_run: Any, outlet_events: Mapping[Any, Any]) -> dict[str, Any]:
     """Commit what people checked on the desk to the label sheet; training starts from the commit.

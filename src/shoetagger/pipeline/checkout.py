@@ -36,7 +36,8 @@ def checkout(settings: Settings, plan: Plan) -> Path:
     folder = settings.checkouts / plan.name
     if not folder.is_dir():
         settings.checkouts.mkdir(parents=True, exist_ok=True)
-        with checkout_lock.exclusive(folder):
+        cache = checkout_lock.cache(settings.checkouts)
+        with checkout_lock.shared(cache), checkout_lock.exclusive(folder):
             if not folder.is_dir():
                 _make(settings.repo, plan, folder)
         prune(settings.checkouts, params.load(settings.params_file).keep.checkouts)
@@ -50,9 +51,8 @@ def prune(checkouts: Path, keep: int) -> list[str]:
 
     A checkout that a stage is running in stays. A run whose checkout was removed makes it again.
     """
-    used = {folder: folder.stat().st_mtime for folder in checkouts.glob("[!.]*") if folder.is_dir()}
     removed = []
-    for folder in sorted(used, key=used.__getitem__, reverse=True)[keep:]:
+    for folder in beyond(checkouts, keep):
         with (
             contextlib.suppress(BlockingIOError),
             checkout_lock.exclusive(folder, wait=False),
@@ -62,6 +62,12 @@ def prune(checkouts: Path, keep: int) -> list[str]:
             checkout_lock.lock_file(folder).unlink()
             removed.append(folder.name)
     return removed
+
+
+def beyond(checkouts: Path, keep: int) -> list[Path]:
+    """Return all checkouts but the `keep` used last."""
+    used = {folder: folder.stat().st_mtime for folder in checkouts.glob("[!.]*") if folder.is_dir()}
+    return sorted(used, key=used.__getitem__, reverse=True)[keep:]
 
 
 def _make(repo: Path, plan: Plan, folder: Path) -> None:

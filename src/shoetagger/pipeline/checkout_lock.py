@@ -23,6 +23,11 @@ def exclusive(folder: Path, *, wait: bool = True) -> Iterator[None]:
         yield
 
 
+def cache(checkouts: Path) -> Path:
+    """Return what stands for the DVC cache of all checkouts: lock it to fill or to clean that."""
+    return checkouts.with_name("dvc-cache")
+
+
 def lock_file(folder: Path) -> Path:
     """Return the file that is locked: beside the checkout, which may not be there yet."""
     return folder.with_name(f"{folder.name}.lock")

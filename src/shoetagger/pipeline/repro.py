@@ -48,7 +48,8 @@ def run_stage(settings: Settings, plan: Plan, stage: str, *, patience: float = 1
     """
     while True:
         folder = checkout(settings, plan)
-        with checkout_lock.shared(folder):
+        cache = checkout_lock.cache(settings.checkouts)
+        with checkout_lock.shared(cache), checkout_lock.shared(folder):
             if not folder.is_dir():  # pruned between the two lines above
                 continue
             environment = stage_environment(settings, folder)

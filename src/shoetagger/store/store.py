@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from .cleaning import Cleaning
 from .corrections import Corrections
 from .current import CurrentTags
 from .database import Database
@@ -36,6 +37,7 @@ class Store:
         self.current = CurrentTags(self._database)
         self.runs = TaggingRuns(self._database)
         self.days = Days(self._database)
+        self.cleaning = Cleaning(self._database)
 
     def __enter__(self) -> Store:
         return self

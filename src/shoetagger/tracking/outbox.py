@@ -119,11 +119,12 @@ def _drop(folder: Path) -> bool:
     return True
 
 
-def trim(folder: Path, most_mb: float) -> list[str]:
+def trim(folder: Path, most_mb: float, *, dry_run: bool = False) -> list[str]:
     """Drop the oldest journals that wait, until the outbox takes `most_mb`; return their names.
 
     Those that cannot be sent go first; one that is being written or sent stays. MLflow will not
-    have the run of a dropped journal; its model and metrics are where its stages wrote them.
+    have the run of a dropped journal; its model and metrics are where its stages wrote them. With
+    `dry_run` nothing is dropped.
     """
     sizes = {
         journal: sum(path.stat().st_size for path in journal.rglob("*") if path.is_file())
@@ -134,9 +135,10 @@ def trim(folder: Path, most_mb: float) -> list[str]:
     for place, size in sizes.items():
         if excess <= 0:
             break
-        if not _drop(place):
-            continue
+        if not dry_run:
+            if not _drop(place):
+                continue
+            logger.warning("the outbox is over keep.outbox_mb: run %s is dropped", place.name)
         excess -= size
         dropped.append(place.name)
-        logger.warning("the outbox is over keep.outbox_mb: run %s is dropped", place.name)
     return dropped
