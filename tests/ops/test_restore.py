@@ -18,7 +18,7 @@ from helpers import postgres
 from helpers.disks import fill
 from helpers.installation import make_project
 
-from shoetagger.config.settings import Settings, sqlite_url
+from shoetagger.config.settings import PUBLISHED_FORMAT, Settings, sqlite_url
 from shoetagger.ops import restore as restoring
 from shoetagger.ops.backup import backup
 from shoetagger.ops.backup_file import BackupError
@@ -94,7 +94,7 @@ def marks(settings: Settings) -> set[str]:
 
 
 def left_over(settings: Settings) -> list[Path]:
-    hidden = [path for path in settings.home.rglob(".*") if not path.name.endswith(".lock")]
+    hidden = [path for path in settings.home.rglob(".*") if path.name != PUBLISHED_FORMAT]
     return hidden + [path for path in settings.home.rglob("*-*") if "models" not in path.parts]
 
 
@@ -257,6 +257,8 @@ for line in sys.stdin:
 def test_a_restore_killed_at_any_moment_is_completed_or_undone_by_the_next_command(
     settings: Settings, file: Path, tmp_path: Path
 ) -> None:
+    (settings.published / PUBLISHED_FORMAT).parent.mkdir()
+    (settings.published / PUBLISHED_FORMAT).write_text("of the second")
     shutil.copytree(settings.home, tmp_path / "second")
     restores = subprocess.Popen(
         [sys.executable, "-c", RESTORES, str(file)], env=os.environ | settings.as_environment(),
@@ -270,17 +272,19 @@ def test_a_restore_killed_at_any_moment_is_completed_or_undone_by_the_next_comma
     while killed:
         shutil.rmtree(settings.home)
         shutil.copytree(tmp_path / "second", settings.home)
-        restores.stdin.write(f"{len(ends) + 1}\n")
+        restores.stdin.write(f"{2 * len(ends) + 1}\n")
         restores.stdin.flush()
         killed = int(restores.stdout.readline()) == -signal.SIGKILL
         interrupted = Replacement.interrupted(settings.home / ".restore")
         with opened(settings):
             pass
         (day,) = marks(settings)
+        if day == "2026-01-01":  # all of it has to be published again
+            assert not (settings.published / PUBLISHED_FORMAT).exists()
         assert left_over(settings) == [] or interrupted is None
         ends.append(day)
     restores.communicate()
-    assert len(ends) > 30
+    assert len(ends) > 15
     # Whole before a moment, whole after it.
     assert ends == sorted(ends, reverse=True)
     assert ends[-1] == "2026-01-01"

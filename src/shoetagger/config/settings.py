@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 
 from ..errors import ShoetaggerError
 
+# In the published folder: what all its files depend on. Without it, all days are written again.
+PUBLISHED_FORMAT = ".format"
+
 _USER_INFO = re.compile(r"([A-Za-z][\w+.-]*://)[^\s/?#]*@")
 _QUERY_SECRET = re.compile(
     r"([?&][^=&\s]*(?:passw(?:or)?d|passphrase|pwd|secret|token|credential|signature|_key)=)"

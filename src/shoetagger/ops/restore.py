@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..config.settings import Settings, redacted, sqlite_url
+from ..config.settings import PUBLISHED_FORMAT, Settings, redacted, sqlite_url
 from ..store import dump
 from ..store.rows import StoreError, StoreUnavailable
 from ..store.store import Store
@@ -171,7 +171,11 @@ def _unpack(settings: Settings, backup: BackupReader, places: Mapping[str, Path]
 
 
 def _put_in_place(settings: Settings, replacement: Replacement) -> None:
-    """Move the new files, and load the dump of a PostgreSQL; both may be repeated."""
+    """Move the new files, and load the dump of a PostgreSQL; both may be repeated.
+
+    What is published is of the store before: the next publication writes all of it again.
+    """
+    (settings.published / PUBLISHED_FORMAT).unlink(missing_ok=True)
     replacement.move()
     dumped = replacement.folder / STORE
     if dumped.exists():

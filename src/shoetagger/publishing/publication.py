@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from ..atomic import put_in_place
 from ..config.params import Params
+from ..config.settings import PUBLISHED_FORMAT
 from ..errors import TransientError
 from ..store.store import Store
 from .pages import (
@@ -140,7 +141,7 @@ class _Publication:
 
     def run(self, every_day: bool) -> dict[str, int]:
         look = _look(self._params, self._inbox)
-        format_file = self._published / ".format"
+        format_file = self._published / PUBLISHED_FORMAT
         same = format_file.is_file() and format_file.read_text() == look
         # Revisions are read before rows: a row that changes meanwhile leaves its day changed.
         changed = dict(self._store.days.changed())
