@@ -38,7 +38,7 @@ from shoetagger.network.layers import WEIGHTS_FILE, ModelError
 from shoetagger.network.weights import save_weights
 from shoetagger.promotion.moves import reconcile
 from shoetagger.store.store import Store
-from shoetagger.tracking import packaging
+from shoetagger.tracking import packaging, registration
 from shoetagger.tracking import registry as registry_module
 from shoetagger.tracking.connection import MLflowRefused, MLflowUnavailable
 from shoetagger.tracking.packaging import requirements, served_sources
@@ -238,6 +238,27 @@ def test_what_mlflow_refuses_is_told_and_leaves_nothing_behind(
     assert experiment is not None
     assert client.search_logged_models([experiment.experiment_id]) == []
     assert register(registry, first).number == "1"
+
+
+def test_what_a_killed_registration_left_is_removed_by_the_next(
+    registry: Registry, artifacts: Path, first: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KilledError(BaseException):
+        """The process is gone: nothing is tidied up."""
+
+    def die(*_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registration, "_link", die)
+        patch.setattr(registration, "_remove", lambda *_: None)
+        patch.setattr(MlflowClient, "finalize_logged_model", lambda *_: None)
+        with pytest.raises(KilledError):
+            register(registry, first)
+    assert len(list((artifacts / "models").glob("*/artifacts"))) == 1
+    monkeypatch.setattr(registration, "ABANDONED_AFTER", -1.0)
+    register(registry, first)
+    assert len(list((artifacts / "models").glob("*/artifacts"))) == 1
 
 
 def test_a_registry_that_is_not_there_is_named(artifacts: Path, first: Path) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ..inference.bundle import Bundle
 
 logger = logging.getLogger(__name__)
+# Seconds: a registration on another machine may still be writing what is younger.
+ABANDONED_AFTER = 2 * 3600.0
 
 
 def model_name(group: str) -> str:
@@ -66,6 +68,7 @@ def log_model(
 
     The metrics are shown with the model and with its run.
     """
+    _remove_abandoned(client, experiment, bundle)
     model = client.create_logged_model(
         experiment, model_name(bundle.group), run_id, tags=dict(tags)
     )
@@ -129,6 +132,17 @@ def _ensure_registered_model(client: MlflowClient, group: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+
+
+def _remove_abandoned(client: MlflowClient, experiment: str, bundle: Bundle) -> None:
+    """Remove what registrations of this bundle left that were killed before they were done."""
+    from mlflow.entities import LoggedModelStatus
+
+    where = f"tags.bundle_digest = '{bundle.digest}'"
+    for model in client.search_logged_models([experiment], filter_string=where):
+        age = time.time() - model.creation_timestamp / 1000
+        if model.status == LoggedModelStatus.PENDING and age > ABANDONED_AFTER:
+            _remove(client, model)
 
 
 @contextmanager
