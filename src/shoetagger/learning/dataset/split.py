@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence, Set
+from collections import Counter
+from collections.abc import Iterator, Sequence, Set
 
 import numpy as np
 import pandas as pd
@@ -92,72 +93,88 @@ def _contradictions(table: pd.DataFrame, tags: Sequence[str]) -> list[str]:
 def _move_positives(
     table: pd.DataFrame, tags: Sequence[str], split: recipe.Split, chosen: Set[str]
 ) -> list[str]:
-    """Give each tag a positive on either side, in `table`; return one sentence per move.
+    """Give each tag a positive on either side, in `table`; return one sentence per move."""
+    moves = _Moves(table, tags, split, chosen)
+    for _ in range(8 * len(tags)):
+        lacking = next(moves.lacking(), None)
+        if lacking is None:
+            break
+        moves.move(*lacking)
+    if left := list(dict.fromkeys(tag for tag, _ in moves.lacking())):
+        raise SplitError(
+            f"tags {', '.join(map(repr, left))} share so few pictures that they cannot "
+            "all have one on either side: tick them for more pictures"
+        )
+    return moves.sentences()
+
+
+class _Moves:
+    """Moves positives of a group's `table` from side to side, until each tag has some on both.
 
     Pictures that were `chosen` stay on the training side; a tag that only they have is learned
     and not measured. Of the other positives that no other tag needs where they are, the one with
     the lowest hash moves.
     """
-    order = {i: _fraction(split.seed, "side", i) for i in table["image_id"].unique()}
-    moves: dict[str, int] = {}
-    sentences: dict[str, str] = {}
-    unmeasured: set[str] = set()
-    for _ in range(8 * len(tags)):
-        wanted = next(
-            (
-                (tag, on)
-                for tag in tags
-                for on in SIDES
-                if not _positives(table, tag, on) and tag not in unmeasured
-            ),
-            None,
+
+    def __init__(
+        self, table: pd.DataFrame, tags: Sequence[str], split: recipe.Split, chosen: Set[str]
+    ) -> None:
+        self._table, self._tags, self._chosen = table, tags, chosen
+        self._order = {i: _fraction(split.seed, "side", i) for i in table["image_id"].unique()}
+        self._times_moved: Counter[str] = Counter()
+        self._moved: dict[str, str] = {}  # image id -> sentence, of those not moved back since
+        self._unmeasured: set[str] = set()
+
+    def lacking(self) -> Iterator[tuple[str, str]]:
+        """Yield each tag without a positive on a side, and that side."""
+        for tag in self._tags:
+            for on in SIDES:
+                if tag not in self._unmeasured and not self._positives(tag, on):
+                    yield tag, on
+
+    def move(self, tag: str, to: str) -> None:
+        """Move a positive of a tag to a side that has none, if the tag can be measured at all."""
+        source = SIDES[to == SIDES[0]]
+        positives = self._positives(tag, source)
+        if to == SIDES[1] and positives <= self._chosen:
+            self._unmeasured.add(tag)
+            return
+        moved = self._least_needed(positives - self._chosen, source)
+        rows = self._table["image_id"] == moved
+        self._table.loc[rows, "side"] = to
+        self._times_moved[moved] += 1
+        if self._times_moved[moved] % 2 == 0:  # back where its hash put it
+            del self._moved[moved]
+            return
+        names = ", ".join(map(repr, self._table.loc[rows, "image_name"]))
+        self._moved[moved] = (
+            f"tag {tag!r}: none of its {len(positives)} pictures fell on the {to} side, "
+            f"so {names} moved there from {source}"
         )
-        if wanted is None:
-            break
-        tag, lacking = wanted
-        other = SIDES[lacking == SIDES[0]]
-        positives = _positives(table, tag, other)
-        if lacking == SIDES[1] and positives <= chosen:
-            unmeasured.add(tag)
-            continue
-        needed = {i for t in tags if len(only := _positives(table, t, other)) == 1 for i in only}
-        # Where all are needed, one moves nevertheless, and the tag that loses it comes next.
-        moved = min(positives - chosen, key=lambda i: (i in needed, moves.get(i, 0), order[i]))
-        moves[moved] = moves.get(moved, 0) + 1
-        rows = table["image_id"] == moved
-        table.loc[rows, "side"] = lacking
-        if moves[moved] % 2 == 0:  # back where its hash put it
-            del sentences[moved]
-            continue
-        names = ", ".join(map(repr, table.loc[rows, "image_name"]))
-        sentences[moved] = (
-            f"tag {tag!r}: none of its {len(positives)} pictures fell on the {lacking} side, "
-            f"so {names} moved there from {other}"
-        )
-    else:
-        lacking_tags = [
-            t
-            for t in tags
-            if t not in unmeasured and not all(_positives(table, t, on) for on in SIDES)
-        ]
-        if lacking_tags:
-            raise SplitError(
-                f"tags {', '.join(map(repr, lacking_tags))} share so few pictures that they cannot "
-                "all have one on either side: tick them for more pictures"
-            )
-    return [
-        *sentences.values(),
-        *(
+
+    def sentences(self) -> list[str]:
+        """Return what was moved, and which tags cannot be measured, for the report."""
+        unmeasured = [
             f"tag {tag!r}: people chose all of its pictures, so none can validate it: it is "
             "learned and not measured"
-            for tag in tags
-            if tag in unmeasured
-        ),
-    ]
+            for tag in self._tags
+            if tag in self._unmeasured
+        ]
+        return [*self._moved.values(), *unmeasured]
 
+    def _least_needed(self, image_ids: Set[str], on: str) -> str:
+        """Return the picture that no other tag needs on its side; of several, the lowest hash.
 
-def _positives(table: pd.DataFrame, tag: str, on: str) -> set[str]:
-    return set(table.loc[(table[tag] == 1) & (table["side"] == on), "image_id"])
+        Where all are needed, one is returned nevertheless, and the tag that loses it comes next.
+        """
+        needed = {
+            i for tag in self._tags if len(only := self._positives(tag, on)) == 1 for i in only
+        }
+        return min(image_ids, key=lambda i: (i in needed, self._times_moved[i], self._order[i]))
+
+    def _positives(self, tag: str, on: str) -> set[str]:
+        rows = (self._table[tag] == 1) & (self._table["side"] == on)
+        return set(self._table.loc[rows, "image_id"])
 
 
 def _refuse_without_negatives(table: pd.DataFrame, tags: Sequence[str]) -> None:
