@@ -14,17 +14,32 @@ REMOTE = ROOT / "remote" / "files" / "md5"  # the DVC remote of the sample
 
 
 def copy_sample(data: Path, count: int) -> None:
-    """Write `count` labelled pictures of the sample: data/images/ and data/labels.csv."""
-    listing = yaml.safe_load((ROOT / "data.dvc").read_text())["outs"][0]["md5"]
-    files = {file["relpath"]: file["md5"] for file in json.loads(_stored(listing).read_text())}
-    with _stored(files["labels.csv"]).open(newline="", encoding="utf-8-sig") as sheet:
-        header, *rows = csv.reader(sheet)
-    (data / "images").mkdir(parents=True)
-    for row in rows[:count]:
-        image = f"images/{row[header.index('image_name')]}"
-        shutil.copy(_stored(files[image]), data / image)
+    """Write the first `count` labelled pictures of the sample: data/images/ and data/labels.csv."""
+    header, *rows = _sheet()
+    copy_images(data / "images", range(count))
     with (data / "labels.csv").open("w", newline="", encoding="utf-8") as sheet:
         csv.writer(sheet).writerows([header, *rows[:count]])
+
+
+def copy_images(folder: Path, places: range) -> None:
+    """Copy the pictures of these rows of the sample's label sheet, the first of which is row 0."""
+    header, *rows = _sheet()
+    files = _files()
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in places:
+        name = rows[place][header.index("image_name")]
+        shutil.copy(_stored(files[f"images/{name}"]), folder / name)
+
+
+def _sheet() -> list[list[str]]:
+    with _stored(_files()["labels.csv"]).open(newline="", encoding="utf-8-sig") as sheet:
+        return list(csv.reader(sheet))
+
+
+def _files() -> dict[str, str]:
+    """Return the md5 of each file of data/, as data.dvc names it."""
+    listing = yaml.safe_load((ROOT / "data.dvc").read_text())["outs"][0]["md5"]
+    return {file["relpath"]: file["md5"] for file in json.loads(_stored(listing).read_text())}
 
 
 def _stored(md5: str) -> Path:
