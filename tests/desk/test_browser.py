@@ -1,0 +1,161 @@
+"""The desk in a real browser: by keyboard and by mouse, in dark mode, on a small screen."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from threading import Thread
+
+import pytest
+import uvicorn
+from axe_playwright_python.sync_playwright import Axe
+from helpers.desk import Desk, image_id
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+CHROMIUM = shutil.which("chromium")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="needs Debian's chromium: apt-get install chromium"
+    ),
+]
+
+SHOES = {"a.jpg": ("red", "boot"), "b.jpg": ("black", "boot"), "c.jpg": ("red", "flat")}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def address(desk: Desk) -> Iterator[str]:
+    """Where a server shows the desk to browsers."""
+    desk.arrive(SHOES)
+    server = uvicorn.Server(uvicorn.Config(desk.client.app, port=0, log_level="error"))
+    thread = Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        thread.join(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}/"
+    server.should_exit = True
+    thread.join()
+
+
+def opened(browser: Browser, address: str, who: str = "ann", **options: object) -> Page:
+    """A page of a browser in which somebody is logged in; a script's error fails the test."""
+    page = browser.new_context(extra_http_headers={"x-user": who}, **options).new_page()
+    page.on("pageerror", lambda error: pytest.fail(str(error)))
+    page.set_default_timeout(15_000)
+    page.goto(address)
+    return page
+
+
+def card(page: Page, name: str):
+    return page.locator(f'[data-image="{image_id(name)}"]')
+
+
+def chips(page: Page, name: str) -> list[str]:
+    """The tags on a card, those that a person set with a mark."""
+    return card(page, name).locator(".tags li").all_inner_texts()
+
+
+def test_a_picture_is_corrected_and_undone_by_keyboard_alone(
+    browser: Browser, address: str, desk: Desk
+) -> None:
+    page = opened(browser, address)
+    order = page.locator("[role=gridcell]").evaluate_all("all => all.map(c => c.dataset.image)")
+    page.keyboard.press("ArrowRight")  # to the first picture
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(":focus")).to_have_attribute("data-image", order[1])
+    second = bytes.fromhex(order[1]).rstrip(b"\0").decode()
+    before = SHOES[second][0]
+    other = {"red": "black", "black": "red"}[before]
+    keys = {"black": "1", "red": "2"}
+    page.keyboard.press(keys[other])
+    expect(page.locator("#toast")).to_contain_text(f"with {other}")
+    page.keyboard.press(keys[before])
+    expect(page.locator("#toast")).to_contain_text(f"without {before}")
+    assert desk.tags(second) == ((other,), True)
+    expect(page.locator(":focus")).to_have_attribute("data-image", order[1])
+    page.reload()
+    assert f"{other}✓" in chips(page, second)
+    page.keyboard.press("u")
+    page.keyboard.press("u")
+    expect(page.locator("[data-do=undo]")).to_be_disabled()
+    expect(card(page, second).locator(".corrected")).to_have_count(0)
+    assert desk.tags(second) == ((before,), False)
+
+
+def test_enter_confirms_and_goes_on_and_several_are_edited_at_once(
+    browser: Browser, address: str, desk: Desk
+) -> None:
+    page = opened(browser, address)
+    page.keyboard.press("ArrowRight")
+    first = page.locator(":focus").get_attribute("data-image")
+    page.keyboard.press("Enter")
+    expect(page.locator(f'[data-image="{first}"] .corrected')).to_have_count(2)
+    assert page.locator(":focus").get_attribute("data-image") != first
+    for name in SHOES:
+        card(page, name).locator(".file").click()
+    expect(page.locator("#aim")).to_have_text("3 pictures selected")
+    page.get_by_role("button", name=re.compile("^flat")).click()
+    expect(page.locator("#toast")).to_contain_text("with flat (3 pictures)")
+    assert all("flat" in desk.tags(name, "style")[0] for name in SHOES)
+
+
+def test_the_address_holds_the_choice_and_names_are_text(browser: Browser, address: str) -> None:
+    page = opened(browser, address)
+    page.locator(".chip", has_text="black").first.click()
+    page.wait_for_url("**/?**")
+    assert page.locator("[role=gridcell]").count() == 1
+    again = opened(browser, page.url)
+    assert again.locator("[role=gridcell]").count() == 1
+    again.get_by_text("clear all filters").click()
+    expect(again.locator("[role=gridcell]")).to_have_count(3)
+
+
+def test_of_two_browsers_the_second_is_told_and_shown_what_the_first_did(
+    browser: Browser, address: str, desk: Desk
+) -> None:
+    first, second = opened(browser, address, "bo"), opened(browser, address)
+    for page, key in ((first, "1"), (second, "1")):
+        card(page, "a.jpg").focus()
+        page.keyboard.press(key)
+        expect(page.locator("#toast")).not_to_be_empty()
+    expect(second.locator("#toast")).to_contain_text("bo edited color of picture")
+    assert "black✓" in chips(second, "a.jpg")
+    assert desk.tags("a.jpg") == (("red", "black"), True)
+
+
+def test_who_may_only_look_gets_no_buttons(browser: Browser, address: str, desk: Desk) -> None:
+    page = opened(browser, address, "kim")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    assert page.locator(".palette").count() == 0
+    assert not any(desk.tags(name)[1] for name in SHOES)
+
+
+@pytest.mark.parametrize("path", ["", "?g.color=black&g.style=flat", "picture", "rejected"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_on_any_screen(
+    browser: Browser, address: str, desk: Desk, path: str, scheme: str
+) -> None:
+    desk.reject("bad.jpg", "truncated")
+    path = f"picture/{image_id('a.jpg')}" if path == "picture" else path
+    small = {"width": 390, "height": 844}
+    page = opened(browser, address + path, color_scheme=scheme, viewport=small)
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    assert wide <= 390
+    found = Axe().run(page).response
+    assert len(found["passes"]) > 10, "it did not look"
+    serious = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
+    assert serious == [], [(v["id"], [n["html"] for n in v["nodes"][:2]]) for v in serious]
