@@ -179,7 +179,8 @@ def test_an_older_installation_goes_on(installation: Settings, tmp_path: Path) -
 
     from shoetagger.cli.app import app
     from shoetagger.images.decode import Limits
-    from shoetagger.ops.backup import backup, restore
+    from shoetagger.ops.backup import backup
+    from shoetagger.ops.restore import restore
     from shoetagger.promotion import moves
     from shoetagger.tracking.registry import CHALLENGER, CHAMPION, Registry
 
