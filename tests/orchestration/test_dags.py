@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from helpers.airflow_program import run_program
 from helpers.sample import copy_sample
+from helpers.stage_server import use_stage_server
 from PIL import Image
 
 from shoetagger.config import params
@@ -312,11 +313,14 @@ class Shop:
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Shop:
+def shop(
+    tmp_path_factory: pytest.TempPathFactory, installed_home: Path, stage_server: Path
+) -> Shop:
     """A clone with data of its own: fewer pictures than the sample has, so that tasks are short."""
     folder = tmp_path_factory.mktemp("shop")
     repo = folder / "repo"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(repo)], check=True)
+    use_stage_server(repo, stage_server)
     copy_sample(repo / "data", count=60)
     for command in (
         [sys.executable, "-m", "dvc", "add", "--quiet", "data"],
