@@ -475,3 +475,12 @@ def test_an_unknown_group_fails_in_one_line(shop: Shop) -> None:
     assert ran.states("groups") == {-1: "failed"}
     assert ran.states("split") == {-1: "upstream_failed"}
     assert "the groups are color, style, detail" in ran.line("no group 'colour'")
+
+
+@pytest.mark.slow
+def test_the_weekly_cleaning_says_what_it_freed(shop: Shop) -> None:
+    ran = shop.run("clean")
+    assert ran.state == "success"
+    assert "left alone" not in ran.log
+    for kind in ("predictions", "files in DVC's cache", "rows of Airflow", "logs of tasks"):
+        assert ran.line(f"{kind}: ")

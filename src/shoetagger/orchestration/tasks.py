@@ -168,7 +168,10 @@ def clean() -> dict[str, str]:
     from ..ops import cleaning
 
     with installation() as here:
-        return {cleaned.kind: str(cleaned) for cleaned in cleaning.clean(here)}
+        found = cleaning.clean(here)
+    for cleaned in found:
+        log.info("%s", cleaned)
+    return {cleaned.kind: str(cleaned) for cleaned in found}
 
 
 # --- labels -------------------------------------------------------------------------------------
