@@ -639,6 +639,13 @@ def test_of_dvcs_cache_goes_what_no_commit_and_no_checkout_names(settings: Setti
 
     assert cache.collect(settings, dry_run=True) == {stray: 9}
     assert stray.exists()
+    # A commit that DVC does not read hinders nothing, unless it is the only one to name some data.
+    good = (repo / "dvc.yaml").read_text()
+    (repo / "dvc.yaml").write_text("stages: 5")
+    git(repo, "commit", "--quiet", "-am", "Broken")
+    (repo / "dvc.yaml").write_text(good)
+    git(repo, "commit", "--quiet", "-am", "Mended")
+    assert cache.collect(settings, dry_run=True) == {stray: 9}
     with (
         checkout_lock.shared(checkout_lock.cache(settings.checkouts)),
         pytest.raises(PipelineError, match="at work here"),
@@ -651,11 +658,25 @@ def test_of_dvcs_cache_goes_what_no_commit_and_no_checkout_names(settings: Setti
     assert cache.collect(settings) == {}
     assert prune(settings.checkouts, 0) == [plan.name]
     assert len(cache.collect(settings)) == 2  # a folder and the file in it
-    again = prepare(repo, "HEAD~1")
+    again = prepare(repo, "HEAD~3")
     assert (checkout(settings, again) / "data" / "labels.csv").read_text().endswith(",1\n")
     run_stage(settings, again, "split")
 
     with Repo(str(repo)) as opened, opened.config.edit("local") as config:
         config["cache"]["dir"] = str(settings.home / "elsewhere")
     with pytest.raises(PipelineError, match=r"others may use it: `dvc gc`"):
+        cache.collect(settings)
+
+
+def test_data_of_a_commit_that_dvc_does_not_read_stays(settings: Settings) -> None:
+    repo = settings.repo
+    before = data_revision(repo), (repo / "dvc.yaml").read_text()
+    (repo / "data" / "labels.csv").write_text("image_name,black\na.jpg,0\n")
+    add_data(repo)
+    (repo / "dvc.yaml").write_text("stages: 5")
+    git(repo, "commit", "--quiet", "-am", "Other labels, and a broken dvc.yaml")
+    git(repo, "checkout", "--quiet", "HEAD~1", "--", ".")
+    git(repo, "commit", "--quiet", "-am", "As before")
+    assert (data_revision(repo), (repo / "dvc.yaml").read_text()) == before
+    with pytest.raises(PipelineError, match="data that a commit names"):
         cache.collect(settings)

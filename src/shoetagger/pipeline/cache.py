@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
+
 from ..config.settings import Settings
 from . import checkout_lock
-from .process import PipelineError
+from .process import PipelineError, run_git
 
 
 def collect(settings: Settings, *, dry_run: bool = False) -> dict[Path, int]:
@@ -17,8 +20,9 @@ def collect(settings: Settings, *, dry_run: bool = False) -> dict[Path, int]:
 
     Kept is what any commit or DVC experiment names, in the repo or in a checkout that is there, and
     what their workspaces name: all data, and the outputs of the commits that were trained from
-    last. Other outputs can be computed again. Raises PipelineError where the cache lies outside of
-    the repo, as others may use it too, where a training run is at work, or where DVC fails.
+    last. Other outputs can be computed again; so are those of commits whose dvc.yaml DVC does not
+    read. Raises PipelineError where the cache lies outside of the repo, as others may use it too,
+    where a training run is at work, where DVC fails, or where it would remove data of a commit.
     """
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
@@ -38,9 +42,15 @@ def collect(settings: Settings, *, dry_run: bool = False) -> dict[Path, int]:
                 )
             checkouts = [str(path.parent) for path in settings.checkouts.glob("[!.]*/.dvc")]
             kept = {"all_commits": True, "all_experiments": True, "force": True}
+            kept["skip_failed"] = True  # a single faulty commit would keep everything for ever
             with _listed() as unused:
                 repo.gc(**kept, repos=checkouts, dry=True)
             sizes = {path: _size(path) for path in unused}
+            if sizes.keys() & _data(settings.repo, place):
+                raise PipelineError(
+                    "DVC would remove data that a commit names, which it does not read: "
+                    "`dvc gc` it yourself"
+                )
             if sizes and not dry_run:
                 repo.gc(**kept, repos=checkouts)
             return sizes
@@ -48,6 +58,19 @@ def collect(settings: Settings, *, dry_run: bool = False) -> dict[Path, int]:
         raise PipelineError("DVC is at work here: clean again when it has ended") from None
     except DvcException as error:
         raise PipelineError(f"DVC cannot say what is unused: {error}") from error
+
+
+def _data(repo: Path, place: Path) -> set[Path]:
+    """Return the files in a cache with the data of the workspace and of every commit."""
+    commits = run_git(repo, "log", "--all", "--format=%H", "--diff-filter=AM", "--", "data.dvc")
+    texts = {run_git(repo, "show", f"{commit}:data.dvc") for commit in commits.split()}
+    if (repo / "data.dvc").is_file():
+        texts.add((repo / "data.dvc").read_text(encoding="utf-8"))
+    hashes = {out["md5"] for text in texts for out in yaml.safe_load(text)["outs"]}
+    for folder in [place / each[:2] / each[2:] for each in hashes if each.endswith(".dir")]:
+        if folder.is_file():
+            hashes |= {entry["md5"] for entry in json.loads(folder.read_text(encoding="utf-8"))}
+    return {place / each[:2] / each[2:] for each in hashes}
 
 
 class _Paths(logging.Handler):
