@@ -259,11 +259,13 @@ def prepare_published(
             touch_thumbnails(published, Filling(1000, days=1).image_ids)
             publication.publish_changes(store, options, published=published, inbox=INBOX)
     table = next((published / "parquet").glob("day=*/tags.parquet"))
+    sheet = next((published / "csv").glob("*.csv"))
     for day in {f.moment(i).date().isoformat() for i in range(f.pictures)}:
         place = published / "parquet" / f"day={day}"
         place.mkdir(exist_ok=True)
         if not (place / table.name).exists():
             shutil.copy(table, place)
+            shutil.copy(sheet, sheet.with_stem(day))
     touch_thumbnails(published, new_ids)
 
 
