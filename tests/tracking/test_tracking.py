@@ -212,7 +212,7 @@ def test_what_mlflow_refuses_costs_only_itself(
     assert journals(tracker) == []
 
 
-def test_a_run_that_mlflow_refuses_as_a_whole_is_dropped_and_holds_up_no_other(
+def test_a_run_that_mlflow_refuses_as_a_whole_is_set_aside_and_holds_up_no_other(
     tracker: Tracker, uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     odd = {"key": "a `quoted` key", "value": "x", "otherwise": "odd", "tags": TAGS, "params": {}}
@@ -224,7 +224,8 @@ def test_a_run_that_mlflow_refuses_as_a_whole_is_dropped_and_holds_up_no_other(
         run.log_metrics({"loss": 0.25})
     assert only_run(uri).data.metrics == {"loss": 0.25}
     assert journals(tracker) == []
-    assert "cannot be sent and is dropped: MLflow at" in caplog.text
+    (kept,) = faulty(tracker.outbox.folder).iterdir()
+    assert f"{kept}: mend it and move it back to" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["../escape.txt", "/etc/escape.txt", "", "a/.."])
