@@ -17,7 +17,8 @@ from fastapi.testclient import TestClient
 
 from shoetagger.config import params
 from shoetagger.config.settings import Settings
-from shoetagger.desk.app import Person, create
+from shoetagger.desk.app import create
+from shoetagger.desk.dependencies import Person
 from shoetagger.desk.gallery import Gallery
 from shoetagger.ingest.inbox import Arrival, locator_of
 from shoetagger.publishing.publication import publish_changes

@@ -11,7 +11,7 @@ from airflow.api_fastapi.core_api.security import get_user
 from airflow.models.dag import DagModel
 from fastapi import Depends, HTTPException
 
-from .app import Person
+from .dependencies import Person
 
 DAG = "tag_new_images"
 

@@ -52,27 +52,32 @@ class RejectedFile:
 
 
 class Gallery:
-    """Pages and edits for any number of threads; the store is opened once."""
+    """Pages and edits for any number of threads; `store` is opened once."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._store = Store(settings.store_url)
+        self.settings = settings
+        self.store = Store(settings.store_url)
         self._catalogue = Catalogue(settings.published)
         self._lock = threading.Lock()
         self._params: tuple[tuple[int, int], Params] | None = None
         self._last_correction: int | None = None
 
     def close(self) -> None:
-        self._store.close()
+        self.store.close()
 
     @property
     def groups(self) -> Mapping[str, Group]:
-        """The groups of params.yaml as it is now; raises ParamsError where it is wrong."""
-        status = self._settings.params_file.stat()
+        """The groups of `params`."""
+        return self.params.groups
+
+    @property
+    def params(self) -> Params:
+        """What params.yaml says now; raises ParamsError where it is wrong."""
+        status = self.settings.params_file.stat()
         stamp = (status.st_mtime_ns, status.st_size)
         if self._params is None or self._params[0] != stamp:
-            self._params = stamp, parameters.load(self._settings.params_file)
-        return self._params[1].groups
+            self._params = stamp, parameters.load(self.settings.params_file)
+        return self._params[1]
 
     def page(self, selection: Selection) -> Page:
         """Return the pictures of a selection, with the tags that they have this moment."""
@@ -87,14 +92,14 @@ class Gallery:
         """Return the cards of pictures in this order, without those that the store has not."""
         groups = self.groups
         rows = {
-            row.image_id: row for row in self._store.current.rows(list(groups), image_ids=image_ids)
+            row.image_id: row for row in self.store.current.rows(list(groups), image_ids=image_ids)
         }
         return cards(
             [rows[image_id] for image_id in image_ids if image_id in rows],
-            self._store.corrections.in_force(image_ids),
+            self.store.corrections.in_force(image_ids),
             groups,
-            inbox=self._settings.inbox,
-            bundles=self._settings.bundles,
+            inbox=self.settings.inbox,
+            bundles=self.settings.bundles,
         )
 
     def card(self, image_id: str) -> Card:
@@ -108,11 +113,11 @@ class Gallery:
 
     def history(self, image_id: str) -> list[Correction]:
         """Return all that people edited of a picture, the latest first."""
-        return self._store.corrections.history(image_id)[::-1]
+        return self.store.corrections.history(image_id)[::-1]
 
     def thumbnail(self, image_id: str) -> Path | None:
         """Return where a picture's thumbnail lies; None where there is none."""
-        path = thumbnails.place(thumbnails.folder_in(self._settings.published), image_id)
+        path = thumbnails.place(thumbnails.folder_in(self.settings.published), image_id)
         return path if path.is_file() else None
 
     def edit(self, edits: Sequence[Edit], by: str) -> list[int]:
@@ -123,41 +128,41 @@ class Gallery:
         for edit in edits:
             _refuse_unknown(edit, self.groups)
         now = datetime.now(UTC)
-        return self._store.corrections.apply(edits, by=by, why="", origin=ORIGIN, now=now)
+        return self.store.corrections.apply(edits, by=by, why="", origin=ORIGIN, now=now)
 
     def undo(self, ids: Sequence[int], by: str) -> list[str]:
         """Take a person's own edits back, all or none; returns the pictures concerned."""
-        return self._store.corrections.undo(ids, by=by, now=datetime.now(UTC))
+        return self.store.corrections.undo(ids, by=by, now=datetime.now(UTC))
 
     def rejected(self) -> list[RejectedFile]:
         """Return the latest of the files that could not be tagged."""
         return [
             RejectedFile(
                 row.file_id,
-                shown_name(row.locator, self._settings.inbox),
+                shown_name(row.locator, self.settings.inbox),
                 row.locator,
                 row.reason,
                 row.first_seen,
             )
-            for row in islice(self._store.files.rejected(), REJECTED_SHOWN)
+            for row in islice(self.store.files.rejected(), REJECTED_SHOWN)
         ]
 
     def retry(self, locators: Sequence[str]) -> int:
         """Let rejected files be tried again the next night; returns how many."""
-        return self._store.files.retry(locators)
+        return self.store.files.retry(locators)
 
     def _bring_up_to_date(self, groups: Mapping[str, Group]) -> None:
         """Read the tables that changed, and lay what people edited since over them."""
         changed = self._catalogue.refresh(groups)
-        corrections = self._store.corrections
+        corrections = self.store.corrections
         if self._last_correction is None:
             self._last_correction = corrections.last()
         self._last_correction, edited = corrections.since(self._last_correction)
         if changed:
             # The index was built from the tables alone, some of which are of before the last edits.
-            edited |= corrections.images_of(day for day, _ in self._store.days.changed())
+            edited |= corrections.images_of(day for day, _ in self.store.days.changed())
         if edited:
-            rows = self._store.current.rows(list(groups), image_ids=sorted(edited))
+            rows = self.store.current.rows(list(groups), image_ids=sorted(edited))
             self._catalogue.overlay(rows)
 
 

@@ -16,6 +16,9 @@ from .selection import SIZE, STATES, Selection, field_of
 # The keys of tags, in order; the other letters are commands (see desk.js).
 KEYS = "1234567890qwertyiopadfghjklcvbm"
 
+# The links at the top of every page: address and words.
+SCREENS = {"": "Pictures", "rejected": "Rejected files"}
+
 
 @dataclass(frozen=True)
 class Key:
@@ -32,6 +35,7 @@ def gallery(page: Page, groups: Mapping[str, Group], may_write: bool) -> str:
         "gallery.html",
         groups,
         root="",
+        screen="",
         may_write=may_write,
         page=page,
         selection=page.selection,
@@ -60,7 +64,9 @@ def picture(
 
 def rejected(files: Sequence[RejectedFile], may_write: bool) -> str:
     """Return the page of the files that could not be tagged."""
-    return _render("rejected.html", {}, root="", may_write=may_write, files=files)
+    return _render(
+        "rejected.html", {}, root="", screen="rejected", may_write=may_write, files=files
+    )
 
 
 def card(picture: Card, groups: Mapping[str, Group]) -> str:
@@ -81,7 +87,10 @@ def keys(groups: Mapping[str, Group]) -> dict[str, list[Key]]:
     }
 
 
-def _render(name: str, groups: Mapping[str, Group], **values: object) -> str:
+def _render(
+    name: str, groups: Mapping[str, Group], *, screen: str | None = None, **values: object
+) -> str:
+    """Render a page; `screen` is which of SCREENS it is, None for a page that none leads to."""
     functions: dict[str, Callable[..., object]] = {
         "colour": lambda group: f"g{list(groups).index(group) % COLOURS}",
         "field_of": field_of,
@@ -90,7 +99,9 @@ def _render(name: str, groups: Mapping[str, Group], **values: object) -> str:
         "address": _address,
         "without": _without,
     }
-    return template(f"desk/{name}").render(groups=groups, **functions, **values)
+    return template(f"desk/{name}").render(
+        groups=groups, screens=SCREENS, screen=screen, **functions, **values
+    )
 
 
 def _caption(picture: Card) -> str:

@@ -1,0 +1,29 @@
+"""The gallery, and the page of one picture."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+from fastapi import Path as InPath
+from fastapi.responses import HTMLResponse
+
+from .. import pages
+from ..dependencies import Here, Reader
+from ..selection import Selection
+
+router = APIRouter()
+
+ImageId = Annotated[str, InPath(pattern=r"^[0-9a-f]{64}$")]
+
+
+@router.get("/")
+def show_gallery(request: Request, person: Reader, gallery: Here) -> HTMLResponse:
+    selection = Selection.from_query(request.query_params.multi_items(), gallery.groups)
+    return HTMLResponse(pages.gallery(gallery.page(selection), gallery.groups, person.may_write))
+
+
+@router.get("/picture/{image_id}")
+def show_picture(image_id: ImageId, person: Reader, gallery: Here) -> HTMLResponse:
+    card, history = gallery.card(image_id), gallery.history(image_id)
+    return HTMLResponse(pages.picture(card, history, gallery.groups, person.may_write))
