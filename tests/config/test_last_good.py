@@ -39,12 +39,12 @@ def test_what_runs_unattended_goes_by_the_last_good_params(settings: Settings, f
     assert load_or_last_good(settings)[1] is None
     broken, reason = FAULTS[fault]
     settings.params_file.write_bytes(broken)
-    params, said = load_or_last_good(settings)
+    params, fault = load_or_last_good(settings)
     assert params.tag.shards == 3
-    assert said is not None
-    assert reason in said
+    assert fault is not None
+    assert reason in fault
     with opened(settings, unattended=True) as here:
-        assert (here.params.tag.shards, here.params_fault) == (3, said)
+        assert (here.params.tag.shards, here.params_fault) == (3, fault)
     with pytest.raises(ParamsError, match=reason), opened(settings):
         """What a person starts is refused."""
     settings.params_file.write_text(OURS, encoding="utf-8")

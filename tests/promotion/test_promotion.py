@@ -267,8 +267,8 @@ def scored_out_of_fold(settings: Settings, plan: Plan, *, right: bool) -> None:
     write_split(table, path)
     learned = table[table["side"] == "train"]
     scores = learned[["image_name", "fold", *TAGS]].copy()
-    said = scores[list(TAGS)] if right else 1 - scores[list(TAGS)]
-    scores[list(TAGS)] = said * 0.9 + 0.05
+    answers = scores[list(TAGS)] if right else 1 - scores[list(TAGS)]
+    scores[list(TAGS)] = answers * 0.9 + 0.05
     scores.to_csv(outputs(checkout, "crossval@color")["color.csv"], index=False)
 
 
@@ -319,19 +319,19 @@ def test_the_report_tells_of_validation_rare_tags_and_arrivals(
     named = registry.by_alias("color", CHALLENGER)
     assert named is not None
     assert named.number == version
-    told = json.loads(registry.read_file(named, "comparison.json") or b"")
-    assert told["title"] == "color: version 2 against version 1"
-    assert told["validation"]["pictures"] == 12
-    figures = {row["tag"]: row["f1"] for row in told["validation"]["tags"]}
+    stored = json.loads(registry.read_file(named, "comparison.json") or b"")
+    assert stored["title"] == "color: version 2 against version 1"
+    assert stored["validation"]["pictures"] == 12
+    figures = {row["tag"]: row["f1"] for row in stored["validation"]["tags"]}
     assert figures["white"] is None, "one picture measures nothing"
     assert figures["black"]["challenger"] == 1.0
-    (white,) = told["out_of_fold"]["tags"]
+    (white,) = stored["out_of_fold"]["tags"]
     assert (white["tag"], white["positives"]) == ("white", 6)
     # Below 1: a picture without any tag is given the best one.
     assert white["f1"]["challenger"] > 0.8
     assert white["f1"]["champion"] == 0.0
 
-    arrivals = told["arrivals"]
+    arrivals = stored["arrivals"]
     with Store(settings.store_url) as store:
         before = {r.image_id: set(r.groups["color"].tags) for r in store.current.rows(["color"])}
     assert (arrivals["pictures"], arrivals["unread"]) == (22, 1)

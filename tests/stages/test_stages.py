@@ -145,11 +145,11 @@ def test_repro_runs_once_and_then_only_what_changed(project: Path) -> None:
     bundle = json.loads((project / "models" / "color" / "bundle.json").read_text())
     assert bundle["tags"] == ["black", "white"]
     style = (project / "models" / "style" / "bundle.json").read_bytes()
-    told = run(project, "dvc", "metrics", "show", "--md").splitlines()
-    assert {line.split()[1] for line in told if "metrics/" in line} == {
+    table = run(project, "dvc", "metrics", "show", "--md").splitlines()
+    assert {line.split()[1] for line in table if "metrics/" in line} == {
         f"metrics/{name}.summary.json" for name in ("color", "overall", "style")
     }
-    assert max(map(len, told)) < 200  # a tag's figures are in metrics/<group>.json
+    assert max(map(len, table)) < 200  # a tag's figures are in metrics/<group>.json
     run(project, "dvc", "plots", "show", "--out", str(project / "shown"))
     assert (project / "shown" / "index.html").is_file()
 
@@ -323,8 +323,8 @@ def test_ctrl_c_ends_training_as_killed_and_leaves_no_half_written_file(
         while not _losses(home) and training.poll() is None and time.monotonic() < give_up:
             time.sleep(0.2)
         training.send_signal(signal.SIGINT)
-        said = training.communicate(timeout=120)[1]
-    assert training.returncode not in (0, -signal.SIGKILL), said
+        log = training.communicate(timeout=120)[1]
+    assert training.returncode not in (0, -signal.SIGKILL), log
     assert not (workspace / "models").exists()
     assert not (workspace / "history.csv").exists()
 
@@ -334,13 +334,13 @@ def test_ctrl_c_ends_training_as_killed_and_leaves_no_half_written_file(
     client = MlflowClient(f"sqlite:///{home}/mlflow/mlflow.db")
     experiment = client.get_experiment_by_name("shoetagger")
     assert experiment is not None
-    (told,) = client.search_runs([experiment.experiment_id])
-    assert told.info.status == "KILLED"
-    assert "train_loss" in told.data.metrics
+    (stored,) = client.search_runs([experiment.experiment_id])
+    assert stored.info.status == "KILLED"
+    assert "train_loss" in stored.data.metrics
 
 
 def _losses(home: Path) -> list[str]:
-    """Return what a training has told of its losses so far, sent to MLflow or not."""
+    """Return what a training has noted of its losses so far, sent to MLflow or not."""
     journals = home.glob("outbox/*/journal.jsonl")
     return [line for path in journals for line in path.read_text().splitlines() if "loss" in line]
 
@@ -377,7 +377,7 @@ def test_training_goes_on_while_mlflow_is_down_and_sync_sends_its_run_later(
     client = MlflowClient(database)
     experiment = client.get_experiment_by_name("shoetagger")
     assert experiment is not None
-    (told,) = client.search_runs([experiment.experiment_id])
-    assert told.info.status == "FINISHED"
-    history = client.get_metric_history(told.info.run_id, "train_loss")
+    (stored,) = client.search_runs([experiment.experiment_id])
+    assert stored.info.status == "FINISHED"
+    history = client.get_metric_history(stored.info.run_id, "train_loss")
     assert [metric.step for metric in history] == [1, 2]

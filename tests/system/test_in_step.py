@@ -58,7 +58,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 folder, dag_id, conf, password, report = sys.argv[1:]
-told = {"waited": []}
+outcome = {"waited": []}
 
 # Before there are two threads: they would wait for each other's imports.
 client = TestClient(create_app("all")) if dag_id == "train_tag_models" else None
@@ -71,7 +71,7 @@ def person():
         while True:
             waiting = select(TaskInstance).where(TaskInstance.state == "awaiting_input")
             for ti in session.scalars(waiting):
-                told["waited"].append(ti.rendered_map_index)
+                outcome["waited"].append(ti.rendered_map_index)
                 path = f"/api/v2/dags/{dag_id}/dagRuns/{ti.run_id}/taskInstances/{ti.task_id}"
                 answer = client.patch(
                     f"{path}/{ti.map_index}/hitlDetails",
@@ -93,12 +93,12 @@ if client:
     threading.Thread(target=safely, daemon=True).start()
 run = bag.dags[dag_id].test(run_conf=json.loads(conf))
 with create_session() as session:
-    told["state"] = str(run.state)
-    told["tasks"] = [
+    outcome["state"] = str(run.state)
+    outcome["tasks"] = [
         [ti.task_id, ti.rendered_map_index, str(ti.state)]
         for ti in run.get_task_instances(session=session)
     ]
-json.dump(told, open(report, "w"))
+json.dump(outcome, open(report, "w"))
 """
 
 
@@ -127,15 +127,15 @@ class Shop:
     def run(self, dag_id: str, **conf: Any) -> dict[str, Any]:
         """Run a DAG; return its state, what waited for a person, and group -> state by task."""
         dags, password = str(self.repo / "dags"), credentials(self.settings)[1]
-        told, log = run_program(
+        outcome, log = run_program(
             RUN, self.settings, dags, dag_id, json.dumps(conf), password,
             cwd=self.repo, OMP_NUM_THREADS="1",
         )  # fmt: skip
         states: dict[str, dict[str, str]] = {}
-        for task, group, state in told.pop("tasks"):
+        for task, group, state in outcome.pop("tasks"):
             states.setdefault(task.removeprefix("model."), {})[group] = state
-        assert told["state"] == "success", log[-8000:]
-        return told | states | {"log": log}
+        assert outcome["state"] == "success", log[-8000:]
+        return outcome | states | {"log": log}
 
     def commit(self, why: str) -> None:
         call(self.repo, "git", "commit", "-qam", why)
@@ -167,8 +167,8 @@ class Shop:
         """Image id -> group -> current tags; none is stale."""
         with Store(self.settings.store_url) as store:
             rows = list(store.current.rows(groups))
-        assert not any(said.stale for row in rows for said in row.groups.values())
-        return {r.image_id: {g: said.tags for g, said in r.groups.items()} for r in rows}
+        assert not any(current.stale for row in rows for current in row.groups.values())
+        return {r.image_id: {g: current.tags for g, current in r.groups.items()} for r in rows}
 
     def rows(self, digest: str) -> list[Any]:
         """Return every byte that the store holds of a bundle's predictions."""
@@ -352,15 +352,15 @@ def test_the_whole_way(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> Non
     live = shop.live()
     assert runs == {live["style"]: PICTURES, live["detail"]: PICTURES}
     now = shop.tags(*groups)
-    assert all(set(said) == {"style", "detail"} for said in now.values())
+    assert all(set(tags) == {"style", "detail"} for tags in now.values())
     (sheet,) = shop.settings.published.glob("csv/*.csv")
     assert "color" not in sheet.read_text(encoding="utf-8-sig").splitlines()[0]
     with Store(shop.settings.store_url) as store:
         kinds = [move.kind for move in store.ledger.history("color")]
         picture = next(iter(before))
-        told = store.current.tags_at(picture, store.ledger.history("color")[1].created_at)
+        then = store.current.tags_at(picture, store.ledger.history("color")[1].created_at)
     assert kinds == ["promote", "promote", "rollback"]
-    assert told["color"].tags == before[picture]["color"]
+    assert then["color"].tags == before[picture]["color"]
 
 
 def weights_of(project: Path, group: str) -> str:

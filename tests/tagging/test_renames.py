@@ -74,8 +74,8 @@ def test_an_inbox_that_is_not_mounted_fails_the_night_and_marks_nothing(tmp_path
         settings.inbox.rmdir()
         with pytest.raises(InboxError, match="does not exist"):
             night(settings, "night")
-    assert [told["state"] for told in received] == ["failed", "failed"]
-    reasons = [" ".join(map(str, told["alerts"])) for told in received]  # type: ignore[call-overload]
+    assert [alert["state"] for alert in received] == ["failed", "failed"]
+    reasons = [" ".join(map(str, alert["alerts"])) for alert in received]  # type: ignore[call-overload]
     assert "is its disk or share mounted?" in reasons[0]
     assert "does not exist: create it" in reasons[1]
     with Store(settings.store_url) as store:

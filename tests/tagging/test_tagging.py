@@ -83,7 +83,7 @@ def test_a_night_tags_what_arrived_and_a_second_one_does_nothing(
     assert summary.left_out == ("detail",)
     first = predictions(settings)
     assert len(first) == 5
-    assert all(set(told) == {"color", "style"} and all(told.values()) for told in first.values())
+    assert all(set(tags) == {"color", "style"} and all(tags.values()) for tags in first.values())
     with counted_batches(monkeypatch) as calls:
         again = night(settings, "night")
     assert calls == []
@@ -157,8 +157,8 @@ def test_a_new_champion_tags_its_own_group_again_and_no_other(
     assert calls == [(4, {digest})]
     assert (summary.counts["retagged"], summary.counts["tagged"]) == (4, 0)
     after = predictions(settings)
-    assert {i: told["style"] for i, told in after.items()} == {
-        i: told["style"] for i, told in before.items()
+    assert {i: tags["style"] for i, tags in after.items()} == {
+        i: tags["style"] for i, tags in before.items()
     }
     with Store(settings.store_url) as store:
         assert store.current.counts(list(TAGS)).groups["color"].stale == 0
@@ -315,8 +315,8 @@ def test_a_night_that_rejects_too_much_publishes_and_calls_somebody(
     assert reason.startswith("25 of 30 files were rejected")
     assert summary.state == "done"
     assert len(next(settings.published.glob("csv/*.csv")).read_text().splitlines()) == 6
-    (told,) = received
-    assert (told["alerts"], told["state"]) == ([reason], "done")
+    (alert,) = received
+    assert (alert["alerts"], alert["state"]) == ([reason], "done")
     with Store(settings.store_url) as store:
         assert store.runs.latest(1)[0].alerts == (reason,)
     lines = [record.getMessage() for record in caplog.records]
@@ -340,10 +340,10 @@ def test_a_night_whose_tags_are_not_as_usual_raises_an_alert(settings: Settings)
     assert summary.state == "done"
     assert {alert.split(":")[0] for alert in summary.alerts} == {f"tag {tag}" for tag in usual}
     with Store(settings.store_url) as store:
-        (told,) = store.runs.latest(1)
-    assert told.rates is not None
-    assert set(told.rates) == {*TAGS["color"].tags, *TAGS["style"].tags}
-    assert {pictures for _, pictures in told.rates.values()} == {30}
+        (run,) = store.runs.latest(1)
+    assert run.rates is not None
+    assert set(run.rates) == {*TAGS["color"].tags, *TAGS["style"].tags}
+    assert {pictures for _, pictures in run.rates.values()} == {30}
 
 
 def test_the_last_task_of_an_odd_night_fails_and_says_why(
@@ -367,7 +367,7 @@ def test_the_last_task_of_an_odd_night_fails_and_says_why(
             tasks.finish(run.model_dump(mode="json"), found, [{}], parts, {"days": 0})
         with pytest.raises(AirflowFailException, match="the run did not begin"):
             tasks.finish(None, None, None, None, None)
-    assert [told["state"] for told in received] == ["done", "failed"]
+    assert [alert["state"] for alert in received] == ["done", "failed"]
 
 
 def test_models_work_on_the_next_batch_while_one_is_written() -> None:

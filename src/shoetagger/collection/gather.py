@@ -44,26 +44,26 @@ def gather(store: Store, groups: Mapping[str, Group]) -> Iterator[Checked]:
         rows = store.current.rows([], image_ids=whole)
         locators = {row.image_id: row.locators for row in rows}
         for image_id in whole:
-            said = [in_force[image_id, group] for group in groups]
-            if any(row.collected_in is None for row in said):
-                yield _checked(image_id, locators.get(image_id, ()), said, groups)
+            corrections = [in_force[image_id, group] for group in groups]
+            if any(row.collected_in is None for row in corrections):
+                yield _checked(image_id, locators.get(image_id, ()), corrections, groups)
 
 
 def _checked(
     image_id: str,
     locators: tuple[str, ...],
-    said: Sequence[Correction],
+    corrections: Sequence[Correction],
     groups: Mapping[str, Group],
 ) -> Checked:
-    last = max(said, key=lambda row: row.id)
-    origins = {row.origin for row in said}
+    last = max(corrections, key=lambda row: row.id)
+    origins = {row.origin for row in corrections}
     known = {tag for group in groups.values() for tag in group.tags}
     return Checked(
         image_id=image_id,
         locators=locators,
-        tags=frozenset(tag for row in said for tag in row.tags if tag in known),
-        corrections=tuple(row.id for row in said),
+        tags=frozenset(tag for row in corrections for tag in row.tags if tag in known),
+        corrections=tuple(row.id for row in corrections),
         origin="random" if origins == {"random"} else "queue" if "queue" in origins else "browse",
-        by=", ".join(sorted({row.by for row in said})),
+        by=", ".join(sorted({row.by for row in corrections})),
         at=last.created_at,
     )
