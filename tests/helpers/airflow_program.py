@@ -23,7 +23,7 @@ os._exit(0)
 """
 
 
-class Told(NamedTuple):
+class Outcome(NamedTuple):
     """The JSON that a program wrote, and all that it printed."""
 
     report: dict[str, Any]
@@ -32,7 +32,7 @@ class Told(NamedTuple):
 
 def run_program(
     program: str, settings: Settings, *arguments: str, cwd: Path, **environment: str
-) -> Told:
+) -> Outcome:
     """Run Python code in a process of its own; it writes a report to its last argument.
 
     The process neither searches what it imports for garbage nor takes it apart at its end: that
@@ -51,4 +51,4 @@ def run_program(
         text=True,
     )
     assert report.exists(), done.stdout[-8000:]
-    return Told(json.loads(report.read_text()), done.stdout)
+    return Outcome(json.loads(report.read_text()), done.stdout)

@@ -365,6 +365,9 @@ def test_the_outputs_of_a_stage_are_named_by_dvc_yaml(settings: Settings) -> Non
     assert found == {"style.txt": settings.repo / "models" / "style.txt"}
     with pytest.raises(PipelineError, match="no stage train@sizes"):
         outputs(settings.repo, "train@sizes")
+    pipeline = settings.repo / "dvc.yaml"
+    pipeline.write_text(pipeline.read_text().replace("models/${key}.txt", "models/a_${key}.txt"))
+    assert list(outputs(settings.repo, "train@style")) == ["a_style.txt"]
 
 
 # --- checkout -----------------------------------------------------------------------------------
