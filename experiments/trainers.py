@@ -101,7 +101,7 @@ class Task:
             groups = [(spec.tags, params.train_of(name)) for name, spec in params.groups.items()]
             learned = (groups, params.images, params.features.views)
         described = (recipe.kind, recipe.groups, recipe.pictures, sorted(recipe.options.items()))
-        return _digest(_sources(recipe.kind), described, learned, self.ids, self.truth.tolist())
+        return digest(sources(recipe.kind), described, learned, self.ids, self.truth.tolist())
 
     @property
     def resizing(self) -> str | None:
@@ -138,21 +138,21 @@ def _project(
 ) -> np.ndarray:
     """Train as the stages `features` and `train` do."""
     recipe, options = task.params.train_of(group), task.recipe.options
-    source = _states(task, recipe, task.params.images.augment, task.params.features.views)
+    source = states(task, recipe, task.params.images.augment, task.params.features.views)
     examples = Examples(learned, truth)
-    model = _fitted(source, examples, recipe, options, task.device)
+    model = fitted(source, examples, recipe, options, task.device)
 
     def mean_scores(*sources: Source) -> np.ndarray:
         return np.mean(
             [scores(model, s, held, recipe.freeze, task.device) for s in sources], axis=0
         )
 
-    mirrored = [_Shown(_states(task, recipe, _MIRRORED, 1))] if options.get("mirror") else []
-    composites = _Shown(_states(task, recipe, _OTHER_BACKGROUND, 1))
+    mirrored = [_Shown(states(task, recipe, _MIRRORED, 1))] if options.get("mirror") else []
+    composites = _Shown(states(task, recipe, _OTHER_BACKGROUND, 1))
     return np.stack([mean_scores(source, *mirrored), mean_scores(composites)])
 
 
-def _fitted(
+def fitted(
     source: Source,
     examples: Examples,
     recipe: Train,
@@ -180,8 +180,8 @@ def _probe(
 ) -> np.ndarray:
     """Fit a logistic regression per tag on the means of the last layer."""
     recipe = dataclasses.replace(task.params.train, freeze="layer4", pooled=("layer4",))
-    source = _states(task, recipe, task.params.images.augment, task.params.features.views)
-    composites = _Shown(_states(task, recipe, _OTHER_BACKGROUND, 1))
+    source = states(task, recipe, task.params.images.augment, task.params.features.views)
+    composites = _Shown(states(task, recipe, _OTHER_BACKGROUND, 1))
     x, strength = _means(source, learned), float(task.recipe.options["strength"])
     return np.stack(
         [
@@ -215,7 +215,7 @@ TRAINERS: Mapping[str, Callable[[Task, str, np.ndarray, np.ndarray, np.ndarray],
 }
 
 
-def _states(task: Task, recipe: Train, augment: Augment, views: int) -> Source:
+def states(task: Task, recipe: Train, augment: Augment, views: int) -> Source:
     """Return the states after the frozen layers, computed once for all recipes that share them."""
     freeze, dataset = recipe.freeze, task.dataset(augment)
     torch.manual_seed(recipe.seed)
@@ -224,8 +224,8 @@ def _states(task: Task, recipe: Train, augment: Augment, views: int) -> Source:
         return Live(model, dataset, freeze, views, task.device)
     images = dataclasses.replace(task.params.images, augment=augment)
     described = (freeze, views, recipe.arch, recipe.weights, recipe.seed)
-    digest = _digest(_sources("states"), described, task.resizing, images, task.ids)
-    folder = CACHE / "states" / digest
+    key = digest(sources("states"), described, task.resizing, images, task.ids)
+    folder = CACHE / "states" / key
     if not (folder / "index.json").exists():
         compute(
             model.eval(),
@@ -266,7 +266,7 @@ def _means(source: Source, rows: np.ndarray) -> np.ndarray:
     return pooled[:, : pooled.shape[1] // 2]  # means, then deviations
 
 
-def _sources(kind: str) -> list[str]:
+def sources(kind: str) -> list[str]:
     """Return the source code behind states or scores, so that other code gets another cache key."""
     files = [
         file
@@ -276,5 +276,6 @@ def _sources(kind: str) -> list[str]:
     return [file.read_text(encoding="utf-8") for file in files]
 
 
-def _digest(*facts: object) -> str:
+def digest(*facts: object) -> str:
+    """Return a short key of all that something kept depends on."""
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,7 @@ from shoetagger.config import params as parameters
 from shoetagger.config.settings import Settings
 from shoetagger.errors import ShoetaggerError
 from shoetagger.ops import servers
+from shoetagger.store.rows import Edit
 from shoetagger.store.store import Store
 from shoetagger.tagging.alerts import alert_if_overdue
 
@@ -257,6 +259,26 @@ def test_correct_sets_a_persons_tags_and_withdraws_them(
     for both in ([], ["red", "--none"], ["--none", "--withdraw"]):
         with pytest.raises(ShoetaggerError, match="exactly one of these"):
             call("correct", NAME, "color", *both)
+
+
+def test_the_queue_lists_what_to_check_and_quality_what_was_drawn(
+    installed: Settings, pictures: Path
+) -> None:
+    assert "nothing to check" in call("queue")
+    assert "no random reviews yet" in call("quality")
+    shutil.copytree(pictures, installed.inbox, dirs_exist_ok=True)
+    call("night")
+    (line,) = call("queue", "--size", "1").splitlines()
+    image_id, name, reason = line.split("  ", 2)
+    assert name in (NAME, "more/b.png")
+    assert reason
+    with Store(installed.store_url) as store:
+        (image_id,) = store.current.image_ids_starting_with(image_id, 2)
+        edit = Edit(image_id, "color", ("black",))
+        store.corrections.apply([edit], by="me", why="", origin="random", now=datetime.now(UTC))
+    shown = call("quality")
+    assert "by 1 picture drawn at random" in shown
+    assert "color version 3 (live)" in shown
 
 
 def test_an_unknown_group_is_refused_by_name(installed: Settings) -> None:

@@ -276,6 +276,19 @@ def test_the_branch_goes_to_gits_remote_and_a_refusal_is_a_warning(place: Place)
     assert "`git push origin labels`" in warning
 
 
+def test_a_picture_counts_as_drawn_only_where_people_met_all_of_it_so(place: Place) -> None:
+    drawn, later, partly, chosen = (place.arrive(f"{n}.png", n) for n in range(10, 14))
+    for picture_id in (drawn, later):
+        place.check(picture_id, "random", color="red", style="boot")
+    # Whoever edits it later: else just those that people disagree about would not validate.
+    place.check(later, "browse", color="black", by="bo")
+    place.check(partly, "browse", color="red")
+    place.check(partly, "random", style="boot")
+    place.check(chosen, "queue", color="red", style="boot")
+    origins = {p.image_id: p.origin for p in gather(place.store, place.params.groups)}
+    assert origins == {drawn: "random", later: "random", partly: "browse", chosen: "queue"}
+
+
 def test_of_two_collections_at_once_the_second_says_so(place: Place) -> None:
     with (
         FileLock(place.settings.home / "collect.lock"),

@@ -144,7 +144,31 @@ def test_who_may_only_look_gets_no_buttons(browser: Browser, address: str, desk:
     assert not any(desk.tags(name)[1] for name in SHOES)
 
 
-@pytest.mark.parametrize("path", ["", "?g.color=black&g.style=flat", "picture", "rejected"])
+def test_pictures_of_the_queue_are_checked_by_keyboard_here_and_large(
+    browser: Browser, address: str, desk: Desk
+) -> None:
+    page = opened(browser, address + "queue")
+    page.keyboard.press("ArrowRight")
+    first = page.locator(":focus").get_attribute("data-image")
+    page.keyboard.press("Enter")
+    expect(page.locator(f'[data-image="{first}"] .corrected')).to_have_count(2)
+    why = page.locator(f'[data-image="{first}"]').get_attribute("aria-describedby")
+    assert page.locator(f"#{why}").is_visible()
+    second = page.locator(":focus").get_attribute("data-image")
+    page.keyboard.press("z")
+    page.wait_for_url(f"**/picture/{second}")
+    page.keyboard.press("Enter")
+    expect(page.locator("#single .corrected")).to_have_count(2)
+    for picture in (first, second):
+        assert {row.origin for row in desk.store.corrections.history(picture)} == {"queue"}
+    page.goto(address + "queue")
+    expect(page.locator("[role=gridcell]")).to_have_count(1)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "?g.color=black&g.style=flat", "picture", "rejected", "queue", "quality"],
+)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious_on_any_screen(
     browser: Browser, address: str, desk: Desk, path: str, scheme: str

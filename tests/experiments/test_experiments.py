@@ -44,7 +44,9 @@ def test_the_stages_declare_the_code_that_they_run() -> None:
     graph = grimp.build_graph(
         "shoetagger", "experiments", exclude_type_checking_imports=True, cache_dir=None
     )
-    ours = {m for m in graph.modules if m.startswith("experiments.")} - {"experiments.table"}
+    # What the stages do not run: pictures that arrive are not in the repo.
+    apart = {f"experiments.{name}" for name in ("table", "labelling", "strategies")}
+    ours = {m for m in graph.modules if m.startswith("experiments.")} - apart
     used = {
         module
         for name in ours

@@ -66,6 +66,18 @@ class Desk:
             keep(folder_in(self.settings.published), image_id(name), thumbnail, (640, 480))
         self.publish()
 
+    def promote(self, digest: str, version: str, now: datetime, colors: dict[str, str]) -> None:
+        """Make another version of the colours live, with predictions for some pictures."""
+        _go_live(self.store, digest, "color", COLORS, version, now)
+        self.store.predictions.record(
+            predictions=[
+                Prediction(image_id(name), digest, _scores(COLORS, color), (color,))
+                for name, color in colors.items()
+            ],
+            run_id="run",
+            now=now,
+        )
+
     def reject(self, name: str, reason: str) -> str:
         locator = locator_of(self.settings.inbox / name)
         self.store.files.note([Arrival(locator, "1-1-1", None)], FIRST)
@@ -107,6 +119,24 @@ def _scores(tags: tuple[str, ...], chosen: str) -> tuple[float, ...]:
     return tuple(0.9 if tag == chosen else 0.1 for tag in tags)
 
 
+def _go_live(
+    store: Store, digest: str, group: str, tags: tuple[str, ...], version: str, now: datetime
+) -> None:
+    store.ledger.add_version(
+        digest=digest,
+        group=group,
+        tags=tags,
+        registry_name=f"shoetagger-{group}",
+        version=version,
+        now=now,
+    )
+    live = store.ledger.live().get(group)
+    move = store.ledger.begin(
+        group, digest, expect_from=live, kind="promote", by="me", why="x", now=now
+    )
+    store.ledger.finish(move, now)
+
+
 def access(request: Request) -> Person:
     """As Airflow does it: who is not logged in gets 401; kim may only look."""
     name = request.headers.get("x-user")
@@ -141,16 +171,5 @@ def desk(tmp_path: Path, migrated: Path) -> Iterator[Desk]:
     app = create(lambda: Gallery(settings), access)
     with Store(settings.store_url) as store, TestClient(app, headers={"x-user": "ann"}) as client:
         for digest, group, tags in ((COLOR, "color", COLORS), (STYLE, "style", STYLES)):
-            store.ledger.add_version(
-                digest=digest,
-                group=group,
-                tags=tags,
-                registry_name=f"shoetagger-{group}",
-                version="1",
-                now=FIRST,
-            )
-            move = store.ledger.begin(
-                group, digest, expect_from=None, kind="promote", by="me", why="x", now=FIRST
-            )
-            store.ledger.finish(move, FIRST)
+            _go_live(store, digest, group, tags, "1", FIRST)
         yield Desk(settings, store, client)

@@ -9,7 +9,7 @@ import sys
 import typer
 
 from ..errors import ShoetaggerError
-from . import correct, inspect, labels, tag, upkeep
+from . import correct, inspect, labels, review, tag, upkeep
 
 app = typer.Typer(
     help="Tag pictures of shoes with many small models, and keep the models in step.",
@@ -46,6 +46,8 @@ for command in (
     labels.collect,
     inspect.export,
     correct.correct,
+    review.queue,
+    review.quality,
     upkeep.rollback,
     upkeep.retry,
     upkeep.forget,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,8 +19,9 @@ _PAGE = 500
 class Checked:
     """A picture as people left it: its tags of all groups, who said so, and where they met it.
 
-    `corrections` are the ids of the rows that say so. `origin` is `random` only where all of them
-    were met in the random part of the queue; a picture that was chosen is no sample.
+    `corrections` are the ids of the rows that say so. `origin` is `random` only where people met
+    all groups when the queue had drawn the picture at random, whoever edited them later; a picture
+    that was chosen is no sample.
     """
 
     image_id: str
@@ -38,6 +39,7 @@ def gather(store: Store, groups: Mapping[str, Group]) -> Iterator[Checked]:
     One with a word on some groups only is left for later: what nobody said must not become a "no".
     One that was collected and edited since comes again. Tags that params.yaml lacks are left out.
     """
+    drawn = {(row.image_id, row.group) for row in store.corrections.at_random()}
     for image_ids in chunked(store.corrections.uncollected(), _PAGE):
         in_force = store.corrections.in_force(image_ids)
         whole = [i for i in image_ids if all((i, group) in in_force for group in groups)]
@@ -46,7 +48,7 @@ def gather(store: Store, groups: Mapping[str, Group]) -> Iterator[Checked]:
         for image_id in whole:
             corrections = [in_force[image_id, group] for group in groups]
             if any(row.collected_in is None for row in corrections):
-                yield _checked(image_id, locators.get(image_id, ()), corrections, groups)
+                yield _checked(image_id, locators.get(image_id, ()), corrections, groups, drawn)
 
 
 def _checked(
@@ -54,16 +56,20 @@ def _checked(
     locators: tuple[str, ...],
     corrections: Sequence[Correction],
     groups: Mapping[str, Group],
+    drawn: Set[tuple[str, str]],
 ) -> Checked:
     last = max(corrections, key=lambda row: row.id)
-    origins = {row.origin for row in corrections}
+    if all((image_id, row.group) in drawn for row in corrections):
+        origin = "random"
+    else:
+        origin = "queue" if any(row.origin == "queue" for row in corrections) else "browse"
     known = {tag for group in groups.values() for tag in group.tags}
     return Checked(
         image_id=image_id,
         locators=locators,
         tags=frozenset(tag for row in corrections for tag in row.tags if tag in known),
         corrections=tuple(row.id for row in corrections),
-        origin="random" if origins == {"random"} else "queue" if "queue" in origins else "browse",
+        origin=origin,
         by=", ".join(sorted({row.by for row in corrections})),
         at=last.created_at,
     )

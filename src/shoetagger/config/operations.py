@@ -112,6 +112,18 @@ def _can_be_branch(name: str) -> bool:
 
 
 @dataclass(frozen=True, config=SECTION)
+class Queue:
+    """How the pictures are chosen that people should check next."""
+
+    size: Count = 50
+    random: Share = 0.2
+    rare: Share = 0.5
+    min_probability: Share = 0.2
+    per_tag: Count = 12
+    spread: NonNegative = 0.3
+
+
+@dataclass(frozen=True, config=SECTION)
 class Labels:
     """Where the labels go that people gave to arrivals, and how many are worth a training."""
 
@@ -120,6 +132,7 @@ class Labels:
     )
     batch: Count = 50
     schedule: Schedule = "0 5 * * *"
+    queue: Queue = Queue()
 
 
 @dataclass(frozen=True, config=SECTION)

@@ -12,11 +12,17 @@ from ..store.rows import StoreError
 from . import pages
 from .dependencies import Person
 from .gallery import Gallery, UnknownPictureError
-from .routers import edits, files, pictures, rejected
+from .routers import edits, files, pictures, rejected, reviews
 from .selection import SelectionError
 
 # A router per page or concern; every route is behind the guard that `create` puts before all.
-ROUTERS = (pictures.router, edits.router, rejected.router, files.router)
+ROUTERS = (
+    pictures.router,
+    edits.router,
+    reviews.router,
+    rejected.router,
+    files.router,
+)
 
 # No script but our own file, no form that leaves, no page of another origin around this one.
 _HEADERS = {

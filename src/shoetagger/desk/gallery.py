@@ -16,6 +16,7 @@ from ..config.settings import Settings
 from ..errors import ShoetaggerError
 from ..publishing import thumbnails
 from ..publishing.tables import shown_name
+from ..review.label_queue import LabelQueue
 from ..store.rows import Correction, Edit, StoreError
 from ..store.store import Store
 from .cards import Card, cards
@@ -57,6 +58,7 @@ class Gallery:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.store = Store(settings.store_url)
+        self.label_queue = LabelQueue(self.store, settings.published, settings.bundles)
         self._catalogue = Catalogue(settings.published)
         self._lock = threading.Lock()
         self._params: tuple[tuple[int, int], Params] | None = None

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from urllib.parse import urlencode
 
 from ..config.recipe import Group
 from ..publishing.pages import COLOURS, pager
 from ..rendering import template
+from ..review.choosing import DRAWN, Choice
+from ..review.quality import Quality
 from ..store.rows import Correction
 from .cards import Card, GroupCard
 from .gallery import Page, RejectedFile
@@ -17,7 +20,12 @@ from .selection import SIZE, STATES, Selection, field_of
 KEYS = "1234567890qwertyiopadfghjklcvbm"
 
 # The links at the top of every page: address and words.
-SCREENS = {"": "Pictures", "rejected": "Rejected files"}
+SCREENS = {
+    "": "Pictures",
+    "queue": "Next to label",
+    "quality": "Quality",
+    "rejected": "Rejected files",
+}
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,52 @@ def rejected(files: Sequence[RejectedFile], may_write: bool) -> str:
     """Return the page of the files that could not be tagged."""
     return _render(
         "rejected.html", {}, root="", screen="rejected", may_write=may_write, files=files
+    )
+
+
+def queue(
+    choice: Choice, cards: Sequence[Card], groups: Mapping[str, Group], may_write: bool
+) -> str:
+    """Return the page of the pictures to check next; those without a card went meanwhile."""
+    by_id = {card.image_id: card for card in cards}
+    asked = [one for one in choice.pictures if one.image_id in by_id]
+    return _render(
+        "queue.html",
+        groups,
+        root="",
+        screen="queue",
+        may_write=may_write,
+        pictures=[(by_id[one.image_id], one) for one in asked],
+        drawn=sum(one.origin == DRAWN for one in asked),
+        notes=choice.notes,
+        keys=keys(groups),
+    )
+
+
+def quality(found: Quality, wanted: Sequence[str], groups: Mapping[str, Group]) -> str:
+    """Return the page of how right the tags are; `wanted` are digests of versions to show whole.
+
+    A group of which none is wanted shows its latest version.
+    """
+    chosen = {
+        name: next((v for v in group.versions if v.digest in wanted), group.versions[0])
+        for name, group in found.groups.items()
+        if group.versions
+    }
+
+    def link(name: str, digest: str) -> str:
+        digests = {group: version.digest for group, version in chosen.items()} | {name: digest}
+        return f"?{urlencode([('version', each) for each in digests.values()])}"
+
+    return _render(
+        "quality.html",
+        groups,
+        root="",
+        screen="quality",
+        may_write=False,
+        quality=found,
+        chosen=chosen,
+        link=link,
     )
 
 

@@ -12,7 +12,14 @@ from sqlalchemy.engine import Connection
 
 from .database import Database
 from .days import bump
-from .rows import Correction, CorrectionConflict, CorrectionKind, Edit, StoreError
+from .rows import (
+    Correction,
+    CorrectionConflict,
+    CorrectionKind,
+    Edit,
+    RandomReview,
+    StoreError,
+)
 from .sql import PAGE
 from .tables import corrections, images
 
@@ -57,9 +64,9 @@ class Corrections:
     ) -> list[int]:
         """Write a person's edits, all or none; returns the ids of their rows, in order.
 
-        `origin` says where the person met the images, such as `browse`. Raises CorrectionConflict
-        where a correction other than the one that the person saw is in force, StoreError for an
-        unknown image.
+        `origin` says where the person met the images, such as `browse`, unless an edit says it.
+        Raises CorrectionConflict where a correction other than the one that the person saw is in
+        force, StoreError for an unknown image.
         """
         ids = sorted({edit.image_id for edit in edits})
         with self._database.writing() as connection:
@@ -67,7 +74,10 @@ class Corrections:
             found = _in_force(connection, ids)
             for edit in edits:
                 _refuse_unseen(edit, found.get((edit.image_id, edit.group)))
-            written = [_write(connection, edit, found, by, why, origin, now) for edit in edits]
+            written = [
+                _write(connection, edit, found, by, why, edit.origin or origin, now)
+                for edit in edits
+            ]
             bump(connection, set(days.values()))
         return written
 
@@ -125,6 +135,38 @@ class Corrections:
         )
         with self._database.reading() as connection:
             return list(connection.execute(query).scalars())
+
+    def at_random(self) -> list[RandomReview]:
+        """Return what people said about images that they met drawn at random, the earliest first.
+
+        It counts as said at random once it was, whoever edits it later: else just the images that
+        people disagree about would be missing.
+        """
+        met = (
+            sa.select(
+                corrections.c.image_id,
+                corrections.c.group_name,
+                sa.func.min(corrections.c.created_at).label("at"),
+            )
+            .where(corrections.c.origin == "random")
+            .group_by(corrections.c.image_id, corrections.c.group_name)
+            .subquery()
+        )
+        of_it = sa.and_(
+            met.c.image_id == corrections.c.image_id, met.c.group_name == corrections.c.group_name
+        )
+        query = (
+            sa.select(corrections, met.c.at, images.c.first_seen)
+            .join(met, of_it)
+            .join(images, images.c.image_id == corrections.c.image_id)
+            .where(IN_FORCE)
+            .order_by(met.c.at, corrections.c.id)
+        )
+        with self._database.reading() as connection:
+            return [
+                RandomReview(row.image_id, row.group_name, tuple(row.tags), row.at, row.first_seen)
+                for row in connection.execute(query)
+            ]
 
     def mark_collected(self, ids: Sequence[int], commit: str) -> None:
         """Record the commit whose label sheet says what these corrections say."""

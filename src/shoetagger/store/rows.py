@@ -186,6 +186,7 @@ class Edit:
 
     `seen` is the id of the correction that was in force when the person looked, `seen_digest` the
     bundle whose tags were shown. `kind` is `confirm` where the tags are those that were shown.
+    `origin` says where the person met the image, if not where the other edits of a batch are from.
     """
 
     image_id: str
@@ -194,6 +195,7 @@ class Edit:
     seen: int | None = None
     seen_digest: str | None = None
     kind: CorrectionKind = "correct"
+    origin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,21 @@ class Correction:
     collected_in: str | None
     created_at: datetime
     withdrawn_at: datetime | None
+
+
+@dataclass(frozen=True)
+class RandomReview:
+    """What a person said about one group of an image that was drawn at random.
+
+    `at` is when they met it first, `tags` are those in force now, also where somebody has edited
+    them since; `first_seen` is when the image arrived.
+    """
+
+    image_id: str
+    group: str
+    tags: tuple[str, ...]
+    at: datetime
+    first_seen: datetime
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from ...review.choosing import origin_of
 from ...store.rows import CorrectionConflict, Edit
 from .. import pages
 from ..dependencies import Here, Writer
@@ -31,11 +32,12 @@ class WantedEdit(BaseModel):
 
 
 class WantedEdits(BaseModel):
-    """What a person did in one go: all of it is written, or none."""
+    """What a person did in one go: all of it is written, or none. `origin` is where they did it."""
 
     model_config = ConfigDict(extra="forbid")
 
     edits: list[WantedEdit] = Field(min_length=1, max_length=2000)
+    origin: Literal["browse", "queue"] = "browse"
 
 
 class WantedUndo(BaseModel):
@@ -48,6 +50,7 @@ class WantedUndo(BaseModel):
 
 @router.post("/edits")
 def edit(wanted: WantedEdits, person: Writer, gallery: Here) -> JSONResponse:
+    random = gallery.params.labels.queue.random
     edits = [
         Edit(
             edit.image_id,
@@ -56,6 +59,7 @@ def edit(wanted: WantedEdits, person: Writer, gallery: Here) -> JSONResponse:
             seen=edit.seen,
             seen_digest=edit.digest,
             kind=edit.kind,
+            origin=origin_of(edit.image_id, random) if wanted.origin == "queue" else None,
         )
         for edit in wanted.edits
     ]

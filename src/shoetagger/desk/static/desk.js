@@ -30,6 +30,11 @@ const cards = () => (single ? [single] : [...document.querySelectorAll("[role=gr
 const groupsOf = (card) => JSON.parse(card.dataset.groups);
 let current = null;
 
+// Pictures of the queue are looked at large from there: what is said there is said of the queue.
+const from = (page) => new URL(page, location).pathname.split("/").pop();
+const origin = document.body.dataset.origin
+  ?? (single && document.referrer && from(document.referrer) === "queue" ? "queue" : "browse");
+
 function chosen() {
   const selected = cards().filter((card) => card.getAttribute("aria-selected") === "true");
   if (selected.length) return selected;
@@ -122,7 +127,9 @@ function show(htmlById) {
     const holder = document.createElement("template");
     holder.innerHTML = html.trim();
     const card = holder.content.firstElementChild;
-    card.setAttribute("aria-selected", old.getAttribute("aria-selected"));
+    for (const name of ["aria-selected", "aria-describedby"]) {
+      if (old.hasAttribute(name)) card.setAttribute(name, old.getAttribute(name));
+    }
     const had = old === current || old.contains(document.activeElement);
     const focused = old.contains(document.activeElement);
     old.replaceWith(card);
@@ -138,6 +145,7 @@ async function edit(pictures, change, words) {
   if (!mayWrite || !pictures.length) return;
   const ids = pictures.map((card) => card.dataset.image);
   const body = () => ({
+    origin,
     edits: ids.flatMap((id) => {
       const card = document.querySelector(`[data-image="${id}"]`);
       return change(groupsOf(card)).map((wanted) => ({ image_id: id, ...wanted }));

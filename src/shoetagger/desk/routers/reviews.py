@@ -1,0 +1,26 @@
+"""The queue of pictures to check next, and how right the tags are by the random ones of them."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from ...review.quality import quality
+from .. import pages
+from ..dependencies import Here, Reader
+
+router = APIRouter()
+
+
+@router.get("/queue")
+def show_queue(person: Reader, gallery: Here) -> HTMLResponse:
+    choice = gallery.label_queue.choose(gallery.groups, gallery.params.labels.queue)
+    cards = gallery.cards([asked.image_id for asked in choice.pictures])
+    return HTMLResponse(pages.queue(choice, cards, gallery.groups, person.may_write))
+
+
+@router.get("/quality")
+def show_quality(request: Request, _: Reader, gallery: Here) -> HTMLResponse:
+    found = quality(gallery.store, gallery.groups)
+    wanted = request.query_params.getlist("version")
+    return HTMLResponse(pages.quality(found, wanted, gallery.groups))

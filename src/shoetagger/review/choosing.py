@@ -1,0 +1,234 @@
+"""Chooses which pictures people should check next, from what is known already; no model runs.
+
+Some are drawn at random: a part of all pictures is reserved for that by their ids, which are
+hashes, and nothing else is ever chosen from that part. So these are a fair sample of what arrives,
+however the others are chosen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..config.operations import Queue
+
+# Where a person met a picture, as the journal of corrections has it.
+CHOSEN, DRAWN = "queue", "random"
+
+# Scores nearer to 0 or 1 count as this near: a model is never that sure.
+_SUREST = 0.002
+# Pictures that are looked at, per picture wanted, for one that is unlike those chosen before.
+_LOOKED_AT = 50
+# Tags that a reason names, and how far from its threshold, in log-odds, a score may be for that.
+_NAMED, _UNSURE_WITHIN = 2, 1.0
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Tagged pictures that nobody has checked.
+
+    `image_ids` (N,) are bytes; `scores` (N, tags) are in 0..1, and NaN where no version gave a
+    score, or a person has said what is right.
+    """
+
+    image_ids: np.ndarray
+    scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class TagFacts:
+    """What the live versions have of each tag: a threshold, and the positives they learned from."""
+
+    tags: tuple[str, ...]
+    thresholds: np.ndarray
+    positives: np.ndarray
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A picture to check: why, in words, and whether it was chosen or drawn (its `origin`)."""
+
+    image_id: str
+    origin: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Pictures in the order in which to check them; `notes` say which tags were not asked for."""
+
+    pictures: tuple[Asked, ...]
+    notes: tuple[str, ...]
+
+
+# Scores (N, tags) -> how much each tag could be learned from each picture, (N, tags).
+Interest = Callable[[np.ndarray, TagFacts], np.ndarray]
+
+
+def origin_of(image_id: str, random: float) -> str:
+    """Return what a picture of the queue is by its id: chosen, or drawn at random."""
+    return DRAWN if bool(_reserved(np.array([image_id.encode()]), random)[0]) else CHOSEN
+
+
+def interest(scores: np.ndarray, facts: TagFacts) -> np.ndarray:
+    """Return how unsure the models are of each tag, more for tags that they have seen little of.
+
+    That is the entropy of a score as far as its threshold is away in log-odds, in bits, times
+    1/sqrt(positives).
+    """
+    distance = np.abs(_log_odds(scores) - _log_odds(facts.thresholds))
+    likely = 1 / (1 + np.exp(-distance))
+    entropy = -(likely * np.log2(likely) + (1 - likely) * np.log2(1 - likely))
+    worth: np.ndarray = np.nan_to_num(entropy / np.sqrt(np.maximum(facts.positives, 1)))
+    return worth
+
+
+def choose(pool: Pool, facts: TagFacts, options: Queue, by: Interest = interest) -> Choice:
+    """Return up to `options.size` pictures to check next.
+
+    A share of `options.random` is drawn from the reserved part. Of the others, a share of
+    `options.rare` are the likeliest pictures of the tags with the fewest positives, the rest those
+    that interest most; no two chosen ones have nearly equal scores. What runs out is made up for
+    by the rest. The same pictures give the same choice.
+    """
+    reserved = _reserved(pool.image_ids, options.random)
+    drawn = iter(np.sort(pool.image_ids[reserved]).tolist())
+    chooser = _Chooser(Pool(pool.image_ids[~reserved], pool.scores[~reserved]), facts, options, by)
+    rare, unsure = chooser.rare(), chooser.unsure()
+    at_random = (Asked(i.decode(), DRAWN, "drawn at random") for i in drawn)
+    pictures: list[Asked] = []
+    chosen = 0
+    while len(pictures) < options.size:
+        if _is_due(len(pictures), options.random):
+            order = [at_random, unsure, rare]
+        elif _is_due(chosen, options.rare):
+            order = [rare, unsure, at_random]
+        else:
+            order = [unsure, rare, at_random]
+        found = next((one for source in order if (one := next(source, None))), None)
+        if found is None:
+            break
+        chosen += found.origin == CHOSEN
+        pictures.append(found)
+    return Choice(tuple(pictures), tuple(chooser.notes))
+
+
+class _Chooser:
+    """Chooses from pictures that are not reserved, each once, none like one chosen before."""
+
+    def __init__(self, pool: Pool, facts: TagFacts, options: Queue, by: Interest) -> None:
+        self._pool, self._facts, self._options = pool, facts, options
+        self._interest = by
+        self._odds = _log_odds(pool.scores)
+        self._chosen: list[int] = []
+        # As if the pictures asked for were what they look like.
+        self._positives = facts.positives.astype(np.float64)
+        self.notes: list[str] = []
+
+    def rare(self) -> Iterator[Asked]:
+        """Yield, in turns, the likeliest picture of the tag with the fewest positives.
+
+        A tag is asked for only while its next picture has `min_probability`, at most `per_tag`
+        times.
+        """
+        tags = range(len(self._facts.tags))
+        queues = {tag: self._likeliest(tag) for tag in tags}
+        times: Counter[int] = Counter()
+        while queues:
+            tag = min(queues, key=lambda tag: self._positives[tag])
+            row = next(queues[tag], None) if times[tag] < self._options.per_tag else None
+            if row is None:
+                del queues[tag]
+                self.notes.append(self._why_not(tag, times[tag]))
+                continue
+            times[tag] += 1
+            number = int(self._facts.positives[tag])
+            yield self._take(
+                row,
+                f"may show {self._facts.tags[tag]} ({self._pool.scores[row, tag]:.2f}), "
+                f"learned from {number} so far",
+            )
+
+    def unsure(self) -> Iterator[Asked]:
+        """Yield the pictures from which the models could learn most."""
+        worth = self._interest(self._pool.scores, self._facts)
+        total = worth.sum(axis=1)
+        for row in self._unlike(_largest(total, self._options.size * _LOOKED_AT)):
+            if total[row] > 0:
+                yield self._take(row, self._unsure_of(row, worth[row]))
+
+    def _likeliest(self, tag: int) -> Iterator[int]:
+        scores = np.nan_to_num(self._pool.scores[:, tag], nan=-1.0)
+        rows = _largest(scores, self._options.per_tag * _LOOKED_AT)
+        return self._unlike(rows[scores[rows] >= self._options.min_probability])
+
+    def _unlike(self, rows: np.ndarray) -> Iterator[int]:
+        """Yield the rows whose scores are unlike those of every picture chosen until then."""
+        for row in rows.tolist():
+            if row not in self._chosen and not self._is_like_a_chosen_one(row):
+                yield row
+
+    def _is_like_a_chosen_one(self, row: int) -> bool:
+        if not self._chosen:
+            return False
+        apart = np.nan_to_num(self._odds[self._chosen] - self._odds[row])
+        return bool((np.sqrt(np.square(apart).mean(axis=1)) < self._options.spread).any())
+
+    def _take(self, row: int, reason: str) -> Asked:
+        self._chosen.append(row)
+        self._positives += np.nan_to_num(self._pool.scores[row])
+        return Asked(self._pool.image_ids[row].decode(), CHOSEN, reason)
+
+    def _why_not(self, tag: int, times: int) -> str:
+        name, least = self._facts.tags[tag], self._options.min_probability
+        if times == self._options.per_tag:
+            return f"{name}: asked for {times} times, which is the most (labels.queue.per_tag)"
+        more = "no further picture" if times else "no picture"
+        return (
+            f"{name}: {more} has a probability of {least:g} or more (labels.queue.min_probability)"
+        )
+
+    def _unsure_of(self, row: int, worth: np.ndarray) -> str:
+        scores, limits = self._pool.scores[row], self._facts.thresholds
+        apart = np.abs(_log_odds(scores) - _log_odds(limits))
+        best = [tag for tag in np.argsort(-worth)[:_NAMED].tolist() if worth[tag] > 0]
+        near = [tag for tag in best if apart[tag] < _UNSURE_WITHIN]
+        near_or_best = [
+            f"{self._facts.tags[tag]} ({scores[tag]:.2f}, threshold {limits[tag]:.2f})"
+            for tag in near or best[:1]
+        ]
+        return f"{'unsure' if near else 'least sure'} about {' and '.join(near_or_best)}"
+
+
+def _reserved(image_ids: np.ndarray, random: float) -> np.ndarray:
+    """Return which pictures (N,) are reserved for random reviews: those with the lowest ids."""
+    bound = int(random * 16**8)
+    if bound >= 16**8:
+        return np.ones(len(image_ids), bool)
+    return np.asarray(image_ids < f"{bound:08x}".encode())
+
+
+def _is_due(number: int, share: float) -> bool:
+    """Tell whether the picture after `number` others is of those that make up a share."""
+    return int((number + 1) * share + 1e-9) > int(number * share + 1e-9)
+
+
+def _largest(values: np.ndarray, most: int) -> np.ndarray:
+    """Return the positions of the largest values, the largest first; the first of equal ones."""
+    if len(values) > most:
+        kept = np.sort(np.argpartition(-values, most)[:most])
+        return kept[np.argsort(-values[kept], kind="stable")]
+    return np.argsort(-values, kind="stable")
+
+
+def _log_odds(probability: np.ndarray) -> np.ndarray:
+    within = np.clip(probability, _SUREST, 1 - _SUREST)
+    return np.asarray(np.log(within / (1 - within)))
+
+
+def fixed_ids(image_ids: Sequence[str]) -> np.ndarray:
+    """Return image ids as a pool has them: (N,) bytes of one length."""
+    return np.array([i.encode() for i in image_ids], dtype="S64")

@@ -1,0 +1,166 @@
+"""The queue "next to label" over the published tables and what people have said since."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..config.operations import Queue
+from ..config.recipe import Group
+from ..inference.bundle import load_bundle
+from ..inference.decision import UNCALIBRATED
+from ..network.layers import ModelError
+from ..store.store import Store
+from .choosing import Choice, Pool, TagFacts, choose
+
+
+@dataclass(frozen=True)
+class _Partition:
+    """What a day's table has of unchecked pictures; `stamp` tells whether the file changed."""
+
+    stamp: tuple[int, int]
+    pool: Pool
+
+
+class LabelQueue:
+    """Chooses pictures for any number of threads; tables are read again when they change."""
+
+    def __init__(self, store: Store, published: Path, bundles: Path) -> None:
+        self._store, self._bundles = store, bundles
+        self._folder = published / "parquet"
+        self._lock = threading.Lock()
+        self._groups: Mapping[str, Group] = {}
+        self._partitions: Mapping[str, _Partition] = {}
+        self._checked: set[str] = set()  # since the tables were written, as far as was asked
+        self._last: tuple[object, Choice] | None = None
+
+    def choose(self, groups: Mapping[str, Group], options: Queue) -> Choice:
+        """Return the pictures to check next; the same ones until tables or corrections change."""
+        with self._lock:
+            live = self._store.ledger.live()
+            last = self._store.corrections.last()
+            known = (self._refresh(groups), tuple(groups.items()), options, live, last)
+            if self._last is None or self._last[0] != known:
+                self._last = known, self._choose(groups, options, live)
+            return self._last[1]
+
+    def _choose(
+        self, groups: Mapping[str, Group], options: Queue, live: Mapping[str, str]
+    ) -> Choice:
+        facts = self._facts(groups, live)
+        pool = _together([part.pool for part in self._partitions.values()], len(facts.tags))
+        self._checked = self._checked_of(self._checked, groups)
+        while True:
+            choice = choose(_without(pool, self._checked), facts, options)
+            new = self._checked_of((asked.image_id for asked in choice.pictures), groups)
+            if not new:
+                return choice
+            self._checked |= new
+
+    def _checked_of(self, image_ids: Iterable[str], groups: Mapping[str, Group]) -> set[str]:
+        """Return the pictures in all of whose groups a correction is in force."""
+        in_force = self._store.corrections.in_force(sorted(image_ids))
+        corrected = Counter(image_id for image_id, group in in_force if group in groups)
+        return {image_id for image_id, number in corrected.items() if number == len(groups)}
+
+    def _facts(self, groups: Mapping[str, Group], live: Mapping[str, str]) -> TagFacts:
+        """Return the thresholds and positives of the live versions.
+
+        The positives that people gave since the last collection count too. A tag that no version
+        has learned yet has none, and the usual threshold.
+        """
+        limits: dict[str, float] = {}
+        positives: Counter[str] = Counter()
+        for group in groups:
+            try:
+                bundle = load_bundle(self._bundles / live[group])
+            except (KeyError, ModelError, OSError):
+                continue
+            limits |= dict(zip(bundle.tags, bundle.thresholds, strict=True))
+            positives.update(dict(zip(bundle.tags, bundle.support, strict=True)))
+        corrections = self._store.corrections
+        for row in corrections.in_force(corrections.uncollected()).values():
+            if row.collected_in is None:
+                positives.update(row.tags)
+        tags = tuple(tag for group in groups.values() for tag in group.tags)
+        return TagFacts(
+            tags,
+            np.array([limits.get(tag, UNCALIBRATED) for tag in tags]),
+            np.array([positives[tag] for tag in tags]),
+        )
+
+    def _refresh(self, groups: Mapping[str, Group]) -> dict[str, tuple[int, int]]:
+        """Read the tables that changed; returns what tells whether any did."""
+        known = self._partitions if groups == self._groups else {}
+        found: dict[str, _Partition] = {}
+        for file in sorted(self._folder.glob("day=*/tags.parquet")):
+            partition = _read(file, groups, known.get(file.parent.name))
+            if partition is not None:
+                found[file.parent.name] = partition
+        self._groups, self._partitions = groups, found
+        return {day: partition.stamp for day, partition in found.items()}
+
+
+def sized(options: Queue, size: int | None) -> Queue:
+    """Return the options with another number of pictures, if one is given."""
+    return options if size is None else replace(options, size=size)
+
+
+def _read(file: Path, groups: Mapping[str, Group], known: _Partition | None) -> _Partition | None:
+    """Read a table, unless `known` is of the same file; None for one that vanished meanwhile."""
+    try:
+        status = file.stat()
+        stamp = (status.st_mtime_ns, status.st_size)
+        if known is not None and known.stamp == stamp:
+            return known
+        with pq.ParquetFile(file) as table:
+            there = set(table.schema_arrow.names)
+            wanted = [f"{name}_corrected" for name in groups]
+            wanted += [f"score_{tag}" for group in groups.values() for tag in group.tags]
+            rows = table.read(["image_id", *(name for name in wanted if name in there)])
+    except FileNotFoundError:
+        return None
+    return _Partition(stamp, _unchecked(rows, groups))
+
+
+def _unchecked(rows: pa.Table, groups: Mapping[str, Group]) -> Pool:
+    """Return the rows that have a score of some group which no person has corrected."""
+    columns, checked = [], np.ones(len(rows), bool)
+    for name, group in groups.items():
+        corrected = np.zeros(len(rows), bool)
+        if f"{name}_corrected" in rows.column_names:
+            column = rows[f"{name}_corrected"].fill_null(False)
+            corrected = column.to_numpy()
+        checked &= corrected
+        for tag in group.tags:
+            scores = np.full(len(rows), np.nan, np.float32)
+            if f"score_{tag}" in rows.column_names:
+                scores = rows[f"score_{tag}"].to_numpy().astype(np.float32)
+            columns.append(np.where(corrected, np.float32(np.nan), scores))
+    scores = np.stack(columns, axis=1)
+    kept = ~checked & ~np.isnan(scores).all(axis=1)
+    image_ids = rows["image_id"].to_numpy().astype("S64")
+    return Pool(image_ids[kept], scores[kept])
+
+
+def _together(pools: list[Pool], tags: int) -> Pool:
+    empty = Pool(np.zeros(0, "S64"), np.zeros((0, tags), np.float32))
+    every = [empty, *pools]
+    return Pool(
+        np.concatenate([pool.image_ids for pool in every]),
+        np.concatenate([pool.scores for pool in every]),
+    )
+
+
+def _without(pool: Pool, image_ids: set[str]) -> Pool:
+    if not image_ids:
+        return pool
+    kept = ~np.isin(pool.image_ids, np.array([i.encode() for i in sorted(image_ids)], "S64"))
+    return Pool(pool.image_ids[kept], pool.scores[kept])

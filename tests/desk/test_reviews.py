@@ -1,0 +1,153 @@
+"""The desk's queue of pictures to check, and the quality that the random ones of them show."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+
+import httpx
+import yaml
+from helpers.desk import COLOR, COLORS, STYLE, Desk, image_id
+
+from shoetagger.config.operations import Queue
+from shoetagger.config.params import load
+from shoetagger.images.views import Transform
+from shoetagger.inference.bundle import BUNDLE_FILE, Bundle, save_bundle
+from shoetagger.network.layers import LAYERS
+from shoetagger.review.label_queue import LabelQueue
+
+# Ids are names in hex: the first one is of the fifth that is drawn from, which ends at 33.
+SHOES = {"1.jpg": ("red", "boot"), "b.jpg": ("black", "boot"), "c.jpg": ("red", "flat")}
+
+
+def asked(desk: Desk, who: str = "ann") -> dict[str, str]:
+    """The pictures of the queue, in order, with their reasons."""
+    page = desk.client.get("/queue", headers={"x-user": who}).text
+    ids = re.findall(r'data-image="([0-9a-f]{64})"', page)
+    reasons = re.findall(r'<span class="why \w+" id="why-\d+">([^<]*)</span>', page)
+    assert len(ids) == len(reasons)
+    names = [bytes.fromhex(found).rstrip(b"\0").decode() for found in ids]
+    return dict(zip(names, reasons, strict=True))
+
+
+def check(desk: Desk, name: str, *groups: str, **right: str) -> httpx.Response:
+    """Confirm groups of a picture of the queue, or say what is right, as its page does."""
+    page = desk.client.get("/queue").text
+    (data,) = re.findall(rf'data-image="{image_id(name)}" data-groups="([^"]*)"', page)
+    known = json.loads(html.unescape(data))
+    edits = [
+        {
+            "image_id": image_id(name),
+            "group": group,
+            "tags": right[group].split() if group in right else known[group]["tags"],
+            "seen": known[group]["seen"],
+            "digest": known[group]["digest"],
+            "kind": "correct" if group in right else "confirm",
+        }
+        for group in (*groups, *right)
+    ]
+    return desk.post("/edits", {"edits": edits, "origin": "queue"})
+
+
+def test_the_queue_names_a_reason_beside_each_picture(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    found = asked(desk)
+    assert found["1.jpg"] == "drawn at random"
+    assert found["b.jpg"] == "least sure about black (0.90, threshold 0.50)"
+    assert found["c.jpg"].startswith("may show ")
+    assert set(found) == SHOES.keys()
+    page = desk.client.get("/queue").text
+    assert "1 of them drawn at random" in page
+    described = re.findall(r'aria-describedby="(why-\d+)"', page)
+    assert described == [f"why-{number}" for number in (1, 2, 3)]
+
+
+def test_what_is_checked_leaves_the_queue_and_its_origin_is_kept(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    assert check(desk, "1.jpg", "color", "style").status_code == 200
+    assert check(desk, "b.jpg", style="flat", color="red").status_code == 200
+    check(desk, "c.jpg", "color")
+    assert set(asked(desk)) == {"c.jpg"}  # a word is lacking on its style
+    for name, origin in (("1.jpg", "random"), ("b.jpg", "queue")):
+        rows = desk.store.corrections.history(image_id(name))
+        assert {row.origin for row in rows} == {origin}
+    ids = [row.id for row in desk.store.corrections.history(image_id("1.jpg"))]
+    assert desk.post("/undo", {"ids": ids}).status_code == 200
+    assert set(asked(desk)) == {"1.jpg", "c.jpg"}
+
+
+def test_the_queue_is_of_what_is_published_and_goes_on_the_next_day(desk: Desk) -> None:
+    assert "Nothing to check." in desk.client.get("/queue").text
+    desk.arrive(SHOES)
+    for name in SHOES:
+        check(desk, name, "color", "style")
+    assert "Nothing to check." in desk.client.get("/queue").text
+    desk.arrive({"late.jpg": ("red", "boot")})
+    assert set(asked(desk)) == {"late.jpg"}
+
+
+def test_who_may_only_look_sees_the_queue_without_edits(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    assert set(asked(desk, "kim")) == SHOES.keys()
+    assert "palette" not in desk.client.get("/queue", headers={"x-user": "kim"}).text
+
+
+def test_rarity_is_what_the_live_version_learned_from_and_people_said_since(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    for digest, group, tags, support in (
+        (COLOR, "color", COLORS, (20, 4)),
+        (STYLE, "style", ("boot", "flat"), (30, 40)),
+    ):
+        bundle = Bundle(
+            group, tags, "resnet18", ("layer4",), Transform(size=32), (0.5, 0.5), support,
+            dict.fromkeys(LAYERS, ""), None, "",
+        )  # fmt: skip
+        (desk.settings.bundles / digest).mkdir(parents=True)
+        save_bundle(bundle, desk.settings.bundles / digest / BUNDLE_FILE)
+    groups = load(desk.settings.params_file).groups
+
+    def first() -> str:
+        queue = LabelQueue(desk.store, desk.settings.published, desk.settings.bundles)
+        choice = queue.choose(groups, Queue(size=1, random=0.0, rare=1.0))
+        return choice.pictures[0].reason
+
+    assert first() == "may show red (0.90), learned from 4 so far"
+    check(desk, "c.jpg", "color", "style")
+    assert first() == "may show red (0.90), learned from 5 so far"
+
+
+def test_a_group_that_the_tables_lack_is_asked_for_once_it_is_there(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    document = yaml.safe_load(desk.settings.params_file.read_text())
+    document["groups"]["use"] = {"tags": ["indoors", "outdoors"]}
+    desk.settings.params_file.write_text(yaml.safe_dump(document))
+    assert set(asked(desk)) == SHOES.keys()
+    check(desk, "b.jpg", "color", "style")
+    assert set(asked(desk)) == SHOES.keys()
+
+
+def test_quality_begins_with_the_first_random_review(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    assert "No random reviews yet" in desk.client.get("/quality").text
+    check(desk, "b.jpg", "color", "style")
+    assert "No random reviews yet" in desk.client.get("/quality").text
+    check(desk, "1.jpg", "style", color="black")
+    page = desk.client.get("/quality").text
+    assert "By 1 picture that the queue drew" in page
+    assert "1 (live)" in page
+    assert "2026-W01" in page
+    assert "0.00 <small>[0.00, 0.79] of 1</small>" in page  # the colour was wrong
+    assert "1.00 <small>[0.21, 1.00] of 1</small>" in page  # the style was right
+
+
+def test_a_chosen_version_is_shown_by_tag_and_week(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    new = "9" * 64
+    desk.promote(new, "2", desk.now, {name: color for name, (color, _) in SHOES.items()})
+    check(desk, "1.jpg", "color", "style")
+    page = desk.client.get("/quality").text
+    assert "Version 2 by tag" in page
+    assert f'href="?version={COLOR}&amp;version={STYLE}"' in page
+    page = desk.client.get(f"/quality?version={COLOR}&version={STYLE}").text
+    assert page.count("Version 1 by tag") == 2

@@ -1,0 +1,164 @@
+"""Which pictures people are asked to check, and why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from shoetagger.config.operations import Queue
+from shoetagger.review.choosing import Pool, TagFacts, choose, fixed_ids, origin_of
+
+# Nothing is drawn: what is chosen is the subject.
+CHOSEN = Queue(size=10, random=0.0, rare=0.5, min_probability=0.2, per_tag=12, spread=0.0)
+ALL_RARE, ALL_UNSURE = replace(CHOSEN, rare=1.0), replace(CHOSEN, rare=0.0)
+TAGS = ("boot", "heel", "studded")
+
+
+def facts(*positives: int, thresholds: float = 0.5) -> TagFacts:
+    positives = positives or (100, 20, 5)
+    return TagFacts(TAGS, np.full(3, thresholds), np.array(positives))
+
+
+def pool(*scores: tuple[float, ...]) -> Pool:
+    """Pictures with these scores, named f0..., f1... in their order."""
+    ids = [f"f{number:04x}".ljust(64, "0") for number in range(len(scores))]
+    return Pool(fixed_ids(ids), np.array(scores, np.float32).reshape(len(scores), 3))
+
+
+def order(choice) -> list[int]:
+    return [int(asked.image_id[1:5], 16) for asked in choice.pictures]
+
+
+def many(count: int, seed: int = 1) -> Pool:
+    """Pictures with drawn scores, and ids as hashes have them."""
+    rng = np.random.default_rng(seed)
+    ids = [rng.bytes(32).hex() for _ in range(count)]
+    return Pool(fixed_ids(ids), rng.random((count, 3)).astype(np.float32))
+
+
+# Drawn at random
+
+
+def test_one_in_five_is_drawn_from_a_part_of_which_nothing_is_chosen() -> None:
+    found = choose(many(1000), facts(), Queue(size=50, random=0.2))
+    assert [n for n, asked in enumerate(found.pictures, 1) if asked.origin == "random"] == [
+        *range(5, 51, 5)
+    ]
+    for asked in found.pictures:
+        assert origin_of(asked.image_id, 0.2) == asked.origin
+        assert (asked.reason == "drawn at random") == (asked.origin == "random")
+
+
+def test_what_is_drawn_depends_on_no_score_and_goes_on_where_it_was() -> None:
+    options = Queue(size=50, random=0.2)
+    whole = many(1000)
+    ids = sorted(whole.image_ids.tolist())[:20]
+
+    def drawn(pictures: Pool) -> list[bytes]:
+        found = choose(pictures, facts(), options)
+        return [a.image_id.encode() for a in found.pictures if a.origin == "random"]
+
+    assert drawn(whole) == ids[:10]
+    assert drawn(Pool(whole.image_ids, whole.scores[::-1])) == ids[:10]
+    rest = ~np.isin(whole.image_ids, ids[:10])
+    assert drawn(Pool(whole.image_ids[rest], whole.scores[rest])) == ids[10:]
+
+
+def test_all_or_nothing_can_be_drawn() -> None:
+    for share, origin in ((1.0, "random"), (0.0, "queue")):
+        found = choose(many(100), facts(), Queue(size=10, random=share))
+        assert {asked.origin for asked in found.pictures} == {origin}
+        assert origin_of(found.pictures[0].image_id, share) == origin
+
+
+# Rare tags
+
+
+def test_the_rarest_tag_gets_its_likeliest_picture_first() -> None:
+    found = choose(pool((0.9, 0.3, 0.2), (0.1, 0.1, 0.6), (0.2, 0.9, 0.1)), facts(), ALL_RARE)
+    assert order(found)[0] == 1
+    assert found.pictures[0].reason == "may show studded (0.60), learned from 5 so far"
+
+
+def test_tags_take_turns_once_they_are_equally_rare() -> None:
+    # What was asked for counts as if it were there: 5 studded ones become 6, and heels are next.
+    scores = [(0.0, 0.0, 1.0 - n / 100) for n in range(4)]
+    scores += [(0.0, 0.9 - n / 100, 0.0) for n in range(4)]
+    found = choose(pool(*scores), facts(100, 6, 5), replace(ALL_RARE, size=4))
+    assert order(found) == [0, 4, 1, 5]
+
+
+def test_a_tag_that_no_picture_seems_to_have_is_not_hunted_and_that_is_said() -> None:
+    scores = [(0.5, 0.2, 0.19)] * 3
+    found = choose(pool(*scores), facts(), replace(ALL_RARE, size=2))
+    assert all(asked.reason.startswith("may show heel (0.20)") for asked in found.pictures)
+    assert found.notes == (
+        "studded: no picture has a probability of 0.2 or more (labels.queue.min_probability)",
+    )
+
+
+def test_a_tag_is_asked_for_a_dozen_times_at_most() -> None:
+    found = choose(pool(*[(0.1, 0.1, 0.9)] * 30), facts(), replace(ALL_RARE, size=20))
+    asked = [asked.reason.split()[2] for asked in found.pictures if "may show" in asked.reason]
+    assert asked == ["studded"] * 12
+    assert "studded: asked for 12 times, which is the most (labels.queue.per_tag)" in found.notes
+    # What rare tags do not take goes to the others.
+    assert len(found.pictures) == 20
+
+
+# Unsure
+
+
+def test_what_is_nearest_to_a_threshold_comes_first() -> None:
+    scores = [(0.95, 0.05, 0.05), (0.6, 0.05, 0.05), (0.05, 0.35, 0.05)]
+    found = choose(pool(*scores), facts(20, 20, 20, thresholds=0.35), ALL_UNSURE)
+    assert order(found) == [2, 1, 0]
+    assert found.pictures[0].reason == "unsure about heel (0.35, threshold 0.35)"
+
+
+def test_a_tag_of_few_positives_weighs_more() -> None:
+    scores = [(0.5, 0.01, 0.01), (0.01, 0.01, 0.4)]
+    assert order(choose(pool(*scores), facts(100, 20, 5), ALL_UNSURE)) == [1, 0]
+    assert order(choose(pool(*scores), facts(5, 20, 100), ALL_UNSURE)) == [0, 1]
+
+
+def test_half_is_rare_and_half_unsure() -> None:
+    found = choose(many(400), facts(), CHOSEN)
+    kinds = [asked.reason.split()[0] for asked in found.pictures]
+    assert kinds == ["unsure", "may"] * 5
+
+
+# Both
+
+
+@pytest.mark.parametrize("options", [ALL_RARE, ALL_UNSURE])
+def test_nearly_equal_pictures_are_not_both_chosen(options: Queue) -> None:
+    scores = [(0.5, 0.4, 0.6), (0.5, 0.41, 0.6), (0.5, 0.8, 0.3)]
+    assert set(order(choose(pool(*scores), facts(), options))) == {0, 1, 2}
+    apart = order(choose(pool(*scores), facts(), replace(options, spread=0.3)))
+    assert len(apart) == 2
+    assert 2 in apart
+
+
+def test_a_picture_is_asked_for_once_and_the_same_every_time() -> None:
+    pictures = many(300)
+    first = choose(pictures, facts(), Queue(size=50))
+    assert len({asked.image_id for asked in first.pictures}) == 50
+    assert choose(pictures, facts(), Queue(size=50)) == first
+
+
+def test_what_runs_out_is_made_up_for_until_nothing_is_left() -> None:
+    few = many(30)
+    found = choose(few, facts(), Queue(size=50, spread=0.0))
+    assert {asked.image_id.encode() for asked in found.pictures} == set(few.image_ids.tolist())
+    assert choose(pool(), facts(), Queue()).pictures == ()
+
+
+def test_a_tag_without_a_score_is_neither_rare_nor_unsure() -> None:
+    nothing = float("nan")
+    scores = [(nothing, nothing, nothing), (0.5, nothing, nothing)]
+    found = choose(pool(*scores), facts(), CHOSEN)
+    assert order(found) == [1]
+    assert "boot" in found.pictures[0].reason
