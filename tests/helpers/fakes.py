@@ -90,7 +90,7 @@ class Pool:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def run(self, locators: Iterable[str]) -> Iterator[Decoded]:
+    def run(self, locators: Iterable[str], **_: object) -> Iterator[Decoded]:
         for locator in locators:
             self.read += 1
             yield self._decode(locator)
@@ -124,12 +124,14 @@ class Engine:
     def batch_size(self, _: int) -> int:
         return self._batch
 
-    def predict(self, views: dict[Any, np.ndarray], only: Iterable[str]) -> dict[str, list[Any]]:
+    def predict_and_describe(
+        self, views: dict[Any, np.ndarray], only: Iterable[str]
+    ) -> tuple[dict[str, list[Any]], list[bytes]]:
         identities = [bytes(view).hex() for view in views[self.transforms[0]]]
         wanted = set(only)
         used = [bundle for bundle in self.bundles if bundle.digest in wanted]
         self.calls += [(i, bundle.digest) for bundle in used for i in identities]
-        return {
+        predictions = {
             bundle.digest: [
                 SimpleNamespace(
                     scores=scores_of(i, bundle.digest), tags=tags_of(i, bundle.digest, bundle.group)
@@ -138,8 +140,7 @@ class Engine:
             ]
             for bundle in used
         }
-
-    answer = predict
+        return predictions, []
 
 
 @dataclass

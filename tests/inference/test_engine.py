@@ -75,6 +75,26 @@ def stage_calls(engine: Engine) -> Iterator[list[str]]:
         hook.remove()
 
 
+@pytest.mark.usefixtures("two_cores")
+def test_one_bundle_describes_pictures_and_alike_ones_alike(tmp_path: Path) -> None:
+    folders = bundles(tmp_path, MIXES["all alike"])
+    engine = Engine(folders, "cpu", "float32")
+    batch = pictures(6)
+    batch[1] = np.clip(batch[0].astype(int) + 3, 0, 255)  # a little brighter
+    _, vectors = engine.predict_and_describe({TRANSFORM: batch})
+    assert {len(vector) for vector in vectors} == {8 + 64}
+    assert len({vector[:8] for vector in vectors}) == 1
+    numbers = np.stack([np.frombuffer(vector[8:], np.int8) for vector in vectors]).astype(float)
+    numbers /= np.linalg.norm(numbers, axis=1, keepdims=True)
+    cosines = numbers @ numbers.T
+    assert cosines[0, 1] > 0.97
+    assert np.triu(cosines, 2).max() < cosines[0, 1]
+    assert engine.predict_and_describe({TRANSFORM: batch})[1] == vectors
+    other, _, widest = engine.bundles
+    assert engine.predict_and_describe({TRANSFORM: batch}, only={widest.digest})[1] == vectors
+    assert not engine.predict_and_describe({TRANSFORM: batch}, only={other.digest})[1]
+
+
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("precision", [pytest.param("auto", marks=pytest.mark.slow), "float32"])
 @pytest.mark.parametrize("mix", MIXES.values(), ids=MIXES.keys())

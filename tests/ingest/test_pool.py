@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.corpus import LIMITS, corpus, encode, plain, shoe
+from PIL import Image
 
 from shoetagger.images.decode import Rejected, image_id, open_image
 from shoetagger.images.views import Transform, tagging_view
@@ -169,6 +171,20 @@ def test_each_transform_has_its_view() -> None:
     picture = open_image(read("shoe:0").data, LIMITS)
     for view, transform in zip(result.views, transforms, strict=True):
         assert (view == tagging_view(picture, transform)).all()
+
+
+def test_a_run_that_wants_previews_gets_them_and_the_same_views() -> None:
+    with make_pool(preview=40) as pool:
+        plain, *_ = pool.run(shoes(1))
+        results = list(pool.run(shoes(20), previews=True))
+    assert plain.preview is None
+    assert results[0].views is not None
+    assert plain.views is not None
+    assert (results[0].views[0] == plain.views[0]).all()
+    for number, result in enumerate(results):
+        assert result.preview is not None
+        with Image.open(io.BytesIO(result.preview)) as image:
+            assert image.size == (30 + (number + 1) // 2, 25)
 
 
 def test_views_stay_what_they_are_while_later_pictures_are_decoded(pool: DecodePool) -> None:

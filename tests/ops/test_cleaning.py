@@ -13,14 +13,14 @@ from helpers.stores import BLUE, BOOT, NIGHT, RED, add_bundles, make_live, tag
 from typer.testing import CliRunner
 
 from shoetagger.cli.app import app
-from shoetagger.config.settings import Settings
+from shoetagger.config.settings import PREVIEWS, Settings
 from shoetagger.ops.cleaning import Cleaned, clean
 from shoetagger.ops.environment import airflow_home, task_logs
 from shoetagger.ops.installation import opened
 from shoetagger.store.store import Store
 
 ROOT = Path(__file__).parents[2]
-WEEKS_AGO = time.time() - 100 * 24 * 3600
+WEEKS_AGO = time.time() - 110 * 24 * 3600
 
 
 @pytest.fixture
@@ -69,6 +69,9 @@ def test_what_is_kept_stays_and_the_rest_is_told_first_and_then_deleted(settings
     log = aged(task_logs(settings) / "dag_id=clean" / "1.log")
     kept = task_logs(settings) / "dag_id=clean" / "2.log"
     kept.write_text("new")
+    preview = aged(settings.published / PREVIEWS / "ab" / "old.jpg")
+    recent = preview.with_name("new.jpg")
+    recent.write_text("new")
     gone = aged(task_logs(settings) / "dag_id=other" / "1.log")
     for name in ("one", "two"):
         aged(settings.checkouts / name / "file")
@@ -88,6 +91,9 @@ def test_what_is_kept_stays_and_the_rest_is_told_first_and_then_deleted(settings
     numbers = {kind: (row.number, row.size) for kind, row in found.items()}
     assert numbers["bundles"] == (1, 5)
     assert numbers["checkouts"] == (1, 5)
+    assert numbers["previews"] == (1, 5)
+    assert not preview.exists()
+    assert recent.exists()
     assert numbers["logs of tasks"] == (2, 10)
     assert live.exists()
     assert new.exists()

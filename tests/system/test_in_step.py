@@ -193,7 +193,7 @@ def write_sheet(path: Path, rows: list[dict[str, str]], tags: Sequence[str]) -> 
 def model_runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
     """Count the pictures that each bundle is run on."""
     counted: dict[str, int] = {}
-    original = Engine.predict
+    original = Engine.predict_and_describe
 
     def counting(self, views, only=None):  # type: ignore[no-untyped-def]
         pictures = len(next(iter(views.values())))
@@ -202,7 +202,7 @@ def model_runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
         return original(self, views, only)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Engine, "predict", counting)
+        patch.setattr(Engine, "predict_and_describe", counting)
         yield counted
 
 

@@ -42,7 +42,7 @@ def test_a_rename_costs_no_model_run_and_tables_carry_all_names(
     def run_a_model(*_: object) -> None:
         raise AssertionError("a model is run on bytes that it has seen")
 
-    monkeypatch.setattr(Engine, "predict", run_a_model)
+    monkeypatch.setattr(Engine, "predict_and_describe", run_a_model)
     one.rename(settings.inbox / "one.jpg")
     two.rename(settings.inbox / "two.jpg")
     assert night(settings, "night").counts["tagged"] == 2

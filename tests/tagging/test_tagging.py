@@ -48,7 +48,7 @@ from shoetagger.store.store import Store
 from shoetagger.tagging import shard as shard_module
 from shoetagger.tagging.pins import TaggingError
 from shoetagger.tagging.run import TaggingRun
-from shoetagger.tagging.shard import ExtraView, shard_range
+from shoetagger.tagging.shard import KeptViews, shard_range
 
 
 @pytest.fixture
@@ -60,14 +60,14 @@ def settings(tmp_path: Path) -> Settings:
 def counted_batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, set[str]]]]:
     """Record (pictures, digests asked) of every call of the engine."""
     calls: list[tuple[int, set[str]]] = []
-    original = Engine.predict
+    original = Engine.predict_and_describe
 
     def counting(self, views, only=None):  # type: ignore[no-untyped-def]
         calls.append((len(next(iter(views.values()))), set(only or ())))
         return original(self, views, only)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Engine, "predict", counting)
+        patch.setattr(Engine, "predict_and_describe", counting)
         yield calls
 
 
@@ -164,7 +164,7 @@ def test_a_new_champion_tags_its_own_group_again_and_no_other(
         assert store.current.counts(list(TAGS)).groups["color"].stale == 0
 
 
-def test_the_shard_keeps_thumbnails_so_that_publishing_decodes_nothing_again(
+def test_the_shard_keeps_thumbnails_and_previews_so_that_nobody_decodes_again(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_live(settings, "detail", head_seed=3, size=160)
@@ -176,13 +176,18 @@ def test_the_shard_keeps_thumbnails_so_that_publishing_decodes_nothing_again(
     monkeypatch.setattr(thumbnails.Thumbnails, "_workers", decode_again)
     night(settings, "night")
     folder = thumbnails.folder_in(settings.published)
+    previews = thumbnails.previews_in(settings.published)
     for identity in ids:
         with Image.open(thumbnails.place(folder, identity)) as thumbnail:
             assert thumbnail.size == (160, 160)
+        with Image.open(thumbnails.place(previews, identity)) as preview:
+            assert preview.size == (50, 40)
 
 
 @pytest.mark.slow
-def test_no_thumbnail_is_kept_of_what_a_person_wanted_forgotten(settings: Settings) -> None:
+def test_no_thumbnail_and_no_preview_is_kept_of_what_was_to_be_forgotten(
+    settings: Settings,
+) -> None:
     make_live(settings, "detail", head_seed=3, size=160)
     (path,) = put_pictures(settings, 1)
     night(settings, "night")
@@ -190,16 +195,16 @@ def test_no_thumbnail_is_kept_of_what_a_person_wanted_forgotten(settings: Settin
     forget(settings, identity)
     shutil.copy(path, settings.inbox / "the same again.jpg")
     assert night(settings, "night").counts["new"] == 1
-    place = thumbnails.place(thumbnails.folder_in(settings.published), identity)
-    assert not place.exists()
+    for folder in (thumbnails.folder_in, thumbnails.previews_in):
+        assert not thumbnails.place(folder(settings.published), identity).exists()
 
 
 def test_tags_do_not_hang_on_the_size_of_thumbnails(settings: Settings) -> None:
     put_pictures(settings, 1)
     run = begin(settings, "night")
     find_arrivals(settings, run)
-    kept: list[str] = []
-    extra_view = ExtraView(Transform(size=64), lambda i, *_: kept.append(i), kept.remove)
+    taken: list[tuple[object, ...]] = []
+    kept = KeptViews(Transform(size=64), 25, lambda *what: taken.append(what), taken.remove)
     with opened(settings) as here:
         engine = shard_module.load_pinned(
             here.store,
@@ -217,10 +222,13 @@ def test_tags_do_not_hang_on_the_size_of_thumbnails(settings: Settings) -> None:
             1,
             params=here.params,
             inbox=settings.inbox,
-            extra_view=extra_view,
+            kept=kept,
         )
     assert counts["tagged"] == 1
-    assert not kept, "its view would need larger decoding than the models' own of 32 pixels"
+    ((_, view, preview, size),) = taken
+    assert view is None, "it would need larger decoding than the models' own of 32 pixels"
+    assert isinstance(preview, bytes)
+    assert size == (50, 40)
 
 
 @pytest.mark.slow

@@ -72,7 +72,9 @@ def retry(
 def forget(
     image_id: Annotated[str, typer.Argument(help="The picture's id, as `export` shows it.")],
 ) -> None:
-    """Erase what was derived from a picture: tags, corrections, thumbnail, rows, comparisons.
+    """Erase what was derived from a picture: tags, corrections, thumbnail, preview, rows.
+
+    Comparisons that showed it lose their pictures.
 
     Its bytes are not tagged again, whatever the name, until `retry` names a file that holds them.
     The file in the inbox, exports made by hand, backups and logs are yours to remove.

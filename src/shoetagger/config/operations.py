@@ -140,6 +140,7 @@ class Publish:
     page_size: Count
     max_pages: Count
     thumbnail: Annotated[Whole, Field(ge=16, le=1024)]
+    preview: Annotated[Whole, Field(ge=0, le=1024)] = 640
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -149,4 +150,5 @@ class Keep:
     outbox_mb: NonNegative
     rollbacks: CountOrZero = 2
     run_days: Count = 90
+    preview_days: Count = 100
     schedule: Schedule = "0 12 * * 0"

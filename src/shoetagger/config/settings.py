@@ -15,6 +15,9 @@ from ..errors import ShoetaggerError
 # In the published folder: what all its files depend on. Without it, all days are written again.
 PUBLISHED_FORMAT = ".format"
 
+# In the published folder: the previews that the desk shows, which cleaning removes after a while.
+PREVIEWS = "previews"
+
 _USER_INFO = re.compile(r"([A-Za-z][\w+.-]*://)[^\s/?#]*@")
 _QUERY_SECRET = re.compile(
     r"([?&][^=&\s]*(?:passw(?:or)?d|passphrase|pwd|secret|token|credential|signature|_key)=)"
@@ -97,6 +100,11 @@ class Settings:
     def bundles(self) -> Path:
         """Local cache of registered bundles: one folder per digest."""
         return self.home / "bundles"
+
+    @property
+    def audit(self) -> Path:
+        """Where `shoetagger audit` writes, unless told otherwise, and the desk looks."""
+        return self.repo / "audit"
 
     @property
     def published(self) -> Path:

@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -25,8 +25,10 @@ from ..network.layers import LAYERS
 from .bundle import Bundle, load_bundle
 from .decision import predict, tags_of
 from .loading import load_model
+from .vectors import Projection, projection_of
 
 _LARGEST_BATCH = 1024
+_VECTORS = "vectors"  # beside the digests
 _AT_ONCE_PER_CORE = 16  # fewer: weights are fetched too often; more: maps leave the cache
 
 
@@ -39,19 +41,24 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class _Heads:
-    """The heads of bundles that see the same pooled values: one matrix product serves all."""
+    """The heads of bundles that see the same pooled values: one matrix product serves all.
+
+    `projection` is that of the one bundle of an engine from which its vectors come.
+    """
 
     bundles: tuple[Bundle, ...]
     weight: Tensor  # (tags of all, width)
     bias: Tensor
+    projection: Projection | None
 
     def scores(self, state: State) -> dict[str, np.ndarray]:
-        """Return the scores (B, tags) float32 per bundle digest."""
+        """Return the scores (B, tags) float32 per bundle digest, and the vectors as _VECTORS."""
         pooled = torch.cat([state.pooled[name] for name in self.bundles[0].pooled], dim=1)
         scores = torch.sigmoid(F.linear(pooled, self.weight, self.bias)).cpu().numpy()
         ends = np.cumsum([len(bundle.tags) for bundle in self.bundles])
         parts = np.split(scores, ends[:-1], axis=1)
-        return {bundle.digest: part for bundle, part in zip(self.bundles, parts, strict=True)}
+        found = {bundle.digest: part for bundle, part in zip(self.bundles, parts, strict=True)}
+        return found | ({_VECTORS: self.projection.vectors(pooled)} if self.projection else {})
 
 
 class Engine:
@@ -64,6 +71,8 @@ class Engine:
 
     On a CPU each core runs the backbones on its own part of the pictures, so that no core waits for
     another at the end of each layer. Several threads may call one engine at the same time.
+
+    One bundle, the one whose head sees most, also describes pictures by vectors.
     """
 
     def __init__(
@@ -74,6 +83,9 @@ class Engine:
         self.bundles = tuple(load_bundle(directory) for directory in directories)
         self._layers: dict[str, nn.Module] = {}
         heads = [self._load(d, b) for d, b in zip(directories, self.bundles, strict=True)]
+        widest = min(heads, key=lambda h: (-h.weight.shape[1], h.bundles[0].group), default=None)
+        heads = [h if h is widest else replace(h, projection=None) for h in heads]
+        self._projections = {h.bundles[0].digest: h.projection for h in heads}
         # Sorted by the digests from the first layer on: heads that share layers become neighbours.
         heads.sort(key=_layers_and_pooled)
         self._heads = [_merged(list(alike)) for _, alike in groupby(heads, _layers_and_pooled)]
@@ -99,6 +111,13 @@ class Engine:
         `only` limits the bundles to these digests; by default all are used.
         """
         wanted = {b.digest for b in self.bundles if only is None or b.digest in only}
+        found = self._run(views, wanted)
+        return {digest: found[digest] for digest in found if digest in wanted}
+
+    def _run(
+        self, views: Mapping[Transform, np.ndarray], wanted: Collection[str]
+    ) -> dict[str, np.ndarray]:
+        """Run the heads of the wanted bundles, and those that share theirs, as `score` does."""
         heads = [h for h in self._heads if any(b.digest in wanted for b in h.bundles)]
         count = max((len(batch) for batch in views.values()), default=0)
         if self._cores is None or count < self._threads:
@@ -106,11 +125,7 @@ class Engine:
         else:
             batches = self._split(views, count)
             parts = list(self._cores.map(partial(self._score, heads), batches))
-        return {
-            digest: np.concatenate([part[digest] for part in parts])
-            for digest in parts[0]
-            if digest in wanted
-        }
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _split(
         self, views: Mapping[Transform, np.ndarray], count: int
@@ -171,18 +186,32 @@ class Engine:
         self, views: Mapping[Transform, np.ndarray], only: Collection[str] | None = None
     ) -> dict[str, list[Prediction]]:
         """Return the predictions per bundle digest, one per picture in order; see `score`."""
-        scores = self.score(views, only)
-        predictions = {}
+        return self.predict_and_describe(views, only)[0]
+
+    def predict_and_describe(
+        self, views: Mapping[Transform, np.ndarray], only: Collection[str] | None = None
+    ) -> tuple[dict[str, list[Prediction]], list[bytes]]:
+        """Return what `predict` does, and a vector per picture, of what a head saw of it.
+
+        A vector is the 8 bytes of its space, within which vectors can be compared, and its 64
+        numbers as int8. There are none where the bundle that describes is not among those wanted.
+        """
+        wanted = {b.digest for b in self.bundles if only is None or b.digest in only}
+        found = self._run(views, wanted)
+        predictions: dict[str, list[Prediction]] = {}
+        vectors: list[bytes] = []
         for bundle in self.bundles:
-            if bundle.digest not in scores:
+            if bundle.digest not in found or bundle.digest not in wanted:
                 continue
-            scored = scores[bundle.digest]
+            scored = found[bundle.digest]
             tags = tags_of(predict(scored, bundle.thresholds), bundle.tags)
             rows = scored.astype(np.float64).round(4).tolist()
             predictions[bundle.digest] = [
                 Prediction(tuple(r), t) for r, t in zip(rows, tags, strict=True)
             ]
-        return predictions
+            if projection := self._projections[bundle.digest]:
+                vectors = [projection.space + vector.tobytes() for vector in found[_VECTORS]]
+        return predictions, vectors
 
 
 def _cores(threads: int) -> ThreadPoolExecutor:
@@ -205,7 +234,8 @@ def _folded(bundle: Bundle, model: TagModel, device: torch.device) -> _Heads:
     weight = model.head.weight.detach().double()
     weight = weight / torch.sqrt(seen["running_var"] + model.norm.eps)
     bias = model.head.bias.detach().double() - weight @ seen["running_mean"]
-    return _Heads((bundle,), weight.float().to(device), bias.float().to(device))
+    projection = projection_of(bundle, model, device)
+    return _Heads((bundle,), weight.float().to(device), bias.float().to(device), projection)
 
 
 def _layers_and_pooled(heads: _Heads) -> tuple[list[str], tuple[str, ...]]:
@@ -218,6 +248,7 @@ def _merged(heads: Sequence[_Heads]) -> _Heads:
         tuple(bundle for h in heads for bundle in h.bundles),
         torch.cat([h.weight for h in heads]),
         torch.cat([h.bias for h in heads]),
+        next((h.projection for h in heads if h.projection), None),
     )
 
 

@@ -47,11 +47,16 @@ _AHEAD = 2  # batches under way, so that the models never wait while one is writ
 
 
 @dataclass(frozen=True)
-class ExtraView:
-    """Another view of new pictures, for a caller that would have to decode them again."""
+class KeptViews:
+    """What is kept of new pictures for people: a further view, and a preview of `preview` pixels.
+
+    Whoever decoded a picture hands them on, so that nobody has to decode it again.
+    """
 
     transform: Transform
-    take: Callable[[str, np.ndarray, tuple[int, int]], None]  # image id, (S, S, 3) uint8, size
+    preview: int  # longer side; 0: no previews
+    # image id, view (S, S, 3) uint8, preview as JPEG, size; what could not be made is None
+    take: Callable[[str, np.ndarray | None, bytes | None, tuple[int, int]], None]
     drop: Callable[[str], None]  # image id of a picture that a person had erased meanwhile
 
 
@@ -62,6 +67,7 @@ def decode_pool(
     *,
     settle_seconds: float,
     batch: int | None = None,
+    preview: int = 0,
 ) -> DecodePool:
     """Return the decoding processes as params.yaml bounds them; `root` bounds symbolic links.
 
@@ -78,6 +84,7 @@ def decode_pool(
         memory_mb=options.tag.decode_memory_mb,
         settle_seconds=settle_seconds,
         ahead=2 * (batch or options.tag.batch_size),
+        preview=preview,
     )
 
 

@@ -37,7 +37,8 @@ class DecodingError(ShoetaggerError):
 class Decoded:
     """What became of one locator: exactly one of `views`, `rejected` and `retry` is set.
 
-    `views` holds a (S, S, 3) uint8 array per transform, `size` the full (width, height), upright.
+    `views` holds a (S, S, 3) uint8 array per transform, `size` the full (width, height), upright;
+    `preview` is a JPEG, where one was wanted and made.
     `rejected` is the reason. `retry` leaves the file to the next run, and `why` is the reason.
     """
 
@@ -46,6 +47,7 @@ class Decoded:
     image_id: str | None = None
     size: tuple[int, int] | None = None
     views: tuple[np.ndarray, ...] | None = None
+    preview: bytes | None = None
     rejected: str | None = None
     retry: bool = False
     why: str | None = None
@@ -69,7 +71,8 @@ class DecodePool(AbstractContextManager["DecodePool"]):
     left to the next run, and so is one that cannot be read in time.
 
     At most `ahead` pictures are in work or wait to be taken; with at least a batch of them the
-    workers go on while the batch is computed. Leaving the context ends all workers; they also end
+    workers go on while the batch is computed. `preview` is the size of the previews that a run may
+    want, in pixels; with 0 there are none. Leaving the context ends all workers; they also end
     when this process dies, in whatever way.
     """
 
@@ -84,17 +87,19 @@ class DecodePool(AbstractContextManager["DecodePool"]):
         memory_mb: int,
         settle_seconds: float = 0.0,
         ahead: int = 128,
+        preview: int = 0,
     ) -> None:
         if not transforms or workers < 1 or ahead < 1:
             raise ValueError("a DecodePool needs at least one transform, worker and picture ahead")
         self._seconds, self._memory_mb, self._ahead = seconds, memory_mb, ahead
         shapes = tuple(transforms), ahead
-        self._memory_file = nameless_file(Slots.room(*shapes))
-        self._slots = Slots(self._memory_file, *shapes)
+        self._memory_file = nameless_file(Slots.room(*shapes, previews=preview > 0))
+        self._slots = Slots(self._memory_file, *shapes, previews=preview > 0)
         self._job = pickle.dumps(
             Job(
                 read=read,
                 transforms=tuple(transforms),
+                preview=preview,
                 limits=limits,
                 seconds=seconds,
                 settle_seconds=settle_seconds,
@@ -134,15 +139,17 @@ class DecodePool(AbstractContextManager["DecodePool"]):
             os.close(self._memory_file)
             self._memory_file = -1
 
-    def run(self, locators: Iterable[str]) -> Iterator[Decoded]:
+    def run(self, locators: Iterable[str], *, previews: bool = False) -> Iterator[Decoded]:
         """Decode a stream of locators; yields one Decoded each, in the order given.
+
+        With `previews` the pictures have one each, which takes further time.
 
         `locators` is drawn from in the caller's thread, while results are taken. Raises
         DecodingError where workers cannot start or `read` raises anything unforeseen.
         """
         if self._flow is not None or self._memory_file < 0:
             raise DecodingError("this pool of decoders is closed, or busy with another run")
-        self._flow = flow = _Flow(free=list(range(self._ahead)))
+        self._flow = flow = _Flow(free=list(range(self._ahead)), previews=previews)
         try:
             yield from self._run(iter(locators), flow)
         finally:
@@ -166,7 +173,8 @@ class DecodePool(AbstractContextManager["DecodePool"]):
                 # A slow stream must not hold back what is ready; a quick one fills what is ahead.
                 room = 0 if time.monotonic() - before > _SLOW_STREAM_SECONDS else room - 1
                 if locator is not None:
-                    flow.waiting.append(Picture(taken, locator, flow.free.pop()))
+                    picture = Picture(taken, locator, flow.free.pop(), flow.previews)
+                    flow.waiting.append(picture)
                     taken += 1
             elif ready:
                 yield flow.done.pop(given)
@@ -222,12 +230,14 @@ class DecodePool(AbstractContextManager["DecodePool"]):
         if message["fault"] is not None:
             raise DecodingError(f"{picture.locator} cannot be read:\n{message['fault']}")
         size, verdict = message["size"], (message["rejected"], message["why"])
+        good = verdict == (None, None)
         decoded = Decoded(
             locator=picture.locator,
             token=message["token"],
             image_id=message["image_id"],
             size=None if size is None else (int(size[0]), int(size[1])),
-            views=self._slots.copy(picture.slot) if verdict == (None, None) else None,
+            views=self._slots.copy(picture.slot) if good else None,
+            preview=self._slots.preview(picture.slot, int(message["preview"])) if good else None,
             rejected=verdict[0],
             retry=verdict[1] is not None,
             why=verdict[1],
@@ -278,6 +288,7 @@ class _Flow:
     """The pictures under way in one run."""
 
     free: list[int]  # slots
+    previews: bool = False
     waiting: deque[Picture] = field(default_factory=deque)
     done: dict[int, Decoded] = field(default_factory=dict)
 

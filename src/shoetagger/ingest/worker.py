@@ -20,6 +20,7 @@ from typing import Protocol
 from ..errors import ShoetaggerError
 from ..images.decode import Limits, Rejected, image_id, open_with_size
 from ..images.views import Transform, tagging_view
+from .preview import preview
 from .shared_memory import DECODING, READING, Slots
 
 
@@ -44,6 +45,7 @@ class Job:
 
     read: Callable[[str], Content]
     transforms: tuple[Transform, ...]
+    preview: int  # pixels of previews, longer side; 0: none are made
     limits: Limits
     seconds: float
     settle_seconds: float
@@ -66,7 +68,7 @@ def work(socket_file: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     pipe = Connection(socket_file)
     job: Job = pickle.loads(pipe.recv_bytes())  # from the parent that started us
-    slots = Slots(job.memory_file, job.transforms, job.slots)
+    slots = Slots(job.memory_file, job.transforms, job.slots, previews=job.preview > 0)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_DATA, job.memory_mb * 2**20)
     pipe.send_bytes(json.dumps({"ready": True}).encode())
@@ -76,9 +78,9 @@ def work(socket_file: int) -> None:
             while not pipe.poll(_IDLE_SECONDS):
                 if os.getppid() != parent:
                     return
-            number, locator, slot = json.loads(pipe.recv_bytes())
+            number, locator, slot, wants_preview = json.loads(pipe.recv_bytes())
             try:
-                result = _decode_one(locator, slot, job, slots)
+                result = _decode_one(locator, slot, job, slots, wants_preview=bool(wants_preview))
             except MemoryError:
                 os._exit(OUT_OF_MEMORY)
             pipe.send_bytes(json.dumps(vars(result) | {"number": number}).encode())
@@ -93,24 +95,25 @@ def _limit(what: int, most: int) -> None:
 
 @dataclass(frozen=True)
 class _Result:
-    """A worker's result for one picture, whose views are in its slot."""
+    """A worker's result for one picture, whose views and preview are in its slot."""
 
     token: str | None = None
     image_id: str | None = None
     size: tuple[int, int] | None = None
+    preview: int = 0  # bytes of the preview; 0: there is none
     rejected: str | None = None
     why: str | None = None
     fault: str | None = None
 
 
-def _decode_one(locator: str, slot: int, job: Job, slots: Slots) -> _Result:
+def _decode_one(locator: str, slot: int, job: Job, slots: Slots, *, wants_preview: bool) -> _Result:
     slots.phase[slot] = READING
     signal.setitimer(signal.ITIMER_REAL, job.seconds)
     try:
         content = job.read(locator)
         slots.phase[slot] = DECODING
         signal.setitimer(signal.ITIMER_REAL, job.seconds)
-        return _decode(content, slot, job, slots)
+        return _decode(content, slot, job, slots, wants_preview=wants_preview)
     except Rejected as error:
         return _Result(rejected=error.reason)
     except (RetryLater, OSError) as error:
@@ -123,7 +126,7 @@ def _decode_one(locator: str, slot: int, job: Job, slots: Slots) -> _Result:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _decode(content: Content, slot: int, job: Job, slots: Slots) -> _Result:
+def _decode(content: Content, slot: int, job: Job, slots: Slots, *, wants_preview: bool) -> _Result:
     data = content.data
     identity = image_id(data)
     longest = max(transform.size for transform in job.transforms)
@@ -136,7 +139,13 @@ def _decode(content: Content, slot: int, job: Job, slots: Slots) -> _Result:
         return _Result(token=content.token, image_id=identity, rejected=error.reason)
     for transform, views in zip(job.transforms, slots.views, strict=True):
         views[slot] = tagging_view(opened.image, transform)
-    return _Result(token=content.token, image_id=identity, size=opened.size)
+    jpeg = preview(data, opened, job.limits, job.preview) if wants_preview and job.preview else None
+    return _Result(
+        token=content.token,
+        image_id=identity,
+        size=opened.size,
+        preview=slots.put_preview(slot, jpeg) if jpeg else 0,
+    )
 
 
 def _just_changed(modified_at: datetime | None, settle_seconds: float) -> bool:

@@ -24,11 +24,12 @@ _GRACE_SECONDS = 5.0
 
 @dataclass
 class Picture:
-    """One locator in work; `slot` is the place in shared memory for its views."""
+    """One locator in work; `slot` is the place in shared memory for its views and preview."""
 
     number: int
     locator: str
     slot: int
+    wants_preview: bool = False
     second_try: bool = False
 
 
@@ -67,7 +68,8 @@ class WorkerProcess:
         if not self.queue:
             self._alive_at = time.monotonic()
         self.queue.append(picture)
-        self._put(json.dumps([picture.number, picture.locator, picture.slot]).encode())
+        message = [picture.number, picture.locator, picture.slot, picture.wants_preview]
+        self._put(json.dumps(message).encode())
 
     def _put(self, message: bytes) -> None:
         # A process that has just died shows as an end of file soon.

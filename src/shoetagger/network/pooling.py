@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_LEAST_VARIANCE = 1e-6
+LEAST_VARIANCE = 1e-6
 _AT_ONCE = {"cpu": 4, "cuda": 64}  # pictures; on a CPU, intermediate results of a few stay in cache
 _STANDS_OUT = 2.0  # times the mean distance from the border, where a place counts half
 _STEEPNESS = 4
@@ -29,10 +29,14 @@ def channel_moments(x: Tensor, *, contrast: bool) -> Tensor:
 
     With `contrast`, places are weighted by how far they stand out from the border, else equally.
     """
-    weigh = _contrast if contrast else _evenly
     with _in_full(x.device):
         parts = (part.float() for part in _parts(x.permute(0, 2, 3, 1)))
-        return torch.cat([_moments(part, weigh(part)) for part in parts])
+        return torch.cat([_moments(part, place_weights(part, contrast=contrast)) for part in parts])
+
+
+def place_weights(x: Tensor, *, contrast: bool) -> Tensor:
+    """Return the weights (B, 1, places) of the places of (B, height, width, C); they sum to one."""
+    return _contrast(x) if contrast else _evenly(x)
 
 
 def color_histogram(images: Tensor) -> Tensor:
@@ -66,7 +70,7 @@ def _moments(x: Tensor, weights: Tensor) -> Tensor:
     mean = torch.bmm(weights, places)
     variance = torch.bmm(weights, (places - mean).square())
     # The root has no gradient at 0, where a channel is zero everywhere.
-    return torch.cat([mean, (variance + _LEAST_VARIANCE).sqrt()], dim=2).flatten(1)
+    return torch.cat([mean, (variance + LEAST_VARIANCE).sqrt()], dim=2).flatten(1)
 
 
 def _evenly(x: Tensor) -> Tensor:
@@ -96,7 +100,12 @@ def _contrast(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _histogram(images: Tensor) -> Tensor:
+def color_places(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the places behind a histogram: their shares in the bins, and their weights.
+
+    `images` (B, S, S, 3) uint8; shares are (B, places, BINS), weights (B, 1, places), and their
+    product is what `color_histogram` takes the roots of. Places are squares of four pixels a side.
+    """
     side = min(_PIXELS_PER_SIDE, images.shape[1])
     small = F.avg_pool2d(images.permute(0, 3, 1, 2).float(), side) / 255
     colors = _cielab(small.permute(0, 2, 3, 1).contiguous())
@@ -106,8 +115,12 @@ def _histogram(images: Tensor) -> Tensor:
     near = torch.addmm(
         -bins.square().sum(1) / 2, colors.flatten(0, 2) / _BIN_WIDTH, bins.T
     ).softmax(1)
-    shares = torch.bmm(_contrast(colors), near.view(len(colors), places, BINS))
-    return shares.flatten(1).sqrt()
+    return near.view(len(colors), places, BINS), _contrast(colors)
+
+
+def _histogram(images: Tensor) -> Tensor:
+    near, weights = color_places(images)
+    return torch.bmm(weights, near).flatten(1).sqrt()
 
 
 def _cielab(rgb: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from ..config.settings import PREVIEWS
 from ..errors import ShoetaggerError
 from ..pipeline import cache, checkout
 from ..tracking import outbox
@@ -52,6 +53,7 @@ def clean(here: Installation, *, dry_run: bool = False) -> list[Cleaned]:
         "predictions": _predictions,
         "tagging runs": _runs,
         "bundles": _bundles,
+        "previews": _previews,
         "checkouts": _checkouts,
         "files in DVC's cache": _dvc_cache,
         "runs in the outbox": _outbox,
@@ -96,6 +98,12 @@ def _bundles(here: Installation, dry_run: bool) -> Cleaned:
         if folder.name not in needed and time.time() - folder.stat().st_mtime > _DAY
     ]
     return _removed(old, dry_run)
+
+
+def _previews(here: Installation, dry_run: bool) -> Cleaned:
+    until = time.time() - here.params.keep.preview_days * _DAY
+    previews = (here.settings.published / PREVIEWS).glob("*/*.jpg")
+    return _removed([path for path in previews if path.stat().st_mtime < until], dry_run)
 
 
 def _checkouts(here: Installation, dry_run: bool) -> Cleaned:

@@ -80,7 +80,7 @@ def tag_shard(
             params=params,
             inbox=settings.inbox,
             progress=progress,
-            extra_view=thumbnails.of_shard(settings.published, params.publish),
+            kept=thumbnails.of_shard(settings.published, params.publish),
         )
 
 

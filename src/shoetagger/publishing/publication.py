@@ -46,7 +46,7 @@ from .tables import (
     shown_name,
     timestamp,
 )
-from .thumbnails import Thumbnails, folder_in, is_kept, place, sweep
+from .thumbnails import Thumbnails, folder_in, is_kept, previews_in, remove, sweep
 
 log = logging.getLogger(__name__)
 
@@ -104,13 +104,13 @@ def forget(
 ) -> dict[str, int]:
     """Erase a picture from the store and from all that is published; returns as publish_changes.
 
-    Its tags, corrections, thumbnail and rows go, and its bytes are refused from now on, until
-    `Files.retry` is given a file that holds them. Raises StoreError for an unknown image id.
+    Its tags, corrections, thumbnail, preview and rows go, and its bytes are refused from now on,
+    until `Files.retry` is given a file that holds them. Raises StoreError for an unknown image id.
     """
     store.files.forget(image_id, datetime.now(UTC))
     published.mkdir(parents=True, exist_ok=True)
     with _alone(published):  # another publisher may be making it just now
-        place(folder_in(published), image_id).unlink(missing_ok=True)
+        remove(published, image_id)
     return publish_changes(store, params, published=published, inbox=inbox)
 
 
@@ -155,7 +155,8 @@ class _Publication:
                 if revision is not None:
                     self._store.days.mark_published(day, revision)
         self._remove_old_pages()
-        sweep(self._thumbs)
+        for folder in (self._thumbs, previews_in(self._published)):
+            sweep(folder)
         rejected = self._publish_rejected()
         self._publish_index(rejected)
         self._stage(format_file.name).write_text(look)
@@ -249,7 +250,7 @@ class _Publication:
         return pages
 
     def _remove_thumbnails_of_gone(self, day: str, parquet: Path) -> None:
-        """Remove the thumbnails of pictures that the day has lost, as they were replaced.
+        """Remove the thumbnails and previews of pictures that the day has lost, as replaced ones.
 
         Before their tables are: what is cut off here is done by the next publication.
         """
@@ -257,7 +258,7 @@ class _Publication:
         gone = image_ids(before) - image_ids(parquet)
         elsewhere = {r.image_id for r in self._store.current.rows([], image_ids=sorted(gone))}
         for image_id in gone - elsewhere:
-            place(self._thumbs, image_id).unlink(missing_ok=True)
+            remove(self._published, image_id)
 
     def _remove_pages_after(self, day: str, pages: int) -> None:
         folder = self._published / "pages" / day
@@ -268,12 +269,12 @@ class _Publication:
             folder.rmdir()
 
     def _remove_old_pages(self) -> None:
-        """Remove the pages and thumbnails of days older than `keep.page_days`."""
+        """Remove the pages, thumbnails and previews of days older than `keep.page_days`."""
         for day in self._tallies.keys() - self._paged:
             if (self._published / "pages" / day).is_dir():
                 self._remove_pages_after(day, 0)
                 for picture in self._store.current.rows([], day=day):
-                    place(self._thumbs, picture.image_id).unlink(missing_ok=True)
+                    remove(self._published, picture.image_id)
 
     def _publish_rejected(self) -> int:
         total = 0

@@ -1,13 +1,16 @@
-"""A small JPEG of each picture, made once by the decoding workers, for the pages."""
+"""Two JPEGs of each picture, made once by the decoding workers: a thumbnail for the pages, and a
+preview by which people judge tags on the desk."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -15,8 +18,9 @@ from PIL import Image
 from ..atomic import atomic_write
 from ..config.operations import Publish
 from ..config.params import Params
+from ..config.settings import PREVIEWS
 from ..images.views import Transform
-from ..ingest.batches import ExtraView, decode_pool
+from ..ingest.batches import KeptViews, decode_pool
 from ..ingest.pool import DecodePool
 
 # image ids -> where the bytes of each have been seen
@@ -36,13 +40,18 @@ def folder_in(published: Path) -> Path:
     return published / "pages" / "thumbs"
 
 
+def previews_in(published: Path) -> Path:
+    """Return the folder of the previews within the published folder."""
+    return published / PREVIEWS
+
+
 def place(folder: Path, image_id: str) -> Path:
-    """Return where a picture's thumbnail lies below `folder`: spread over 256 folders."""
+    """Return where a picture's JPEG lies below a folder of either: spread over 256 folders."""
     return folder / image_id[:2] / f"{image_id}.jpg"
 
 
 def is_kept(folder: Path, image_id: str) -> bool:
-    """Tell whether a picture has its thumbnail; an empty file is what a power cut may leave."""
+    """Tell whether a picture has its JPEG there; an empty file is what a power cut may leave."""
     try:
         return place(folder, image_id).stat().st_size > 0
     except FileNotFoundError:
@@ -51,12 +60,30 @@ def is_kept(folder: Path, image_id: str) -> bool:
 
 def keep(folder: Path, image_id: str, view: np.ndarray, size: tuple[int, int]) -> None:
     """Write one thumbnail from its view, (S, S, 3) uint8; `size` is the picture's own."""
+    with _written(folder, image_id) as file:
+        Image.fromarray(_without_seams(view, size)).save(file, "JPEG", quality=82, optimize=True)
+
+
+def keep_preview(folder: Path, image_id: str, jpeg: bytes) -> None:
+    """Write one preview."""
+    with _written(folder, image_id) as file:
+        file.write(jpeg)
+
+
+def remove(published: Path, image_id: str) -> None:
+    """Remove a picture's thumbnail and preview."""
+    for folder in (folder_in(published), previews_in(published)):
+        place(folder, image_id).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _written(folder: Path, image_id: str) -> Iterator[BinaryIO]:
     path = place(folder, image_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _unfinished(folder)
     unfinished.mkdir(exist_ok=True)
     with atomic_write(path, unfinished, flushed=False) as file:
-        Image.fromarray(_without_seams(view, size)).save(file, "JPEG", quality=82, optimize=True)
+        yield file
 
 
 def sweep(folder: Path) -> None:
@@ -67,21 +94,26 @@ def sweep(folder: Path) -> None:
                 path.unlink()
 
 
-def of_shard(published: Path, publish: Publish) -> ExtraView:
-    """Return the view that lets a shard keep thumbnails, as many as a day's pages show."""
-    folder = folder_in(published)
+def of_shard(published: Path, publish: Publish) -> KeptViews:
+    """Return what a shard keeps: of as many pictures as a day's pages show, both JPEGs."""
+    thumbs, previews = folder_in(published), previews_in(published)
     left = publish.page_size * publish.max_pages
 
-    def take(image_id: str, view: np.ndarray, size: tuple[int, int]) -> None:
+    def take(
+        image_id: str, view: np.ndarray | None, preview: bytes | None, size: tuple[int, int]
+    ) -> None:
         nonlocal left
-        if left > 0 and not is_kept(folder, image_id):
-            keep(folder, image_id, view, size)
-            left -= 1
+        if left <= 0:
+            return
+        left -= 1
+        if view is not None and not is_kept(thumbs, image_id):
+            keep(thumbs, image_id, view, size)
+        if preview is not None and not is_kept(previews, image_id):
+            keep_preview(previews, image_id, preview)
 
-    def drop(image_id: str) -> None:
-        place(folder, image_id).unlink(missing_ok=True)
-
-    return ExtraView(transform(publish.thumbnail), take, drop)
+    return KeptViews(
+        transform(publish.thumbnail), publish.preview, take, partial(remove, published)
+    )
 
 
 def _unfinished(folder: Path) -> Path:

@@ -40,6 +40,7 @@ from .rows import (
 from .settling import settle
 from .sql import PAGE, TAGGED, move_place, place_in, show_alive
 from .tables import files, handed_out, images, predictions, versions
+from .vectors import write_vectors
 
 SCORE_DIGITS = 6
 
@@ -151,6 +152,7 @@ class Predictions:
         with self._database.writing() as connection:
             touched = settle(connection, tagged, rejected)
             touched |= write_predictions(connection, predictions, run_id, now)
+            write_vectors(connection, predictions)
             touched |= mark_gone(connection, gone)
             bump(connection, touched)
             show_alive(connection, run_id, now)

@@ -112,12 +112,16 @@ class RejectedFile:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One bundle's prediction for one image: scores in 0..1 in the order of the bundle's tags."""
+    """One bundle's prediction for one image: scores in 0..1 in the order of the bundle's tags.
+
+    `vector`, where there is one, is kept for the image, as Vectors describes.
+    """
 
     image_id: str
     digest: str
     scores: tuple[float, ...]
     tags: tuple[str, ...]
+    vector: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -235,6 +239,15 @@ class RandomReview:
     tags: tuple[str, ...]
     at: datetime
     first_seen: datetime
+
+
+@dataclass(frozen=True)
+class TagChange:
+    """How the tags of an image differ between a champion and its challenger."""
+
+    image_id: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from .cleaning import Cleaning
+from .comparisons import Comparisons
 from .corrections import Corrections
 from .current import CurrentTags
 from .database import Database
@@ -19,6 +20,7 @@ from .ledger import Ledger
 from .predictions import Predictions
 from .runs import TaggingRuns
 from .tables import files, versions
+from .vectors import Vectors
 
 
 class Store:
@@ -38,6 +40,8 @@ class Store:
         self.runs = TaggingRuns(self._database)
         self.days = Days(self._database)
         self.cleaning = Cleaning(self._database)
+        self.vectors = Vectors(self._database)
+        self.comparisons = Comparisons(self._database)
 
     def __enter__(self) -> Store:
         return self

@@ -15,6 +15,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -201,6 +202,38 @@ corrections = Table(
         unique=True,
     ),
     sqlite_autoincrement=True,
+)
+
+# What a head saw of an image, 64 bytes: those of one space can be compared. One per image.
+vectors = Table(
+    "vectors",
+    metadata,
+    Column("image_id", _DIGEST, primary_key=True),
+    Column("space", String(16), nullable=False),
+    Column("vector", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What was found when a challenger was compared, the latest per bundle, as the report has it.
+comparisons = Table(
+    "comparisons",
+    metadata,
+    Column("digest", _DIGEST, ForeignKey("versions.digest"), primary_key=True),
+    Column("created_at", UtcTime, nullable=False),
+    Column("document", JSON, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# The arrivals whose tags the challenger would change, of those that were looked at.
+changes = Table(
+    "changes",
+    metadata,
+    Column("digest", _DIGEST, ForeignKey("comparisons.digest"), primary_key=True),
+    Column("image_id", _DIGEST, primary_key=True),
+    Column("before", JSON, nullable=False),
+    Column("after", JSON, nullable=False),
+    Index("changes_image_id", "image_id"),
+    sqlite_with_rowid=False,
 )
 
 # How many of a day's images that are not replaced each bundle has predicted.

@@ -16,7 +16,7 @@ from more_itertools import chunked
 
 from ..config.params import Params
 from ..ingest import batches
-from ..ingest.batches import ExtraView, T, decode_pool, prefetched, stack_views
+from ..ingest.batches import KeptViews, T, decode_pool, prefetched, stack_views
 from ..ingest.pool import Decoded, DecodePool
 from ..store.rows import Backlog, FileRow, Prediction, RejectedFile, Tagged, file_id_of
 from ..store.store import Store
@@ -71,7 +71,7 @@ def tag_shard(
     params: Params,
     inbox: Path,
     progress: Progress | None = None,
-    extra_view: ExtraView | None = None,
+    kept: KeptViews | None = None,
 ) -> dict[str, Any]:
     """Tag new files, then the backlog, newest first, until the run's time is spent.
 
@@ -84,20 +84,21 @@ def tag_shard(
     Returns the numbers of files tagged, rejected and deferred (read, and left to the next run), of
     pictures tagged again, and as `positives` how many of those tagged got each tag. A batch is
     computed first and written in one short transaction: killed anywhere, nothing is half-written.
-    `extra_view` is then given its view of every picture just tagged.
+    `kept` is then given its view, and a preview, of every new picture just tagged.
     """
     began, spent = time.monotonic(), store.runs.spent(run.run_id)
     batch = engine.batch_size(params.tag.batch_size)
-    if extra_view and extra_view.transform.size > max(
-        transform.size for transform in engine.transforms
-    ):
-        extra_view = None  # it would need pictures decoded larger, and tags could change
+    further = []
+    # A larger view than the models' would need pictures decoded larger, and tags could change.
+    if kept and kept.transform.size <= max(transform.size for transform in engine.transforms):
+        further = [kept.transform]
     pool = decode_pool(
         params,
-        [*engine.transforms, *([extra_view.transform] if extra_view else [])],
+        [*engine.transforms, *further],
         inbox,
         settle_seconds=params.tag.settle_seconds,
         batch=batch,
+        preview=kept.preview if kept else 0,
     )
     with _spending(store, run, began, spent), pool:
         worker = _Shard(
@@ -109,7 +110,7 @@ def tag_shard(
             batch=batch,
             deadline=began - spent + 60 * params.tag.budget_minutes,
             progress=progress or (lambda _: None),
-            extra_view=extra_view,
+            kept=kept,
         )
         worker.tag_arrivals()
         worker.tag_backlog()
@@ -159,7 +160,7 @@ class _Shard:
     batch: int
     deadline: float
     progress: Progress
-    extra_view: ExtraView | None
+    kept: KeptViews | None
 
     def __post_init__(self) -> None:
         self.counts: Counter[str] = Counter(tagged=0, rejected=0, retagged=0, deferred=0)
@@ -183,7 +184,7 @@ class _Shard:
                 rows[row.locator] = row
                 yield row.locator
 
-        decoded = chunked(self.pool.run(locators()), self.batch)
+        decoded = chunked(self.pool.run(locators(), previews=self.kept is not None), self.batch)
         batches = (self._look_up([(rows.pop(d.locator), d) for d in some]) for some in decoded)
         for batch, predictions in prefetched(batches, self._predict_arrivals):
             self._settle(batch, predictions)
@@ -272,23 +273,25 @@ class _Shard:
             row, reason = arrival.row, arrival.deferred
             self.deferred.add(row.file_id)
             logger.info(event("deferred", file=row.locator, reason=reason))
-        if self.extra_view:
-            self._hand_on([arrival.decoded for arrival in good], self.extra_view)
+        if self.kept:
+            self._hand_on([arrival.decoded for arrival in good], self.kept)
         self.positives.update(tag for prediction in predictions for tag in prediction.tags)
         for arrival in good:
             self.positives.update(tag for tags in arrival.known.values() for tag in tags)
         deferred = len(later) - len(gone)
         self._count(len(batch), tagged=len(good), rejected=len(bad), deferred=deferred)
 
-    def _hand_on(self, decoded: Sequence[Decoded], extra_view: ExtraView) -> None:
+    def _hand_on(self, decoded: Sequence[Decoded], kept: KeptViews) -> None:
         image_ids = [_image_id(d) for d in decoded]
         unwanted = self.store.files.forgotten(image_ids)
         for d in decoded:
             if d.views and d.size and d.image_id not in unwanted:
-                extra_view.take(_image_id(d), d.views[-1], d.size)
-        # A picture that is erased after this look has its view removed by the eraser.
+                # The further view comes after those of the models, if it is there.
+                view = next(iter(d.views[len(self.engine.transforms) :]), None)
+                kept.take(_image_id(d), view, d.preview, d.size)
+        # What is kept of a picture that is erased after this look is removed by the eraser.
         for image_id in self.store.files.forgotten(image_ids) - unwanted:
-            extra_view.drop(image_id)
+            kept.drop(image_id)
 
     def _retag(
         self, batch: Sequence[tuple[Backlog, Decoded]], predictions: Sequence[Prediction]
@@ -311,11 +314,12 @@ class _Shard:
         if not decoded:
             return []
         views = stack_views(self.engine, decoded)
-        by_digest = self.engine.predict(views, only=set(digests))
+        by_digest, described = self.engine.predict_and_describe(views, only=set(digests))
+        vectors: list[bytes | None] = [*described] or [None] * len(decoded)
         return [
-            Prediction(_image_id(d), digest, prediction.scores, prediction.tags)
+            Prediction(_image_id(d), digest, prediction.scores, prediction.tags, vector)
             for digest, predictions in by_digest.items()
-            for d, prediction in zip(decoded, predictions, strict=True)
+            for d, prediction, vector in zip(decoded, predictions, vectors, strict=True)
         ]
 
     def _pages(self, page: Callable[[T | None], list[T]]) -> Iterator[T]:

@@ -1,0 +1,111 @@
+"""What heads saw of images, as short vectors: which images are alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import sqlalchemy as sa
+from more_itertools import chunked
+from sqlalchemy.engine import Connection
+
+from .corrections import IN_FORCE
+from .database import Database
+from .rows import Prediction
+from .sql import PAGE, insert_into
+from .tables import corrections, images, vectors
+
+_SPACE_BYTES = 8  # at the head of a prediction's vector; the numbers follow, int8 each
+
+# Labelled images that one image is compared with, the latest ones: 64 bytes each.
+_MOST_LABELLED = 20_000
+
+
+class Similar(NamedTuple):
+    """An image that resembles another one; `cosine` 1 means that both look the same to a head."""
+
+    image_id: str
+    cosine: float
+
+
+class Vectors:
+    """One vector of 64 numbers per image: the direction of what the widest head of a night saw.
+
+    Vectors of one space can be compared: those of bundles that share backbone and head inputs. An
+    image that such a bundle has not tagged since this is kept has none.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def of(self, image_ids: Iterable[str]) -> dict[str, np.ndarray]:
+        """Return the vectors, (64,) float32 of length 1, of those images that have one.
+
+        Their products are cosines, above 0.97 for nearly equal images. Of several spaces, as after
+        a change of the backbone, the images of the most frequent one are returned.
+        """
+        found: dict[str, dict[str, np.ndarray]] = {}
+        with self._database.reading() as connection:
+            for some in chunked(image_ids, PAGE):
+                query = sa.select(vectors).where(vectors.c.image_id.in_(some))
+                for row in connection.execute(query):
+                    found.setdefault(row.space, {})[row.image_id] = _unit(row.vector)
+        return max(found.values(), key=len, default={})
+
+    def similar_labelled(self, image_id: str, most: int) -> list[Similar]:
+        """Return up to `most` other images that people edited, the most similar ones first."""
+        edited = (
+            sa.select(corrections.c.image_id, sa.func.max(corrections.c.id).label("last"))
+            .where(IN_FORCE, corrections.c.image_id != image_id)
+            .group_by(corrections.c.image_id)
+            .subquery()
+        )
+        with self._database.reading() as connection:
+            own = connection.execute(
+                sa.select(vectors).where(vectors.c.image_id == image_id)
+            ).one_or_none()
+            if own is None:
+                return []
+            query = (
+                sa.select(vectors.c.image_id, vectors.c.vector)
+                .join(edited, edited.c.image_id == vectors.c.image_id)
+                .where(vectors.c.space == own.space)
+                .order_by(edited.c.last.desc())
+                .limit(_MOST_LABELLED)
+            )
+            rows = connection.execute(query).all()
+        if not rows:
+            return []
+        cosines = np.stack([_unit(row.vector) for row in rows]) @ _unit(own.vector)
+        order = np.argsort(-cosines, kind="stable")[:most]
+        return [Similar(rows[place].image_id, float(cosines[place])) for place in order]
+
+
+def write_vectors(connection: Connection, batch: Sequence[Prediction]) -> None:
+    """Keep the vectors among predictions, for known images; a later one replaces an earlier one."""
+    made = {p.image_id: p.vector for p in batch if p.vector}
+    known: set[str] = set()
+    for some in chunked(sorted(made), PAGE):
+        query = sa.select(images.c.image_id).where(images.c.image_id.in_(some))
+        known |= set(connection.execute(query).scalars())
+    rows = [
+        {
+            "image_id": image_id,
+            "space": made[image_id][:_SPACE_BYTES].hex(),
+            "vector": made[image_id][_SPACE_BYTES:],
+        }
+        for image_id in sorted(known)
+    ]
+    if rows:
+        insert = insert_into(connection, vectors)
+        new = {"space": insert.excluded.space, "vector": insert.excluded.vector}
+        connection.execute(
+            insert.on_conflict_do_update(index_elements=["image_id"], set_=new), rows
+        )
+
+
+def _unit(vector: bytes) -> np.ndarray:
+    numbers = np.frombuffer(vector, np.int8).astype(np.float32)
+    unit: np.ndarray = numbers / max(float(np.linalg.norm(numbers)), 1e-12)
+    return unit
