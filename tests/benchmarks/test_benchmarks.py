@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from benchmarks import desk as desk_benchmark
 from benchmarks import discovery, report, variants
 from benchmarks import store as store_benchmark
 from benchmarks.bundles import make_bundles
@@ -79,6 +80,13 @@ def test_no_step_of_the_store_reads_all_that_is_known(tmp_path: Path, kind: str)
     scan = re.compile(r"SCAN (files|images|predictions)(?! USING INDEX)")
     whole = {name: [line for line in f.plan if scan.match(line)] for name, f in figures.items()}
     assert {name for name, lines in whole.items() if lines} == {"a store that is in use"}
+
+
+def test_every_page_of_a_large_desk_is_asked_for(tmp_path: Path) -> None:
+    filling = Filling(1200, days=6)
+    figures = desk_benchmark.measure(tmp_path, filling)
+    assert set(desk_benchmark.pages(filling)) < set(figures)
+    assert all(0 < seconds < 60 for name, seconds in figures.items() if name != "memory taken, GB")
 
 
 def test_finding_work_finds_just_what_is_new_among_many_known(

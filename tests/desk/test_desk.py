@@ -10,9 +10,11 @@ from threading import Thread
 import httpx
 import pytest
 from fastapi.routing import APIRoute
-from helpers.desk import Desk, access, image_id
+from helpers.desk import COLOR, Desk, access, image_id
 
 from shoetagger.desk.gallery import Gallery
+from shoetagger.publishing.thumbnails import keep_preview, previews_in
+from shoetagger.store.rows import Prediction
 from shoetagger.store.store import Store
 
 SHOES = {"a.jpg": ("red", "boot"), "b.jpg": ("black", "boot"), "Sandal.JPG": ("red", "flat")}
@@ -169,6 +171,21 @@ def test_of_two_people_on_one_picture_the_second_is_told_who_was_first(desk: Des
     assert desk.post("/undo", {"ids": [mine]}).status_code == 409
 
 
+def test_similar_pictures_that_people_labelled_are_shown_beside_one(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    for name, number in (("a.jpg", 100), ("b.jpg", 101), ("Sandal.JPG", -100)):
+        vector = b"12345678" + bytes([number % 256, 50] * 32)
+        seen_so = Prediction(image_id(name), COLOR, (0.9, 0.1), ("red",), vector)
+        desk.store.predictions.record(predictions=[seen_so], run_id="run", now=desk.now)
+    address = f"/picture/{image_id('a.jpg')}"
+    assert "Similar pictures" not in desk.client.get(address).text
+    edit(desk, "b.jpg", "red")
+    edit(desk, "Sandal.JPG", "black")
+    similar = desk.client.get(address).text.partition("Similar pictures that people labelled")[2]
+    found = re.findall(r'href="\.\./picture/([0-9a-f]{64})"', similar)
+    assert found == [image_id("b.jpg"), image_id("Sandal.JPG")]
+
+
 def test_many_pictures_are_edited_all_or_none(desk: Desk) -> None:
     desk.arrive(SHOES)
     edits = [
@@ -263,7 +280,12 @@ def test_who_may_only_look_sees_no_edits_and_cannot_write(desk: Desk) -> None:
     page = desk.client.get("/", headers={"x-user": "kim"}).text
     assert set(names(desk.client.get("/", headers={"x-user": "kim"}))) == SHOES.keys()
     assert "palette" not in page
-    for path, body in (("/edits", {"edits": []}), ("/undo", {"ids": [1]})):
+    bodies = {
+        "/edits": {"edits": []},
+        "/undo": {"ids": [1]},
+        "/rejected/retry": {"locators": ["x"]},
+    }
+    for path, body in bodies.items():
         assert desk.post(path, body, who="kim").status_code == 403
     assert edit(desk, "a.jpg", "black", who="kim").status_code == 403
     assert desk.tags("a.jpg") == (("red",), False)
@@ -303,7 +325,9 @@ def test_only_the_desks_own_files_are_served(desk: Desk) -> None:
     assert desk.client.get(f"/thumbs/{'0' * 64}.jpg").status_code == 404
 
 
-def test_a_wrong_params_file_is_named_and_mended_without_a_restart(desk: Desk) -> None:
+def test_a_params_file_that_was_never_right_is_named_and_mended_without_a_restart(
+    desk: Desk,
+) -> None:
     desk.arrive(SHOES)
     good = desk.settings.params_file.read_text()
     desk.settings.params_file.write_text("groups: 1\n")
@@ -312,6 +336,34 @@ def test_a_wrong_params_file_is_named_and_mended_without_a_restart(desk: Desk) -
     assert "groups" in response.text
     desk.settings.params_file.write_text(good)
     assert set(names(desk.client.get("/"))) == SHOES.keys()
+
+
+def test_with_a_fault_in_params_the_desk_goes_by_the_last_good_ones_and_says_so(desk: Desk) -> None:
+    desk.settings.home.mkdir()
+    desk.arrive(SHOES)
+    good = desk.settings.params_file.read_text()
+    assert "params.yaml has a fault" not in desk.client.get("/").text
+    desk.settings.params_file.write_text(good + "<b>: 1\n")
+    for path in ("/", "/rejected", f"/picture/{image_id('a.jpg')}"):
+        page = desk.client.get(path).text
+        assert "params.yaml has a fault, and the last good one" in page
+        assert "unknown key &lt;b&gt;" in page
+    assert edit(desk, "b.jpg", "red").status_code == 200
+    desk.settings.params_file.unlink()
+    assert "is missing" in desk.client.get("/").text
+    desk.settings.params_file.write_text(good)
+    assert "params.yaml has a fault" not in desk.client.get("/").text
+
+
+def test_a_large_picture_is_its_preview_or_else_the_thumbnail(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    address = f"/previews/{image_id('a.jpg')}.jpg"
+    assert address[1:] in desk.client.get(f"/picture/{image_id('a.jpg')}").text
+    thumbnail = desk.client.get(address)
+    assert thumbnail.content == desk.client.get(address.replace("previews", "thumbs")).content
+    keep_preview(previews_in(desk.settings.published), image_id("a.jpg"), b"large")
+    assert desk.client.get(address).content == b"large"
+    assert desk.client.get(f"/previews/{'0' * 64}.jpg").status_code == 404
 
 
 def test_a_gallery_closes_what_it_opened(desk: Desk) -> None:

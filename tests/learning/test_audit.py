@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from shoetagger.cli.app import app
 from shoetagger.config.params import Params, load
 from shoetagger.config.recipe import Group
-from shoetagger.learning.audit.findings import AuditError, Finding, findings, thumbnails
+from shoetagger.learning.audit.finding import AuditError, Finding
+from shoetagger.learning.audit.findings import findings, thumbnails
 from shoetagger.learning.audit.page import audit_page, audit_sections
 
 ROOT = Path(__file__).parents[2]

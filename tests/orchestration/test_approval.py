@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ USERS = {"ann": "user", "vera": "viewer"}
 # As the training DAG wires it, with comparisons that were made before.
 DAG = """
 import json
+import re
 import shutil
 from pathlib import Path
 from airflow.sdk import dag, task, task_group
@@ -238,7 +240,9 @@ def test_who_approves_and_why_goes_into_the_ledger(ran: Ran) -> None:
 
 def test_whoever_decides_is_shown_the_comparison(ran: Ran) -> None:
     assert ran.outcome["shown"]["subject"] == "Promote approved version 1?"
-    assert ran.outcome["shown"]["body"] == "**approved** {{ not_a_template }}"
+    body = ran.outcome["shown"]["body"]
+    assert body.startswith("**approved** {{ not_a_template }}\n")
+    assert re.search(r"\]\(http://[^)]+/plugin/pictures/challengers/approved/1\)", body)
     assert set(ran.outcome["shown"]["params"]) == {"why"}, "the DAG's own form is left out"
     assert ran.outcome["links"]["0"] == "http://mlflow.example/approved"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
-from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -39,14 +39,17 @@ def validate(
 
 
 def audit(
-    out: Annotated[Path, typer.Argument(help="Folder to write to.")] = Path("audit"),
+    out: Annotated[
+        Path | None, typer.Argument(help="Folder to write to; by default the desk's.")
+    ] = None,
 ) -> None:
     """List the cells of the label sheet to look at again, as a table and a page of pictures."""
     from ..atomic import atomic_write
     from ..learning.audit import findings as auditing
+    from ..learning.audit.finding import PICTURES, TABLE, as_lines, picture_file
     from ..learning.audit.page import audit_page, audit_sections
     from ..publishing.pages import style
-    from ..publishing.tables import csv_line
+    from ..publishing.tables import csv_line, defused
 
     settings = Settings.from_environment()
     options, repo = parameters.load(settings.params_file), settings.repo
@@ -55,11 +58,12 @@ def audit(
     sections = audit_sections(found, options.audit.shown)
     shown = [finding for section in sections for finding in section.findings]
     thumbnails = auditing.thumbnails(shown, images, options)
-    columns = [field.name for field in fields(auditing.Finding)]
-    lines = [columns, *(["" if v is None else str(v) for v in astuple(f)] for f in found)]
-    out.mkdir(parents=True, exist_ok=True)
+    out = out or settings.audit
+    shutil.rmtree(out / PICTURES, ignore_errors=True)
+    (out / PICTURES).mkdir(parents=True)
     for name, content in {
-        "audit.csv": b"".join(map(csv_line, lines)),
+        **{f"{PICTURES}/{picture_file(defused(n))}": jpeg for n, jpeg in thumbnails.items()},
+        TABLE: b"".join(map(csv_line, as_lines(found))),
         "audit.html": audit_page(sections, thumbnails).encode(),
         "style.css": style(options.groups).encode(),
     }.items():

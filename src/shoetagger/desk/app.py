@@ -12,15 +12,18 @@ from ..store.rows import StoreError
 from . import pages
 from .dependencies import Person
 from .gallery import Gallery, UnknownPictureError
-from .routers import edits, files, pictures, rejected, reviews
+from .routers import audit, challengers, edits, files, pictures, rejected, reviews, why
 from .selection import SelectionError
 
 # A router per page or concern; every route is behind the guard that `create` puts before all.
 ROUTERS = (
     pictures.router,
+    why.router,
     edits.router,
     reviews.router,
     rejected.router,
+    audit.router,
+    challengers.router,
     files.router,
 )
 

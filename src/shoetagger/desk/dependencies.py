@@ -47,6 +47,12 @@ def _refuse_other_origins(request: Request) -> None:
         raise HTTPException(415, "write as application/json")
 
 
+def refuse_other_sites(request: Request) -> None:
+    """Refuse a page of another origin that would make the server work with this person's cookie."""
+    if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        raise HTTPException(403, "only the desk's own pages may ask for this")
+
+
 # The types of a route's parameters. Each POST takes a Writer.
 Here = Annotated[Gallery, Depends(_gallery)]
 Reader = Annotated[Person, Depends(_reader)]

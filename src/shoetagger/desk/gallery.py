@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-from ..config import params as parameters
+from ..config.last_good import load_or_last_good
 from ..config.params import Params
 from ..config.recipe import Group
 from ..config.settings import Settings
@@ -22,9 +22,11 @@ from ..store.store import Store
 from .cards import Card, cards
 from .catalogue import Catalogue, Found
 from .selection import Selection
+from .why import Explainer, GroupMaps
 
 ORIGIN = "browse"
 REJECTED_SHOWN = 500
+SIMILAR_SHOWN = 8
 
 
 class UnknownPictureError(ShoetaggerError):
@@ -60,8 +62,9 @@ class Gallery:
         self.store = Store(settings.store_url)
         self.label_queue = LabelQueue(self.store, settings.published, settings.bundles)
         self._catalogue = Catalogue(settings.published)
+        self._explainer = Explainer(settings)
         self._lock = threading.Lock()
-        self._params: tuple[tuple[int, int], Params] | None = None
+        self._params: tuple[tuple[int, int], Params, str | None] | None = None
         self._last_correction: int | None = None
 
     def close(self) -> None:
@@ -74,12 +77,26 @@ class Gallery:
 
     @property
     def params(self) -> Params:
-        """What params.yaml says now; raises ParamsError where it is wrong."""
-        status = self.settings.params_file.stat()
-        stamp = (status.st_mtime_ns, status.st_size)
+        """What params.yaml says now, or said last without a fault, as the night goes by it.
+
+        Raises ParamsError where it is wrong and was never right.
+        """
+        return self._read_params()[0]
+
+    @property
+    def params_fault(self) -> str | None:
+        """What is wrong with params.yaml now; None where nothing is."""
+        return self._read_params()[1]
+
+    def _read_params(self) -> tuple[Params, str | None]:
+        try:
+            status = self.settings.params_file.stat()
+            stamp = (status.st_mtime_ns, status.st_size)
+        except FileNotFoundError:
+            stamp = (0, 0)
         if self._params is None or self._params[0] != stamp:
-            self._params = stamp, parameters.load(self.settings.params_file)
-        return self._params[1]
+            self._params = stamp, *load_or_last_good(self.settings)
+        return self._params[1:]
 
     def page(self, selection: Selection) -> Page:
         """Return the pictures of a selection, with the tags that they have this moment."""
@@ -104,6 +121,10 @@ class Gallery:
             bundles=self.settings.bundles,
         )
 
+    def known(self, image_ids: Iterable[str]) -> set[str]:
+        """Return which of these pictures arrived, and so have a page."""
+        return {row.image_id for row in self.store.current.rows([], image_ids=sorted(image_ids))}
+
     def card(self, image_id: str) -> Card:
         """Return the card of one picture; raises UnknownPictureError where there is none."""
         found = self.cards([image_id])
@@ -119,8 +140,25 @@ class Gallery:
 
     def thumbnail(self, image_id: str) -> Path | None:
         """Return where a picture's thumbnail lies; None where there is none."""
-        path = thumbnails.place(thumbnails.folder_in(self.settings.published), image_id)
-        return path if path.is_file() else None
+        return _kept(thumbnails.folder_in(self.settings.published), image_id)
+
+    def preview(self, image_id: str) -> Path | None:
+        """Return where a picture's preview lies, or its thumbnail where it has none any more."""
+        preview = _kept(thumbnails.previews_in(self.settings.published), image_id)
+        return preview or self.thumbnail(image_id)
+
+    def similar(self, image_id: str) -> list[Card]:
+        """Return the most similar pictures that people labelled, the nearest first."""
+        found = self.store.vectors.similar_labelled(image_id, SIMILAR_SHOWN)
+        return self.cards([similar.image_id for similar in found])
+
+    def why(self, card: Card) -> Mapping[str, GroupMaps]:
+        """Return by group the heat maps of a picture's scores, or why there are none.
+
+        Raises ExplanationError, and BusyError, as Explainer does.
+        """
+        digests = {group.name: group.digest for group in card.groups if group.digest}
+        return self._explainer.explain(card.image_id, digests)
 
     def edit(self, edits: Sequence[Edit], by: str) -> list[int]:
         """Write a person's edits, all or none; returns their ids, by which they can be undone.
@@ -166,6 +204,10 @@ class Gallery:
         if edited:
             rows = self.store.current.rows(list(groups), image_ids=sorted(edited))
             self._catalogue.overlay(rows)
+
+
+def _kept(folder: Path, image_id: str) -> Path | None:
+    return thumbnails.place(folder, image_id) if thumbnails.is_kept(folder, image_id) else None
 
 
 def _refuse_unknown(edit: Edit, groups: Mapping[str, Group]) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from urllib.parse import urlencode
 
 from ..config.recipe import Group
+from ..learning.audit.finding import picture_file
 from ..publishing.pages import COLOURS, pager
 from ..rendering import template
 from ..review.choosing import DRAWN, Choice
 from ..review.quality import Quality
-from ..store.rows import Correction
+from ..store.rows import BundleVersion, Correction
+from .audit import Audit, model_says, sheet_says
 from .cards import Card, GroupCard
+from .challengers import Challenger
 from .gallery import Page, RejectedFile
 from .selection import SIZE, STATES, Selection, field_of
+from .why import GroupMaps
 
 # The keys of tags, in order; the other letters are commands (see desk.js).
 KEYS = "1234567890qwertyiopadfghjklcvbm"
@@ -25,6 +30,8 @@ SCREENS = {
     "queue": "Next to label",
     "quality": "Quality",
     "rejected": "Rejected files",
+    "audit": "Audit",
+    "challengers": "Challengers",
 }
 
 
@@ -36,14 +43,20 @@ class Key:
     key: str
 
 
-def gallery(page: Page, groups: Mapping[str, Group], may_write: bool) -> str:
-    """Return a page of pictures with its filters; without edits where the reader may not write."""
+def gallery(
+    page: Page, groups: Mapping[str, Group], may_write: bool, notice: str | None = None
+) -> str:
+    """Return a page of pictures with its filters; without edits where the reader may not write.
+
+    Here as in the other pages, `notice` is what readers should know about the installation.
+    """
     pages = max(1, -(-page.found.pictures // SIZE))
     return _render(
         "gallery.html",
         groups,
         root="",
         screen="",
+        notice=notice,
         may_write=may_write,
         page=page,
         selection=page.selection,
@@ -56,24 +69,115 @@ def gallery(page: Page, groups: Mapping[str, Group], may_write: bool) -> str:
 
 
 def picture(
-    card: Card, history: Sequence[Correction], groups: Mapping[str, Group], may_write: bool
+    card: Card,
+    history: Sequence[Correction],
+    similar: Sequence[Card],
+    groups: Mapping[str, Group],
+    may_write: bool,
+    notice: str | None = None,
 ) -> str:
-    """Return the page of one picture: every tag's score, and what people edited."""
+    """Return the page of one picture: every tag's score, what people edited, similar pictures."""
     return _render(
         "picture.html",
         groups,
         root="../",
+        notice=notice,
         may_write=may_write,
         picture=card,
         history=history,
+        similar=similar,
         keys=keys(groups),
     )
 
 
-def rejected(files: Sequence[RejectedFile], may_write: bool) -> str:
+def rejected(files: Sequence[RejectedFile], may_write: bool, notice: str | None = None) -> str:
     """Return the page of the files that could not be tagged."""
     return _render(
-        "rejected.html", {}, root="", screen="rejected", may_write=may_write, files=files
+        "rejected.html",
+        {},
+        root="",
+        screen="rejected",
+        notice=notice,
+        may_write=may_write,
+        files=files,
+    )
+
+
+def why(
+    card: Card,
+    maps: Mapping[str, GroupMaps],
+    group: str | None,
+    tag: str | None,
+    groups: Mapping[str, Group],
+    may_write: bool,
+    notice: str | None = None,
+) -> str:
+    """Return the page with the heat map of one tag, of the first that is current by default."""
+    current = [(g.name, t.name) for g in card.groups for t in g.chosen]
+    all_tags = [(name, t) for name, of_group in maps.items() for t in of_group.tags]
+    there = [pair for pair in [(group, tag), *current, *all_tags] if pair in all_tags]
+    return _render(
+        "why.html",
+        groups,
+        root="../../",
+        notice=notice,
+        may_write=may_write,
+        picture=card,
+        maps=maps,
+        shown=there[0] if there else None,
+        current=current,
+    )
+
+
+def audit(
+    found: Audit | None, known: Collection[str], may_write: bool, notice: str | None = None
+) -> str:
+    """Return the page of an audit; pictures that are `known` have a page of their own."""
+    return _render(
+        "audit.html",
+        {},
+        root="",
+        screen="audit",
+        notice=notice,
+        may_write=may_write,
+        audit=found,
+        known=known,
+    )
+
+
+def challengers(
+    found: Sequence[tuple[BundleVersion, datetime]], may_write: bool, notice: str | None = None
+) -> str:
+    """Return the list of the challengers that were compared."""
+    return _render(
+        "challengers.html",
+        {},
+        root="",
+        screen="challengers",
+        notice=notice,
+        may_write=may_write,
+        challengers=found,
+    )
+
+
+def challenger(
+    found: Challenger,
+    cards: Sequence[Card],
+    groups: Mapping[str, Group],
+    may_write: bool,
+    notice: str | None = None,
+) -> str:
+    """Return the page of what a challenger would change, with the pictures that are still there."""
+    changes = {change.image_id: change for change in found.changes}
+    return _render(
+        "challenger.html",
+        groups,
+        root="../../",
+        screen="challengers",
+        notice=notice,
+        may_write=may_write,
+        challenger=found,
+        pictures=[(card, changes[card.image_id]) for card in cards],
     )
 
 
@@ -142,7 +246,12 @@ def keys(groups: Mapping[str, Group]) -> dict[str, list[Key]]:
 
 
 def _render(
-    name: str, groups: Mapping[str, Group], *, screen: str | None = None, **values: object
+    name: str,
+    groups: Mapping[str, Group],
+    *,
+    screen: str | None = None,
+    notice: str | None = None,
+    **values: object,
 ) -> str:
     """Render a page; `screen` is which of SCREENS it is, None for a page that none leads to."""
     functions: dict[str, Callable[..., object]] = {
@@ -152,9 +261,13 @@ def _render(
         "hint": _hint,
         "address": _address,
         "without": _without,
+        "sheet_says": sheet_says,
+        "model_says": model_says,
+        "file_of": picture_file,
+        "query": lambda **fields: urlencode(fields),
     }
     return template(f"desk/{name}").render(
-        groups=groups, screens=SCREENS, screen=screen, **functions, **values
+        groups=groups, screens=SCREENS, screen=screen, notice=notice, **functions, **values
     )
 
 

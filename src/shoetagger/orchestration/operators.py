@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import BaseOperatorLink, Param
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowSkipException
 from airflow.sdk.execution_time.xcom import XCom
 
@@ -16,6 +18,8 @@ from .dag_parts import LIMITS
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from ..promotion.compare import Comparison
 
 
 class ReportLink(BaseOperatorLink):
@@ -70,7 +74,7 @@ class Approve(ApprovalOperator):
         if comparison.approval_reason is None:
             return {}
         self.subject = f"Promote {comparison.group} version {comparison.version}?"
-        self.body = comparison.text
+        self.body = comparison.text + _on_the_desk(comparison)
         self.response_timeout = timedelta(hours=comparison.hours)
         return super().execute(context)
 
@@ -90,6 +94,14 @@ class Approve(ApprovalOperator):
         # Airflow refuses answers of another form, and skips what follows a rejection.
         super().execute_complete(context, event)
         return decision.model_dump()
+
+
+def _on_the_desk(comparison: Comparison) -> str:
+    """Return a line that leads whoever approves to the pictures that would change."""
+    base = conf.get("api", "base_url", fallback="").rstrip("/")
+    page = f"{quote(comparison.group, safe='')}/{quote(comparison.version, safe='')}"
+    address = f"{base}/plugin/pictures/challengers/{page}"
+    return f"\n[What it would change, picture by picture, on the desk]({address})\n"
 
 
 def _name(user: Mapping[str, str] | None) -> str | None:

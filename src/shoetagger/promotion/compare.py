@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,8 +63,8 @@ def compare(
     These are pictures whose hash puts them on the validation side, as long as both were split by
     one seed and share, which is checked, without those that either trained on for a rare tag. The
     gate, and when a person is asked, are the installation's, whatever commit the plan names. The
-    report goes into the challenger's MLflow run. Without a champion the challenger passes. Raises
-    PromotionError for a bundle that is not registered.
+    report goes into the challenger's MLflow run, and into the store for the desk. Without a
+    champion the challenger passes. Raises PromotionError for a bundle that is not registered.
     """
     from . import report
 
@@ -90,6 +91,8 @@ def compare(
     applied = gate.in_words(params.promote)
     document = report.document(title, verdict, applied, outcome)
     registry.log_files(challenger, report.files(document, outcome))
+    changes = outcome.arrivals.changes if outcome else ()
+    store.comparisons.record(digest, document, changes, now=datetime.now(UTC))
     page = registry.page_of(challenger, report.PAGE)
     return Comparison(
         group=group,

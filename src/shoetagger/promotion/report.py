@@ -52,7 +52,7 @@ def document(title: str, verdict: Verdict, gate: str, outcome: SideBySide | None
             "share": arrivals.diff.share,
             "unread": arrivals.unread,
             "tags": {tag: list(counts) for tag, counts in arrivals.diff.counts().items()},
-            "shown": list(arrivals.shown_ids),
+            "shown": [change.image_id for change in arrivals.changes[: len(arrivals.shown)]],
         },
     }
 

@@ -21,7 +21,7 @@ from ..learning.dataset.tables import (
     read_split,
 )
 from ..pipeline import dvc_files
-from ..store.rows import TaggedImage
+from ..store.rows import TagChange, TaggedImage
 from .paired import PairedMetrics, TagDiff, paired_metrics
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class Arrivals:
 
     diff: TagDiff
     unread: int
-    shown: tuple[Shown, ...]
-    shown_ids: tuple[str, ...]  # their image ids
+    changes: tuple[TagChange, ...]
+    shown: tuple[Shown, ...]  # the first of the changes
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def _on_arrivals(
     from ..ingest.batches import decode_pool
     from ..learning.evaluation.plots import Shown
 
-    diff, unread, shown, shown_ids = TagDiff(), 0, list[Shown](), list[str]()
+    diff, unread, changes, shown = TagDiff(), 0, list[TagChange](), list[Shown]()
     if not sample:
         return Arrivals(diff, unread, (), ())
     # Decoded for the challenger alone, as a night would: another view could mean larger decoding.
@@ -198,8 +198,10 @@ def _on_arrivals(
             views = {challenger.transform: np.stack([view for _, view in good])}
             predictions = engine.predict(views, only={challenger.digest})[challenger.digest]
             for (row, view), prediction in zip(good, predictions, strict=True):
-                if diff.add(row.tags, prediction.tags) and len(shown) < _SHOWN:
+                if not diff.add(row.tags, prediction.tags):
+                    continue
+                changes.append(TagChange(row.image_id, row.tags, prediction.tags))
+                if len(shown) < _SHOWN:
                     name = inboxes.path_of(row.locator).name
                     shown.append(Shown(name, view.copy(), row.tags, prediction.tags))
-                    shown_ids.append(row.image_id)
-    return Arrivals(diff, unread, tuple(shown), tuple(shown_ids))
+    return Arrivals(diff, unread, tuple(changes), tuple(shown))

@@ -24,6 +24,14 @@ def thumbnail(image_id: ImageId, gallery: Here) -> Response:
     return FileResponse(path, media_type="image/jpeg", headers=_cached(300))
 
 
+@router.get("/previews/{image_id}.jpg")
+def preview(image_id: ImageId, gallery: Here) -> Response:
+    path = gallery.preview(image_id)
+    if path is None:
+        raise HTTPException(404, "this picture has neither preview nor thumbnail")
+    return FileResponse(path, media_type="image/jpeg", headers=_cached(300))
+
+
 @router.get("/static/{name}")
 def static(name: str) -> Response:
     if name not in _STATIC_FILES:

@@ -20,10 +20,13 @@ ImageId = Annotated[str, InPath(pattern=r"^[0-9a-f]{64}$")]
 @router.get("/")
 def show_gallery(request: Request, person: Reader, gallery: Here) -> HTMLResponse:
     selection = Selection.from_query(request.query_params.multi_items(), gallery.groups)
-    return HTMLResponse(pages.gallery(gallery.page(selection), gallery.groups, person.may_write))
+    page, notice = gallery.page(selection), gallery.params_fault
+    return HTMLResponse(pages.gallery(page, gallery.groups, person.may_write, notice))
 
 
 @router.get("/picture/{image_id}")
 def show_picture(image_id: ImageId, person: Reader, gallery: Here) -> HTMLResponse:
     card, history = gallery.card(image_id), gallery.history(image_id)
-    return HTMLResponse(pages.picture(card, history, gallery.groups, person.may_write))
+    similar, notice = gallery.similar(image_id), gallery.params_fault
+    page = pages.picture(card, history, similar, gallery.groups, person.may_write, notice)
+    return HTMLResponse(page)

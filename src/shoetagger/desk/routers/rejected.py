@@ -22,7 +22,8 @@ class WantedRetry(BaseModel):
 
 @router.get("/rejected")
 def show_rejected(person: Reader, gallery: Here) -> HTMLResponse:
-    return HTMLResponse(pages.rejected(gallery.rejected(), person.may_write))
+    notice = gallery.params_fault
+    return HTMLResponse(pages.rejected(gallery.rejected(), person.may_write, notice))
 
 
 @router.post("/rejected/retry")

@@ -7,45 +7,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
 from ...config.params import Params
-from ...errors import ShoetaggerError
 from ...images.decode import Limits, open_image
 from ...images.views import Transform, tagging_view
 from ..dataset.tables import read_split
+from .finding import AuditError, Finding
 from .near_duplicates import THUMBNAIL, near_duplicates
-
-Kind = Literal["score", "exclusive", "untagged", "near_duplicate"]
-
-
-class AuditError(ShoetaggerError):
-    """The stages whose results are audited have not run, or ran on other inputs."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing to look at: a cell, a row, or a pair of pictures.
-
-    `sheet` is the value in the sheet. `score` is the out-of-fold score of the tag (the most certain
-    findings are near 0 where it is ticked, near 1 where it is not), or the correlation of two
-    pictures, or None where nothing is measured.
-    """
-
-    kind: Kind
-    group: str
-    tag: str
-    image_name: str
-    sheet: str
-    score: float | None
-    message: str
-    other: str = ""  # the other picture of a pair
 
 
 def findings(params: Params, split: Path, crossval: Path, images: Path) -> list[Finding]:
@@ -65,7 +39,10 @@ def findings(params: Params, split: Path, crossval: Path, images: Path) -> list[
         result += _doubtful_cells(group, spec.tags, tables[group], scores, params.audit.per_tag)
     result += _contradictions(params, tables)
     result += _near_duplicates(params, tables, images)
-    return result
+    ids: dict[str, str] = {}
+    for table in tables.values():
+        ids |= dict(zip(table["image_name"], table["image_id"], strict=True))
+    return [replace(finding, image_id=ids[finding.image_name]) for finding in result]
 
 
 def _read(path: Path, tags: Sequence[str]) -> pd.DataFrame:

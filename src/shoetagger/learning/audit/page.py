@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...rendering import template
-from .findings import Finding
+from .finding import Finding
 
 
 @dataclass(frozen=True)

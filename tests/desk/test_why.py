@@ -1,0 +1,80 @@
+"""Heat maps on the desk: made by a process of its own, from file and version as they are."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.installation import install, make_live, put_pictures
+from PIL import Image
+
+from shoetagger.config.settings import Settings
+from shoetagger.desk.gallery import Gallery
+from shoetagger.desk.why import ExplanationError
+from shoetagger.images.decode import image_id
+from shoetagger.orchestration.nightly import night
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    settings = install(tmp_path_factory.mktemp("why"))
+    put_pictures(settings, 2)
+    night(settings, "night")
+    return settings
+
+
+def ids(settings: Settings) -> list[str]:
+    return [image_id(path.read_bytes()) for path in sorted(settings.inbox.iterdir())]
+
+
+@pytest.mark.slow
+def test_each_tag_has_a_map_and_the_score_that_the_night_gave(settings: Settings) -> None:
+    gallery = Gallery(settings)
+    card = gallery.card(ids(settings)[0])
+    maps = gallery.why(card)
+    stored = {group.name: {tag.name: tag.score for tag in group.tags} for group in card.groups}
+    assert set(maps) == {"color", "style"}
+    for group, found in maps.items():
+        assert found.fault is None
+        assert set(found.tags) == set(stored[group])
+        for tag, one in found.tags.items():
+            # The night's were computed in half precision, as this machine may do.
+            assert one.score == pytest.approx(stored[group][tag], abs=0.03)
+            with Image.open(io.BytesIO(one.png)) as image:
+                assert (image.size, image.mode) == ((8, 8), "RGBA")
+    assert gallery.why(card) is maps, "made once"
+    gallery.close()
+
+
+@pytest.mark.slow
+def test_where_there_is_no_map_the_reason_is_given(settings: Settings) -> None:
+    digest = make_live(settings, "detail", head_seed=5)
+    night(settings, "retag")
+    aside = (settings.bundles / digest).rename(settings.home / "aside")
+    gallery = Gallery(settings)
+    first, second = sorted(settings.inbox.iterdir())
+    maps = gallery.why(gallery.card(image_id(first.read_bytes())))
+    assert "not in this machine's cache" in (maps["detail"].fault or "")
+    assert maps["color"].tags
+    aside.rename(settings.bundles / digest)
+    card = gallery.card(image_id(second.read_bytes()))
+    second.write_bytes(b"replaced")
+    with pytest.raises(ExplanationError, match="no file in the inbox holds these bytes any more"):
+        gallery.why(card)
+    gallery.close()
+
+
+def test_the_server_itself_imports_neither_torch_nor_pandas() -> None:
+    program = """
+import sys
+import shoetagger.desk.app
+loaded = {"torch", "torchvision", "pandas", "sklearn", "mlflow", "dvc"} & sys.modules.keys()
+sys.exit(f"imported {loaded}" if loaded else 0)
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parent
+    )
+    assert found.returncode == 0, found.stderr
