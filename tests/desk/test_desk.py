@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from helpers.desk import COLOR, Desk, access, image_id
 
 from shoetagger.desk.gallery import Gallery
+from shoetagger.desk.pages import SCREENS
 from shoetagger.publishing.thumbnails import keep_preview, previews_in
 from shoetagger.store.rows import Prediction
 from shoetagger.store.store import Store
@@ -344,7 +345,8 @@ def test_with_a_fault_in_params_the_desk_goes_by_the_last_good_ones_and_says_so(
     good = desk.settings.params_file.read_text()
     assert "params.yaml has a fault" not in desk.client.get("/").text
     desk.settings.params_file.write_text(good + "<b>: 1\n")
-    for path in ("/", "/rejected", f"/picture/{image_id('a.jpg')}"):
+    screens = [f"/{screen}" for screen in SCREENS]
+    for path in (*screens, f"/picture/{image_id('a.jpg')}"):
         page = desk.client.get(path).text
         assert "params.yaml has a fault, and the last good one" in page
         assert "unknown key &lt;b&gt;" in page

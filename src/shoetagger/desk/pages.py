@@ -182,7 +182,11 @@ def challenger(
 
 
 def queue(
-    choice: Choice, cards: Sequence[Card], groups: Mapping[str, Group], may_write: bool
+    choice: Choice,
+    cards: Sequence[Card],
+    groups: Mapping[str, Group],
+    may_write: bool,
+    notice: str | None = None,
 ) -> str:
     """Return the page of the pictures to check next; those without a card went meanwhile."""
     by_id = {card.image_id: card for card in cards}
@@ -192,6 +196,7 @@ def queue(
         groups,
         root="",
         screen="queue",
+        notice=notice,
         may_write=may_write,
         pictures=[(by_id[one.image_id], one) for one in asked],
         drawn=sum(one.origin == DRAWN for one in asked),
@@ -200,7 +205,9 @@ def queue(
     )
 
 
-def quality(found: Quality, wanted: Sequence[str], groups: Mapping[str, Group]) -> str:
+def quality(
+    found: Quality, wanted: Sequence[str], groups: Mapping[str, Group], notice: str | None = None
+) -> str:
     """Return the page of how right the tags are; `wanted` are digests of versions to show whole.
 
     A group of which none is wanted shows its latest version.
@@ -220,6 +227,7 @@ def quality(found: Quality, wanted: Sequence[str], groups: Mapping[str, Group]) 
         groups,
         root="",
         screen="quality",
+        notice=notice,
         may_write=False,
         quality=found,
         chosen=chosen,
