@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -15,11 +17,30 @@ from more_itertools import chunked
 from shoetagger.config import params
 from shoetagger.images.decode import Limits, open_image
 from shoetagger.images.views import Transform, tagging_view
+from shoetagger.inference.bundle import Bundle
 from shoetagger.inference.decision import predict
 from shoetagger.inference.engine import Engine
 
 REPO = Path(__file__).parents[1]
+BATCH = 64
 Scores = dict[str, np.ndarray]  # bundle digest -> (N, tags)
+Views = dict[Transform, np.ndarray]  # (B, S, S, 3) uint8
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What two ways of scoring the same pictures disagree on."""
+
+    pictures: np.ndarray  # (N,) bool: the tags differ
+    tags: int  # of all pictures, how many are in one prediction and not in the other
+    of: int  # tags of all pictures
+    worst: float  # largest difference of a score
+
+    def __str__(self) -> str:
+        return (
+            f"{self.pictures.sum()} of {len(self.pictures)} pictures get other tags ({self.tags} "
+            f"of {self.of} tags); scores differ by {self.worst:.4f} at most"
+        )
 
 
 def main(
@@ -28,25 +49,29 @@ def main(
 ) -> None:
     """Print which pictures get other tags than by full decoding, and than by float32."""
     paths = sorted(path for path in pictures.iterdir() if path.is_file())
-    engine = Engine(bundle, "cpu")
-    exact = Engine(bundle, "cpu", "float32")
-    reduced: Scores = {}
-    full: Scores = {}
-    plain: Scores = {}
-    for batch in chunked(paths, 64):
-        small = _views(batch, engine.transforms, reduce=True)
-        large = _views(batch, engine.transforms, reduce=False)
-        _append(reduced, engine.score(small))
-        _append(full, engine.score(large))
-        _append(plain, exact.score(small))
-    _print_difference("reduced against full decoding", paths, engine, reduced, full)
-    _print_difference(f"{engine.dtype} against torch.float32", paths, engine, reduced, plain)
-
-
-def _views(
-    paths: list[Path], transforms: tuple[Transform, ...], *, reduce: bool
-) -> dict[Transform, np.ndarray]:
     limits = Limits.of(params.load(REPO / "params.yaml").images)
+    engine, exact = Engine(bundle, "cpu"), Engine(bundle, "cpu", "float32")
+
+    def reduced(batch: Sequence[Path]) -> Views:
+        return views_of(batch, engine.transforms, limits)
+
+    def full(batch: Sequence[Path]) -> Views:
+        return views_of(batch, engine.transforms, limits, reduce=False)
+
+    usual = scores_of(engine, paths, reduced)
+    for what, other in (
+        ("reduced against full decoding", scores_of(engine, paths, full)),
+        (f"{engine.dtype} against torch.float32", scores_of(exact, paths, reduced)),
+    ):
+        found = difference(engine.bundles, usual, other)
+        names = ", ".join(path.name for path, on in zip(paths, found.pictures, strict=True) if on)
+        print(f"{what}: {found}: {names}")
+
+
+def views_of(
+    paths: Sequence[Path], transforms: Sequence[Transform], limits: Limits, *, reduce: bool = True
+) -> Views:
+    """Return the tagging views of some pictures, by default decoded at reduced scale."""
     views = {}
     for transform in transforms:
         longest = transform.size if reduce else None
@@ -55,29 +80,23 @@ def _views(
     return views
 
 
-def _append(scores: Scores, more: Scores) -> None:
-    for digest, rows in more.items():
-        scores[digest] = np.concatenate([scores[digest], rows]) if digest in scores else rows
+def scores_of(
+    engine: Engine, paths: Sequence[Path], views: Callable[[Sequence[Path]], Views]
+) -> Scores:
+    """Return the scores of all pictures; `views` decodes some of them."""
+    parts = [engine.score(views(batch)) for batch in chunked(paths, BATCH)]
+    return {digest: np.concatenate([part[digest] for part in parts]) for digest in parts[0]}
 
 
-def _print_difference(
-    what: str, paths: list[Path], engine: Engine, one: Scores, other: Scores
-) -> None:
-    differs = np.zeros(len(paths), dtype=bool)
-    tags = 0
-    worst = 0.0
-    for bundle in engine.bundles:
+def difference(bundles: Sequence[Bundle], one: Scores, other: Scores) -> Difference:
+    """Compare two scorings of the same pictures by the same bundles."""
+    changed, worst = [], 0.0
+    for bundle in bundles:
         a, b = one[bundle.digest], other[bundle.digest]
-        predicted = [predict(scores, bundle.thresholds) for scores in (a, b)]
-        changed = predicted[0] != predicted[1]
-        differs |= changed.any(axis=1)
-        tags += int(changed.sum())
+        changed.append(predict(a, bundle.thresholds) != predict(b, bundle.thresholds))
         worst = max(worst, float(np.abs(a - b).max()))
-    names = ", ".join(path.name for path, other in zip(paths, differs, strict=True) if other)
-    print(
-        f"{what}: {differs.sum()} of {len(paths)} pictures get other tags ({tags} tags); "
-        f"scores differ by {worst:.4f} at most: {names}"
-    )
+    differs = np.concatenate(changed, axis=1)
+    return Difference(differs.any(axis=1), int(differs.sum()), differs.size, worst)
 
 
 if __name__ == "__main__":

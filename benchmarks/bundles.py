@@ -29,6 +29,7 @@ def make_bundles(
     freeze: str,
     pooled: Sequence[tuple[str, ...]],
     transform: Transform,
+    arch: str = ARCH,
 ) -> list[Path]:
     """Write a bundle per group below `folder`, and return their folders.
 
@@ -37,37 +38,40 @@ def make_bundles(
     with the entries of `pooled`.
     """
     torch.manual_seed(0)
-    backbone = _backbone()
+    backbone = _backbone(arch)
     folders = []
     for number, group in enumerate(group_names(groups)):
         torch.manual_seed(number)
-        model = TagModel(ARCH, TAGS[number % len(TAGS)], pooled[number % len(pooled)])
+        model = TagModel(arch, TAGS[number % len(TAGS)], pooled[number % len(pooled)])
         model.load_state_dict(backbone, strict=False)
         for layer in set(LAYERS) - set(frozen_layers(freeze)):
             for weights in getattr(model, layer).parameters():
                 weights.data += 0.01 * weights.std() * torch.randn_like(weights)
-        folders.append(_write(folder / group, group, model, transform))
+        tags = tuple(f"{group}_{number}" for number in range(model.head.out_features))
+        folders.append(write_bundle(folder / group, group, tags, model, transform))
     return folders
 
 
-def _backbone() -> dict[str, Tensor]:
-    weights = "imagenet" if imagenet_cached() else "none"
-    model, _ = build(ARCH, 1, weights, ("layer4",), 0.0)
+def _backbone(arch: str) -> dict[str, Tensor]:
+    weights = "imagenet" if imagenet_cached(arch) else "none"
+    model, _ = build(arch, 1, weights, ("layer4",), 0.0)
     return {k: v for k, v in model.state_dict().items() if not k.startswith(("head", "norm"))}
 
 
-def imagenet_cached() -> bool:
+def imagenet_cached(arch: str = ARCH) -> bool:
     """Return whether torch's cache has the weights: a measurement downloads nothing."""
-    return any((Path(torch.hub.get_dir()) / "checkpoints").glob(f"{ARCH}-*.pth"))
+    return any((Path(torch.hub.get_dir()) / "checkpoints").glob(f"{arch}-*.pth"))
 
 
-def _write(folder: Path, group: str, model: TagModel, transform: Transform) -> Path:
-    tags = tuple(f"{group}_{number}" for number in range(model.head.out_features))
+def write_bundle(
+    folder: Path, group: str, tags: tuple[str, ...], model: TagModel, transform: Transform
+) -> Path:
+    """Write the two files of a model's bundle, with thresholds of 0.5, and return the folder."""
     digest = save_weights(model.eval(), folder / WEIGHTS_FILE, None)
     bundle = Bundle(
         group=group,
         tags=tags,
-        arch=ARCH,
+        arch=model.arch,
         pooled=model.pooled,
         transform=transform,
         thresholds=(0.5,) * len(tags),

@@ -149,6 +149,7 @@ def _measure_loop(plan: Plan, bundles: Sequence[Path]) -> Outcome:
 
 def _measure_project(plan: Plan, bundles: Sequence[Path]) -> Outcome:
     from shoetagger.inference.engine import Engine
+    from shoetagger.store.store import Store
 
     from . import project
 
@@ -156,7 +157,8 @@ def _measure_project(plan: Plan, bundles: Sequence[Path]) -> Outcome:
     clock = Clock()
     inbox = Path(plan.pictures)
     settings = project.installation(Path(plan.repo), Path(plan.home), inbox, bundles)
-    run = project.start_run(settings)
+    with Store(settings.store_url) as store:
+        run = project.start_run(store)
     before, started = _children_cpu(), time.perf_counter()
     project.tag_inbox(settings, run, clock)
     wall = time.perf_counter() - started - clock.seconds["start"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
 from shoetagger.config.settings import Settings, sqlite_url
-from shoetagger.inference.bundle import load_bundle
+from shoetagger.inference.bundle import Bundle, load_bundle
 from shoetagger.inference.engine import Engine
 from shoetagger.ops.installation import opened
 from shoetagger.promotion import versions
@@ -33,26 +33,31 @@ def installation(repo: Path, home: Path, inbox: Path, bundles: Sequence[Path]) -
     settings.bundles.mkdir(parents=True)
     with Store(settings.store_url) as store:
         store.migrate()
-        for folder in bundles:
-            bundle = load_bundle(folder)
+        loaded = {folder: load_bundle(folder) for folder in bundles}
+        for folder, bundle in loaded.items():
             (settings.bundles / bundle.digest).symlink_to(folder)
-            store.ledger.add_version(
-                digest=bundle.digest,
-                group=bundle.group,
-                tags=bundle.tags,
-                registry_name=None,
-                version=None,
-                now=datetime.now(UTC),
-            )
+        make_known(store, loaded.values())
     return settings
 
 
-def start_run(settings: Settings) -> TaggingRun:
+def make_known(store: Store, bundles: Iterable[Bundle]) -> None:
+    """Add bundles to the store, as versions that no registry has."""
+    for bundle in bundles:
+        store.ledger.add_version(
+            digest=bundle.digest,
+            group=bundle.group,
+            tags=bundle.tags,
+            registry_name=None,
+            version=None,
+            now=datetime.now(UTC),
+        )
+
+
+def start_run(store: Store) -> TaggingRun:
     """Start a tagging run with all bundles that the store knows."""
-    with Store(settings.store_url) as store:
-        pins = {version.group: version.digest for version in store.ledger.versions()}
-        now = datetime.now(UTC)
-        run_id = store.runs.start("manual", pins, now)
+    pins = {version.group: version.digest for version in store.ledger.versions()}
+    now = datetime.now(UTC)
+    run_id = store.runs.start("manual", pins, now)
     return TaggingRun(
         run_id=run_id,
         kind="manual",

@@ -1,15 +1,14 @@
-"""What freezing saves while training: `python -m benchmarks.training --pictures FOLDER`.
+"""How long training takes, and what freezing saves: `python -m benchmarks.training`.
 
-Trains three groups as the stages `features` and `train` do, with random labels, alternately with
-nothing frozen and frozen through layer3, and prints how long each takes.
+Trains three groups in alternating rounds, with nothing frozen and with the backbone frozen through
+layer3, and prints how long each takes.
 """
 
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -26,15 +25,32 @@ from shoetagger.learning.training import features
 from shoetagger.learning.training.examples import Examples
 from shoetagger.learning.training.fit import fit
 from shoetagger.learning.training.images import ImageDataset
+from shoetagger.network.backbone import TagModel
 from shoetagger.network.digests import prefix_digests
 from shoetagger.network.layers import POOLED
 from shoetagger.network.weights import build
 
-from .bundles import TAGS, imagenet_cached
+from .bundles import imagenet_cached
+from .clock import Clock
+from .machine import wait_for
 from .pictures import PicturesOption, folder_of
 
 REPO = Path(__file__).parents[1]
 CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Models by group, and the seconds they took: of the features, drawing views is a part."""
+
+    models: Mapping[str, TagModel]
+    drawing_s: float
+    features_s: float
+    fits_s: float
+
+    @property
+    def seconds(self) -> float:
+        return self.features_s + self.fits_s
 
 
 def main(
@@ -50,58 +66,88 @@ def main(
     with tempfile.TemporaryDirectory(prefix="shoetagger-training-") as temporary:
         folder = folder_of(pictures, Path(temporary) / "drawn", count)
         paths = sorted(folder.iterdir())[:count]
+        truths = drawn_truths(options, len(paths))
         ratios = []
         for number in range(1, rounds + 1):
-            whole = seconds(options, paths, "none", Path(temporary) / f"none-{number}")
-            frozen = seconds(options, paths, "layer3", Path(temporary) / f"layer3-{number}")
-            ratios.append(whole / frozen)
-            times = f"nothing frozen {whole:.1f} s, frozen through layer3 {frozen:.1f} s"
+            whole, frozen = (
+                train(options, paths, truths, freeze, Path(temporary) / f"{freeze}-{number}")
+                for freeze in ("none", "layer3")
+            )
+            ratios.append(whole.seconds / frozen.seconds)
+            times = f"nothing frozen {whole.seconds:.1f} s, through layer3 {frozen.seconds:.1f} s"
             print(f"round {number}: {times}", flush=True)
     print(f"{len(paths)} pictures, {epochs} epochs: {median(ratios):.2f} times as fast")
 
 
-def seconds(options: Params, paths: Sequence[Path], freeze: str, folder: Path) -> float:
-    """Return the seconds that the features and the training of three groups take."""
-    recipe = replace(options.train, freeze=freeze)
+def drawn_truths(options: Params, count: int) -> dict[str, np.ndarray]:
+    """Draw tags for `count` pictures, of which seconds do not depend: (count, tags) per group."""
+    rng = np.random.default_rng(0)
+    return {
+        name: (rng.random((count, len(group.tags))) < 0.3).astype(np.int64)
+        for name, group in options.groups.items()
+    }
+
+
+def train(
+    options: Params,
+    paths: Sequence[Path],
+    truths: Mapping[str, np.ndarray],
+    freeze: str,
+    folder: Path,
+    device: torch.device = CPU,
+) -> Trained:
+    """Compute the features of pictures into `folder`, and fit a model per group, as the stages do.
+
+    `truths` (N, tags) are by group of `options`.
+    """
+    options = replace(options, train=replace(options.train, freeze=freeze))
+    shared, clock = options.train, Clock()
     dataset = ImageDataset(
         paths,
         Transform(size=options.images.size),
         Limits.of(options.images),
         augment=options.images.augment,
-        seed=recipe.seed,
+        seed=shared.seed,
     )
-    views = options.features.views
-    names, rows = [path.name for path in paths], np.arange(len(paths))
-    rng = np.random.default_rng(0)
-    started = time.perf_counter()
-    model, _ = build(recipe.arch, 1, recipe.weights, POOLED, 0.0)
-    prefix = prefix_digests(model.eval(), dataset.transform)[freeze] if freeze != "none" else None
-    features.compute(
-        model,
-        dataset,
-        names,
-        freeze=freeze,
-        views=views,
-        max_gb=options.features.max_gb,
-        prefix=prefix,
-        directory=folder,
-        device=CPU,
-        on_batch=lambda *_: None,
-    )
-    for tags in TAGS:
-        model, _ = build(recipe.arch, tags, recipe.weights, recipe.pooled, recipe.dropout)
-        source = features.open_source(folder, model, dataset, names, freeze, CPU)
-        truth = rng.random((len(paths), tags)) < 0.3
-        fit(
+    names, models = [path.name for path in paths], {}
+    with clock("features"), clock.of_function(ImageDataset, "view", "drawing"):
+        torch.manual_seed(shared.seed)
+        model, _ = build(shared.arch, 1, shared.weights, POOLED, 0.0)
+        digests = prefix_digests(model.eval(), dataset.transform)
+        features.compute(
             model,
-            source,
-            Examples(rows, truth.astype(np.int64)),
-            None,
-            recipe,
-            device=CPU,
-            on_epoch=lambda _: None,
+            dataset,
+            names,
+            freeze=freeze,
+            views=options.features.views,
+            max_gb=options.features.max_gb,
+            prefix=digests[freeze] if freeze != "none" else None,
+            directory=folder,
+            device=device,
+            on_batch=lambda *_: None,
         )
-    return time.perf_counter() - started
+        wait_for(device)
+    with clock("fits"):
+        for group, truth in truths.items():
+            recipe = options.train_of(group)
+            torch.manual_seed(recipe.seed)
+            model, _ = build(
+                recipe.arch, truth.shape[1], recipe.weights, recipe.pooled, recipe.dropout
+            )
+            fit(
+                model,
+                features.open_source(folder, model, dataset, names, freeze, device),
+                Examples(np.arange(len(paths)), truth),
+                None,
+                recipe,
+                device=device,
+                on_epoch=lambda _: None,
+            )
+            models[group] = model
+        wait_for(device)
+    return Trained(
+        models, clock.seconds["drawing"], clock.seconds["features"], clock.seconds["fits"]
+    )
 
 
 if __name__ == "__main__":

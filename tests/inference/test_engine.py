@@ -211,6 +211,18 @@ def test_on_a_cpu_the_batch_is_the_one_configured(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
+def test_on_a_gpu_batches_may_be_scored_side_by_side(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path, pooled=SEEN[1])
+    engine = Engine([tmp_path], "cuda")
+    rng = np.random.default_rng(3)
+    batches = [rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8) for _ in range(8)]
+    alone = [engine.score({TRANSFORM: batch})[bundle.digest] for batch in batches]
+    with ThreadPoolExecutor(2) as two:
+        together = list(two.map(lambda b: engine.score({TRANSFORM: b})[bundle.digest], batches))
+    np.testing.assert_allclose(together, alone, atol=2e-3)
+
+
+@pytest.mark.gpu
 def test_on_a_gpu_the_batch_is_no_smaller_and_fits(tmp_path: Path) -> None:
     write_bundle(tmp_path)
     engine = Engine([tmp_path], "cuda")

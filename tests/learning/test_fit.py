@@ -34,6 +34,7 @@ from shoetagger.network.digests import prefix_digests
 from shoetagger.network.layers import LAYERS, frozen_layers
 
 CPU = torch.device("cpu")
+DEVICES = [CPU, pytest.param(torch.device("cuda"), marks=pytest.mark.gpu)]
 PARAMS = parameters.load(Path(__file__).parents[2] / "params.yaml")
 RECIPE = replace(
     PARAMS.train,
@@ -80,12 +81,13 @@ def train(
     truth: np.ndarray = TRUTH,
     *,
     validated: bool = True,
+    device: torch.device = CPU,
 ) -> tuple[TagModel, list[Epoch]]:
     model, epochs = new_model(truth.shape[1]), list[Epoch]()
     examples = Examples(np.arange(len(truth)), truth)
-    source = Live(model, dataset, recipe.freeze, 3, CPU)
+    source = Live(model, dataset, recipe.freeze, 3, device)
     validation = examples if validated else None
-    fit(model, source, examples, validation, recipe, device=CPU, on_epoch=epochs.append)
+    fit(model, source, examples, validation, recipe, device=device, on_epoch=epochs.append)
     return model, epochs
 
 
@@ -99,17 +101,18 @@ def test_a_model_learns_what_can_be_seen(dataset: ImageDataset) -> None:
     assert ((found > 0.5) == TRUTH).mean() > 0.9
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("freeze", ["layer3", "layer4"])
 def test_a_pretrained_backbone_gets_its_head_fitted_first(
-    dataset: ImageDataset, freeze: str
+    dataset: ImageDataset, freeze: str, device: torch.device
 ) -> None:
     recipe = replace(PRETRAINED, freeze=freeze)  # type: ignore[arg-type]
-    model, epochs = train(dataset, recipe)
+    model, epochs = train(dataset, recipe, device=device)
     trained = 3 if freeze == "layer3" else 0
     assert [epoch.learning_rate is None for epoch in epochs] == [True] * ROUNDS + [False] * trained
     assert len(epochs) == epochs_of(recipe)
     assert epochs[ROUNDS - 1].train_loss < 0.1
-    found = scores(model, Live(model, dataset, freeze, 3, CPU), np.arange(24), freeze, CPU)
+    found = scores(model, Live(model, dataset, freeze, 3, device), np.arange(24), freeze, device)
     assert ((found > 0.5) == TRUTH).mean() > 0.9
 
 
@@ -121,10 +124,15 @@ def test_losses_of_both_sides_mean_the_same(dataset: ImageDataset) -> None:
         assert epoch.train_loss == pytest.approx(epoch.validation_loss, rel=0.01)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("pretrained", [False, True])
-def test_the_same_seed_gives_the_same_weights(dataset: ImageDataset, pretrained: bool) -> None:
+def test_the_same_seed_gives_the_same_weights(
+    dataset: ImageDataset, pretrained: bool, device: torch.device
+) -> None:
     recipe = replace(PRETRAINED if pretrained else RECIPE, epochs=1)
-    (first, _), (second, _) = (train(dataset, recipe, validated=False) for _ in range(2))
+    (first, _), (second, _) = (
+        train(dataset, recipe, validated=False, device=device) for _ in range(2)
+    )
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(one, other)
 
@@ -202,17 +210,22 @@ def test_rare_positives_weigh_more_up_to_a_bound() -> None:
     assert positive_weight(truth, 1.0).tolist() == [1.0, 1.0, 1.0]
 
 
-def compute(dataset: ImageDataset, folder: Path, freeze: str, max_gb: float) -> features.Index:
+def compute(
+    dataset: ImageDataset, folder: Path, freeze: str, max_gb: float, device: torch.device = CPU
+) -> features.Index:
     return features.compute(
         new_model(1).eval(), dataset, IDS, freeze=freeze, views=3, max_gb=max_gb,
         prefix=prefix_digests(new_model(), dataset.transform)[freeze],
-        directory=folder, device=CPU, on_batch=lambda *_: None,
+        directory=folder, device=device, on_batch=lambda *_: None,
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("freeze", ["stem", "layer3", "layer4"])
-def test_cached_states_equal_live_ones(dataset: ImageDataset, tmp_path: Path, freeze: str) -> None:
-    assert compute(dataset, tmp_path, freeze, 1.0).views == 3
+def test_cached_states_equal_live_ones(
+    dataset: ImageDataset, tmp_path: Path, freeze: str, device: torch.device
+) -> None:
+    assert compute(dataset, tmp_path, freeze, 1.0, device).views == 3
     model, rows = new_model().eval(), np.array([5, 0, 7])
     cached = open_source(tmp_path, model, dataset, IDS, freeze, CPU)
     assert isinstance(cached, Cached)

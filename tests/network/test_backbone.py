@@ -18,7 +18,7 @@ from shoetagger.images.views import Transform
 from shoetagger.inference.bundle import load_bundle
 from shoetagger.inference.loading import load_model
 from shoetagger.network.backbone import State, TagModel, normalise
-from shoetagger.network.devices import pick_device
+from shoetagger.network.devices import multiply_in_full, pick_device
 from shoetagger.network.digests import prefix_digests
 from shoetagger.network.layers import LAYERS, ModelError
 from shoetagger.network.pooling import BINS
@@ -145,6 +145,18 @@ def test_a_named_gpu_that_is_missing_is_an_error() -> None:
     with pytest.raises(ModelError, match="sees none"):
         pick_device("cuda:0")
     assert pick_device("auto") == torch.device("cpu")
+
+
+def test_float32_keeps_all_of_its_bits_in_a_gpus_convolutions() -> None:
+    before = torch.backends.cudnn.allow_tf32
+    try:
+        torch.backends.cudnn.allow_tf32 = True  # torch's default
+        multiply_in_full(torch.device("cpu"))
+        assert torch.backends.cudnn.allow_tf32
+        multiply_in_full(torch.device("cuda"))
+        assert not torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def test_a_models_head_is_as_wide_as_what_it_sees() -> None:

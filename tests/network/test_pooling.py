@@ -47,6 +47,17 @@ def test_by_contrast_the_ground_hardly_counts() -> None:
         torch.testing.assert_close(mean, thing, atol=0.1, rtol=0.02)
 
 
+@pytest.mark.gpu
+def test_on_a_gpu_a_head_sees_what_it_sees_on_a_cpu() -> None:
+    draws = torch.manual_seed(1)
+    x = torch.randn(70, 32, 14, 14, generator=draws) + torch.randn(70, 32, 1, 1, generator=draws)
+    for contrast in (False, True):
+        here, there = (channel_moments(x.to(d), contrast=contrast).cpu() for d in ("cpu", "cuda"))
+        torch.testing.assert_close(there, here, atol=1e-4, rtol=1e-4)
+    images = torch.cat([square_on(WHITE, RED), square_on(SAND, BLUE)] * 35)
+    torch.testing.assert_close(color_histogram(images.cuda()).cpu(), color_histogram(images))
+
+
 def test_a_border_of_two_kinds_is_ground_on_all_sides() -> None:
     # As of a wide picture that was padded to a square: white above and below, its ground beside.
     padded = square_on(SAND, RED)
@@ -55,12 +66,14 @@ def test_a_border_of_two_kinds_is_ground_on_all_sides() -> None:
     assert weights[16:-16, 16:-16].sum() > 0.9
 
 
-def test_a_picture_of_one_colour_and_a_map_of_one_place_count_evenly() -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_picture_of_one_colour_and_a_map_of_one_place_count_evenly(device: str) -> None:
     torch.testing.assert_close(
-        _contrast(torch.full((2, 6, 5, 3), 7.0)), torch.full((2, 1, 30), 1 / 30)
+        _contrast(torch.full((2, 6, 5, 3), 7.0, device=device)).cpu(),
+        torch.full((2, 1, 30), 1 / 30),
     )
     many = torch.randn(64).expand(2, 14, 14, 64).contiguous()  # channels, whose means round
-    torch.testing.assert_close(_contrast(many), torch.full((2, 1, 196), 1 / 196))
+    torch.testing.assert_close(_contrast(many.to(device)).cpu(), torch.full((2, 1, 196), 1 / 196))
     one = torch.randn(3, 4, 1, 1)
     torch.testing.assert_close(channel_moments(one, contrast=True)[:, :4], one.flatten(1))
 

@@ -20,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..images.views import Transform
 from ..network.backbone import State, TagModel, advance, begin
-from ..network.devices import pick_device, pick_dtype
+from ..network.devices import multiply_in_full, pick_device, pick_dtype
 from ..network.layers import LAYERS
 from .bundle import Bundle, load_bundle
 from .decision import predict, tags_of
@@ -80,6 +80,8 @@ class Engine:
     ) -> None:
         self.device = pick_device(device)
         self.dtype = torch.float32 if precision == "float32" else pick_dtype(self.device)
+        if self.dtype == torch.float32:
+            multiply_in_full(self.device)
         self.bundles = tuple(load_bundle(directory) for directory in directories)
         self._layers: dict[str, nn.Module] = {}
         heads = [self._load(d, b) for d, b in zip(directories, self.bundles, strict=True)]

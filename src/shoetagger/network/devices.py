@@ -16,6 +16,15 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def multiply_in_full(device: torch.device) -> None:
+    """Let convolutions in float32 keep all of its 24 bits, in this process.
+
+    On a GPU, cuDNN would by default round their inputs to the 11 bits of TF32.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+
+
 def pick_dtype(device: torch.device) -> torch.dtype:
     """Return the number type of backbones: bfloat16 where the device supports it natively."""
     if device.type == "cuda":
