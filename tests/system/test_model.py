@@ -688,7 +688,8 @@ class Promises(RuleBasedStateMachine):
             name: self.model.noted(name, thing, now) for name, thing in self.inbox.things.items()
         }
         missing = [n for n, f in self.model.files.items() if n not in targets and f.state != "gone"]
-        unmounted = len(missing) >= 4 and len(missing) > 0.9 * (len(missing) + len(targets))
+        many = len(missing) >= 4 or not targets
+        unmounted = many and len(missing) > 0.9 * (len(missing) + len(targets))
         expected: list[type[BaseException]] = [real_inbox.InboxError] if unmounted else []
 
         def act() -> None:

@@ -55,12 +55,15 @@ def test_a_rename_costs_no_model_run_and_tables_carry_all_names(
     assert table(settings) == [("one.jpg", ""), ("two.jpg", "")]
 
 
-def test_an_inbox_that_is_not_mounted_fails_the_night_and_marks_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("files", [25, 1])
+def test_an_inbox_that_is_not_mounted_fails_the_night_and_marks_nothing(
+    tmp_path: Path, files: int
+) -> None:
     settings = install(tmp_path)
     settings.inbox.rmdir()
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    for number in range(25):
+    for number in range(files):
         (pictures / f"{number}.jpg").write_bytes(b"no picture")
         os.utime(pictures / f"{number}.jpg", (1e9, 1e9))
     settings.inbox.symlink_to(pictures)
@@ -69,7 +72,7 @@ def test_an_inbox_that_is_not_mounted_fails_the_night_and_marks_nothing(tmp_path
     settings.inbox.mkdir()
     with webhook() as (url, received):
         settings = replace(settings, notify_url=url)
-        with pytest.raises(InboxError, match=r"lacks 25 of 25 known files.*tag\.max_missing"):
+        with pytest.raises(InboxError, match=rf"lacks {files} of {files} known files.*tag\.max_missing"):
             night(settings, "night")
         settings.inbox.rmdir()
         with pytest.raises(InboxError, match="does not exist"):

@@ -117,7 +117,9 @@ def find_arrivals(
         lister.shutdown(wait=False)  # a listing that hangs must not keep an error from being raised
     unseen = store.files.unseen(seen, began, unlisted)
     there = len(seen) + len(unseen)
-    if len(unseen) >= options.alert_from and len(unseen) > options.max_missing * there:
+    # A few files may well be removed on purpose, but not all of them at once.
+    many = not seen or len(unseen) >= options.alert_from
+    if many and len(unseen) > options.max_missing * there:
         raise inboxes.InboxError(
             f"the inbox {inbox} lacks {len(unseen)} of {there} known files, more than a share of "
             f"{options.max_missing} (tag.max_missing): is its disk or share mounted? Nothing was "
