@@ -7,6 +7,21 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+# Where there is no GPU, what only a GPU needs is not installed; DEVICE=cpu or cuda says otherwise.
+ifneq ($(origin DEVICE),command line)
+DEVICE := $(shell if [ -e /dev/nvidiactl ] || command -v nvidia-smi >/dev/null 2>&1; then echo cuda; else echo cpu; fi)
+else
+ifeq ($(filter $(DEVICE),cpu cuda),)
+$(error DEVICE=$(DEVICE) is neither cpu nor cuda)
+endif
+ifneq ($(DEVICE),$(shell cat $(STAMP) 2>/dev/null))
+$(STAMP): another-device
+endif
+endif
+# The first that is there; PYTHONS=/path/to/python3 chooses another one, for a new .venv.
+PYTHONS := python3.11 python3
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 11))
+EXCLUDES := $(if $(filter cpu,$(DEVICE)),--excludes requirements-cpu.excludes)
 export UV_PYTHON_DOWNLOADS := never
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -19,12 +34,12 @@ unexport PYTHONDONTWRITEBYTECODE
 # A file's tests share what they set up once; the longest files come first (tests/conftest.py).
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo up down status login service test test-fast lint bench audit lock
+.PHONY: another-device help setup demo up down status login service test test-fast lint bench audit lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## build .venv from the lock file
+setup: $(STAMP) ## build .venv from the lock file (DEVICE=cpu or cuda; by itself it looks for a GPU)
 	@echo "$(VENV) is ready"
 
 demo: $(STAMP) ## train on the sample shoes, tag new pictures, show the result
@@ -64,18 +79,21 @@ audit: $(STAMP) ## look the locked versions up in the list of known vulnerabilit
 	@$(VENV)/bin/uv tool run --python $(PYTHON) pip-audit --disable-pip --require-hashes -r requirements.lock
 
 lock: $(STAMP) ## bring requirements.lock up to date with pyproject.toml, changing no other version
-	@$(VENV)/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header \
-	  --extra dev --python-version 3.11 pyproject.toml --output-file requirements.lock
+	@$(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+	  --extra dev --extra s3 --python-version 3.11 pyproject.toml --output-file requirements.lock
 
 # A second `make` finds the stamp and installs nothing, until the lock or the package changes.
 # An interrupted installation leaves no stamp and is taken up again.
 $(STAMP): requirements.lock pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then uv=uv; else uv=$(VENV)/bin/uv; fi; \
-	python=$$(command -v python3.11 || command -v python3 || true); \
-	if [ -z "$$python" ] || ! "$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
+	python=; \
+	for name in $(PYTHONS); do \
+	  if "$$name" -c '$(SUPPORTED)' 2>/dev/null; then python=$$(command -v "$$name"); break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
 	  echo "Python 3.11 is missing: on Debian 12, apt-get install python3" >&2; exit 1; \
 	fi; \
-	if ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then \
+	if ! $(PYTHON) -c '$(SUPPORTED)' 2>/dev/null; then \
 	  rm -rf $(VENV); \
 	  if [ "$$uv" = uv ]; then uv venv --quiet --python "$$python" $(VENV); \
 	  elif ! "$$python" -c 'import ensurepip' 2>/dev/null; then \
@@ -87,9 +105,10 @@ $(STAMP): requirements.lock pyproject.toml
 	  awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > $(VENV)/uv.lock; \
 	  $(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock; \
 	fi; \
-	echo "installing the locked packages into $(VENV) (some minutes and 6 GB the first time)"; \
-	"$$uv" pip install --python $(PYTHON) --require-hashes -r requirements.lock; \
+	echo "installing the locked packages for DEVICE=$(DEVICE) into $(VENV) (some minutes and 6 GB the first time)"; \
+	"$$uv" pip install --python $(PYTHON) --require-hashes $(EXCLUDES) -r requirements.lock; \
+	if [ $(DEVICE) = cpu ]; then "$$uv" pip uninstall --quiet --python $(PYTHON) -r requirements-cpu.excludes || true; fi; \
 	"$$uv" pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --editable .; \
 	echo "compiling them to byte code: a process that imports torch starts three times as fast"; \
 	$(PYTHON) -m compileall -qq -j 0 $(VENV)/lib || true # some are for other Pythons
-	@touch $@
+	@echo $(DEVICE) > $@
