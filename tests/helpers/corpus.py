@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pillow_heif
 from PIL import Image, ImageCms, ImageDraw, PngImagePlugin
 
 from shoetagger.images.decode import Limits
@@ -24,6 +25,8 @@ LIMITS = Limits(max_bytes=4_000_000, max_pixels=1_000_000)
 Outcome = Literal["tagged", "rejected", "either"]
 FORMATS = ("JPEG", "PNG", "GIF", "WebP", "TIFF", "BMP")
 SUFFIX = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "WebP": "webp", "TIFF": "tif", "BMP": "bmp"}
+# Slow to write, so fewer cases are made of them.
+ISO_MEDIA = {"AVIF": "avif", "HEIC": "heic"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Case:
 def corpus(seed: int = 1) -> list[Case]:
     """Return all cases, named uniquely."""
     cases = [*_good(), *_misnamed(), *_not_pictures(), *_cut(), *_bombs(), *_damaged(seed)]
+    cases += _iso_media(seed)
     assert len({case.name for case in cases}) == len(cases)
     return cases
 
@@ -88,13 +92,19 @@ def shoe(size: tuple[int, int] = (120, 80)) -> Image.Image:
 
 def encode(picture: Image.Image, form: str, **options: Any) -> bytes:
     file = io.BytesIO()
-    picture.save(file, form, **options)
+    if form == "HEIC":
+        burst = pillow_heif.from_pillow(picture)
+        for another in options.pop("append_images", ()):
+            burst.add_from_pillow(another)
+        burst.save(file, **options)
+    else:
+        picture.save(file, form, **options)
     return file.getvalue()
 
 
 @functools.cache
 def plain(form: str) -> bytes:
-    """Return the shoe in one of the FORMATS, without surprises."""
+    """Return the shoe in one of the FORMATS, or of ISO_MEDIA, without surprises."""
     return encode(_noisy(), form)
 
 
@@ -313,8 +323,10 @@ def _not_pictures() -> Iterator[Case]:
         "zip": (_zip(), "zip"),
         "eps": (encode(picture, "EPS"), "PostScript"),
         "psd": (b"8BPS\0\1" + bytes(100), "Photoshop"),
-        "avif": (encode(picture, "AVIF"), "AVIF"),
-        "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50), "HEIC"),
+        "heic-header-alone": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50), "HEIC"),
+        "mp4": (b"\0\0\0\x18ftypisom\0\0\2\0isomiso2" + bytes(50), "a video"),
+        "live-photo": (b"\0\0\0\x14ftypqt  \0\0\0\0qt  " + bytes(50), "a video"),
+        "still-of-no-known-kind": (b"\0\0\0\x18ftypmif1\0\0\0\0mif1jxl " + bytes(50), "a video"),
         "icon": (encode(picture, "ICO"), "not a picture"),
         "ppm": (encode(picture, "PPM"), "not a picture"),
         "pcx": (encode(picture, "PCX"), "not a picture"),
@@ -421,3 +433,33 @@ def _damaged(seed: int) -> Iterator[Case]:
             data = plain(form)
             at = dice.randrange(12, len(data))
             yield Case(f"spliced-{number}.{end}", data[:at] + other[at:], "either")
+
+
+# --- AVIF and HEIC --------------------------------------------------------------------------
+
+
+def _iso_media(seed: int) -> Iterator[Case]:
+    dice = random.Random(seed)
+    for form, end in ISO_MEDIA.items():
+        data = plain(form)
+        yield Case(f"good-plain.{end}", data, "tagged")
+        yield Case(f"good-alpha.{end}", encode(_see_through(), form), "tagged")
+        yield Case(f"good-64x3.{end}", encode(shoe((64, 3)), form), "tagged")
+        yield Case(f"good-exif-6.{end}", oriented(6, form, shoe()), "tagged")
+        yield Case(f"good-{form}-named.jpg", data, "tagged")
+        over = encode(Image.new("L", (1001, 1000)), form)
+        yield Case(f"bomb-just-over.{end}", over, "rejected", "too many pixels")
+        for length in (5, 7, 8, 11, 20, 40):
+            yield Case(f"cut-to-{length}-bytes.{end}", data[:length], "rejected", "truncated")
+        for percent in (25, 60, 97):
+            cut = data[: len(data) * percent // 100]
+            yield Case(f"cut-to-{percent}-percent.{end}", cut, "rejected", "truncated")
+        for number in range(12):
+            flipped = bytearray(data)
+            for _ in range(dice.choice((1, 3, 30))):
+                flipped[dice.randrange(12, len(flipped))] = dice.randrange(256)
+            yield Case(f"flipped-{number}.{end}", bytes(flipped), "either")
+        size = data.index(b"ispe") + 8  # what the file says, before any picture is decoded
+        for side in (60_000, 2**31 - 1):
+            giant = data[:size] + struct.pack(">II", side, side) + data[size + 8 :]
+            yield Case(f"bomb-{side}.{end}", giant, "rejected")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers.corpus import (
     FORMATS,
+    ISO_MEDIA,
     LIMITS,
     corpus,
     deep_png,
@@ -75,7 +76,7 @@ def test_every_file_of_the_corpus_ends_as_it_must() -> None:
 
 
 @given(
-    form=st.sampled_from(FORMATS),
+    form=st.sampled_from((*FORMATS, *ISO_MEDIA)),
     cut=st.floats(0, 1),
     edits=st.lists(
         st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_size=0, max_size=6)), max_size=8
@@ -98,9 +99,9 @@ def test_mutated_pictures_end_as_a_picture_or_rejected(
     assert tagging_view(image, Transform(size=64)).shape == (64, 64, 3)
 
 
-@pytest.mark.parametrize("form", ["PNG", "TIFF", "JPEG", "WebP"])
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "JPEG", "WebP", "AVIF", "HEIC"])
 def test_eight_orientations_show_the_same_picture(form: str) -> None:
-    options = {"quality": 95} if form in ("JPEG", "WebP") else {}
+    options = {} if form in ("PNG", "TIFF") else {"quality": 95}
     image = shoe()
     for orientation in range(1, 9):
         opened = open_with_size(oriented(orientation, form, image, **options), LIMITS)
@@ -117,7 +118,7 @@ def test_a_turned_jpeg_that_is_reduced_reports_its_full_upright_size() -> None:
 def test_transparency_is_put_on_white() -> None:
     see_through = shoe().convert("RGBA")
     see_through.putalpha(0)
-    for form in ("PNG", "WebP", "TIFF"):
+    for form in ("PNG", "WebP", "TIFF", "AVIF", "HEIC"):
         assert (pixels(encode(see_through, form)) == 255).all()
     palette = Image.new("P", (4, 4), 7)
     palette.putpalette([9] * 768)
@@ -156,7 +157,7 @@ def test_a_colour_profile_is_applied_when_it_is_valid_and_of_these_colours() -> 
         assert tuple(pixels(encode(image, "PNG", icc_profile=ignored))[0, 0]) == (200, 30, 40)
 
 
-@pytest.mark.parametrize("form", ["GIF", "PNG", "WebP", "TIFF"])
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WebP", "TIFF", "AVIF", "HEIC"])
 def test_of_an_animation_the_first_frame_counts(form: str) -> None:
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "lime", "blue")]
     data = encode(frames[0], form, save_all=True, append_images=frames[1:])
@@ -197,7 +198,7 @@ def test_limits_hold_at_their_very_edge() -> None:
 
 def test_our_limits_count_whatever_pillows_own_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    for form in ("JPEG", "PNG", "BMP"):
+    for form in ("JPEG", "PNG", "BMP", "AVIF", "HEIC"):
         assert open_image(plain(form), LIMITS).size == (120, 80)
 
 

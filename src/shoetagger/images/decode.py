@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
@@ -25,6 +26,7 @@ from PIL import (
 )
 
 from ..errors import ShoetaggerError
+from .iso_media import is_cut, is_iso_media, picture_format
 
 if TYPE_CHECKING:
     from ..config.recipe import Images
@@ -60,9 +62,29 @@ def image_id(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+Plugin = Callable[[io.BytesIO], ImageFile.ImageFile]
+
+
+def _avif(data: io.BytesIO) -> ImageFile.ImageFile:
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # processes decode side by side, each in bounded memory
+    return AvifImagePlugin.AvifImageFile(data)
+
+
+def _heic(data: io.BytesIO) -> ImageFile.ImageFile:
+    # Its libraries come with an encoder of 23 MB, and most processes meet no HEIC.
+    import pillow_heif
+
+    pillow_heif.options.DECODE_THREADS = 1
+    # Beside the picture, phones store some that nobody looks at here.
+    pillow_heif.options.THUMBNAILS = False
+    pillow_heif.options.DEPTH_IMAGES = False
+    pillow_heif.options.AUX_IMAGES = False
+    return pillow_heif.HeifImageFile(data)  # type: ignore[no-untyped-call]
+
+
 # Plugins are called directly, never through Image.open: no bytes can reach a format that is not
 # listed here, and Pillow's process-wide pixel limit does not interfere with ours.
-_FORMATS: tuple[tuple[str, tuple[bytes, ...], Callable[[io.BytesIO], ImageFile.ImageFile]], ...] = (
+_FORMATS: tuple[tuple[str, tuple[bytes, ...], Plugin], ...] = (
     ("JPEG", (b"\xff\xd8\xff",), JpegImagePlugin.JpegImageFile),
     ("PNG", (b"\x89PNG\r\n\x1a\n",), PngImagePlugin.PngImageFile),
     ("GIF", (b"GIF87a", b"GIF89a"), GifImagePlugin.GifImageFile),
@@ -70,8 +92,10 @@ _FORMATS: tuple[tuple[str, tuple[bytes, ...], Callable[[io.BytesIO], ImageFile.I
     ("TIFF", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), TiffImagePlugin.TiffImageFile),
     ("BMP", (b"BM",), BmpImagePlugin.BmpImageFile),
 )
+# Those that are told apart by more than their first bytes.
+_ISO_MEDIA: dict[str, Plugin] = {"AVIF": _avif, "HEIC": _heic}
 
-READABLE = ", ".join(name for name, _, _ in _FORMATS)
+READABLE = ", ".join([*(name for name, _, _ in _FORMATS), *_ISO_MEDIA])
 
 # What people send by mistake, so that the reason can name it.
 _OTHERS: tuple[tuple[bytes, str], ...] = (
@@ -141,27 +165,30 @@ def open_with_size(data: bytes, limits: Limits, *, longest: int | None = None) -
         raise Rejected(_why(name, data, error), unfinished=True) from error
 
 
-def _recognise(data: bytes) -> tuple[str, Callable[[io.BytesIO], ImageFile.ImageFile]]:
+def _recognise(data: bytes) -> tuple[str, Plugin]:
     if not data:
         raise Rejected("an empty file", unfinished=True)
     for name, starts, plugin in _FORMATS:
         if data.startswith(starts) and (name != "WebP" or data[8:12] == b"WEBP"):
             return name, plugin
+    if is_iso_media(data) and (form := picture_format(data)) is not None:
+        return form, _ISO_MEDIA[form]
     if not data[:64].strip(b"\0"):
         raise Rejected("not a picture (the file begins with zeros)", unfinished=True)
-    if any(start.startswith(data) for _, starts, _ in _FORMATS for start in starts):
+    cut = is_iso_media(data) and is_cut(data)
+    if cut or any(start.startswith(data) for _, starts, _ in _FORMATS for start in starts):
         raise Rejected(f"truncated: the file has only {len(data)} bytes", unfinished=True)
     head = data[:256].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     kind = next((kind for start, kind in _OTHERS if head.startswith(start)), None)
-    if data[4:12] in (b"ftypavif", b"ftypheic", b"ftypmif1", b"ftypheix"):
-        kind = "an AVIF or HEIC photograph"
+    if is_iso_media(data):
+        kind = "a video, or a kind of photograph that nothing here decodes"
     raise Rejected(f"not a picture{f', but {kind}' if kind else ''} (it must be {READABLE})")
 
 
 def _decode(
     data: bytes,
     name: str,
-    plugin: Callable[[io.BytesIO], ImageFile.ImageFile],
+    plugin: Plugin,
     limits: Limits,
     longest: int | None,
 ) -> Opened:
@@ -178,6 +205,8 @@ def _decode(
             image.draft(None, (max(1, round(size[0] * share)), max(1, round(size[1] * share))))
             reduced = image.size != size
     image.load()
+    if not reduced:
+        _refuse_pixels(image.size, limits)  # HEIC states its size once more inside
     upright = _upright(_to_rgb(image, name), _orientation(image))
     if not reduced:
         size = upright.size
@@ -211,6 +240,8 @@ def _why(name: str, data: bytes, error: Exception) -> str:
     cut = {
         "PNG": b"IEND" not in data[-64:],
         "WebP": len(data) < int.from_bytes(data[4:8], "little") + 8,
+        "AVIF": is_cut(data),
+        "HEIC": is_cut(data),
     }
     if "truncated" in reason.lower() or isinstance(error, EOFError) or cut.get(name):
         return f"truncated {name}: the file ends before the picture does, send it again"
