@@ -113,6 +113,14 @@ def test_tag_as_csv_and_as_a_table(installed: Settings, pictures: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(call("tag", str(pictures), "--format", "csv"))))
     assert [row["path"] for row in rows if row["rejected"]] == [str(pictures / "notes.jpg")]
     assert all(row["color"] for row in rows if not row["rejected"])
+    assert not any(name.startswith("score_") for name in rows[0])
+    scored = call("tag", str(pictures), "--format", "csv", "--scores")
+    for row in csv.DictReader(io.StringIO(scored)):
+        for tag in GROUPS["color"].tags:
+            assert (row[f"score_{tag}"] == "") == bool(row["rejected"])
+            assert 0 <= float(row[f"score_{tag}"] or 0) <= 1
+    with pytest.raises(ShoetaggerError, match="--scores needs --format csv"):
+        call("tag", str(pictures), "--scores")
     table = call("tag", str(pictures))
     assert f"{pictures / NAME}\n    color: " in table
     assert "rejected: " in table

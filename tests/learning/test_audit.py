@@ -193,6 +193,9 @@ def test_the_command_writes_a_table_and_a_page_that_escape_names(
     document = yaml.safe_load((ROOT / "params.yaml").read_text())
     document["groups"] = {name: {"tags": list(tags)} for name, tags in TAGS.items()}
     (project / "params.yaml").write_text(yaml.safe_dump(document))
+    header = ["image_name", *TAGS["color"], *TAGS["detail"], "article", "price"]
+    sheet = [",".join(header), f"{odd},1,,1,,<b>4711,9.90", f"{NAMES[1]},,1,,1,,"]
+    (project / "data" / "labels.csv").write_text("\n".join(sheet) + "\n")
     monkeypatch.setenv("SHOETAGGER_REPO", str(project))
     done = CliRunner().invoke(app, ["audit", str(project / "out")], catch_exceptions=False)
     assert "audit.html" in done.output
@@ -200,7 +203,10 @@ def test_the_command_writes_a_table_and_a_page_that_escape_names(
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert "data:image/jpeg;base64," in page
-    assert f"'{odd}" in (project / "out" / "audit.csv").read_text()
+    assert "article: &lt;b&gt;4711 · price: 9.90" in page
+    table = (project / "out" / "audit.csv").read_text()
+    assert f"'{odd}" in table
+    assert "article: <b>4711 · price: 9.90" in table
 
 
 def test_a_page_shows_the_first_of_each_section_and_says_how_many_there_are() -> None:

@@ -155,8 +155,6 @@ def test_all_faults_come_in_one_report_with_file_row_column_and_value(data: Path
         )
     images = str(data / "images")
     assert [fault.replace(images, "images") for fault in caught.value.faults] == [
-        "labels.csv row 1: unknown column 'green': it is no tag of params.yaml; "
-        "correct its name, or add it to a group there",
         "labels.csv row 1: column 'boot' is there twice: remove one",
         "labels.csv row 1: no column 'red': add it",
         "labels.csv row 2, column 'black': '2' is neither 1 (or true, x) nor 0 (or false, empty)",
@@ -293,6 +291,40 @@ def test_the_sheet_is_found_under_either_name_but_not_under_both(data: Path) -> 
         find_sheet(data)
     sheet.unlink()
     assert find_sheet(data).name == "labels.xlsx"
+
+
+def test_further_columns_are_kept_and_nothing_is_learned_from_them(data: Path) -> None:
+    picture(data, "a.jpg", "b.jpg")
+    rows = [
+        ["image_name", "Article", "black", "boot", "price", "notes"],
+        ["a.jpg", 4711, 1, 0, 19.9, None],
+        [None, None, None, None, None, None],
+        ["b.jpg", "A-12", 0, 1, None, "left shoe\nonly"],
+    ]
+    labels = read(write_xlsx(data, rows), ["black", "boot"])
+    assert labels.matrix.tolist() == [[1, 0], [0, 1]]
+    assert labels.tags == ("black", "boot")
+    assert labels.extra == {
+        "Article": ("4711", "A-12"), "price": ("19.9", ""), "notes": ("", "left shoe\nonly"),
+    }  # fmt: skip
+    assert labels.notes()["b.jpg"] == {"Article": "A-12", "notes": "left shoe\nonly"}
+    assert labels.warnings == ()
+
+
+def test_a_tag_column_with_a_typo_is_refused_with_the_column_that_is_like_it(data: Path) -> None:
+    picture(data, "a.jpg")
+    (fault,) = faults(write_csv(data, "image_name,Blakc,red,boot,price\na.jpg,1,0,0,9\n"))
+    assert fault == "labels.csv row 1: no column 'black': correct 'Blakc' to 'black', or add it"
+    twice = write_csv(data, "image_name,black,red,boot,price,price\na.jpg,1,0,0,9,9\n")
+    assert faults(twice) == ("labels.csv row 1: column 'price' is there twice: remove one",)
+
+
+def test_a_further_column_that_is_like_a_tag_is_a_warning(data: Path) -> None:
+    picture(data, "a.jpg")
+    sheet = write_csv(data, "image_name,black,red,boot,boots\na.jpg,1,0,0,1\n")
+    (warning,) = read(sheet).warnings
+    assert "'boots' is no tag of params.yaml" in warning
+    assert "the tag 'boot' has one of its own" in warning
 
 
 def test_the_columns_of_a_collection_may_be_there_and_say_where_a_row_comes_from(

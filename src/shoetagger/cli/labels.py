@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +38,8 @@ def validate(
     for warning in labels.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"{len(labels.names)} labelled pictures, {len(labels.tags)} tags: no faults")
+    if labels.extra:
+        typer.echo(f"kept, and not learned from: {', '.join(labels.extra)}")
 
 
 def audit(
@@ -48,13 +52,17 @@ def audit(
     from ..learning.audit import findings as auditing
     from ..learning.audit.finding import PICTURES, TABLE, as_lines, picture_file
     from ..learning.audit.page import audit_page, audit_sections
+    from ..publishing.csv_lines import csv_line, defused
     from ..publishing.pages import style
-    from ..publishing.tables import csv_line, defused
 
     settings = Settings.from_environment()
     options, repo = parameters.load(settings.params_file), settings.repo
     images = repo / "data" / "images"
-    found = auditing.findings(options, repo / "split", repo / "crossval", images)
+    notes = _notes(repo / "data", options.tags)
+    found = [
+        replace(finding, notes=notes.get(finding.image_name, ""))
+        for finding in auditing.findings(options, repo / "split", repo / "crossval", images)
+    ]
     sections = audit_sections(found, options.audit.shown)
     shown = [finding for section in sections for finding in section.findings]
     thumbnails = auditing.thumbnails(shown, images, options)
@@ -72,6 +80,21 @@ def audit(
     kinds = Counter(finding.kind for finding in found)
     typer.echo(", ".join(f"{kind} {count}" for kind, count in kinds.items()) or "no findings")
     typer.echo(f"written to {out / 'audit.html'} and audit.csv beside it")
+
+
+def _notes(data: Path, tags: Sequence[str]) -> dict[str, str]:
+    """Return what further columns of the sheet say of each picture: an article number, a price."""
+    from ..learning.dataset.labels import read_labels
+    from ..learning.dataset.sheet import LabelsError, find_sheet
+
+    try:
+        labels = read_labels(find_sheet(data), data / "images", tags, unreadable=lambda _: None)
+    except LabelsError:  # edited since the stages ran: `validate` says what is wrong
+        return {}
+    return {
+        name: " · ".join(f"{title}: {cell}" for title, cell in cells.items())
+        for name, cells in labels.notes().items()
+    }
 
 
 def collect() -> None:

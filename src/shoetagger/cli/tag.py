@@ -42,11 +42,17 @@ def tag(
             exists=True, file_okay=False, help="Use this bundle (models/color); may be repeated."
         ),
     ] = None,
+    scores: Annotated[
+        bool,
+        typer.Option("--scores", help="Print a column per tag in the CSV; JSON lines have them."),
+    ] = False,
 ) -> None:
     """Tag pictures with the champions, or with the bundles named; nothing is stored."""
     from ..inference.engine import Engine
     from ..ingest.batches import decode_pool, prefetched
 
+    if scores and format is Format.TABLE:
+        raise ShoetaggerError("--scores needs --format csv (or jsonl, which always has them)")
     with opened(Settings.from_environment()) as here:
         params = here.params
         directories, versions = (bundle, {}) if bundle else _champions(here)
@@ -58,7 +64,8 @@ def tag(
         )
     numbers = {b.group: versions.get(b.digest, b.digest[:12]) for b in engine.bundles}
     files = list(_files(paths))
-    out = _Output(format, sys.stdout, list(numbers))
+    scored = [tag for b in engine.bundles for tag in b.tags] if scores else []
+    out = _Output(format, sys.stdout, list(numbers), scored)
     # A file named on the command line may be a link that leads anywhere, and is read as it is now.
     pool = decode_pool(params, engine.transforms, Path("/"), settle_seconds=0.0)
     with pool, _bar(len(files)) as bar:
@@ -157,17 +164,22 @@ def _lines(
 class _Output:
     """Prints lines in one of the formats, as they come."""
 
-    def __init__(self, format: Format, stream: TextIO, groups: list[str]) -> None:
-        self._format, self._stream, self._groups = format, stream, groups
+    def __init__(
+        self, format: Format, stream: TextIO, groups: list[str], scored: list[str]
+    ) -> None:
+        self._format, self._stream, self._groups, self._scored = format, stream, groups, scored
         # Names of files may hold bytes that are no text; they are shown escaped, never refused.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
         self._rows = csv.writer(stream, lineterminator="\n")
         if format is Format.CSV:
-            self._rows.writerow(["path", "image_id", *groups, "rejected"])
+            self._rows.writerow(
+                ["path", "image_id", *groups, "rejected", *(f"score_{tag}" for tag in scored)]
+            )
 
     def write(self, line: _Line) -> None:
-        from ..publishing.tables import defused, printable
+        from ..publishing.csv_lines import defused
+        from ..publishing.tables import printable
 
         if self._format is Format.JSONL:
             print(json.dumps(line.as_dict()), file=self._stream)
@@ -175,9 +187,10 @@ class _Output:
             tags = [
                 " ".join(line.predictions[g].tags) if line.predictions else "" for g in self._groups
             ]
-            self._rows.writerow(
-                map(defused, [line.path, line.image_id or "", *tags, line.rejected or ""])
-            )
+            numbers = [line.scores.get(tag) for tag in self._scored]
+            scores = ["" if number is None else f"{number:.6f}" for number in numbers]
+            cells = [line.path, line.image_id or "", *tags, line.rejected or "", *scores]
+            self._rows.writerow(map(defused, cells))
         elif line.rejected is not None:
             print(f"{printable(line.path)}\n    rejected: {line.rejected}", file=self._stream)
         else:

@@ -27,6 +27,7 @@ from ..images.decode import Limits, image_id, unreadable
 from ..ingest.inbox import ReadError, read
 from ..learning.dataset.labels import LABELLED_AT, LABELLED_BY, NAME_COLUMN, ORIGIN, read_labels
 from ..learning.dataset.sheet import LabelsError, find_sheet
+from ..learning.dataset.sheet_rows import Row, write_rows
 from ..pipeline import checkout_lock
 from ..pipeline.checkout import clone
 from ..pipeline.dvc_files import data_folder, default_remote
@@ -34,7 +35,6 @@ from ..pipeline.plan import Plan
 from ..pipeline.process import PipelineError, command_environment, run_dvc, run_git
 from ..store.store import Store
 from .gather import Checked, gather
-from .sheet_rows import Row, write_rows
 
 log = logging.getLogger(__name__)
 

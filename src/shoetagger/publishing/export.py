@@ -10,32 +10,44 @@ from ..atomic import atomic_write
 from ..config.recipe import Group
 from ..store.store import Store
 from .publication import PublishError
-from .tables import FORMATS, fill, rows
+from .tables import FORMATS, CsvTable, fill, rows
 
 
 def export(
-    store: Store, groups: Mapping[str, Group], fmt: str, out: Path | BinaryIO, *, inbox: Path
+    store: Store,
+    groups: Mapping[str, Group],
+    fmt: str,
+    out: Path | BinaryIO,
+    *,
+    inbox: Path,
+    scores: bool = False,
 ) -> int:
     """Write the current tags of all pictures as one table; return the number of rows.
 
-    `fmt` is parquet, csv or jsonl (see `tables`). A path is written beside and renamed, unless it
-    is a device or a pipe; a stream is written as it comes. Raises PublishError.
+    `fmt` is parquet, csv or jsonl (see `tables`); a CSV has scores only if asked for. A path is
+    written beside and renamed, unless it is a device or a pipe; a stream is written as it comes.
+    Raises PublishError.
     """
     if fmt not in FORMATS:
         raise PublishError(f"no format {fmt!r}: the formats are {', '.join(FORMATS)}")
+
+    def write(stream: BinaryIO) -> int:
+        table = (
+            CsvTable(stream, groups, scores=scores)
+            if fmt == "csv"
+            else FORMATS[fmt](stream, groups)
+        )
+        source = rows(store.current.rows(list(groups)), groups, inbox)
+        return fill([table], source, groups).pictures
+
     try:
         if not isinstance(out, Path):
-            return _export(store, groups, fmt, out, inbox)
+            return write(out)
         if out.exists() and not out.is_file():
-            with out.open("wb") as file:
-                return _export(store, groups, fmt, file, inbox)
+            with out.open("wb") as device:
+                return write(device)
         with atomic_write(out) as file:
-            return _export(store, groups, fmt, file, inbox)
+            return write(file)
     except OSError as error:
         where = out if isinstance(out, Path) else "the output"
         raise PublishError(f"cannot write {where}: {error.strerror or error}") from error
-
-
-def _export(store: Store, groups: Mapping[str, Group], fmt: str, out: BinaryIO, inbox: Path) -> int:
-    source = rows(store.current.rows(list(groups)), groups, inbox)
-    return fill([FORMATS[fmt](out, groups)], source, groups).pictures

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import unicodedata
 from collections import Counter
@@ -20,6 +18,7 @@ import pyarrow.parquet as pq
 
 from ..config.recipe import Group
 from ..store.rows import CurrentRow
+from .csv_lines import csv_line
 
 # Rows that are held in memory at a time; also the size of a Parquet row group.
 CHUNK = 5000
@@ -226,9 +225,13 @@ def parquet_schema(groups: Mapping[str, Group]) -> Any:
             pa.field(f"{name}_stale", pa.bool_()),
             pa.field(f"{name}_corrected", pa.bool_()),
         ]
-    for group in groups.values():
-        columns += [pa.field(f"score_{tag}", pa.float32()) for tag in group.tags]
+    columns += [pa.field(name, pa.float32()) for name in score_columns(groups)]
     return pa.schema(columns)
+
+
+def score_columns(groups: Mapping[str, Group]) -> list[str]:
+    """Return the names of the columns with scores, in the order of the groups' tags."""
+    return [f"score_{tag}" for group in groups.values() for tag in group.tags]
 
 
 def read_parquet(path: Path, groups: Mapping[str, Group], chunk: int) -> Iterator[list[Row]]:
@@ -285,13 +288,16 @@ class CsvTable:
 
     Columns: image_id, file, first_seen, the groups, then `stale` and `corrected`, which name the
     groups whose tags are of an earlier version or by hand, and `copies`, the names of further files
-    with the same bytes. Cells cannot act as formulas.
+    with the same bytes; with `scores`, then `score_<tag>`, empty where the version that tagged the
+    picture does not know the tag. Cells cannot act as formulas.
     """
 
-    def __init__(self, out: BinaryIO, groups: Mapping[str, Group]) -> None:
+    def __init__(self, out: BinaryIO, groups: Mapping[str, Group], *, scores: bool = False) -> None:
         self._groups = groups
         self._out = out
-        self._put(["image_id", "file", "first_seen", *groups, "stale", "corrected", "copies"])
+        self._scored = groups if scores else {}
+        header = ["image_id", "file", "first_seen", *groups, "stale", "corrected", "copies"]
+        self._put([*header, *score_columns(self._scored)])
 
     def write(self, chunk: Sequence[Row]) -> None:
         for row in chunk:
@@ -306,40 +312,22 @@ class CsvTable:
                     ", ".join(name for name, cell in named if cell and cell.stale),
                     ", ".join(name for name, cell in named if cell and cell.corrected),
                     ", ".join(row.copies),
+                    *self._scores(row),
                 ]
             )
+
+    def _scores(self, row: Row) -> Iterator[str]:
+        for name, group in self._scored.items():
+            cell = row.groups.get(name)
+            for tag in group.tags:
+                score = cell.scores.get(tag) if cell else None
+                yield "" if score is None else f"{score:.6f}"
 
     def close(self, tally: Tally) -> None:
         """Nothing follows the rows."""
 
     def _put(self, cells: Sequence[str]) -> None:
         self._out.write(csv_line(cells))
-
-
-def is_whole(path: Path) -> bool:
-    """Tell whether a table that CsvTable wrote is there and ends as one does."""
-    try:
-        with path.open("rb") as file:
-            file.seek(-1, io.SEEK_END)
-            return file.read() == b"\n"
-    except OSError:  # empty, or not there
-        return False
-
-
-def csv_line(cells: Iterable[str]) -> bytes:
-    """Return one line of CSV in UTF-8, its formulas defused."""
-    line = io.StringIO(newline="")
-    # The writer quotes only those line ends that it would write itself: so let it write both.
-    csv.writer(line, lineterminator="\r\n").writerow(defused(cell) for cell in cells)
-    return line.getvalue().removesuffix("\r\n").encode("utf-8") + b"\n"
-
-
-def defused(cell: str) -> str:
-    """Return `cell` so that no spreadsheet takes it for a formula: with a ' before it if need be.
-
-    The wide forms of the signs count too: some spreadsheets read them as the narrow ones.
-    """
-    return f"'{cell}" if cell.startswith(tuple("=+-@\t\r\n＝＋－＠")) else cell
 
 
 class JsonlTable:

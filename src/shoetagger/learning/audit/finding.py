@@ -39,6 +39,7 @@ class Finding:
     message: str
     other: str = ""  # the other picture of a pair
     image_id: str = ""
+    notes: str = ""  # what further columns of the sheet say of the picture
 
 
 def as_lines(findings: Sequence[Finding]) -> list[list[str]]:
@@ -70,6 +71,7 @@ def _finding(row: dict[str, str]) -> Finding:
         message=row["message"],
         other=row["other"],
         image_id=row.get("image_id") or "",
+        notes=row.get("notes") or "",
     )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from .image_files import ImageFiles
-from .sheet import LabelsError, folded, read_rows, shown, text_of
+from .sheet import LabelsError, folded, nearest, read_rows, shown, text_of
 
 NAME_COLUMN = "image_name"
 
@@ -30,8 +30,9 @@ class Labels:
     """Pictures and their ticked tags, in the order of the sheet's rows.
 
     `names` are paths relative to images/, spelled as on disk; `matrix` is (names, tags) uint8 of
-    0 and 1; `warnings` name the files that have no row; `origins` says for each name where its row
-    comes from ("" where the sheet does not say).
+    0 and 1; `warnings` name the files that have no row, and columns that may be misspelt tags;
+    `origins` says for each name where its row comes from ("" where the sheet does not say).
+    `extra` has the sheet's other columns, such as an article number: title to cells, of each name.
     """
 
     names: tuple[str, ...]
@@ -39,6 +40,14 @@ class Labels:
     matrix: np.ndarray
     warnings: tuple[str, ...]
     origins: tuple[str, ...] = ()
+    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def notes(self) -> dict[str, dict[str, str]]:
+        """Return by name what further columns say of a picture: title to cell, if it has one."""
+        return {
+            name: {title: cells[row] for title, cells in self.extra.items() if cells[row]}
+            for row, name in enumerate(self.names)
+        }
 
 
 def read_labels(
@@ -50,13 +59,14 @@ def read_labels(
 ) -> Labels:
     """Read the sheet and check it against the files in `images` (recursively).
 
-    Column order, letter case and surrounding spaces do not matter. `unreadable` returns why a
-    picture cannot be read, or None. Rows are numbered as in the spreadsheet: the header is row 1.
+    Column order, letter case and surrounding spaces do not matter. A column that is neither a tag
+    nor known otherwise is kept in `extra`, and nothing is learned from it. `unreadable` returns why
+    a picture cannot be read, or None. Rows are numbered as in the spreadsheet: the header is row 1.
     Raises LabelsError with all faults.
     """
     rows = read_rows(sheet)
     faults: list[str] = []
-    columns = _columns(sheet.name, rows, tags, faults)
+    columns, others = _columns(sheet.name, rows, tags, faults)
     if NAME_COLUMN not in columns:
         raise LabelsError(faults)
     if not images.is_dir():
@@ -68,6 +78,7 @@ def read_labels(
     named = _NamedImages(files, unreadable)
     ticks: list[list[int]] = []
     origins: list[str] = []
+    extra: dict[str, list[str]] = {title: [] for title in others}
     for number, row in enumerate(rows[1:], start=2):
         if _is_blank(row):
             continue
@@ -76,6 +87,8 @@ def read_labels(
         ticks.append(_ticks(row, tags, columns, where, faults))
         named.add(_cell(row, columns[NAME_COLUMN]), number, where, faults)
         origins.append(_origin(row, columns, where, faults))
+        for title, position in others.items():
+            extra[title].append(text_of(_cell(row, position)))
     if not ticks:
         faults.append(f"{sheet.name} has no row below its header: add a row for each picture")
     if faults:
@@ -84,43 +97,60 @@ def read_labels(
         names=tuple(named.names),
         tags=tuple(tags),
         matrix=np.array(ticks, dtype=np.uint8).reshape(len(named.names), len(tags)),
-        warnings=tuple(
-            f"{name!r} in {images} has no row in {sheet.name}: it is not learned from"
-            for name in files.without(named.names)
+        warnings=(
+            *(
+                f"{name!r} in {images} has no row in {sheet.name}: it is not learned from"
+                for name in files.without(named.names)
+            ),
+            *_like_tags(sheet.name, others, tags),
         ),
         origins=tuple(origins),
+        extra={title: tuple(cells) for title, cells in extra.items()},
     )
 
 
 def _columns(
     sheet: str, rows: Sequence[Sequence[object]], tags: Sequence[str], faults: list[str]
-) -> Mapping[str, int]:
-    """Return the position of each known column; adds what is wrong with the header to `faults`."""
+) -> tuple[Mapping[str, int], Mapping[str, int]]:
+    """Return the positions of the known columns, and those of the others, by their titles.
+
+    Adds what is wrong with the header to `faults`.
+    """
     if not rows or _is_blank(rows[0]):
         faults.append(f"{sheet} row 1: no header; it names the columns: {NAME_COLUMN}, then tags")
-        return {}
+        return {}, {}
     expected = (NAME_COLUMN, *tags)
     known = (*expected, *(name for name in RESERVED if name not in expected))
     by_folded = {folded(name): name for name in reversed(known)}
     columns: dict[str, int] = {}
+    others: dict[str, int] = {}
     for position, cell in enumerate(rows[0]):
         title = text_of(cell)
         if title == "":
             continue
         name = title if title in known else by_folded.get(folded(title))
-        if name is None:
-            faults.append(
-                f"{sheet} row 1: unknown column {title!r}: it is no tag of params.yaml; "
-                "correct its name, or add it to a group there"
-            )
-        elif name in columns:
-            faults.append(f"{sheet} row 1: column {name!r} is there twice: remove one")
+        if name in columns or title in others:
+            faults.append(f"{sheet} row 1: column {name or title!r} is there twice: remove one")
+        elif name is None:
+            others[title] = position
         else:
             columns[name] = position
-    faults += [
-        f"{sheet} row 1: no column {name!r}: add it" for name in expected if name not in columns
-    ]
-    return columns
+    for name in expected:
+        if name not in columns:
+            near = nearest(name, others)
+            hint = f"correct {near!r} to {name!r}, or add it" if near else "add it"
+            faults.append(f"{sheet} row 1: no column {name!r}: {hint}")
+    return columns, others
+
+
+def _like_tags(sheet: str, others: Iterable[str], tags: Sequence[str]) -> Iterator[str]:
+    """Yield a warning for each further column whose title is nearly a tag."""
+    for title in others:
+        if near := nearest(title, tags):
+            yield (
+                f"{sheet} row 1: {title!r} is no tag of params.yaml, so nothing is learned from "
+                f"that column; the tag {near!r} has one of its own"
+            )
 
 
 def _is_blank(row: Sequence[object]) -> bool:
@@ -154,13 +184,17 @@ def _ticks(
     ]
 
 
-def _tick(cell: object, where: str, faults: list[str]) -> int:
+def ticked(cell: object) -> bool | None:
+    """Return what a cell of a tag says; None where it is no answer."""
     text = text_of(cell).lower()
-    if text in _YES:
-        return 1
-    if text not in _NO:
+    return text in _YES if text in _YES | _NO else None
+
+
+def _tick(cell: object, where: str, faults: list[str]) -> int:
+    tick = ticked(cell)
+    if tick is None:
         faults.append(f"{where}: {shown(cell)} is neither 1 (or true, x) nor 0 (or false, empty)")
-    return 0
+    return int(bool(tick))
 
 
 def _origin(

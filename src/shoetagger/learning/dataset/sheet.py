@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import unicodedata
 import zipfile
@@ -132,3 +133,10 @@ def shown(cell: object) -> str:
 
 def folded(title: str) -> str:
     return unicodedata.normalize("NFC", title).casefold()
+
+
+def nearest(name: str, among: Iterable[str]) -> str | None:
+    """Return the title that is most like a name, if one is like it."""
+    by_folded = {folded(title): title for title in among}
+    found = difflib.get_close_matches(folded(name), by_folded, n=1, cutoff=0.75)
+    return by_folded[found[0]] if found else None

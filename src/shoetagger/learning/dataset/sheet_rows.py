@@ -7,9 +7,9 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..atomic import atomic_write
-from ..learning.dataset.labels import NAME_COLUMN
-from ..learning.dataset.sheet import folded, read_rows, text_of
+from ...atomic import atomic_write
+from .labels import NAME_COLUMN
+from .sheet import folded, read_rows, text_of
 
 # column -> text, of one row
 Row = Mapping[str, str]
@@ -26,6 +26,24 @@ def write_rows(sheet: Path, rows: Sequence[Row], columns: Sequence[str]) -> None
     positions = _positions(rows_before[0], columns)
     places = _places(rows_before, positions[NAME_COLUMN])
     write(sheet, rows, positions, places, len(rows_before))
+
+
+def rename_column(sheet: Path, old: str, new: str) -> None:
+    """Give a column of a sheet another title."""
+    position = [text_of(cell) for cell in read_rows(sheet)[0]].index(old)
+    if sheet.suffix.lower() == ".xlsx":
+        from openpyxl import load_workbook  # slow to import, and most sheets are CSV
+
+        book = load_workbook(sheet)
+        book.worksheets[0].cell(1, position + 1).value = new
+        with atomic_write(sheet) as file:
+            book.save(file)
+        return
+    mark, delimiter, ending, records = _parsed(sheet)
+    cells = list(records[0][1])
+    cells[position] = new
+    records[0] = _line(cells, delimiter, ending), cells
+    _put(sheet, mark, records)
 
 
 def _positions(header: Sequence[object], columns: Sequence[str]) -> dict[str, int]:
@@ -58,16 +76,10 @@ def _write_csv(
     places: Mapping[str, int],
     _: int,
 ) -> None:
-    text = sheet.read_bytes().decode("utf-8-sig")
-    mark = "\ufeff" if sheet.read_bytes().startswith(b"\xef\xbb\xbf") else ""
-    delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
-    ending = "\r\n" if "\r\n" in text else "\n"
-    records = _records(text, delimiter)
+    mark, delimiter, ending, records = _parsed(sheet)
 
     def line(cells: Sequence[str]) -> str:
-        out = io.StringIO(newline="")
-        csv.writer(out, delimiter=delimiter, lineterminator=ending).writerow(cells)
-        return out.getvalue()
+        return _line(cells, delimiter, ending)
 
     new_columns = [name for name, at in positions.items() if at >= len(records[0][1])]
     if new_columns:
@@ -84,6 +96,25 @@ def _write_csv(
             records.append((line(cells), cells))
         else:
             records[place] = line(cells), cells
+    _put(sheet, mark, records)
+
+
+def _parsed(sheet: Path) -> tuple[str, str, str, list[tuple[str, list[str]]]]:
+    """Return a CSV's byte order mark, delimiter and line ending, and its records."""
+    data = sheet.read_bytes()
+    text = data.decode("utf-8-sig")
+    mark = "\ufeff" if data.startswith(b"\xef\xbb\xbf") else ""
+    delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
+    return mark, delimiter, "\r\n" if "\r\n" in text else "\n", _records(text, delimiter)
+
+
+def _line(cells: Sequence[str], delimiter: str, ending: str) -> str:
+    out = io.StringIO(newline="")
+    csv.writer(out, delimiter=delimiter, lineterminator=ending).writerow(cells)
+    return out.getvalue()
+
+
+def _put(sheet: Path, mark: str, records: Sequence[tuple[str, list[str]]]) -> None:
     with atomic_write(sheet) as file:
         file.write((mark + "".join(written for written, _ in records)).encode())
 

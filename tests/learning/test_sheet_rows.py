@@ -8,7 +8,7 @@ from pathlib import Path
 import openpyxl
 import pytest
 
-from shoetagger.collection.sheet_rows import write_rows
+from shoetagger.learning.dataset.sheet_rows import write_rows
 
 COLUMNS = ("image_name", "red", "boot", "origin")
 NEW = {"image_name": "new.jpg", "red": "1", "boot": "0", "origin": "queue"}
