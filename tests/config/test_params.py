@@ -56,6 +56,35 @@ def test_a_group_may_train_differently(document: dict[str, Any]) -> None:
     assert params.train_of("style") == params.train
 
 
+def test_a_title_is_read_in_place_of_a_tag_or_a_group(document: dict[str, Any]) -> None:
+    params = parse(changed(document, "titles", {"boot": "Boots", "style": "Kind of shoe"}))
+    assert [params.title(name) for name in ("boot", "style", "heel")] == [
+        "Boots", "Kind of shoe", "heel",
+    ]  # fmt: skip
+    del document["titles"]  # as in commits of before
+    assert parse(document).title("boot") == "boot"
+
+
+@pytest.mark.parametrize(
+    ("titles", "message"),
+    [
+        ({"boots": "Boots"}, "titles.boots: there is no such tag or group; did you mean 'boot'?"),
+        ({"boot": "Heel"}, "titles.boot: 'Heel' is what people read for 'heel', too"),
+        ({"boot": "Shoes", "heel": "shoes"}, "titles.heel: 'shoes' is what people read for 'boot'"),
+        ({"boot": " Boots"}, "titles.boot: ' Boots' cannot be a title"),
+        ({"boot": "one, two"}, "titles.boot: 'one, two' cannot be a title"),
+        ({"boot": 7}, "titles.boot: 7 is not text"),
+    ],
+)
+def test_a_title_that_would_mislead_is_refused(
+    document: dict[str, Any], titles: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ParamsError) as caught:
+        parse(changed(document, "titles", titles))
+    (fault,) = caught.value.faults
+    assert fault.startswith(message)
+
+
 def test_a_whole_number_is_a_number(document: dict[str, Any]) -> None:
     assert parse(changed(document, "images.augment.rotate", 8)).images.augment.rotate == 8.0
 

@@ -29,6 +29,7 @@ from shoetagger.config.settings import Settings
 from shoetagger.images import decode
 from shoetagger.ingest.inbox import scan
 from shoetagger.publishing import pages, tables
+from shoetagger.publishing.csv_lines import csv_line
 from shoetagger.publishing.export import export
 from shoetagger.publishing.publication import PublishError, publish_changes
 from shoetagger.publishing.tables import Cell, Row
@@ -110,6 +111,7 @@ def cell(*tags: str, stale: bool = False, corrected: bool = False) -> Cell:
 
 def page_of(*rows: Row, **changes: object) -> Page:
     arguments = {"gone": set(), "number": 1, "pages": 1, "page_size": 200, "pictures": len(rows)}
+    arguments["titles"] = {}
     text = pages.day_page("2026-01-02", rows, groups=GROUPS, **(arguments | changes))
     return Page(text)
 
@@ -137,7 +139,7 @@ def test_a_name_is_shown_below_the_inbox_as_one_line_of_valid_text(path: bytes, 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "＝"])
 def test_csv_cells_cannot_act_as_formulas(start: str) -> None:
-    line = tables.csv_line([f"{start}1+1", "plain", 'a,"b"'])
+    line = csv_line([f"{start}1+1", "plain", 'a,"b"'])
     assert next(csv.reader([line.decode()])) == [f"'{start}1+1", "plain", 'a,"b"']
 
 
@@ -151,6 +153,17 @@ def test_tags_are_the_caption_grouped_and_hinted() -> None:
     assert image.attributes["alt"] == "Picture tagged black, red, boot"
     assert image.attributes["src"] == f"../thumbs/ab/{'ab' * 32}.jpg"
     assert figure.all("span", "file")[0].text == "shoe.jpg"
+
+
+def test_titles_are_shown_in_place_of_tags_and_groups() -> None:
+    titles = {"boot": "Boots & more", "style": "Kind of shoe"}
+    page = page_of(row(color=cell("red"), style=cell("boot")), row(), titles=titles)
+    first, second = page.root.all("figure")
+    assert [li.text for li in first.all("li")] == ["red", "Boots & more"]
+    assert first.all("li")[1].attributes["title"].startswith("Kind of shoe · score")
+    assert first.all("img")[0].attributes["alt"] == "Picture tagged red, Boots & more"
+    assert [li.text for li in second.all("li")] == ["color?", "Kind of shoe?"]
+    assert [legend.text for legend in page.root.all("legend")] == ["color", "Kind of shoe"]
 
 
 def test_stale_corrected_and_missing_groups_are_marked() -> None:
@@ -178,14 +191,16 @@ def test_every_name_and_tag_is_text_on_the_page(name: str) -> None:
     strange = {"color": Group((name, "red")), "style": Group(("boot",))}
     rows = [row(file=name, color=cell(name), style=cell("boot"))]
     plain = pages.day_page(
-        "2026-01-02", rows, groups=strange, gone=set(), number=1, pages=1, page_size=9, pictures=1
-    )
+        "2026-01-02", rows, groups=strange, titles={"boot": name}, gone=set(), number=1, pages=1,
+        page_size=9, pictures=1,
+    )  # fmt: skip
     page = Page(plain)
     written = name.replace("\r", "\n")  # as a parser of HTML reads it
     assert not page.root.all("script")
     assert len(page.root.all("img")) == 1
     assert page.root.all("span", "file")[0].text.replace("\r", "\n") == written
-    assert page.root.all("ul", "tags")[0].all("li")[0].text.replace("\r", "\n") == written
+    shown = [li.text.replace("\r", "\n") for li in page.root.all("ul", "tags")[0].all("li")]
+    assert shown == [written, written]  # a tag, and a title
     refused = Page(pages.rejected_page([pages.Refusal(name, name, datetime.now(UTC))], 1))
     assert [td.text.replace("\r", "\n") for td in refused.root.all("td")[:2]] == [written] * 2
 
@@ -674,6 +689,13 @@ def test_an_export_holds_every_picture_in_each_format(
     elif fmt == "csv":
         names = [line["file"] for line in csv.DictReader(out.open(newline=""))]
         assert sorted(names) == ["'=b.png", "a b.png"]
+        assert not any(name.startswith("score") for name in stream.getvalue().decode().split(","))
+        export(works.store, GROUPS, fmt, out, inbox=inbox, scores=True)
+        line = next(csv.DictReader(out.open(newline="")))
+        scores = {name: line[f"score_{name}"] for name in ("black", "red", "boot", "flat")}
+        assert {name: float(cell) for name, cell in scores.items()} == {
+            "black": 0.75, "red": 0.75, "boot": 0.75, "flat": 0.25,
+        }  # fmt: skip
     else:
         lines = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
         assert {line["file"] for line in lines} == {"a b.png", "=b.png"}

@@ -164,9 +164,22 @@ def test_repro_runs_once_and_then_only_what_changed(project: Path) -> None:
         "split", "train@color", "crossval@color", "evaluate@color", "summary",
     }  # fmt: skip
 
-    # One parameter of one group: that group alone.
+    # A column that is no tag: it is kept beside them, and nothing is learned again.
+    header, *rows = sheet.read_text(encoding="utf-8").splitlines()
+    priced = [f"{header},price", *(f"{row},{number}.90" for number, row in enumerate(rows))]
+    sheet.write_text("\n".join(priced) + "\n", encoding="utf-8")
+    run(project, "dvc", "add", "-q", "data")
+    assert repro(project) == {"split"}
+
+    # A title: the plots are drawn again, and nothing is learned.
     params = project / "params.yaml"
     document = yaml.safe_load(params.read_text())
+    document["titles"] = {"boot": "Boots"}
+    params.write_text(yaml.safe_dump(document, sort_keys=False))
+    assert repro(project) == {"evaluate@color", "evaluate@style"}
+    assert (project / "models" / "style" / "bundle.json").read_bytes() == style
+
+    # One parameter of one group: that group alone.
     document["groups"]["color"]["train"] = {"epochs": 2}
     params.write_text(yaml.safe_dump(document, sort_keys=False))
     assert repro(project) == {

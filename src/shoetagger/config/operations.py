@@ -29,7 +29,7 @@ Schedule = Annotated[Text, must(is_cron, "be a cron line of five fields")]
 
 # An installation has one of each: a training run takes them neither from its commit nor from its
 # overrides.
-OPERATIONS = ("audit", "promote", "tag", "publish", "keep", "labels")
+OPERATIONS = ("titles", "audit", "promote", "tag", "publish", "keep", "labels")
 
 
 @dataclass(frozen=True, config=SECTION)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +46,18 @@ class Params:
     tag: Tag
     publish: Publish
     keep: Keep
-    labels: Labels = Labels()  # commits of before the section was there can still be trained from
+    # Commits of before these sections were there can still be trained from.
+    labels: Labels = Labels()
+    titles: Mapping[Text, Text] = field(default_factory=dict)
 
     @property
     def tags(self) -> tuple[str, ...]:
         """All tags of all groups, in the order of the groups."""
         return tuple(tag for group in self.groups.values() for tag in group.tags)
+
+    def title(self, name: str) -> str:
+        """Return what people read for a tag or a group."""
+        return self.titles.get(name, name)
 
     def group(self, name: str) -> Group:
         """Return one group; raises ParamsError that lists the groups there are."""
@@ -111,7 +119,12 @@ def parse(document: object, renamed: Mapping[str, str] | None = None) -> Params:
     if faults:
         raise ParamsError(*faults)
     params = validated(Params, document)
-    if faults := [*_faults_of_groups(params), *_faults_of_training(params)]:
+    faults = [
+        *_faults_of_groups(params),
+        *_faults_of_titles(params),
+        *_faults_of_training(params),
+    ]
+    if faults:
         raise ParamsError(*faults)
     return params
 
@@ -126,7 +139,7 @@ def _faults_of_groups(params: Params) -> Iterator[str]:
         )
     owner: dict[str, str] = {}
     for name, group in params.groups.items():
-        if not _can_be_group(name):
+        if not can_be_group(name):
             yield (
                 f"groups.{name}: a group's name is made of at most {_LONGEST_GROUP} letters, "
                 "digits and underscores, with no digit first, and is none of "
@@ -137,7 +150,7 @@ def _faults_of_groups(params: Params) -> Iterator[str]:
             yield f"groups.{name}.tags: name at least one tag"
         for tag in group.tags:
             key = _folded(tag)
-            if not _can_be_tag(tag):
+            if not can_be_tag(tag):
                 yield (
                     f"groups.{name}.tags: {tag!r} cannot be a tag: at most {_LONGEST_TAG} "
                     "characters that can be printed, no comma, no space at either end, and none "
@@ -148,15 +161,38 @@ def _faults_of_groups(params: Params) -> Iterator[str]:
             owner.setdefault(key, name)
 
 
-def _can_be_group(name: str) -> bool:
+def _faults_of_titles(params: Params) -> Iterator[str]:
+    owner = {_folded(tag): tag for tag in params.tags}
+    for name, title in params.titles.items():
+        if name not in params.groups and name not in params.tags:
+            near = difflib.get_close_matches(name, [*params.tags, *params.groups], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            yield f"titles.{name}: there is no such tag or group{hint}"
+        elif not (_fits(title) and title == title.strip()):
+            yield (
+                f"titles.{name}: {title!r} cannot be a title: at most {_LONGEST_TAG} characters "
+                "that can be printed, no comma, no space at either end"
+            )
+        elif name in params.tags and owner.setdefault(_folded(title), name) != name:
+            yield (
+                f"titles.{name}: {title!r} is what people read for {owner[_folded(title)]!r}, too: "
+                "nobody could tell the two apart"
+            )
+
+
+def can_be_group(name: str) -> bool:
+    """Tell whether a name can be part of stage, file, model and column names."""
     reserved = name.casefold() in _RESERVED_GROUPS
     return name.isidentifier() and len(name) <= _LONGEST_GROUP and not reserved
 
 
-def _can_be_tag(tag: str) -> bool:
+def can_be_tag(tag: str) -> bool:
     """Tell whether a tag can be a column of every table; lists of tags have commas in between."""
-    fits = 0 < len(tag) <= _LONGEST_TAG and tag.isprintable() and "," not in tag
-    return fits and tag == tag.strip() and tag.casefold() not in _RESERVED_TAGS
+    return _fits(tag) and tag == tag.strip() and tag.casefold() not in _RESERVED_TAGS
+
+
+def _fits(name: str) -> bool:
+    return 0 < len(name) <= _LONGEST_TAG and name.isprintable() and "," not in name
 
 
 def _same_but_for_case(names: Iterable[str]) -> list[str]:

@@ -74,6 +74,7 @@ def day_page(
     rows: Sequence[Row],
     *,
     groups: Mapping[str, Group],
+    titles: Mapping[str, str],
     gone: frozenset[str] | set[str],
     number: int,
     pages: int,
@@ -82,12 +83,13 @@ def day_page(
 ) -> str:
     """Return page `number` of a day's `pages`, which show at most page_size pictures each.
 
-    `gone` names the pictures that have no thumbnail; `pictures` is the day's total, more than the
+    `titles` are what people read for a tag or a group that has one. `gone` names the pictures that
+    have no thumbnail; `pictures` is the day's total, more than the
     pages show where their number is bounded.
     """
     tally = Tally()
     tally.add(rows, groups)
-    return template("day.html", _FUNCTIONS).render(
+    return template("day.html", _functions(titles)).render(
         day=day,
         date=date.fromisoformat(day),
         rows=rows,
@@ -110,13 +112,14 @@ def index_page(
     live: Sequence[LiveGroup],
     *,
     groups: Mapping[str, Group],
+    titles: Mapping[str, str],
     tally: Tally,
     waiting: int,
     rejected: int,
     now: datetime,
 ) -> str:
     """Return the first page: live versions, tags in all, and the days, latest first."""
-    return template("index.html", _FUNCTIONS).render(
+    return template("index.html", _functions(titles)).render(
         days=days,
         live=live,
         groups=groups,
@@ -178,14 +181,30 @@ def pager(number: int, pages: int) -> list[int | None]:
     return found
 
 
+def _functions(titles: Mapping[str, str]) -> Mapping[str, Callable[..., object]]:
+    """Return what the templates of pages can call."""
+
+    def title(name: str) -> str:
+        return titles.get(name, name)
+
+    return {
+        "caption": lambda row: _caption(row, title),
+        "colour": _colour,
+        "hint": lambda row, name, tag: _hint(row, name, tag, title),
+        "page_name": page_name,
+        "thumbnail": _thumbnail,
+        "title": title,
+    }
+
+
 def _colour(groups: Iterable[str], name: str) -> str:
     return f"g{list(groups).index(name) % COLOURS}"
 
 
-def _hint(row: Row, name: str, tag: str) -> str:
+def _hint(row: Row, name: str, tag: str, title: Callable[[str], str]) -> str:
     """Return the tooltip of a tag: its group, score and version."""
     cell = row.groups[name]
-    parts = [name]
+    parts = [title(name)]
     if cell.corrected:
         parts.append("set by hand")
     else:
@@ -198,9 +217,9 @@ def _hint(row: Row, name: str, tag: str) -> str:
     return " · ".join(parts)
 
 
-def _caption(row: Row) -> str:
+def _caption(row: Row, title: Callable[[str], str]) -> str:
     """Return the tags of a picture as one sentence, for screen readers."""
-    tags = [tag for cell in row.groups.values() for tag in cell.tags]
+    tags = [title(tag) for cell in row.groups.values() for tag in cell.tags]
     return f"Picture tagged {', '.join(tags)}" if tags else "Picture without tags"
 
 
@@ -210,10 +229,3 @@ def _thumbnail(image_id: str) -> str:
 
 # What every published page is made from; a change of any makes all pages again.
 _TEMPLATES = ("base.html", "day.html", "index.html", "rejected.html", "style.css")
-_FUNCTIONS: Mapping[str, Callable[..., object]] = {
-    "caption": _caption,
-    "colour": _colour,
-    "hint": _hint,
-    "page_name": page_name,
-    "thumbnail": _thumbnail,
-}

@@ -20,6 +20,7 @@ from ..config.params import Params
 from ..config.settings import PUBLISHED_FORMAT
 from ..errors import TransientError
 from ..store.store import Store
+from .csv_lines import csv_line, is_whole
 from .pages import (
     Day,
     LiveGroup,
@@ -35,10 +36,8 @@ from .tables import (
     CsvTable,
     ParquetTable,
     Tally,
-    csv_line,
     fill,
     image_ids,
-    is_whole,
     parquet_schema,
     read_parquet,
     read_tally,
@@ -237,6 +236,7 @@ class _Publication:
                 day,
                 chunk,
                 groups=self._groups,
+                titles=self._params.titles,
                 gone=gone,
                 number=number,
                 pages=pages,
@@ -304,6 +304,7 @@ class _Publication:
             days,
             [self._live(name, total) for name in self._groups],
             groups=self._groups,
+            titles=self._params.titles,
             tally=total,
             waiting=self._store.files.count_waiting(),
             rejected=rejected,
@@ -349,6 +350,7 @@ def _look(params: Params, inbox: Path) -> str:
         "tables": str(parquet_schema(params.groups)),
         "pages": fingerprint(),
         "groups": {name: group.tags for name, group in params.groups.items()},
+        "titles": dict(params.titles),
         "page_size": params.publish.page_size,
         "max_pages": params.publish.max_pages,
         "page_days": params.keep.page_days,

@@ -172,21 +172,26 @@ def _draw(
         (validation, "validation") if out_of_fold is None else (out_of_fold, "out of fold")
     )
     truth, scored, predicted = predictions.truth, predictions.scores, predictions.predicted
-    title = f"{data.group}, {len(truth)} pictures, {where}"
+    group, titles = data.params.title(data.group), _titles(data)
+    title = f"{group}, {len(truth)} pictures, {where}"
     wrong = (truth != predicted).any(axis=1)
     worst = [row for row in plots.worst_first(truth, scored) if wrong[row]]
     measurable = measurable_tags(truth, data.params.evaluate.min_positives)
     return {
         "validation_sheet.png": _sheet(
-            data, validation, range(len(validation.rows)), f"{data.group}: validation pictures"
+            data, validation, range(len(validation.rows)), f"{group}: validation pictures"
         ),
         "worst_mistakes.png": _sheet(
-            data, predictions, worst, f"{data.group}: mistakes {where}, worst first"
+            data, predictions, worst, f"{group}: mistakes {where}, worst first"
         ),
-        "precision_recall.png": plots.precision_recall(truth, scored, data.tags, measurable, title),
+        "precision_recall.png": plots.precision_recall(truth, scored, titles, measurable, title),
         "reliability.png": plots.reliability(truth, scored, title),
-        "confusions.png": plots.confusions(truth, predicted, data.tags, title),
+        "confusions.png": plots.confusions(truth, predicted, titles, title),
     }
+
+
+def _titles(data: GroupData) -> list[str]:
+    return [data.params.title(tag) for tag in data.tags]
 
 
 def _sheet(data: GroupData, predictions: Predictions, order: Sequence[int], title: str) -> Figure:
@@ -203,8 +208,8 @@ def _sheet(data: GroupData, predictions: Predictions, order: Sequence[int], titl
         )
         for row, true_tags, predicted_tags in zip(
             predictions.rows[chosen],
-            tags_of(predictions.truth[chosen], data.tags),
-            tags_of(predictions.predicted[chosen], data.tags),
+            tags_of(predictions.truth[chosen], _titles(data)),
+            tags_of(predictions.predicted[chosen], _titles(data)),
             strict=True,
         )
     ]
