@@ -24,7 +24,7 @@ GROUPS = list(dag_parts.read_params().groups)
     schedule=[dag_parts.LABELS],
     doc_md=__doc__,
     tags=dag_parts.TAGS,
-    default_args=dag_parts.RETRIED,
+    default_args=dag_parts.RETRIED | dag_parts.TOLD,
     params={
         "groups": Param([], examples=GROUPS, **dag_parts.TEXTS),
         "revision": Param("HEAD", type="string", minLength=1),

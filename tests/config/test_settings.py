@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from shoetagger.config.settings import Settings, fault_of_webhook, find_repo, sqlite_url
+from shoetagger.config.settings import Settings, find_repo, sqlite_url
 from shoetagger.errors import ShoetaggerError
 
 
@@ -60,19 +60,6 @@ def test_the_environment_names_other_places(repo: Path, tmp_path: Path) -> None:
     assert settings.store_url == "postgresql+psycopg://host/store"
     assert settings.tracking_uri == "http://127.0.0.1:5000"
     assert settings.device == "cuda:1"
-
-
-@pytest.mark.parametrize("url", ["host/s3cret", "ftp://host/s3cret", "http://[::1/s3cret", "x y"])
-def test_a_malformed_webhook_stops_nothing_and_its_fault_is_said_without_it(
-    repo: Path, url: str
-) -> None:
-    settings = Settings.from_environment({"SHOETAGGER_NOTIFY_URL": url})
-    assert settings.repo == repo
-    fault = fault_of_webhook(settings.notify_url)
-    assert fault is not None
-    assert "SHOETAGGER_NOTIFY_URL is no web address" in fault
-    assert url not in fault
-    assert fault_of_webhook("https://host/path") is fault_of_webhook(None) is None
 
 
 def test_settings_reach_another_process_through_its_environment(repo: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from helpers.airflow_program import run_program
 from helpers.bundles import write_bundle
 from helpers.installation import promote
+from helpers.webhook import webhook
 
 from shoetagger.config.settings import Settings
 from shoetagger.images.decode import Limits
@@ -39,11 +40,12 @@ import shutil
 from pathlib import Path
 from airflow.sdk import dag, task, task_group
 from shoetagger.orchestration import tasks
+from shoetagger.orchestration.dag_parts import TOLD
 from shoetagger.orchestration.operators import Approve
 
 CASES = json.loads(Path(__file__).with_name("cases.json").read_text())
 
-@dag(schedule=None, params={"groups": ["one"]})
+@dag(schedule=None, params={"groups": ["one"]}, default_args=TOLD)
 def approvals():
     @task_group
     def model(case):
@@ -176,6 +178,7 @@ class Ran:
     cases: list[Comparison]
     outcome: dict[str, Any]
     log: str
+    told: list[dict[str, Any]]
 
     def states(self, task: str) -> dict[str, str]:
         return {
@@ -214,14 +217,16 @@ def ran(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Ran:
     (dags / "cases.json").write_text(json.dumps([case.model_dump(mode="json") for case in cases]))
     passwords = folder / "passwords.json"
     passwords.write_text(json.dumps(dict.fromkeys(USERS, "secret")))
-    outcome, log = run_program(
-        RUN, settings, str(dags), str(passwords),
-        cwd=folder,
-        AIRFLOW__CORE__DAGS_FOLDER=str(dags),
-        AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS=",".join(f"{n}:{r}" for n, r in USERS.items()),
-        AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE=str(passwords),
-    )  # fmt: skip
-    return Ran(settings, cases, outcome, log)
+    with webhook() as (url, told):
+        outcome, log = run_program(
+            RUN, settings, str(dags), str(passwords),
+            cwd=folder,
+            SHOETAGGER_NOTIFY_URL=url,
+            AIRFLOW__CORE__DAGS_FOLDER=str(dags),
+            AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS=",".join(f"{n}:{r}" for n, r in USERS.items()),
+            AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE=str(passwords),
+        )  # fmt: skip
+    return Ran(settings, cases, outcome, log, told)
 
 
 def test_who_approves_and_why_goes_into_the_ledger(ran: Ran) -> None:
@@ -245,6 +250,21 @@ def test_whoever_decides_is_shown_the_comparison(ran: Ran) -> None:
     assert re.search(r"\]\(http://[^)]+/plugin/pictures/challengers/approved/1\)", body)
     assert set(ran.outcome["shown"]["params"]) == {"why"}, "the DAG's own form is left out"
     assert ran.outcome["links"]["0"] == "http://mlflow.example/approved"
+
+
+def test_people_hear_of_approvals_that_wait_and_of_tasks_that_failed(ran: Ran) -> None:
+    waiting = {told["summary"]: told for told in ran.told if told["state"] == "waiting"}
+    assert set(waiting) == {
+        f"Promote {group} version 1?" for group in ("approved", "rejected", "timed_out", "stale")
+    }
+    told = waiting["Promote approved version 1?"]
+    assert told["alerts"][0].startswith("answer by 2")
+    assert "/tasks/model.approve/required_actions?map_index=0" in told["url"]
+    (failed,) = [told for told in ran.told if told["state"] == "failed"]
+    assert failed["summary"].startswith("approvals: promote")
+    assert "it moved meanwhile; run the training again" in failed["alerts"][0]
+    assert "/dags/approvals/runs/" in failed["url"]
+    assert "hook/s3cret" not in ran.log
 
 
 def test_whoever_lacks_the_right_decides_nothing(ran: Ran) -> None:

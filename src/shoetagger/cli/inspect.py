@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..config.settings import Settings, fault_of_webhook
+from ..config.settings import Settings
 from ..errors import ShoetaggerError
+from ..notification.addresses import fault_of
 from ..ops.installation import opened
 from ..store.overdue import overdue
 
@@ -63,8 +64,8 @@ def status(
         typer.echo(json.dumps(document, indent=1))
     else:
         _print_status(document)
-    if fault := fault_of_webhook(here.settings.notify_url):
-        typer.echo(f"{fault}: until then nobody is called", err=True)
+    if fault := fault_of(here.settings.notify_url):
+        typer.echo(f"{fault}: until then nobody is told", err=True)
 
 
 def _run(row: TaggingRun) -> dict[str, Any]:
@@ -182,10 +183,14 @@ def _print_tagged(store: Store, image_id: str, group: str | None, on: datetime |
 def export(
     out: Annotated[Path, typer.Argument(help="File to write.")],
     format: Annotated[ExportFormat, typer.Option(help="What to write.")] = ExportFormat.CSV,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="A column per tag in the CSV; the others have them.")
+    ] = False,
 ) -> None:
     """Write the current tags of all pictures to one file."""
     from ..publishing.export import export as write
 
     with opened(Settings.from_environment()) as here:
-        rows = write(here.store, here.params.groups, format.value, out, inbox=here.settings.inbox)
+        groups, inbox = here.params.groups, here.settings.inbox
+        rows = write(here.store, groups, format.value, out, inbox=inbox, scores=scores)
     typer.echo(f"{rows} pictures written to {out}")

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from getpass import getuser
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ..errors import ShoetaggerError
 
@@ -110,24 +109,6 @@ class Settings:
     def published(self) -> Path:
         """Parquet, CSV and pages that others read."""
         return self.home / "published"
-
-
-def fault_of_webhook(url: str | None) -> str | None:
-    """Return what is wrong with the address of a webhook, without the secret that it may hold.
-
-    No reason to stop a night, which tags all the same: who starts servers or asks for the status
-    is told.
-    """
-    if url is None:
-        return None
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if good and url.isprintable() and " " not in url:
-        return None
-    return "SHOETAGGER_NOTIFY_URL is no web address: it looks like https://host/path"
 
 
 def _mlflow_database(home: Path) -> str:

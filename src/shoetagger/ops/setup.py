@@ -16,7 +16,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..config.settings import Settings, fault_of_webhook
+from ..config.settings import Settings
+from ..notification.addresses import fault_of
 from ..tracking import login
 from .environment import (
     MARK,
@@ -45,8 +46,8 @@ def setup(settings: Settings, ports: Ports, report: Report = print) -> None:
 
 def setup_locked(settings: Settings, ports: Ports, report: Report) -> None:
     """Do what `setup` does, for a caller that holds the lock of `only_one_starts`."""
-    if fault := fault_of_webhook(settings.notify_url):
-        report(f"{fault}: until then nobody is called")
+    if fault := fault_of(settings.notify_url):
+        report(f"{fault}: until then nobody is told")
     settle(settings)
     for folder in (airflow_home(settings), settings.home / "logs"):
         folder.mkdir(exist_ok=True)

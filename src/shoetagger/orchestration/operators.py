@@ -15,6 +15,7 @@ from airflow.sdk.execution_time.xcom import XCom
 
 from . import tasks
 from .dag_parts import LIMITS
+from .notifiers import Waiting
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -52,6 +53,7 @@ class Approve(ApprovalOperator):
             subject="Promote?",
             map_index_template="{{ task.comparison['group'] }}",
             defaults=[self.REJECT],
+            notifiers=[Waiting()],
             params={
                 "why": Param(
                     None,

@@ -179,12 +179,16 @@ def collect(dag_run: Any, outlet_events: Mapping[Any, Any]) -> dict[str, Any]:
     """Commit what people checked on the desk to the label sheet; training starts from the commit.
 
     A scheduled run waits for `labels.batch` pictures, one that a person triggers takes what is
-    there. A run with nothing to do is a success, and starts no training.
+    there. A run with nothing to do is a success, and starts no training. It also looks whether
+    nights still run: nobody else would say so while nothing is trained.
     """
     from ..collection.collect import collect as run
+    from ..tagging.alerts import alert_if_overdue
     from .dag_parts import COLLECTED, LABELS
 
     with installation() as here:
+        max_hours = here.params.tag.max_hours_without_night
+        alert_if_overdue(here.settings.notify_url, here.store, max_hours)
         least = here.params.labels.batch if dag_run.run_type == "scheduled" else 1
         collected = run(here.settings, here.params, here.store, least=least)
     for sentence in (*collected.left_out, *collected.warnings):
@@ -248,14 +252,14 @@ def finish(
     """Close the run with the counts of its parts; fail where a part failed or it is unusual."""
     from airflow.sdk.exceptions import AirflowFailException
 
-    from ..tagging import alerts
+    from ..notification.message import Message
+    from ..notification.send import send
     from . import nightly
 
     if run is None:
         reason = "the run did not begin: see the log of the task `begin`"
         with failing_for_good():
-            url = Settings.from_environment().notify_url
-            alerts.notify(url, {"state": "failed", "alerts": [reason]})
+            send(Settings.from_environment().notify_url, Message("failed", alerts=[reason]))
         raise AirflowFailException(reason)
     parts = [part for part in counted or () if part is not None]
     lacking = len(shards or ()) - len(parts)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ShoetaggerError, TransientError
+from ..logfmt import event
 from ..store.rows import StoreUnavailable
 from ..store.store import Store
-from .logfmt import event
 
 if TYPE_CHECKING:
     from ..tracking.registry import Registry

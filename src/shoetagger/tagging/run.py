@@ -22,11 +22,13 @@ from pydantic import BaseModel, computed_field
 from ..config import operations
 from ..errors import ShoetaggerError
 from ..ingest import inbox as inboxes
+from ..logfmt import event
+from ..notification.message import Message
+from ..notification.send import send
 from ..store.rows import StoreError, file_id_of, short_id
 from ..store.store import Store
-from .alerts import alert_on_failure, notify
+from .alerts import alert_on_failure
 from .drift import unusual
-from .logfmt import event
 from .pins import pin
 
 if TYPE_CHECKING:
@@ -164,7 +166,7 @@ class Summary(BaseModel, frozen=True, extra="forbid"):
         return self.summary
 
     def message(self) -> dict[str, Any]:
-        """Return what the DAG's last task shows and the webhook is sent, as plain values."""
+        """Return what the DAG's last task shows, as plain values."""
         return self.model_dump(mode="json", include={"summary", "state", "counts", "alerts"})
 
 
@@ -180,8 +182,8 @@ def finish(
     """Close the run in the store with the sum of its parts' counts, and log them in one line.
 
     What is left to do is counted in the store: `waiting` files, and a `backlog` of pictures to tag
-    again. What is unusual, by `drift.unusual`, is in the summary and is sent to the webhook; so is
-    a run that failed, with the reasons that its parts gave.
+    again. What is unusual, by `drift.unusual`, is in the summary, and people are told of it, as
+    they are of a run that failed, with the reasons that its parts gave.
     """
     counts = Counter(dict.fromkeys(_COUNTS, 0))
     positives: Counter[str] = Counter()
@@ -213,5 +215,7 @@ def finish(
     for reason in reasons:
         logger.error(event("alert", run=run.run_id, reason=reason))
     if reasons or state != "done":
-        notify(notify_url, {"run_id": run.run_id, **summary.message()})
+        more = {"run_id": run.run_id, "counts": dict(counts)}
+        happened: Literal["done", "failed"] = "done" if state == "done" else "failed"
+        send(notify_url, Message(happened, summary.summary, reasons, more=more))
     return summary

@@ -18,9 +18,9 @@ from ..config.params import Params
 from ..ingest import batches
 from ..ingest.batches import KeptViews, T, decode_pool, prefetched, stack_views
 from ..ingest.pool import Decoded, DecodePool
+from ..logfmt import event
 from ..store.rows import Backlog, FileRow, Prediction, RejectedFile, Tagged, file_id_of
 from ..store.store import Store
-from .logfmt import event
 from .pins import TaggingError
 from .run import TaggingRun
 
