@@ -7,7 +7,7 @@ import re
 from helpers.desk import Desk, image_id
 
 from shoetagger.learning.audit.finding import PICTURES, TABLE, Finding, as_lines, picture_file
-from shoetagger.publishing.tables import csv_line
+from shoetagger.publishing.csv_lines import csv_line
 
 FINDINGS = [
     Finding("score", "color", "red", "<b>.jpg", "1", 0.02, "looks like no red"),

@@ -72,7 +72,8 @@ def test_an_inbox_that_is_not_mounted_fails_the_night_and_marks_nothing(
     settings.inbox.mkdir()
     with webhook() as (url, received):
         settings = replace(settings, notify_url=url)
-        with pytest.raises(InboxError, match=rf"lacks {files} of {files} known files.*tag\.max_missing"):
+        lacking = rf"lacks {files} of {files} known files.*tag\.max_missing"
+        with pytest.raises(InboxError, match=lacking):
             night(settings, "night")
         settings.inbox.rmdir()
         with pytest.raises(InboxError, match="does not exist"):

@@ -9,7 +9,7 @@ import sys
 import typer
 
 from ..errors import ShoetaggerError
-from . import correct, inspect, labels, review, tag, upkeep
+from . import correct, exchange, init, inspect, labels, notify, review, tag, upkeep
 
 app = typer.Typer(
     help="Tag pictures of shoes with many small models, and keep the models in step.",
@@ -37,6 +37,7 @@ def main() -> None:
 
 
 for command in (
+    init.init,
     tag.tag,
     upkeep.night,
     inspect.status,
@@ -45,6 +46,7 @@ for command in (
     labels.audit,
     labels.collect,
     inspect.export,
+    notify.notify,
     correct.correct,
     review.queue,
     review.quality,
@@ -58,6 +60,7 @@ for command in (
     upkeep.clean,
 ):
     app.command()(command)
+app.add_typer(exchange.app, name="labels")
 
 
 if __name__ == "__main__":
