@@ -357,6 +357,26 @@ def test_with_a_fault_in_params_the_desk_goes_by_the_last_good_ones_and_says_so(
     assert "params.yaml has a fault" not in desk.client.get("/").text
 
 
+def test_titles_are_read_in_place_of_tags_which_edits_and_addresses_keep(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    good = desk.settings.params_file.read_text().replace("titles: {}\n", "")
+    titles = "titles: {red: Rot & more, color: Farbe}\n"
+    desk.settings.params_file.write_text(good + titles)
+    page = desk.client.get("/?g.color=red").text
+    assert set(names(desk.client.get("/?g.color=red"))) == {"a.jpg", "Sandal.JPG"}
+    for shown in (
+        "<legend>Farbe</legend>",
+        "<span>Rot &amp; more <small>",
+        'title="Farbe · score',
+        'data-tag="red"',
+        "a.jpg: Rot &amp; more, boot",
+    ):
+        assert shown in page, shown
+    assert edit(desk, "b.jpg", "red").status_code == 200
+    page = desk.client.get(f"/picture/{image_id('b.jpg')}").text
+    assert "ann: Farbe Rot &amp; more</li>" in page
+
+
 def test_a_large_picture_is_its_preview_or_else_the_thumbnail(desk: Desk) -> None:
     desk.arrive(SHOES)
     address = f"/previews/{image_id('a.jpg')}.jpg"

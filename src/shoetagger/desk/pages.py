@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from urllib.parse import urlencode
 
+from ..config.params import Params
 from ..config.recipe import Group
 from ..learning.audit.finding import picture_file
 from ..publishing.pages import COLOURS, pager
@@ -43,9 +44,7 @@ class Key:
     key: str
 
 
-def gallery(
-    page: Page, groups: Mapping[str, Group], may_write: bool, notice: str | None = None
-) -> str:
+def gallery(page: Page, params: Params, may_write: bool, notice: str | None = None) -> str:
     """Return a page of pictures with its filters; without edits where the reader may not write.
 
     Here as in the other pages, `notice` is what readers should know about the installation.
@@ -53,7 +52,7 @@ def gallery(
     pages = max(1, -(-page.found.pictures // SIZE))
     return _render(
         "gallery.html",
-        groups,
+        params,
         root="",
         screen="",
         notice=notice,
@@ -64,7 +63,7 @@ def gallery(
         numbers=pager(page.selection.page, pages),
         first=(page.selection.page - 1) * SIZE + 1,
         states=STATES,
-        keys=keys(groups),
+        keys=keys(params.groups),
     )
 
 
@@ -72,21 +71,21 @@ def picture(
     card: Card,
     history: Sequence[Correction],
     similar: Sequence[Card],
-    groups: Mapping[str, Group],
+    params: Params,
     may_write: bool,
     notice: str | None = None,
 ) -> str:
     """Return the page of one picture: every tag's score, what people edited, similar pictures."""
     return _render(
         "picture.html",
-        groups,
+        params,
         root="../",
         notice=notice,
         may_write=may_write,
         picture=card,
         history=history,
         similar=similar,
-        keys=keys(groups),
+        keys=keys(params.groups),
     )
 
 
@@ -94,7 +93,7 @@ def rejected(files: Sequence[RejectedFile], may_write: bool, notice: str | None 
     """Return the page of the files that could not be tagged."""
     return _render(
         "rejected.html",
-        {},
+        None,
         root="",
         screen="rejected",
         notice=notice,
@@ -108,7 +107,7 @@ def why(
     maps: Mapping[str, GroupMaps],
     group: str | None,
     tag: str | None,
-    groups: Mapping[str, Group],
+    params: Params,
     may_write: bool,
     notice: str | None = None,
 ) -> str:
@@ -118,7 +117,7 @@ def why(
     there = [pair for pair in [(group, tag), *current, *all_tags] if pair in all_tags]
     return _render(
         "why.html",
-        groups,
+        params,
         root="../../",
         notice=notice,
         may_write=may_write,
@@ -135,7 +134,7 @@ def audit(
     """Return the page of an audit; pictures that are `known` have a page of their own."""
     return _render(
         "audit.html",
-        {},
+        None,
         root="",
         screen="audit",
         notice=notice,
@@ -151,7 +150,7 @@ def challengers(
     """Return the list of the challengers that were compared."""
     return _render(
         "challengers.html",
-        {},
+        None,
         root="",
         screen="challengers",
         notice=notice,
@@ -163,7 +162,7 @@ def challengers(
 def challenger(
     found: Challenger,
     cards: Sequence[Card],
-    groups: Mapping[str, Group],
+    params: Params,
     may_write: bool,
     notice: str | None = None,
 ) -> str:
@@ -171,7 +170,7 @@ def challenger(
     changes = {change.image_id: change for change in found.changes}
     return _render(
         "challenger.html",
-        groups,
+        params,
         root="../../",
         screen="challengers",
         notice=notice,
@@ -184,7 +183,7 @@ def challenger(
 def queue(
     choice: Choice,
     cards: Sequence[Card],
-    groups: Mapping[str, Group],
+    params: Params,
     may_write: bool,
     notice: str | None = None,
 ) -> str:
@@ -193,7 +192,7 @@ def queue(
     asked = [one for one in choice.pictures if one.image_id in by_id]
     return _render(
         "queue.html",
-        groups,
+        params,
         root="",
         screen="queue",
         notice=notice,
@@ -201,12 +200,12 @@ def queue(
         pictures=[(by_id[one.image_id], one) for one in asked],
         drawn=sum(one.origin == DRAWN for one in asked),
         notes=choice.notes,
-        keys=keys(groups),
+        keys=keys(params.groups),
     )
 
 
 def quality(
-    found: Quality, wanted: Sequence[str], groups: Mapping[str, Group], notice: str | None = None
+    found: Quality, wanted: Sequence[str], params: Params, notice: str | None = None
 ) -> str:
     """Return the page of how right the tags are; `wanted` are digests of versions to show whole.
 
@@ -224,7 +223,7 @@ def quality(
 
     return _render(
         "quality.html",
-        groups,
+        params,
         root="",
         screen="quality",
         notice=notice,
@@ -235,14 +234,14 @@ def quality(
     )
 
 
-def card(picture: Card, groups: Mapping[str, Group]) -> str:
+def card(picture: Card, params: Params) -> str:
     """Return the HTML of one picture's card, as the gallery shows it."""
-    return _render("card.html", groups, root="", picture=picture)
+    return _render("card.html", params, root="", picture=picture)
 
 
 def error(message: str, root: str) -> str:
     """Return a page that says what went wrong; `root` leads from its address to the gallery."""
-    return _render("error.html", {}, root=root, may_write=False, message=message)
+    return _render("error.html", None, root=root, may_write=False, message=message)
 
 
 def keys(groups: Mapping[str, Group]) -> dict[str, list[Key]]:
@@ -255,18 +254,25 @@ def keys(groups: Mapping[str, Group]) -> dict[str, list[Key]]:
 
 def _render(
     name: str,
-    groups: Mapping[str, Group],
+    params: Params | None,
     *,
     screen: str | None = None,
     notice: str | None = None,
     **values: object,
 ) -> str:
-    """Render a page; `screen` is which of SCREENS it is, None for a page that none leads to."""
+    """Render a page; `screen` is which of SCREENS it is, None for a page that none leads to.
+
+    A page that shows no tags needs no `params`.
+    """
+    groups: Mapping[str, Group] = params.groups if params else {}
+    title = params.title if params else str
     functions: dict[str, Callable[..., object]] = {
         "colour": lambda group: f"g{list(groups).index(group) % COLOURS}",
         "field_of": field_of,
-        "caption": _caption,
-        "hint": _hint,
+        "title": title,
+        "listed": lambda tags: ", ".join(map(title, tags)),
+        "caption": lambda picture: _caption(picture, title),
+        "hint": lambda group, score, threshold: _hint(group, score, threshold, title),
         "address": _address,
         "without": _without,
         "sheet_says": sheet_says,
@@ -279,16 +285,21 @@ def _render(
     )
 
 
-def _caption(picture: Card) -> str:
+def _caption(picture: Card, title: Callable[[str], str]) -> str:
     """Return a picture's name and tags as one sentence, for screen readers."""
-    tags = [tag.name for group in picture.groups for tag in group.chosen]
+    tags = [title(tag.name) for group in picture.groups for tag in group.chosen]
     name = picture.files[0] if picture.files else picture.image_id[:12]
     return f"{name}: {', '.join(tags) or 'no tags'}"
 
 
-def _hint(group: GroupCard, score: float | None, threshold: float | None) -> str:
+def _hint(
+    group: GroupCard,
+    score: float | None,
+    threshold: float | None,
+    title: Callable[[str], str],
+) -> str:
     """Return the tooltip of a tag: where it comes from and how sure it is."""
-    parts = [group.name]
+    parts = [title(group.name)]
     if group.state == "corrected" and group.at is not None:
         done = "confirmed" if group.kind == "confirm" else "set"
         parts.append(f"{done} by {group.by} on {group.at:%Y-%m-%d}")

@@ -28,4 +28,4 @@ def show_challenger(group: str, version: str, person: Reader, gallery: Here) -> 
     # Pictures that went since are no longer shown.
     cards = gallery.cards([change.image_id for change in found.changes])
     notice = gallery.params_fault
-    return HTMLResponse(pages.challenger(found, cards, gallery.groups, person.may_write, notice))
+    return HTMLResponse(pages.challenger(found, cards, gallery.params, person.may_write, notice))

@@ -82,7 +82,7 @@ def undo(wanted: WantedUndo, person: Writer, gallery: Here) -> JSONResponse:
 
 def _cards(gallery: Gallery, image_ids: Sequence[str]) -> dict[str, str]:
     """Return the present cards of pictures as HTML, by image id."""
-    return {card.image_id: pages.card(card, gallery.groups) for card in gallery.cards(image_ids)}
+    return {card.image_id: pages.card(card, gallery.params) for card in gallery.cards(image_ids)}
 
 
 def _conflict(

@@ -21,12 +21,12 @@ ImageId = Annotated[str, InPath(pattern=r"^[0-9a-f]{64}$")]
 def show_gallery(request: Request, person: Reader, gallery: Here) -> HTMLResponse:
     selection = Selection.from_query(request.query_params.multi_items(), gallery.groups)
     page, notice = gallery.page(selection), gallery.params_fault
-    return HTMLResponse(pages.gallery(page, gallery.groups, person.may_write, notice))
+    return HTMLResponse(pages.gallery(page, gallery.params, person.may_write, notice))
 
 
 @router.get("/picture/{image_id}")
 def show_picture(image_id: ImageId, person: Reader, gallery: Here) -> HTMLResponse:
     card, history = gallery.card(image_id), gallery.history(image_id)
     similar, notice = gallery.similar(image_id), gallery.params_fault
-    page = pages.picture(card, history, similar, gallery.groups, person.may_write, notice)
+    page = pages.picture(card, history, similar, gallery.params, person.may_write, notice)
     return HTMLResponse(page)

@@ -17,11 +17,11 @@ def show_queue(person: Reader, gallery: Here) -> HTMLResponse:
     choice = gallery.label_queue.choose(gallery.groups, gallery.params.labels.queue)
     cards = gallery.cards([asked.image_id for asked in choice.pictures])
     notice = gallery.params_fault
-    return HTMLResponse(pages.queue(choice, cards, gallery.groups, person.may_write, notice))
+    return HTMLResponse(pages.queue(choice, cards, gallery.params, person.may_write, notice))
 
 
 @router.get("/quality")
 def show_quality(request: Request, _: Reader, gallery: Here) -> HTMLResponse:
     found = quality(gallery.store, gallery.groups)
     wanted = request.query_params.getlist("version")
-    return HTMLResponse(pages.quality(found, wanted, gallery.groups, gallery.params_fault))
+    return HTMLResponse(pages.quality(found, wanted, gallery.params, gallery.params_fault))

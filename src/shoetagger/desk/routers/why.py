@@ -25,7 +25,7 @@ def show_why(
     card = gallery.card(image_id)
     maps = gallery.why(card)
     notice = gallery.params_fault
-    page = pages.why(card, maps, group, tag, gallery.groups, person.may_write, notice)
+    page = pages.why(card, maps, group, tag, gallery.params, person.may_write, notice)
     return HTMLResponse(page)
 
 
