@@ -12,6 +12,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -287,6 +288,29 @@ def test_the_queue_lists_what_to_check_and_quality_what_was_drawn(
     shown = call("quality")
     assert "by 1 picture drawn at random" in shown
     assert "color version 3 (live)" in shown
+
+
+def test_a_verdict_takes_all_tags_and_is_taken_back(
+    installed: Settings, pictures: Path, tmp_path: Path
+) -> None:
+    (pictures / NAME).rename(installed.inbox / NAME)
+    call("night")
+
+    def exported() -> dict[str, Any]:
+        call("export", str(tmp_path / "tags.jsonl"), "--format", "jsonl")
+        found: dict[str, Any] = json.loads((tmp_path / "tags.jsonl").read_text())
+        return found
+
+    before = exported()
+    assert f"{NAME}: not a shoe" in call("verdict", NAME, "--why", "a face")
+    after = exported()
+    assert (after["verdict"], set(map(tuple, after["tags"].values()))) == ("not a shoe", {()})
+    assert after["scores"] == before["scores"]
+    assert "judged as not a shoe by" in call("history", "--picture", NAME)
+    with pytest.raises(ShoetaggerError, match="take that back before you tag it"):
+        call("correct", NAME, "color", "red")
+    assert "a shoe, with tags again" in call("verdict", NAME, "--withdraw")
+    assert exported() == before
 
 
 def test_an_unknown_group_is_refused_by_name(installed: Settings) -> None:

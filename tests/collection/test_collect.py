@@ -196,6 +196,17 @@ def test_what_is_edited_again_is_written_over_its_row_and_keeps_its_side(place: 
 
 
 @pytest.mark.slow
+def test_what_is_not_a_shoe_never_becomes_a_row_of_noes(place: Place) -> None:
+    face, shoe = place.arrive("face.png", 10), place.arrive("shoe.png", 20)
+    for picture in (face, shoe):
+        place.check(picture, color="", style="")
+    place.store.corrections.judge(face, is_shoe=False, by="ann", why="", now=NOW)
+    assert [one.image_id for one in gather(place.store, place.params.groups)] == [shoe]
+    place.store.corrections.judge(face, is_shoe=True, by="ann", why="", now=NOW)
+    found = [one.image_id for one in gather(place.store, place.params.groups)]
+    assert set(found) == {shoe, face}
+
+
 def test_a_picture_that_is_gone_or_replaced_is_left_out_and_named(place: Place) -> None:
     for name, number in (("gone.png", 10), ("replaced.png", 11), ("there.png", 12)):
         place.check(place.arrive(name, number), color="red", style="boot")

@@ -111,6 +111,23 @@ def test_enter_confirms_and_goes_on_and_several_are_edited_at_once(
     assert all("flat" in desk.tags(name, "style")[0] for name in SHOES)
 
 
+def test_what_is_not_a_shoe_is_judged_and_taken_back_by_one_key(
+    browser: Browser, address: str, desk: Desk
+) -> None:
+    page = opened(browser, address)
+    card(page, "a.jpg").locator(".file").click()
+    page.keyboard.press("n")
+    expect(page.locator("#toast")).to_contain_text("not a shoe")
+    assert chips(page, "a.jpg") == ["not a shoe✓"]
+    expect(page.get_by_role("button", name="Not a shoe")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("1")
+    expect(page.locator("#toast")).to_contain_text("n takes that back")
+    assert desk.tags("a.jpg") == ((), True)
+    page.keyboard.press("n")
+    expect(page.locator("#toast")).to_contain_text("a shoe after all")
+    assert desk.tags("a.jpg") == (("red",), False)
+
+
 def test_the_address_holds_the_choice_and_names_are_text(browser: Browser, address: str) -> None:
     page = opened(browser, address)
     page.locator(".chip", has_text="black").first.click()

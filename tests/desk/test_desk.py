@@ -261,6 +261,78 @@ def test_threads_share_one_desk(desk: Desk) -> None:
     assert len(names(desk.client.get("/?state=corrected"))) == 16
 
 
+# Judging
+
+
+def judge(desk: Desk, name: str, *, is_shoe: bool = False, who: str = "ann", at: str | None = None):
+    """Say of one picture that it is not a shoe, or take that back."""
+    page = at or desk.client.get("/").text
+    pattern = rf'data-image="{image_id(name)}" data-groups="[^"]*" data-whole="([^"]*)"'
+    (data,) = re.findall(pattern, page)
+    whole = json.loads(html.unescape(data))
+    wanted = {"image_id": image_id(name), "group": "", "tags": None if is_shoe else []}
+    verdict = wanted | {"seen": whole["seen"], "kind": "verdict"}
+    return desk.post("/edits", {"edits": [verdict]}, who)
+
+
+def test_what_is_not_a_shoe_has_no_tags_on_the_desk_and_can_be_found(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    response = judge(desk, "a.jpg")
+    assert "not a shoe" in response.json()["cards"][image_id("a.jpg")]
+    assert desk.tags("a.jpg") == ((), True)
+    assert names(desk.client.get("/?state=not+a+shoe")) == ["a.jpg"]
+    assert set(names(desk.client.get("/?g.color=red"))) == {"Sandal.JPG"}
+    page = desk.client.get(f"/picture/{image_id('a.jpg')}").text
+    assert "no tags, since ann judged it as not a shoe" in page
+    desk.publish()
+    assert names(desk.client.get("/?state=not+a+shoe")) == ["a.jpg"]
+    assert desk.post("/undo", {"ids": response.json()["ids"]}).status_code == 200
+    assert names(desk.client.get("/?state=not+a+shoe")) == []
+    assert desk.tags("a.jpg") == (("red",), False)
+
+
+def test_nobody_judges_or_tags_what_another_judged_meanwhile(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    page = desk.client.get("/").text
+    edit(desk, "b.jpg", "red", who="bo")
+    response = judge(desk, "b.jpg", at=page)
+    assert (response.status_code, response.json()["detail"][:15]) == (409, "bo edited color")
+    judge(desk, "a.jpg", who="bo")
+    response = edit(desk, "a.jpg", "black", at=page)
+    assert response.status_code == 409
+    assert "take that back before you tag it" in response.json()["detail"]
+    assert judge(desk, "a.jpg", is_shoe=True).status_code == 200
+    assert desk.tags("a.jpg") == (("red",), False)
+
+
+def test_leaving_all_to_the_models_is_undone_in_one_go(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    edit(desk, "a.jpg", "black")
+    judge(desk, "a.jpg")
+    about = {"image_id": image_id("a.jpg"), "tags": None}
+    rows = desk.store.corrections.in_force([image_id("a.jpg")])
+    color, whole = (rows[image_id("a.jpg"), group].id for group in ("color", ""))
+    withdrawn = [
+        about | {"group": "", "seen": whole, "kind": "verdict"},
+        about | {"group": "color", "seen": color},
+    ]
+    ids = desk.post("/edits", {"edits": withdrawn}).json()["ids"]
+    assert desk.tags("a.jpg") == (("red",), False)
+    assert desk.post("/undo", {"ids": ids}).status_code == 200
+    assert names(desk.client.get("/?state=not+a+shoe")) == ["a.jpg"]
+    judge(desk, "a.jpg", is_shoe=True)
+    assert desk.tags("a.jpg") == (("black",), True)
+
+
+@pytest.mark.parametrize("change", [{"group": "color"}, {"tags": ["red"]}])
+def test_a_verdict_is_on_a_whole_picture(desk: Desk, change) -> None:
+    desk.arrive(SHOES)
+    verdict = {"image_id": image_id("a.jpg"), "group": "", "tags": [], "kind": "verdict"}
+    response = desk.post("/edits", {"edits": [verdict | {"seen": None} | change]})
+    assert response.status_code == 422
+    assert "on the whole picture" in response.json()["detail"]
+
+
 # Who may do what
 
 

@@ -50,6 +50,18 @@ def check(desk: Desk, name: str, *groups: str, **right: str) -> httpx.Response:
     return desk.post("/edits", {"edits": edits, "origin": "queue"})
 
 
+def test_what_is_not_a_shoe_is_asked_for_no_more_and_counts_in_no_quality(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    check(desk, "1.jpg", "color", "style")
+    assert {row.group for row in desk.store.corrections.at_random()} == {"color", "style"}
+    for name in ("1.jpg", "b.jpg"):
+        desk.store.corrections.judge(image_id(name), is_shoe=False, by="ann", why="", now=desk.now)
+    assert set(asked(desk)) == {"c.jpg"}
+    assert desk.store.corrections.at_random() == []
+    desk.publish()
+    assert set(asked(desk)) == {"c.jpg"}
+
+
 def test_the_queue_names_a_reason_beside_each_picture(desk: Desk) -> None:
     desk.arrive(SHOES)
     found = asked(desk)

@@ -356,6 +356,24 @@ def test_an_arrival_day_becomes_a_table_for_analysis_and_one_for_spreadsheets(wo
     assert lines[0]["image_id"] in columns["image_id"]
 
 
+def test_what_is_not_a_shoe_says_so_in_place_of_tags(works: Works) -> None:
+    works.arrive("face.png")
+    works.tag()
+    (picture,) = works.store.current.rows([])
+    works.store.corrections.judge(picture.image_id, False, by="me", why="x", now=NOW)
+    works.publish()
+    (table,) = works.settings.published.glob("parquet/*/tags.parquet")
+    (record,) = pq.read_table(table).to_pylist()
+    columns = ("verdict", "color_tags", "color_corrected")
+    assert [record[name] for name in columns] == ["not a shoe", [], True]
+    (sheet,) = works.settings.published.glob("csv/*.csv")
+    (line,) = csv.DictReader(sheet.open(newline=""))
+    assert (line["verdict"], line["color"], line["style"]) == ("not a shoe", "", "")
+    (figure,) = works.page(picture.day, "001.html").root.all("figure")
+    assert [item.text for item in figure.all("li")] == ["not a shoe"]
+    assert figure.all("img")[0].attributes["alt"] == "Picture judged as not a shoe"
+
+
 def test_strange_names_survive_to_the_last_page(works: Works) -> None:
     bytes_only = b"latin\xe91.png"
     works.arrive(*STRANGE, bytes_only)

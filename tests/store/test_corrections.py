@@ -7,7 +7,14 @@ from datetime import datetime, timedelta
 import pytest
 from helpers.stores import BLUE, LATER, NIGHT, RED, add_bundles, current, image, make_live, tag
 
-from shoetagger.store.rows import CorrectionConflict, Edit, StoreError
+from shoetagger.store.rows import (
+    NOT_A_SHOE,
+    WHOLE_IMAGE,
+    CorrectionConflict,
+    Edit,
+    GroupCounts,
+    StoreError,
+)
 from shoetagger.store.store import Store
 
 
@@ -120,3 +127,98 @@ def test_corrections_outlive_a_promotion_and_go_with_a_forgotten_picture(
     assert tags_of(tagged_store, "a.jpg") == (("blue",), True)
     tagged_store.files.forget(image("a.jpg"), LATER)
     assert tagged_store.corrections.history(image("a.jpg")) == []
+
+
+# Verdicts
+
+
+def verdict(name: str, seen: int | None = None, *, is_shoe: bool = False) -> Edit:
+    return Edit(image(name), WHOLE_IMAGE, None if is_shoe else (), seen, kind="verdict")
+
+
+def verdict_of(store: Store, name: str) -> str | None:
+    return current(store)[image(name)].verdict
+
+
+def test_what_is_not_a_shoe_has_no_tags_whatever_anybody_says_of_its_groups(
+    tagged_store: Store,
+) -> None:
+    (correction,) = apply(tagged_store, edit("a.jpg", "blue"))
+    (judged,) = apply(tagged_store, verdict("a.jpg", seen=correction), now=LATER)
+    row = current(tagged_store)[image("a.jpg")]
+    assert row.verdict == NOT_A_SHOE
+    assert {group: cell.tags for group, cell in row.groups.items()} == {"color": (), "style": ()}
+    assert row.groups["color"].scores
+    assert verdict_of(tagged_store, "b.jpg") is None
+    make_live(tagged_store, "color", BLUE)  # which has predicted neither
+    assert tagged_store.current.counts(["color"]).groups["color"] == GroupCounts(1, 1, 0)
+    assert tags_of(tagged_store, "a.jpg") == ((), True)
+    # Taken back, the correction is what counts.
+    apply(tagged_store, verdict("a.jpg", seen=judged, is_shoe=True), now=LATER)
+    assert verdict_of(tagged_store, "a.jpg") is None
+    assert tags_of(tagged_store, "a.jpg") == (("blue",), True)
+
+
+def test_what_was_judged_at_a_time_can_be_shown(tagged_store: Store) -> None:
+    (judged,) = apply(tagged_store, verdict("a.jpg"), now=NIGHT + timedelta(hours=1))
+    hours = NIGHT + timedelta(hours=3)
+    apply(tagged_store, verdict("a.jpg", seen=judged, is_shoe=True), now=hours)
+    found = [
+        (
+            tagged_store.current.tags_at(image("a.jpg"), when)["color"].tags,
+            tagged_store.corrections.verdict_at(image("a.jpg"), when) is not None,
+        )
+        for when in (NIGHT, NIGHT + timedelta(hours=2), LATER)
+    ]
+    assert found == [(("red",), False), ((), True), (("red",), False)]
+
+
+def test_a_verdict_on_what_somebody_edited_meanwhile_is_refused(tagged_store: Store) -> None:
+    (correction,) = apply(tagged_store, edit("a.jpg", "blue"), by="bo")
+    with pytest.raises(CorrectionConflict, match="bo edited color of picture"):
+        apply(tagged_store, verdict("a.jpg"))
+    (judged,) = apply(tagged_store, verdict("a.jpg", seen=correction))
+    with pytest.raises(CorrectionConflict, match=r"ann judged picture .* not a shoe"):
+        apply(tagged_store, verdict("a.jpg", seen=correction), by="bo")
+    with pytest.raises(CorrectionConflict, match="take that back before you tag it"):
+        apply(tagged_store, edit("a.jpg", "red", seen=correction), by="bo")
+    with pytest.raises(CorrectionConflict, match="take that back"):
+        tagged_store.corrections.correct(
+            image("a.jpg"), "color", ["red"], by="bo", why="", now=LATER
+        )
+    assert verdict_of(tagged_store, "a.jpg") == NOT_A_SHOE
+    apply(tagged_store, verdict("a.jpg", seen=judged, is_shoe=True), by="bo")
+    assert verdict_of(tagged_store, "a.jpg") is None
+
+
+def test_a_verdict_is_undone_and_does_not_come_back_over_later_tags(tagged_store: Store) -> None:
+    (judged,) = apply(tagged_store, verdict("a.jpg"))
+    assert tagged_store.corrections.undo([judged], by="ann", now=LATER) == [image("a.jpg")]
+    assert tags_of(tagged_store, "a.jpg") == (("red",), False)
+    (judged,) = apply(tagged_store, verdict("a.jpg"))
+    (taken_back,) = apply(tagged_store, verdict("a.jpg", seen=judged, is_shoe=True))
+    (tags,) = apply(tagged_store, edit("a.jpg", "blue"), by="bo")
+    with pytest.raises(CorrectionConflict, match="bo edited color"):
+        tagged_store.corrections.undo([taken_back], by="ann", now=LATER)
+    tagged_store.corrections.undo([tags], by="bo", now=LATER)
+    tagged_store.corrections.undo([taken_back], by="ann", now=LATER)
+    assert verdict_of(tagged_store, "a.jpg") == NOT_A_SHOE
+
+
+def test_a_verdict_outlives_moves_is_no_sample_and_goes_with_a_forgotten_picture(
+    tagged_store: Store,
+) -> None:
+    tagged_store.corrections.judge(image("a.jpg"), False, by="ann", why="a face", now=NIGHT)
+    assert tagged_store.corrections.uncollected() == []
+    assert [s.image_id for s in tagged_store.predictions.sample_tagged(RED, 9)] == [image("b.jpg")]
+    days = dict(tagged_store.days.changed())
+    make_live(tagged_store, "color", BLUE)
+    make_live(tagged_store, "color", RED, "rollback")
+    make_live(tagged_store, "color", None, "remove")
+    assert dict(tagged_store.days.changed())["2026-11-01"] > days["2026-11-01"]
+    make_live(tagged_store, "color", RED)
+    tag(tagged_store, "a.jpg", digest=BLUE)
+    assert verdict_of(tagged_store, "a.jpg") == NOT_A_SHOE
+    tagged_store.files.forget(image("a.jpg"), LATER)
+    assert tagged_store.corrections.history(image("a.jpg")) == []
+    assert tagged_store.corrections.judged([image("a.jpg")]) == set()

@@ -24,7 +24,7 @@ from helpers.stores import make_live
 
 from shoetagger.config.settings import Settings
 from shoetagger.store import database
-from shoetagger.store.rows import StoreError
+from shoetagger.store.rows import CurrentRow, StoreError
 from shoetagger.store.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -94,12 +94,19 @@ def renamed(rows: list[dict[str, Any]], **names: str) -> list[dict[str, Any]]:
     return [{names.get(name, name): value for name, value in row.items()} for row in rows]
 
 
+def as_then(row: CurrentRow) -> dict[str, Any]:
+    """Return a row without what older code did not know, which nothing that it wrote has."""
+    found = asdict(row)
+    assert found.pop("verdict") is None
+    return found
+
+
 def seen_by_users(store: Store) -> dict[str, Any]:
     return as_json(
         {
             "live": store.ledger.live(),
             "chains": {group: store.ledger.chain(group) for group in GROUPS},
-            "current": [asdict(row) for row in store.current.rows(GROUPS)],
+            "current": [as_then(row) for row in store.current.rows(GROUPS)],
             "counts": asdict(store.current.counts(GROUPS)),
         }
     )

@@ -6,6 +6,7 @@ import csv
 import os
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from helpers.webhook import webhook
 
 from shoetagger.config.settings import Settings
 from shoetagger.inference.engine import Engine
-from shoetagger.ingest.inbox import InboxError
+from shoetagger.ingest.inbox import InboxError, locator_of
 from shoetagger.orchestration.nightly import night
 from shoetagger.store.store import Store
 
@@ -43,9 +44,22 @@ def test_a_rename_costs_no_model_run_and_tables_carry_all_names(
         raise AssertionError("a model is run on bytes that it has seen")
 
     monkeypatch.setattr(Engine, "predict_and_describe", run_a_model)
+    with Store(settings.store_url) as store:  # what is not a shoe counts in no rate of a tag
+        known = store.files.find(locator_of(two))
+        assert known is not None
+        store.corrections.judge(
+            str(known.image_id), is_shoe=False, by="ann", why="", now=datetime.now(UTC)
+        )
     one.rename(settings.inbox / "one.jpg")
     two.rename(settings.inbox / "two.jpg")
     assert night(settings, "night").counts["tagged"] == 2
+    with Store(settings.store_url) as store:
+        (run,) = store.runs.latest(1)
+        row = next(row for row in store.current.rows([]) if row.verdict is None)
+        (row,) = store.current.rows(["color", "style"], image_ids=[row.image_id])
+        tags = {tag for cell in row.groups.values() for tag in cell.tags}
+    assert run.rates is not None
+    assert {tag: rate for tag, rate in run.rates.items() if rate[0]} == dict.fromkeys(tags, (1, 1))
     assert table(settings) == [("1 again.jpg", "one.jpg"), ("two.jpg", "")]
     for path in settings.inbox.iterdir():
         os.utime(path, (1e9, 1e9))  # as a share may show them after it is mounted again

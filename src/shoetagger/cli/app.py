@@ -48,6 +48,7 @@ for command in (
     inspect.export,
     notify.notify,
     correct.correct,
+    correct.verdict,
     review.queue,
     review.quality,
     upkeep.rollback,

@@ -1,4 +1,4 @@
-"""The command by which a person corrects a picture's tags; in the browser, the desk does it."""
+"""The commands by which people correct and judge pictures; in the browser, the desk does it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from ..config.settings import Settings, user
 from ..errors import ShoetaggerError
 from ..ops.installation import opened
+from ..store.rows import NOT_A_SHOE
 from .inspect import image_id_of
 
 
@@ -44,3 +45,19 @@ def correct(
         cell = next(here.store.current.rows([group], image_ids=[image_id])).groups.get(group)
     now = " ".join(cell.tags) or "no tag" if cell else "not tagged yet"
     typer.echo(f"{picture}: {group} is now {now}")
+
+
+def verdict(
+    picture: Annotated[str, typer.Argument(help="A file of the inbox, or an image id.")],
+    withdraw: Annotated[
+        bool, typer.Option("--withdraw", help="It is a shoe: take the verdict back.")
+    ] = False,
+    why: Annotated[str, typer.Option(help="The reason, for the history.")] = "",
+) -> None:
+    """Say that a picture is not a shoe: it then has no tags, until the verdict is taken back."""
+    with opened(Settings.from_environment()) as here:
+        image_id = image_id_of(here.store, here.settings.inbox, picture)
+        here.store.corrections.judge(
+            image_id, is_shoe=withdraw, by=user(), why=why, now=datetime.now(UTC)
+        )
+    typer.echo(f"{picture}: {'a shoe, with tags again' if withdraw else NOT_A_SHOE}")

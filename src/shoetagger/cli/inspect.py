@@ -18,6 +18,7 @@ from ..errors import ShoetaggerError
 from ..notification.addresses import fault_of
 from ..ops.installation import opened
 from ..store.overdue import overdue
+from ..store.rows import NOT_A_SHOE
 
 if TYPE_CHECKING:
     from ..store.rows import Move, TaggingRun
@@ -170,6 +171,8 @@ def _print_tagged(store: Store, image_id: str, group: str | None, on: datetime |
     if on is not None:
         when = min(when, on.replace(tzinfo=UTC) + timedelta(days=1))
     typer.echo(f"{image_id} as of {when:%Y-%m-%d %H:%M} UTC")
+    if (verdict := store.corrections.verdict_at(image_id, when)) is not None:
+        typer.echo(f"judged as {NOT_A_SHOE} by {verdict.by}")
     tags = store.current.tags_at(image_id, when)
     for name, row in tags.items():
         if group in (None, name):

@@ -37,12 +37,15 @@ def gather(store: Store, groups: Mapping[str, Group]) -> Iterator[Checked]:
     """Yield the checked pictures in the order in which they were finished.
 
     One with a word on some groups only is left for later: what nobody said must not become a "no".
+    One that is not a shoe never comes: it would be a row of noes.
     One that was collected and edited since comes again. Tags that params.yaml lacks are left out.
     """
     drawn = {(row.image_id, row.group) for row in store.corrections.at_random()}
     for image_ids in chunked(store.corrections.uncollected(), _PAGE):
         in_force = store.corrections.in_force(image_ids)
-        whole = [i for i in image_ids if all((i, group) in in_force for group in groups)]
+        judged = store.corrections.judged(image_ids)
+        shoes = [image_id for image_id in image_ids if image_id not in judged]
+        whole = [i for i in shoes if all((i, group) in in_force for group in groups)]
         rows = store.current.rows([], image_ids=whole)
         locators = {row.image_id: row.locators for row in rows}
         for image_id in whole:

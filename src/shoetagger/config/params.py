@@ -25,6 +25,7 @@ from .strict import ParamsError, validated
 _RESERVED_GROUPS = {
     *("images", "overall"),
     *("path", "image_id", "file", "first_seen", "stale", "corrected", "copies", "rejected"),
+    *("verdict",),
 }
 
 # Columns that tables have beside those of a group's tags.

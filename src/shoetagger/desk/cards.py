@@ -12,7 +12,7 @@ from ..config.recipe import Group
 from ..inference.bundle import load_bundle
 from ..network.layers import ModelError
 from ..publishing.tables import shown_name
-from ..store.rows import Correction, CurrentRow, GroupTags
+from ..store.rows import WHOLE_IMAGE, Correction, CurrentRow
 
 # A probability this near to its threshold could as well lie on the other side.
 NEAR = 0.1
@@ -36,8 +36,9 @@ class Tag:
 class GroupCard:
     """One group of a picture: `tags` are all that it has, in order.
 
-    `state` is `corrected`, `stale`, `untagged` or `tagged`; `seen` is the id of the correction in
-    force, made by `by` at `at`; `digest` and `version` are of the bundle whose prediction counts.
+    `state` is `judged` where there is a verdict on the picture, else `corrected`, `stale`,
+    `untagged` or `tagged`; `seen` is the id of the correction in force, made by `by` at `at`;
+    `digest` and `version` are of the bundle whose prediction counts.
     """
 
     name: str
@@ -58,7 +59,11 @@ class GroupCard:
 
 @dataclass(frozen=True)
 class Card:
-    """A picture; `files` are its names for people, the first one foremost."""
+    """A picture; `files` are its names for people, the first one foremost.
+
+    `verdict` is what `judged_by` said of the whole picture; `seen` is the id of the latest
+    correction in force, of whichever group.
+    """
 
     image_id: str
     day: str
@@ -67,6 +72,9 @@ class Card:
     height: int
     files: tuple[str, ...]
     groups: tuple[GroupCard, ...]
+    verdict: str | None
+    judged_by: str | None
+    seen: int | None
 
     def as_data(self) -> dict[str, dict[str, object]]:
         """Return by group what an edit in the browser starts from."""
@@ -90,32 +98,39 @@ def cards(
     bundles: Path,
 ) -> list[Card]:
     """Return the cards of pictures; `corrections` are those in force, by image id and group."""
-    return [
-        Card(
-            image_id=row.image_id,
-            day=row.day,
-            first_seen=row.first_seen,
-            width=row.width,
-            height=row.height,
-            files=tuple(shown_name(locator, inbox) for locator in row.locators),
-            groups=tuple(
-                _group(
-                    name,
-                    group,
-                    row.groups.get(name),
-                    corrections.get((row.image_id, name)),
-                    bundles,
-                )
-                for name, group in groups.items()
-            ),
-        )
-        for row in rows
-    ]
+    return [_card(row, corrections, groups, inbox, bundles) for row in rows]
+
+
+def _card(
+    row: CurrentRow,
+    corrections: Mapping[tuple[str, str], Correction],
+    groups: Mapping[str, Group],
+    inbox: Path,
+    bundles: Path,
+) -> Card:
+    # Those of groups that params.yaml no longer has, too.
+    said = {name: one for (of, name), one in corrections.items() if of == row.image_id}
+    verdict = said.get(WHOLE_IMAGE) if row.verdict is not None else None
+    return Card(
+        image_id=row.image_id,
+        day=row.day,
+        first_seen=row.first_seen,
+        width=row.width,
+        height=row.height,
+        files=tuple(shown_name(locator, inbox) for locator in row.locators),
+        groups=tuple(
+            _group(name, group, row, said.get(name), bundles) for name, group in groups.items()
+        ),
+        verdict=row.verdict,
+        judged_by=verdict.by if verdict else None,
+        seen=max((one.id for one in said.values()), default=None),
+    )
 
 
 def _group(
-    name: str, group: Group, cell: GroupTags | None, correction: Correction | None, bundles: Path
+    name: str, group: Group, row: CurrentRow, correction: Correction | None, bundles: Path
 ) -> GroupCard:
+    cell = row.groups.get(name)
     if cell is None:
         tags = tuple(Tag(tag, False, None, None, near=False) for tag in group.tags)
         return GroupCard(name, "untagged", tags, None, None)
@@ -124,12 +139,13 @@ def _group(
         _tag(tag, tag in cell.tags, cell.scores.get(tag), limits.get(tag), cell.corrected)
         for tag in group.tags
     )
+    judged = "judged" if row.verdict is not None else None
     if correction is None:
-        state = "stale" if cell.stale else "tagged"
+        state = judged or ("stale" if cell.stale else "tagged")
         return GroupCard(name, state, tags, cell.digest, cell.version)
     return GroupCard(
         name,
-        "corrected",
+        judged or "corrected",
         tags,
         cell.digest,
         cell.version,

@@ -14,14 +14,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..config.recipe import Group
-from ..store.rows import CurrentRow
-from .selection import SIZE, STATES, Selection
+from ..store.rows import NOT_A_SHOE, WHOLE_IMAGE, CurrentRow
+from .selection import GROUP_STATES, SIZE, Selection
 
 # What a group has in the tables, of what is needed here.
 _COLUMNS = ("tags", "stale", "corrected")
 
-# What marks a picture: ("tag", group, tag) or (state, group).
+# What marks a picture: ("tag", group, tag), (state, group), or a state of the whole picture.
 Mark = tuple[str, ...]
+VERDICT: Mark = (NOT_A_SHOE, WHOLE_IMAGE)
 Marks = Mapping[Mark, np.ndarray]
 
 
@@ -69,8 +70,8 @@ class Index:
     def find(self, selection: Selection, groups: Mapping[str, Group]) -> Found:
         """Return the pictures of a selection; `groups` are those that the index was made with."""
         states = {
-            state: self._any(self.marks[state, group] for group in groups) for state in STATES
-        }
+            state: self._any(self.marks[state, group] for group in groups) for state in GROUP_STATES
+        } | {NOT_A_SHOE: self.marks[VERDICT]}
         conditions: dict[Mark, np.ndarray] = {("rest",): self._meets_rest(selection)}
         for group, tags in selection.tags.items():
             conditions["group", group] = self._any(self.marks["tag", group, tag] for tag in tags)
@@ -175,6 +176,7 @@ def _read(file: Path, groups: Mapping[str, Group], known: Partition | None) -> P
         with pq.ParquetFile(file) as table:
             wanted = [f"{group}_{what}" for group in groups for what in _COLUMNS]
             there = [name for name in wanted if name in table.schema_arrow.names]
+            there += ["verdict"] if "verdict" in table.schema_arrow.names else []
             rows = table.read(["image_id", "file", "copies", *there])
     except FileNotFoundError:
         return None
@@ -182,7 +184,8 @@ def _read(file: Path, groups: Mapping[str, Group], known: Partition | None) -> P
     columns = {name: rows[name].combine_chunks() for name in rows.column_names}
     copies = pc.binary_join(columns["copies"], "\n")
     names = pc.binary_join_element_wise(columns["file"], copies, "\n")
-    marks: dict[Mark, np.ndarray] = {}
+    verdicts = columns.get("verdict", pa.nulls(len(rows), pa.string()))
+    marks: dict[Mark, np.ndarray] = {VERDICT: _as_numpy(verdicts.is_valid())}
     for name, group in groups.items():
         marks |= _marks_of(columns, name, group, len(rows))
     return Partition(stamp, columns["image_id"], pc.utf8_lower(names), marks)
@@ -213,7 +216,8 @@ def _concatenated(partitions: Mapping[str, Partition], groups: Mapping[str, Grou
     parts = list(partitions.values())
     ends = np.cumsum([len(part.image_ids) for part in parts], dtype=int)
     names: list[Mark] = [("tag", g, tag) for g, group in groups.items() for tag in group.tags]
-    names += [(state, group) for group in groups for state in STATES]
+    names += [(state, group) for group in groups for state in GROUP_STATES]
+    names.append(VERDICT)
     return Index(
         days=tuple(partitions),
         starts=tuple([0, *ends.tolist()][: len(parts)]),
@@ -228,6 +232,8 @@ def _concatenated(partitions: Mapping[str, Partition], groups: Mapping[str, Grou
 
 def _has(row: CurrentRow, mark: Mark) -> bool:
     """Return whether a mark is a picture's."""
+    if mark == VERDICT:
+        return row.verdict is not None
     cell = row.groups.get(mark[1])
     match mark:
         case ("untagged", _):

@@ -17,7 +17,7 @@ from ..errors import ShoetaggerError
 from ..publishing import thumbnails
 from ..publishing.tables import shown_name
 from ..review.label_queue import LabelQueue
-from ..store.rows import Correction, Edit, StoreError
+from ..store.rows import WHOLE_IMAGE, Correction, Edit, StoreError
 from ..store.store import Store
 from .cards import Card, cards
 from .catalogue import Catalogue, Found
@@ -211,6 +211,10 @@ def _kept(folder: Path, image_id: str) -> Path | None:
 
 
 def _refuse_unknown(edit: Edit, groups: Mapping[str, Group]) -> None:
+    if edit.kind == "verdict" and edit.group == WHOLE_IMAGE and not edit.tags:
+        return
+    if edit.kind == "verdict":
+        raise StoreError("a verdict is on the whole picture, without tags: load the page again")
     if edit.group not in groups:
         raise StoreError(f"there is no group {edit.group!r} in params.yaml: load the page again")
     unknown = _unknown(edit.tags or (), groups[edit.group].tags)

@@ -288,6 +288,7 @@ def _render(
 def _caption(picture: Card, title: Callable[[str], str]) -> str:
     """Return a picture's name and tags as one sentence, for screen readers."""
     tags = [title(tag.name) for group in picture.groups for tag in group.chosen]
+    tags = [picture.verdict] if picture.verdict else tags
     name = picture.files[0] if picture.files else picture.image_id[:12]
     return f"{name}: {', '.join(tags) or 'no tags'}"
 

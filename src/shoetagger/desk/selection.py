@@ -9,8 +9,11 @@ from urllib.parse import urlencode
 
 from ..config.recipe import Group
 from ..errors import ShoetaggerError
+from ..store.rows import NOT_A_SHOE
 
-STATES = ("corrected", "stale", "untagged")
+# States of a group of a picture, and those of a picture as a whole.
+GROUP_STATES = ("corrected", "stale", "untagged")
+STATES = (*GROUP_STATES, NOT_A_SHOE)
 SIZE = 60
 
 # A tag's field in the address is its group's name behind this, so that a group may be called `q`.

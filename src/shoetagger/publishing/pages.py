@@ -219,6 +219,8 @@ def _hint(row: Row, name: str, tag: str, title: Callable[[str], str]) -> str:
 
 def _caption(row: Row, title: Callable[[str], str]) -> str:
     """Return the tags of a picture as one sentence, for screen readers."""
+    if row.verdict is not None:
+        return f"Picture judged as {row.verdict}"
     tags = [title(tag) for cell in row.groups.values() for tag in cell.tags]
     return f"Picture tagged {', '.join(tags)}" if tags else "Picture without tags"
 

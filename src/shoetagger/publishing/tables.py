@@ -43,7 +43,8 @@ class Row:
     """One picture: a group that has not tagged it yet is missing from `groups`.
 
     `file` is a name for people, valid text of one line; `locator` is the exact one. `copies` are
-    the names, for people, of further files with the same bytes.
+    the names, for people, of further files with the same bytes. `verdict` is what a person said of
+    the whole picture, such as "not a shoe"; with one, no group has tags.
     """
 
     image_id: str
@@ -52,6 +53,7 @@ class Row:
     first_seen: datetime
     groups: Mapping[str, Cell]
     copies: tuple[str, ...] = ()
+    verdict: str | None = None
 
 
 def shown_name(locator: str, inbox: Path) -> str:
@@ -92,6 +94,7 @@ def rows(current: Iterable[CurrentRow], groups: Mapping[str, Group], inbox: Path
             locator=locator,
             first_seen=picture.first_seen,
             copies=tuple(shown_name(other, inbox) for other in picture.locators[1:]),
+            verdict=picture.verdict,
             groups={
                 name: Cell(
                     tags=tuple(cell.tags),
@@ -172,7 +175,7 @@ class ParquetTable:
     """Parquet, for analysis: a list of tags per group, and one score column per tag.
 
     Columns: image_id, file, locator, copies (names of further files with the same bytes),
-    first_seen (UTC); per group `<group>_tags` (null = not tagged
+    first_seen (UTC), verdict ("not a shoe", where a person said so, else null); per group `<group>_tags` (null = not tagged
     yet), `<group>_version`, `<group>_stale`, `<group>_corrected`; then `score_<tag>` (float32; null
     where the version that tagged the picture does not know the tag). The footer carries the tally.
     """
@@ -189,6 +192,7 @@ class ParquetTable:
             [row.locator for row in chunk],
             [list(row.copies) for row in chunk],
             [row.first_seen for row in chunk],
+            [row.verdict for row in chunk],
         ]
         cells = {name: [row.groups.get(name) for row in chunk] for name in self._groups}
         for column in cells.values():
@@ -217,6 +221,7 @@ def parquet_schema(groups: Mapping[str, Group]) -> Any:
         pa.field("locator", pa.string(), nullable=False),
         pa.field("copies", pa.list_(pa.string()), nullable=False),
         pa.field("first_seen", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("verdict", pa.string()),
     ]
     for name in groups:
         columns += [
@@ -269,6 +274,7 @@ def _row(record: Mapping[str, Any], groups: Mapping[str, Group]) -> Row:
         first_seen=record["first_seen"],
         groups=cells,
         copies=tuple(record["copies"]),
+        verdict=record["verdict"],
     )
 
 
@@ -287,16 +293,18 @@ class CsvTable:
     """CSV, for spreadsheets: one row per picture, one column per group with comma-separated tags.
 
     Columns: image_id, file, first_seen, the groups, then `stale` and `corrected`, which name the
-    groups whose tags are of an earlier version or by hand, and `copies`, the names of further files
-    with the same bytes; with `scores`, then `score_<tag>`, empty where the version that tagged the
-    picture does not know the tag. Cells cannot act as formulas.
+    groups whose tags are of an earlier version or by hand, `copies`, the names of further files
+    with the same bytes, and `verdict`, "not a shoe" where a person said so; with `scores`, then
+    `score_<tag>`, empty where the version that tagged the picture does not know the tag. Cells
+    cannot act as formulas.
     """
 
     def __init__(self, out: BinaryIO, groups: Mapping[str, Group], *, scores: bool = False) -> None:
         self._groups = groups
         self._out = out
         self._scored = groups if scores else {}
-        header = ["image_id", "file", "first_seen", *groups, "stale", "corrected", "copies"]
+        header = ["image_id", "file", "first_seen", *groups]
+        header += ["stale", "corrected", "copies", "verdict"]
         self._put([*header, *score_columns(self._scored)])
 
     def write(self, chunk: Sequence[Row]) -> None:
@@ -312,6 +320,7 @@ class CsvTable:
                     ", ".join(name for name, cell in named if cell and cell.stale),
                     ", ".join(name for name, cell in named if cell and cell.corrected),
                     ", ".join(row.copies),
+                    row.verdict or "",
                     *self._scores(row),
                 ]
             )
@@ -355,6 +364,7 @@ class JsonlTable:
                 "versions": {name: cell.version for name, cell in cells.items()},
                 "stale": [name for name, cell in cells.items() if cell.stale],
                 "corrected": [name for name, cell in cells.items() if cell.corrected],
+                "verdict": row.verdict,
             }
             self._out.write(json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n")
 

@@ -17,6 +17,7 @@ from ..config.recipe import Group
 from ..inference.bundle import load_bundle
 from ..inference.decision import UNCALIBRATED
 from ..network.layers import ModelError
+from ..store.rows import WHOLE_IMAGE
 from ..store.store import Store
 from .choosing import Choice, Pool, TagFacts, choose
 
@@ -65,10 +66,11 @@ class LabelQueue:
             self._checked |= new
 
     def _checked_of(self, image_ids: Iterable[str], groups: Mapping[str, Group]) -> set[str]:
-        """Return the pictures in all of whose groups a correction is in force."""
+        """Return the pictures with a verdict, or in all of whose groups a correction is in force."""
         in_force = self._store.corrections.in_force(sorted(image_ids))
+        judged = {image_id for image_id, group in in_force if group == WHOLE_IMAGE}
         corrected = Counter(image_id for image_id, group in in_force if group in groups)
-        return {image_id for image_id, number in corrected.items() if number == len(groups)}
+        return judged | {i for i, number in corrected.items() if number == len(groups)}
 
     def _facts(self, groups: Mapping[str, Group], live: Mapping[str, str]) -> TagFacts:
         """Return the thresholds and positives of the live versions.

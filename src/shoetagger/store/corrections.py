@@ -1,4 +1,4 @@
-"""Corrections: what people say about an image's tags, which outranks every model."""
+"""Corrections: what people say about an image and its tags, which outranks every model."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 from .database import Database
 from .days import bump
 from .rows import (
+    WHOLE_IMAGE,
     Correction,
     CorrectionConflict,
     CorrectionKind,
@@ -24,13 +25,15 @@ from .sql import PAGE
 from .tables import corrections, images
 
 IN_FORCE = corrections.c.withdrawn_at.is_(None)
+IS_VERDICT = corrections.c.group_name == WHOLE_IMAGE
 
 
 class Corrections:
     """The journal of corrections: every change is a row, and no row is ever rewritten by another.
 
     At most one row per image and group is in force. A row that withdraws a correction is never in
-    force itself: the models' tags are current again.
+    force itself: the models' tags are current again. A verdict on an image is a correction of the
+    group WHOLE_IMAGE: while it is in force, the image has no tags, and its groups cannot be tagged.
     """
 
     def __init__(self, database: Database) -> None:
@@ -48,14 +51,27 @@ class Corrections:
     ) -> None:
         """Let a person's tags overrule the models' for one image and group; None withdraws them.
 
-        Overrules whatever correction is in force. Raises StoreError for an unknown image.
+        Overrules whatever correction is in force, but no verdict: for an image that has one, this
+        raises CorrectionConflict. Raises StoreError for an unknown image.
         """
+        edit = Edit(image_id, group, None if tags is None else tuple(tags))
+        self._overrule(edit, by, why, now)
+
+    def judge(self, image_id: str, is_shoe: bool, *, by: str, why: str, now: datetime) -> None:
+        """Let a person say that an image is not a shoe, or take that verdict back.
+
+        Until it is taken back the image has no tags. Raises StoreError for an unknown image.
+        """
+        tags = None if is_shoe else ()
+        self._overrule(Edit(image_id, WHOLE_IMAGE, tags, kind="verdict"), by, why, now)
+
+    def _overrule(self, edit: Edit, by: str, why: str, now: datetime) -> None:
         with self._database.writing() as connection:
-            days = _days_of(connection, [image_id])
-            found = _in_force(connection, [image_id])
-            if tags is None and (image_id, group) not in found:
+            days = _days_of(connection, [edit.image_id])
+            found = _in_force(connection, [edit.image_id])
+            if edit.tags is None and (edit.image_id, edit.group) not in found:
                 return
-            edit = Edit(image_id, group, None if tags is None else tuple(tags))
+            _refuse_judged(edit, found)
             _write(connection, edit, found, by, why, "", now)
             bump(connection, set(days.values()))
 
@@ -66,14 +82,15 @@ class Corrections:
 
         `origin` says where the person met the images, such as `browse`, unless an edit says it.
         Raises CorrectionConflict where a correction other than the one that the person saw is in
-        force, StoreError for an unknown image.
+        force, or a verdict on an image that is to have tags; StoreError for an unknown image.
         """
         ids = sorted({edit.image_id for edit in edits})
         with self._database.writing() as connection:
             days = _days_of(connection, ids)
             found = _in_force(connection, ids)
             for edit in edits:
-                _refuse_unseen(edit, found.get((edit.image_id, edit.group)))
+                _refuse_unseen(edit, found)
+                _refuse_judged(edit, found)
             written = [
                 _write(connection, edit, found, by, why, edit.origin or origin, now)
                 for edit in edits
@@ -89,6 +106,9 @@ class Corrections:
         """
         with self._database.writing() as connection:
             rows = {row.id: row for row in _by_id(connection, ids)}
+            for row in rows.values():
+                if row.group == WHOLE_IMAGE and row.kind == "withdraw":
+                    _refuse_edited_since(connection, row, ids)
             undone = []
             for number in sorted(set(ids), reverse=True):
                 edit = rows.get(number)
@@ -103,9 +123,23 @@ class Corrections:
         return sorted({edit.image_id for edit in undone})
 
     def in_force(self, image_ids: Sequence[str]) -> dict[tuple[str, str], Correction]:
-        """Return the corrections in force: (image id, group) -> correction."""
+        """Return the corrections in force, verdicts among them: (image id, group) -> correction."""
         with self._database.reading() as connection:
             return _in_force(connection, image_ids)
+
+    def judged(self, image_ids: Sequence[str]) -> set[str]:
+        """Return the images among these that a person judged not to be shoes."""
+        with self._database.reading() as connection:
+            return judged_among(connection, image_ids)
+
+    def verdict_at(self, image_id: str, when: datetime) -> Correction | None:
+        """Return the verdict on an image that was in force at a time."""
+        query = sa.select(corrections).where(
+            IS_VERDICT, corrections.c.image_id == image_id, in_force_at(when)
+        )
+        with self._database.reading() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else _correction(row)
 
     def history(self, image_id: str) -> list[Correction]:
         """Return all corrections of an image, the earliest first."""
@@ -126,10 +160,14 @@ class Corrections:
         return max((row.id for row in rows), default=last), {row.image_id for row in rows}
 
     def uncollected(self) -> list[str]:
-        """Return the images with a correction in force that no collection has, the latest last."""
+        """Return the images with a correction in force that no collection has, the latest last.
+
+        Those that are not shoes are left out: they have no tags to learn from.
+        """
         query = (
             sa.select(corrections.c.image_id)
             .where(IN_FORCE, corrections.c.collected_in.is_(None))
+            .where(~is_judged(corrections.c.image_id))
             .group_by(corrections.c.image_id)
             .order_by(sa.func.max(corrections.c.id))
         )
@@ -140,7 +178,7 @@ class Corrections:
         """Return what people said about images that they met drawn at random, the earliest first.
 
         It counts as said at random once it was, whoever edits it later: else just the images that
-        people disagree about would be missing.
+        people disagree about would be missing. Images that are not shoes are left out.
         """
         met = (
             sa.select(
@@ -159,7 +197,7 @@ class Corrections:
             sa.select(corrections, met.c.at, images.c.first_seen)
             .join(met, of_it)
             .join(images, images.c.image_id == corrections.c.image_id)
-            .where(IN_FORCE)
+            .where(IN_FORCE, ~is_judged(images.c.image_id))
             .order_by(met.c.at, corrections.c.id)
         )
         with self._database.reading() as connection:
@@ -229,9 +267,60 @@ def _latest(connection: Connection, image_id: str, group: str) -> Correction:
     return _correction(connection.execute(query.order_by(corrections.c.id.desc()).limit(1)).one())
 
 
-def _refuse_unseen(edit: Edit, found: Correction | None) -> None:
-    if found is not None and found.id != edit.seen:
-        raise CorrectionConflict(found)
+def judged_among(
+    connection: Connection, image_ids: Iterable[str], when: datetime | None = None
+) -> set[str]:
+    """Return the images among these with a verdict, now or at a time."""
+    found: set[str] = set()
+    for some in chunked(image_ids, PAGE):
+        query = sa.select(corrections.c.image_id).where(
+            IS_VERDICT, corrections.c.image_id.in_(some), in_force_at(when)
+        )
+        found |= set(connection.execute(query).scalars())
+    return found
+
+
+def is_judged(image_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Return the condition that a person judged an image not to be a shoe."""
+    return image_id.in_(sa.select(corrections.c.image_id).where(IN_FORCE, IS_VERDICT))
+
+
+def in_force_at(when: datetime | None) -> sa.ColumnElement[bool]:
+    """Return the condition that a correction is in force, or was at a time."""
+    if when is None:
+        return IN_FORCE
+    later = sa.or_(IN_FORCE, corrections.c.withdrawn_at > when)
+    return sa.and_(corrections.c.created_at <= when, later)
+
+
+def _refuse_unseen(edit: Edit, found: Mapping[tuple[str, str], Correction]) -> None:
+    """Raise CorrectionConflict where a correction in force is not the one that the person saw."""
+    there = found.get((edit.image_id, edit.group))
+    if edit.group == WHOLE_IMAGE:
+        of_image = [row for (image_id, _), row in found.items() if image_id == edit.image_id]
+        there = max(of_image, key=lambda row: row.id, default=None)
+    if there is not None and there.id != edit.seen:
+        raise CorrectionConflict(there)
+
+
+def _refuse_judged(edit: Edit, found: Mapping[tuple[str, str], Correction]) -> None:
+    """Raise CorrectionConflict where a group of an image with a verdict is to have tags."""
+    verdict = found.get((edit.image_id, WHOLE_IMAGE))
+    if verdict is not None and edit.group != WHOLE_IMAGE and edit.tags is not None:
+        raise CorrectionConflict(verdict)
+
+
+def _refuse_edited_since(connection: Connection, edit: Correction, ids: Sequence[int]) -> None:
+    """Raise CorrectionConflict where an edit after this one, not among `ids`, tagged its image."""
+    later = sa.select(corrections).where(
+        IN_FORCE,
+        corrections.c.image_id == edit.image_id,
+        corrections.c.id > edit.id,
+        corrections.c.id.not_in(ids),
+    )
+    row = connection.execute(later.order_by(corrections.c.id.desc()).limit(1)).first()
+    if row is not None:
+        raise CorrectionConflict(_correction(row))
 
 
 def _write(

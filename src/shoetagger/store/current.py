@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -12,11 +12,20 @@ from more_itertools import chunked
 from sqlalchemy.engine import Connection
 
 from .blocks import IMAGES, files_by_state, numbers, within
+from .corrections import IN_FORCE, in_force_at, judged_among
 from .database import Database
 from .days import between, day_bounds
 from .ledger import all_versions, chains, visible_chains
 from .predictions import lacks, locators_of
-from .rows import BundleVersion, Counts, CurrentRow, GroupCounts, GroupTags
+from .rows import (
+    NOT_A_SHOE,
+    WHOLE_IMAGE,
+    BundleVersion,
+    Counts,
+    CurrentRow,
+    GroupCounts,
+    GroupTags,
+)
 from .sql import GONE, PAGE, THERE, count
 from .tables import corrections, images, predictions
 
@@ -51,8 +60,9 @@ class CurrentTags:
                 locators = locators_of(connection, ids, THERE)
                 gone = [image_id for image_id in ids if image_id not in locators]
                 locators |= locators_of(connection, gone, GONE)
+                judged = judged_among(connection, ids)
                 by_group = {
-                    group: _group_tags(connection, ids, group, chain, known)
+                    group: _group_tags(connection, ids, group, chain, known, judged)
                     for group, chain in chains.items()
                 }
             for row in page:
@@ -64,6 +74,7 @@ class CurrentTags:
                     row.height,
                     locators.get(row.image_id, ()),
                     {g: tags[row.image_id] for g, tags in by_group.items() if row.image_id in tags},
+                    NOT_A_SHOE if row.image_id in judged else None,
                 )
 
     def tags_at(self, image_id: str, when: datetime) -> dict[str, GroupTags]:
@@ -73,13 +84,14 @@ class CurrentTags:
             moved = chains(connection, when)
             by_group = {group: chain for group, chain in moved.items() if chain}
             corrected = sa.select(corrections.c.group_name).where(
-                corrections.c.image_id == image_id
+                corrections.c.image_id == image_id, corrections.c.group_name != WHOLE_IMAGE
             )
             for group in connection.execute(corrected.distinct()).scalars():
                 if group not in moved:  # without a champion yet; those removed do not show
                     by_group[group] = []
+            judged = judged_among(connection, [image_id], when)
             found = {
-                group: _group_tags(connection, [image_id], group, chain, known, when)
+                group: _group_tags(connection, [image_id], group, chain, known, judged, when)
                 for group, chain in by_group.items()
             }
         return {group: tags[image_id] for group, tags in found.items() if tags}
@@ -143,11 +155,13 @@ def _group_tags(
     group: str,
     chain: Sequence[str],
     known: Mapping[str, BundleVersion],
+    judged: Collection[str],
     when: datetime | None = None,
 ) -> dict[str, GroupTags]:
     """Return the tags of a group for each of the images (at most a page), now or at a time.
 
-    `chain` lists the bundles that count, live first; `known` is digest -> bundle.
+    `chain` lists the bundles that count, live first; `known` is digest -> bundle; `judged` are the
+    images that a person judged not to be shoes.
     """
     found: dict[str, GroupTags] = {}
     lacking = list(image_ids)
@@ -173,6 +187,9 @@ def _group_tags(
     for image_id, tags in _corrections(connection, image_ids, group, when):
         predicted = found.get(image_id, NO_TAGS)
         found[image_id] = replace(predicted, tags=tuple(tags), stale=False, corrected=True)
+    for image_id in judged:
+        predicted = found.get(image_id, NO_TAGS)
+        found[image_id] = replace(predicted, tags=(), stale=False, corrected=True)
     return found
 
 
@@ -181,14 +198,10 @@ def _corrections(
 ) -> list[tuple[str, list[str]]]:
     """Return (image_id, tags) of the corrections in force, now or at a time."""
     query = sa.select(corrections.c.image_id, corrections.c.tags).where(
-        corrections.c.group_name == group, corrections.c.image_id.in_(image_ids)
+        corrections.c.group_name == group,
+        corrections.c.image_id.in_(image_ids),
+        in_force_at(when),
     )
-    never = corrections.c.withdrawn_at.is_(None)
-    if when is None:
-        query = query.where(never)
-    else:
-        later = sa.or_(never, corrections.c.withdrawn_at > when)
-        query = query.where(corrections.c.created_at <= when, later)
     return [(image_id, tags) for image_id, tags in connection.execute(query)]
 
 
@@ -215,12 +228,13 @@ def _group_counts(
             some = [digest for digest, number in zip(chain, has, strict=True) if number]
             lacking = sa.and_(within(block), ~images.c.replaced, *map(lacks, some))
             untagged += count(connection, images, lacking)
-    # A person's tags count whatever the bundles say.
-    corrected = corrections.join(images, corrections.c.image_id == images.c.image_id)
-    without = [corrections.c.group_name == group, corrections.c.withdrawn_at.is_(None)]
-    without += [~images.c.replaced, *map(lacks, chain[:1])]
-    by_hand = count(connection, corrected, sa.and_(*without))
+    # What a person says counts whatever the bundles say.
+    said = sa.select(corrections.c.image_id).where(
+        corrections.c.group_name.in_([group, WHOLE_IMAGE]), IN_FORCE
+    )
+    without = [images.c.image_id.in_(said), ~images.c.replaced, *map(lacks, chain[:1])]
+    by_hand = count(connection, images, sa.and_(*without))
     tagged += by_hand
     if by_hand:
-        untagged -= count(connection, corrected, sa.and_(*without, *map(lacks, chain[1:])))
+        untagged -= count(connection, images, sa.and_(*without, *map(lacks, chain[1:])))
     return GroupCounts(tagged, total - tagged - untagged, untagged)

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from .blocks import days_predicted
 from .database import Database
 from .days import bump
-from .rows import BundleVersion, Move, MoveConflict, MoveKind, StoreError
+from .rows import WHOLE_IMAGE, BundleVersion, Move, MoveConflict, MoveKind, StoreError
 from .sql import insert_into
 from .tables import corrections, images, ledger, versions
 
@@ -300,13 +300,14 @@ def _days_changed(
     An image's tags come from the first bundle of the chain that has predicted it, and are stale
     unless that is the live one. So they change only where a bundle that joined or left the chain,
     or that was or is live, has predicted it. In a group that is removed, or back after that,
-    corrections change too.
+    corrections and verdicts change too.
     """
     earlier = before.get(group, [])
     moved = set(earlier) ^ set(after) | {*earlier[:1], *after[:1]}
     days = days_predicted(connection, moved)
     if not after or (group in before and not earlier):
-        in_force = corrections.c.withdrawn_at.is_(None) & (corrections.c.group_name == group)
+        concern = corrections.c.group_name.in_([group, WHOLE_IMAGE])
+        in_force = corrections.c.withdrawn_at.is_(None) & concern
         corrected = corrections.join(images, corrections.c.image_id == images.c.image_id)
         query = sa.select(images.c.day).select_from(corrected).where(in_force)
         days |= set(connection.execute(query.distinct()).scalars())

@@ -23,6 +23,7 @@ from .blocks import (
     totals_there,
     within,
 )
+from .corrections import is_judged
 from .database import Database
 from .days import bump
 from .file_rows import mark_gone
@@ -94,7 +95,7 @@ class Predictions:
         return Work(new_files, backlog)
 
     def sample_tagged(self, digest: str, limit: int) -> list[TaggedImage]:
-        """Return up to `limit` readable images that a bundle has tagged.
+        """Return up to `limit` readable images that a bundle has tagged, without those not shoes.
 
         These are the ones with the lowest ids: as good as a random sample, since ids are hashes,
         and the same with every call.
@@ -102,7 +103,7 @@ class Predictions:
         query = (
             sa.select(predictions.c.image_id, predictions.c.tags)
             .join(images, images.c.image_id == predictions.c.image_id)
-            .where(predictions.c.bundle_digest == digest, readable())
+            .where(predictions.c.bundle_digest == digest, readable(), ~is_judged(images.c.image_id))
             .order_by(predictions.c.image_id)
             .limit(limit)
         )

@@ -11,7 +11,13 @@ from typing import Literal, NamedTuple
 from ..errors import ShoetaggerError, TransientError
 
 MoveKind = Literal["promote", "rollback", "manual", "remove"]
-CorrectionKind = Literal["correct", "confirm", "withdraw"]
+CorrectionKind = Literal["correct", "confirm", "verdict", "withdraw"]
+
+# The group of edits that speak of an image as a whole; none of params.yaml can be called so.
+WHOLE_IMAGE = ""
+
+# The one verdict that people can give on a whole image.
+NOT_A_SHOE = "not a shoe"
 
 
 class StoreError(ShoetaggerError):
@@ -27,14 +33,17 @@ class MoveConflict(StoreError):  # noqa: N818 - named for what happened, in the 
 
 
 class CorrectionConflict(StoreError):  # noqa: N818 - named for what happened
-    """The tags of a group were edited since the caller saw them; `correction` is that edit."""
+    """What is to be edited was edited since the caller saw it; `correction` is that edit."""
 
     def __init__(self, correction: Correction) -> None:
         when = correction.created_at.strftime("%Y-%m-%d %H:%M UTC")
-        super().__init__(
-            f"{correction.by} edited {correction.group} of picture {correction.image_id[:12]} at "
-            f"{when}: look at it again"
-        )
+        picture = f"picture {correction.image_id[:12]}"
+        if correction.kind == "verdict":
+            did = f"{correction.by} judged {picture} as {NOT_A_SHOE} at {when}"
+            super().__init__(f"{did}: take that back before you tag it")
+            return
+        what = correction.group or "the verdict"
+        super().__init__(f"{correction.by} edited {what} of {picture} at {when}: look at it again")
         self.correction = correction
 
 
@@ -173,7 +182,11 @@ class GroupTags:
 
 @dataclass(frozen=True)
 class CurrentRow:
-    """An image and its current tags; a group without a prediction or correction is left out."""
+    """An image and its current tags; a group without a prediction or correction is left out.
+
+    `verdict` is what a person said of the whole image: one that is "not a shoe" has no tags in any
+    group, whatever models and corrections say, and all its groups count as corrected.
+    """
 
     image_id: str
     day: str
@@ -182,6 +195,7 @@ class CurrentRow:
     height: int
     locators: tuple[str, ...]
     groups: Mapping[str, GroupTags]
+    verdict: str | None = None
 
 
 @dataclass(frozen=True)
@@ -189,8 +203,10 @@ class Edit:
     """What a person wants for one image and group; `tags` None leaves it to the models again.
 
     `seen` is the id of the correction that was in force when the person looked, `seen_digest` the
-    bundle whose tags were shown. `kind` is `confirm` where the tags are those that were shown.
-    `origin` says where the person met the image, if not where the other edits of a batch are from.
+    bundle whose tags were shown. `kind` is `confirm` where the tags are those that were shown, and
+    `verdict`, without tags and in the group WHOLE_IMAGE, where the image is not a shoe: `seen` is
+    then the latest correction in force of all the image's groups. `origin` says where the person
+    met the image, if not where the other edits of a batch are from.
     """
 
     image_id: str
@@ -206,6 +222,7 @@ class Edit:
 class Correction:
     """A row of the corrections' journal; in force where `withdrawn_at` is None.
 
+    `group` is WHOLE_IMAGE for a verdict, and for what takes one back.
     `replaces` is the correction that it withdrew, `restores` the one of which it is a copy, put in
     force again by undoing a later one. `collected_in` is the commit whose label sheet says so too.
     """

@@ -187,11 +187,14 @@ def finish(
     """
     counts = Counter(dict.fromkeys(_COUNTS, 0))
     positives: Counter[str] = Counter()
+    not_shoes = 0
     for part in parts:
         rest = dict(part)
         positives.update(rest.pop("positives", {}))
+        not_shoes += rest.pop("not_shoes", 0)
         counts.update(rest)
-    rates = {tag: (has, counts["tagged"]) for tag, has in positives.items() if counts["tagged"]}
+    pictures = counts["tagged"] - not_shoes
+    rates = {tag: (has, pictures) for tag, has in positives.items() if pictures}
     now = datetime.now(UTC)
     with alert_on_failure(notify_url, f"{run.kind} run {run.run_id} cannot be closed"):
         work = store.predictions.count_work(run.pins)

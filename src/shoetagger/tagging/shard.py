@@ -82,7 +82,8 @@ def tag_shard(
     what a killed shard had drawn and not written.
 
     Returns the numbers of files tagged, rejected and deferred (read, and left to the next run), of
-    pictures tagged again, and as `positives` how many of those tagged got each tag. A batch is
+    pictures tagged again; as `positives` how many of those tagged got each tag, and as `not_shoes`
+    how many a person had judged not to be shoes, which `positives` leaves out. A batch is
     computed first and written in one short transaction: killed anywhere, nothing is half-written.
     `kept` is then given its view, and a preview, of every new picture just tagged.
     """
@@ -116,7 +117,7 @@ def tag_shard(
         worker.tag_backlog()
     counts = dict(worker.counts)
     logger.info(event("shard", run=run.run_id, shard=shard, of=of, **counts))
-    return counts | {"positives": dict(worker.positives)}
+    return counts | {"positives": dict(worker.positives), "not_shoes": worker.not_shoes}
 
 
 @contextmanager
@@ -167,6 +168,7 @@ class _Shard:
         self.deferred: set[str] = set()  # ids of files and images that the next run tries again
         self.reopened: list[FileRow] = []
         self.positives = Counter({tag: 0 for b in self.engine.bundles for tag in b.tags})
+        self.not_shoes = 0
 
     def tag_arrivals(self) -> None:
         """Decode, score and settle every file that waits."""
@@ -275,11 +277,21 @@ class _Shard:
             logger.info(event("deferred", file=row.locator, reason=reason))
         if self.kept:
             self._hand_on([arrival.decoded for arrival in good], self.kept)
-        self.positives.update(tag for prediction in predictions for tag in prediction.tags)
-        for arrival in good:
-            self.positives.update(tag for tags in arrival.known.values() for tag in tags)
+        self._count_positives(good, predictions)
         deferred = len(later) - len(gone)
         self._count(len(batch), tagged=len(good), rejected=len(bad), deferred=deferred)
+
+    def _count_positives(self, good: Sequence[_Arrival], predictions: Sequence[Prediction]) -> None:
+        # A new file may hold an image that was there before, under another name.
+        image_ids = [_image_id(arrival.decoded) for arrival in good]
+        judged = self.store.corrections.judged(image_ids)
+        self.not_shoes += sum(image_id in judged for image_id in image_ids)
+        self.positives.update(
+            tag for p in predictions if p.image_id not in judged for tag in p.tags
+        )
+        for arrival in good:
+            if _image_id(arrival.decoded) not in judged:
+                self.positives.update(tag for tags in arrival.known.values() for tag in tags)
 
     def _hand_on(self, decoded: Sequence[Decoded], kept: KeptViews) -> None:
         image_ids = [_image_id(d) for d in decoded]

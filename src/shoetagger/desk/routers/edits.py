@@ -19,7 +19,10 @@ router = APIRouter()
 
 
 class WantedEdit(BaseModel):
-    """One group of one picture, as a browser sends it; `tags` null leaves it to the models."""
+    """One group of one picture, as a browser sends it; `tags` null leaves it to the models.
+
+    A verdict on the whole picture has the group "", and null takes it back.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -28,7 +31,7 @@ class WantedEdit(BaseModel):
     tags: list[str] | None
     seen: int | None
     digest: str | None = None
-    kind: Literal["correct", "confirm"] = "correct"
+    kind: Literal["correct", "confirm", "verdict"] = "correct"
 
 
 class WantedEdits(BaseModel):

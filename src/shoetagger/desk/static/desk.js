@@ -28,6 +28,7 @@ function followTheme() {
 
 const cards = () => (single ? [single] : [...document.querySelectorAll("[role=gridcell]")]);
 const groupsOf = (card) => JSON.parse(card.dataset.groups);
+const wholeOf = (card) => JSON.parse(card.dataset.whole);
 let current = null;
 
 // Pictures of the queue are looked at large from there: what is said there is said of the queue.
@@ -71,6 +72,9 @@ function describe() {
     const all = meant.length > 0 && having.length === meant.length;
     button.setAttribute("aria-pressed", all ? "true" : having.length ? "mixed" : "false");
   }
+  const judged = meant.filter((card) => wholeOf(card).judged);
+  const allJudged = meant.length > 0 && judged.length === meant.length;
+  palette.querySelector("[data-do=judge]").setAttribute("aria-pressed", String(allJudged));
   palette.querySelector("[data-do=undo]").disabled = !undoable().length;
 }
 
@@ -148,7 +152,7 @@ async function edit(pictures, change, words) {
     origin,
     edits: ids.flatMap((id) => {
       const card = document.querySelector(`[data-image="${id}"]`);
-      return change(groupsOf(card)).map((wanted) => ({ image_id: id, ...wanted }));
+      return change(groupsOf(card), wholeOf(card)).map((wanted) => ({ image_id: id, ...wanted }));
     }),
   });
   if (!body().edits.length) return say("Nothing to change.");
@@ -166,6 +170,9 @@ function toggle(button) {
   const name = button.closest("[data-group]").dataset.group;
   const tag = button.dataset.tag;
   const takeAway = button.getAttribute("aria-pressed") === "true";
+  if (chosen().some((card) => wholeOf(card).judged)) {
+    return say("Not a shoe: n takes that back, and then it can have tags.", true);
+  }
   const change = (groups) => {
     const group = groups[name];
     if (group.tags.includes(tag) !== takeAway) return [];
@@ -184,11 +191,22 @@ function confirm(pictures) {
 }
 
 function withdraw(pictures) {
-  const change = (groups) =>
-    Object.entries(groups)
-      .filter(([, group]) => group.state === "corrected")
-      .map(([name, group]) => wanted(name, group, null));
+  const change = (groups, whole) => [
+    ...verdict(whole, false),
+    ...Object.entries(groups)
+      .filter(([, group]) => group.seen !== null)
+      .map(([name, group]) => wanted(name, group, null)),
+  ];
   edit(pictures, change, "left to the models");
+}
+
+// On a whole picture, and so of no group.
+const verdict = (whole, judged) =>
+  whole.judged === judged ? [] : [{ group: "", tags: judged ? [] : null, seen: whole.seen, kind: "verdict" }];
+
+function judge(pictures) {
+  const judged = !pictures.every((card) => wholeOf(card).judged);
+  edit(pictures, (_, whole) => verdict(whole, judged), judged ? "not a shoe" : "a shoe after all");
 }
 
 async function undo() {
@@ -207,6 +225,7 @@ const commands = {
   " ": () => select(current),
   u: undo,
   x: () => withdraw(chosen()),
+  n: () => judge(chosen()),
   z: () => { if (grid && current) location.href = current.querySelector(".look").href; },
   "/": () => document.getElementById("search")?.focus(),
   "?": () => { const help = document.getElementById("help"); if (help) help.open = !help.open; },
@@ -241,7 +260,7 @@ function onKey(event) {
 function onClick(event) {
   const button = event.target.closest("button");
   if (button?.dataset.tag) return toggle(button);
-  if (button?.dataset.do) return { confirm: () => confirm(chosen()), withdraw: () => withdraw(chosen()), undo }[button.dataset.do]();
+  if (button?.dataset.do) return { confirm: () => confirm(chosen()), withdraw: () => withdraw(chosen()), judge: () => judge(chosen()), undo }[button.dataset.do]();
   if (button?.dataset.retry) return retry(button);
   const card = event.target.closest("[role=gridcell]");
   if (card && !event.target.closest("a")) {
