@@ -18,7 +18,6 @@ from shoetagger.config import params
 from shoetagger.images.decode import Limits, open_image
 from shoetagger.images.views import Transform, tagging_view
 from shoetagger.inference.bundle import Bundle
-from shoetagger.inference.decision import predict
 from shoetagger.inference.engine import Engine
 
 REPO = Path(__file__).parents[1]
@@ -93,7 +92,7 @@ def difference(bundles: Sequence[Bundle], one: Scores, other: Scores) -> Differe
     changed, worst = [], 0.0
     for bundle in bundles:
         a, b = one[bundle.digest], other[bundle.digest]
-        changed.append(predict(a, bundle.thresholds) != predict(b, bundle.thresholds))
+        changed.append(bundle.predict(a) != bundle.predict(b))
         worst = max(worst, float(np.abs(a - b).max()))
     differs = np.concatenate(changed, axis=1)
     return Difference(differs.any(axis=1), int(differs.sum()), differs.size, worst)

@@ -85,6 +85,13 @@ def test_a_title_that_would_mislead_is_refused(
     assert fault.startswith(message)
 
 
+def test_a_group_may_say_none_of_these(document: dict[str, Any]) -> None:
+    params = parse(changed(document, "groups.color.decide", {"none_below": 0.2}))
+    assert params.group("color").none_below == 0.2
+    assert params.group("style").none_below is None
+    assert parse(changed(document, "groups.color.decide", "best")) == parse(document)
+
+
 def test_a_whole_number_is_a_number(document: dict[str, Any]) -> None:
     assert parse(changed(document, "images.augment.rotate", 8)).images.augment.rotate == 8.0
 
@@ -131,6 +138,9 @@ def test_a_number_with_an_exponent_is_one_as_it_is_to_dvc(document: dict[str, An
         ("promote.approval", {}, "missing key promote.approval.when_tags_change_over"),
         ("promote.approval", {"when": 1}, "unknown key promote.approval.when: the keys here are"),
         ("promote.approval", {"when_tags_change_over": 2}, "change_over: must lie in 0..1"),
+        ("groups.color.decide", "worst", "groups.color.decide: 'worst' is not one of best"),
+        ("groups.color.decide", {"below": 0.2}, "unknown key groups.color.decide.below"),
+        ("groups.color.decide", {"none_below": 0}, "decide.none_below: must lie in (0, 1]"),
         ("promote.approval_hours", 0, "promote.approval_hours: must be above 0"),
         ("groups", {}, "groups: name at least one group"),
         ("groups", ["color"], "groups: ['color'] is not a mapping"),

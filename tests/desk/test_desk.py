@@ -261,6 +261,18 @@ def test_threads_share_one_desk(desk: Desk) -> None:
     assert len(names(desk.client.get("/?state=corrected"))) == 16
 
 
+def test_pictures_with_none_of_a_groups_tags_can_be_found(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    edit(desk, "a.jpg")
+    assert names(desk.client.get("/?state=none+of+these")) == ["a.jpg"]
+    desk.publish()
+    assert names(desk.client.get("/?state=none+of+these")) == ["a.jpg"]
+    judge(desk, "a.jpg")
+    assert names(desk.client.get("/?state=none+of+these")) == []
+    desk.publish()
+    assert names(desk.client.get("/?state=none+of+these")) == []
+
+
 # Judging
 
 

@@ -108,6 +108,7 @@ def make_bundle(
     pooled: tuple[str, ...] = POOLED,
     transform: Transform = TRANSFORM,
     thresholds: tuple[float, ...] | None = None,
+    none_below: float | None = None,
 ) -> Bundle:
     """Make a model, write the two files of its bundle into `directory` and return the bundle."""
     model = random_model(
@@ -125,6 +126,7 @@ def make_bundle(
         prefixes=prefix_digests(model, transform),
         pretrained=None,
         weights_sha256=digest,
+        none_below=none_below,
     )
     save_bundle(bundle, directory / BUNDLE_FILE)
     return bundle

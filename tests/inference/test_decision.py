@@ -19,6 +19,20 @@ def test_tags_that_pass_are_predicted_and_else_the_best_one() -> None:
     assert tags_of(predict(scores[2:], (0.3, 0.5, 0.5)), ("a", "b", "c")) == [("a",)]
 
 
+def test_with_a_bound_the_best_tag_has_to_reach_it_or_there_is_none() -> None:
+    scores = np.array([[0.9, 0.1], [0.3, 0.2], [0.19, 0.1], [0.2, 0.0]])
+    assert predict(scores, (0.5, 0.5), 0.2).tolist() == [[1, 0], [1, 0], [0, 0], [1, 0]]
+    # A tag that passes its threshold needs no more.
+    assert predict(np.array([[0.15, 0.1]]), (0.1, 0.5), 0.2).tolist() == [[1, 0]]
+    # The best is the one nearest to its threshold, whose probability may be the lower one.
+    assert predict(np.array([[0.15, 0.4]]), (0.16, 0.9), 0.2).tolist() == [[0, 0]]
+
+
+def test_thresholds_may_differ_by_picture() -> None:
+    limits = np.array([[0.5, 0.9], [0.9, 0.5]])
+    assert predict(np.full((2, 2), 0.6), limits).tolist() == [[1, 0], [0, 1]]
+
+
 def test_a_group_of_one_tag_may_say_no() -> None:
     assert predict(np.array([[0.4], [0.6]]), (0.5,)).tolist() == [[0], [1]]
 

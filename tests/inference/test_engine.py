@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from shoetagger.inference.engine import Engine, batch_that_fits, for_inference
 from shoetagger.inference.loading import load_model
 from shoetagger.network.backbone import begin
 from shoetagger.network.layers import LAYERS
+from shoetagger.tracking.packaging import served_sources
+from shoetagger.tracking.served_model import load_core
 
 MIXES = {
     "all alike": [("layer4", 1), ("layer4", 1), ("layer4", 1)],
@@ -183,6 +186,29 @@ def test_predictions_follow_the_decision_rule(tmp_path: Path) -> None:
     assert [answer.tags for answer in answers] == decided
     assert all(answer.tags for answer in answers)
     assert all(0 <= score <= 1 for answer in answers for score in answer.scores)
+
+
+def test_a_group_that_may_abstain_does_so_in_the_engine_and_in_a_served_model(
+    tmp_path: Path,
+) -> None:
+    high = (0.999,) * 3
+    write_bundle(tmp_path / "best", thresholds=high)
+    views = {TRANSFORM: pictures(6)}
+    (scores,) = Engine([tmp_path / "best"], "cpu").score(views).values()
+    lowest, *_, highest = sorted(scores.max(axis=1))
+    bound = float(lowest + highest) / 2
+    bundle = write_bundle(tmp_path / "none", thresholds=high, none_below=bound)
+    for name, source in served_sources().items():
+        (tmp_path / "core" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "core" / name).write_bytes(source)
+    served = importlib.import_module(f"{load_core(tmp_path / 'core')}.inference.engine")
+    expected = tags_of(predict(scores, high, bound), bundle.tags)
+    assert () in expected
+    assert any(expected)
+    for engine in (Engine([tmp_path / "none"], "cpu"), served.Engine([tmp_path / "none"], "cpu")):
+        (transform,) = engine.transforms
+        (predictions,) = engine.predict({transform: views[TRANSFORM]}).values()
+        assert [prediction.tags for prediction in predictions] == expected
 
 
 def test_folded_batch_norms_and_bfloat16_change_scores_by_little(tmp_path: Path) -> None:

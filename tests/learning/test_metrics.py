@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from shoetagger.learning.evaluation.abstention import abstention
 from shoetagger.learning.evaluation.metrics import (
     NOT_MEASURABLE,
     frequency_macro_f1,
@@ -79,6 +80,28 @@ def test_predicting_by_frequency_is_what_random_predictions_score() -> None:
         for _ in range(300)
     ]
     assert expected == pytest.approx(np.mean(drawn), abs=0.02)
+
+
+def test_abstaining_is_counted_and_compared_with_giving_the_best_tag() -> None:
+    truth = np.array([[1, 0]] * 6 + [[0, 1]] * 6 + [[0, 0]] * 4, np.uint8)
+    scores = np.array(
+        [[0.8, 0.1]] * 6 + [[0.1, 0.8]] * 5 + [[0.1, 0.12]] + [[0.18, 0.1]] * 3 + [[0.3, 0.1]]
+    )
+    both = np.array([True, True])
+    found = abstention(truth, scores, np.array([0.5, 0.5]), both, 0.2)
+    assert found["pictures_without_tags"] == 4
+    assert found["in_use"] == {
+        "none_below": 0.2,
+        "abstained": 4,
+        "rightly": 3,
+        "macro_f1": round((12 / 13 + 10 / 11) / 2, 4),
+        "exact_match": round(14 / 16, 4),
+    }
+    others = {other["none_below"]: other for other in found["others"]}
+    assert (others[None]["abstained"], others[None]["exact_match"]) == (0, 0.75)
+    assert others[None]["macro_f1"] == round((12 / 16 + 1) / 2, 4)
+    assert (others[0.4]["abstained"], others[0.4]["rightly"]) == (5, 4)
+    assert 0.2 not in others
 
 
 def test_no_pictures_at_all_is_no_crash() -> None:

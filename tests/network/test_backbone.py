@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from helpers.bundles import TRANSFORM, make_bundle, random_model, write_bundle
 from torchvision.transforms.v2 import functional as F
 
 from shoetagger.images.views import Transform
-from shoetagger.inference.bundle import load_bundle
+from shoetagger.inference.bundle import Bundle, load_bundle
 from shoetagger.inference.loading import load_model
 from shoetagger.network.backbone import State, TagModel, normalise
 from shoetagger.network.devices import multiply_in_full, pick_device
@@ -26,7 +27,7 @@ from shoetagger.network.weights import build
 
 
 def test_a_bundle_survives_saving_and_loading(tmp_path: Path) -> None:
-    written = write_bundle(tmp_path)
+    written = write_bundle(tmp_path, none_below=0.2)
     read = load_bundle(tmp_path)
     assert read == written
     assert read.digest == written.digest
@@ -40,6 +41,23 @@ def test_equal_inputs_give_equal_bundle_digests_wherever_they_are_written(tmp_pa
     first, second = make_bundle(tmp_path / "a"), make_bundle(tmp_path / "b")
     assert first.digest == second.digest
     assert make_bundle(tmp_path / "c", head_seed=2).digest != first.digest
+
+
+def test_the_digest_of_a_bundle_is_that_of_before_rules_were_there() -> None:
+    plain = Bundle(
+        group="color",
+        tags=("black", "red"),
+        arch="resnet18",
+        pooled=("layer4",),
+        transform=Transform(size=32),
+        thresholds=(0.5, 0.25),
+        support=(10, 3),
+        prefixes=dict.fromkeys(LAYERS, "0" * 64),
+        pretrained=None,
+        weights_sha256="1" * 64,
+    )
+    assert plain.digest == "695e6faac4b832d42dad8cf8e33b2e253d985e457ca7d132afaa0ac5a1dd1bec"
+    assert replace(plain, none_below=0.2).digest != plain.digest
 
 
 def test_a_prefix_digest_changes_from_the_first_differing_layer_on() -> None:
@@ -68,6 +86,8 @@ def test_a_prefix_digest_covers_batch_norm_buffers_and_the_transform() -> None:
         ("prefixes", {"stem": "x"}),
         ("pooled", ["layer9"]),
         ("arch", "lenet"),
+        ("none_below", 0.0),
+        ("none_below", 1.5),
         ("surprise", 1),
     ],
 )

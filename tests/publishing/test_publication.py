@@ -374,6 +374,19 @@ def test_what_is_not_a_shoe_says_so_in_place_of_tags(works: Works) -> None:
     assert figure.all("img")[0].attributes["alt"] == "Picture judged as not a shoe"
 
 
+def test_a_group_none_of_whose_tags_fits_says_so(works: Works) -> None:
+    works.arrive("plain.png")
+    works.tag()
+    (picture,) = works.store.current.rows([])
+    works.store.corrections.correct(picture.image_id, "style", [], by="me", why="x", now=NOW)
+    works.publish()
+    (sheet,) = works.settings.published.glob("csv/*.csv")
+    (line,) = csv.DictReader(sheet.open(newline=""))
+    assert (line["color"], line["style"], line["none"]) == ("black, red", "", "style")
+    items = works.page(picture.day, "001.html").root.all("figure")[0].all("li")
+    assert [item.text for item in items] == ["black", "red", "style: none"]
+
+
 def test_strange_names_survive_to_the_last_page(works: Works) -> None:
     bytes_only = b"latin\xe91.png"
     works.arrive(*STRANGE, bytes_only)

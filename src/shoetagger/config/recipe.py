@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field
+from pydantic import Tag as Named
 from pydantic.dataclasses import dataclass
 
 from .fields import (
@@ -27,11 +28,37 @@ from .fields import (
 
 
 @dataclass(frozen=True, config=SECTION)
+class NoneBelow:
+    """A group may say "none of these": no tag passes, and the best has a lower probability."""
+
+    none_below: PositiveShare
+
+
+def _kind_of_rule(value: object) -> str:
+    return "section" if isinstance(value, dict | NoneBelow) else "word"
+
+
+Decide = Annotated[
+    Annotated[Literal["best"], Named("word")] | Annotated[NoneBelow, Named("section")],
+    Discriminator(_kind_of_rule),
+]
+
+
+@dataclass(frozen=True, config=SECTION)
 class Group:
-    """A named set of tags that one model learns, and what `train` says differently for it."""
+    """A named set of tags that one model learns, and what `train` says differently for it.
+
+    `decide` says what a picture gets of which no score passes its threshold.
+    """
 
     tags: Listed[Text]
     train: Mapping[Text, Any] = field(default_factory=dict)
+    decide: Decide = "best"
+
+    @property
+    def none_below(self) -> float | None:
+        """The probability below which the best tag is not given; None: it always is."""
+        return self.decide.none_below if isinstance(self.decide, NoneBelow) else None
 
 
 @dataclass(frozen=True, config=SECTION)

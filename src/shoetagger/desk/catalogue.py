@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ..config.recipe import Group
 from ..store.rows import NOT_A_SHOE, WHOLE_IMAGE, CurrentRow
-from .selection import GROUP_STATES, SIZE, Selection
+from .selection import GROUP_STATES, NONE, SIZE, Selection
 
 # What a group has in the tables, of what is needed here.
 _COLUMNS = ("tags", "stale", "corrected")
@@ -187,17 +187,22 @@ def _read(file: Path, groups: Mapping[str, Group], known: Partition | None) -> P
     verdicts = columns.get("verdict", pa.nulls(len(rows), pa.string()))
     marks: dict[Mark, np.ndarray] = {VERDICT: _as_numpy(verdicts.is_valid())}
     for name, group in groups.items():
-        marks |= _marks_of(columns, name, group, len(rows))
+        marks |= _marks_of(columns, name, group, marks[VERDICT])
     return Partition(stamp, columns["image_id"], pc.utf8_lower(names), marks)
 
 
 def _marks_of(
-    columns: Mapping[str, pa.Array], name: str, group: Group, length: int
+    columns: Mapping[str, pa.Array], name: str, group: Group, judged: np.ndarray
 ) -> dict[Mark, np.ndarray]:
-    """Return the marks of one group of a table."""
+    """Return the marks of one group of a table; `judged` tells which pictures are no shoes."""
+    length = len(judged)
     lists = columns.get(f"{name}_tags", pa.nulls(length, pa.list_(pa.string())))
     parents, values = pc.list_parent_indices(lists), pc.list_flatten(lists)
-    marks: dict[Mark, np.ndarray] = {("untagged", name): _as_numpy(lists.is_null())}
+    empty = pc.equal(pc.list_value_length(lists), 0).fill_null(False)
+    marks: dict[Mark, np.ndarray] = {
+        ("untagged", name): _as_numpy(lists.is_null()),
+        (NONE, name): _as_numpy(empty) & ~judged,
+    }
     for tag in group.tags:
         there = np.zeros(length, bool)
         there[parents.filter(pc.equal(values, tag)).to_numpy()] = True
@@ -238,6 +243,8 @@ def _has(row: CurrentRow, mark: Mark) -> bool:
     match mark:
         case ("untagged", _):
             return cell is None
+        case (state, _) if state == NONE:
+            return row.verdict is None and cell is not None and not cell.tags
         case ("tag", _, tag):
             return cell is not None and tag in cell.tags
         case ("stale", _):

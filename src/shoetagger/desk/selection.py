@@ -12,7 +12,8 @@ from ..errors import ShoetaggerError
 from ..store.rows import NOT_A_SHOE
 
 # States of a group of a picture, and those of a picture as a whole.
-GROUP_STATES = ("corrected", "stale", "untagged")
+NONE = "none of these"
+GROUP_STATES = ("corrected", "stale", "untagged", NONE)
 STATES = (*GROUP_STATES, NOT_A_SHOE)
 SIZE = 60
 

@@ -10,14 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..atomic import atomic_write
 from ..errors import ShoetaggerError
 from ..images.views import Transform
 from ..network.digests import canonical
 from ..network.layers import ARCHITECTURES, LAYERS, POOLED, ModelError
+from .decision import predict
 
 BUNDLE_FILE = "bundle.json"
 _FORMAT = 1
+
+# Left out of the file where they are None: so bundles of before they were there keep their digests.
+_OPTIONAL = {"none_below"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,11 @@ class Bundle:
     prefixes: Mapping[str, str]  # layer -> digest
     pretrained: str | None  # digest of the pretrained backbone
     weights_sha256: str
+    none_below: float | None = None  # see `decision.predict`
+
+    def predict(self, scores: np.ndarray) -> np.ndarray:
+        """Return the predictions (B, tags) of 0 and 1 for scores (B, tags), by its own rule."""
+        return predict(scores, self.thresholds, self.none_below)
 
     @property
     def digest(self) -> str:
@@ -42,6 +53,7 @@ class Bundle:
 
     def as_dict(self) -> dict[str, Any]:
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        plain = {k: v for k, v in plain.items() if v is not None or k not in _OPTIONAL}
         return {"format": _FORMAT, **plain, "transform": self.transform.as_dict()}
 
 
@@ -72,9 +84,9 @@ def load_bundle(directory: Path) -> Bundle:
 def _parse_bundle(document: Any) -> Bundle:
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise ValueError("unknown format")
-    names = {f.name for f in dataclasses.fields(Bundle)}
-    if set(document) != names | {"format"}:
-        raise ValueError(f"keys differ: {', '.join(sorted(set(document) ^ (names | {'format'})))}")
+    names = {"format", *(f.name for f in dataclasses.fields(Bundle))} - _OPTIONAL
+    if differ := (set(document) - _OPTIONAL) ^ names:
+        raise ValueError(f"keys differ: {', '.join(sorted(differ))}")
     tags = tuple(str(tag) for tag in document["tags"])
     thresholds = tuple(float(t) for t in document["thresholds"])
     support = tuple(int(n) for n in document["support"])
@@ -85,6 +97,9 @@ def _parse_bundle(document: Any) -> Bundle:
         raise ValueError("thresholds must lie above 0 and up to 1")
     if set(document["prefixes"]) != set(LAYERS) or not pooled or not set(pooled) <= set(POOLED):
         raise ValueError(f"pooled must be among {', '.join(POOLED)}")
+    none_below = document.get("none_below")
+    if none_below is not None and not 0.0 < float(none_below) <= 1.0:
+        raise ValueError("none_below must lie above 0 and up to 1")
     if document["arch"] not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {document['arch']!r}")
     return Bundle(
@@ -98,4 +113,5 @@ def _parse_bundle(document: Any) -> Bundle:
         prefixes={str(k): str(v) for k, v in document["prefixes"].items()},
         pretrained=document["pretrained"],
         weights_sha256=str(document["weights_sha256"]),
+        none_below=None if none_below is None else float(none_below),
     )

@@ -23,7 +23,7 @@ from ..network.backbone import State, TagModel, advance, begin
 from ..network.devices import multiply_in_full, pick_device, pick_dtype
 from ..network.layers import LAYERS
 from .bundle import Bundle, load_bundle
-from .decision import predict, tags_of
+from .decision import tags_of
 from .loading import load_model
 from .vectors import Projection, projection_of
 
@@ -206,7 +206,7 @@ class Engine:
             if bundle.digest not in found or bundle.digest not in wanted:
                 continue
             scored = found[bundle.digest]
-            tags = tags_of(predict(scored, bundle.thresholds), bundle.tags)
+            tags = tags_of(bundle.predict(scored), bundle.tags)
             rows = scored.astype(np.float64).round(4).tolist()
             predictions[bundle.digest] = [
                 Prediction(tuple(r), t) for r, t in zip(rows, tags, strict=True)

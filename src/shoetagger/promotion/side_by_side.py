@@ -13,7 +13,6 @@ from more_itertools import chunked
 
 from ..config import recipe
 from ..config.params import Params
-from ..inference.decision import predict
 from ..ingest import inbox as inboxes
 from ..learning.dataset.split import side
 from ..learning.dataset.tables import (
@@ -151,7 +150,7 @@ def _held_out(table: pd.DataFrame, split: recipe.Split) -> pd.DataFrame:
 
 def _predicted(bundle: Bundle, scores: np.ndarray, tags: Sequence[str]) -> np.ndarray:
     """Predict as the bundle does, all its tags at once; return the columns of `tags`."""
-    return predict(scores, bundle.thresholds)[:, [bundle.tags.index(tag) for tag in tags]]
+    return bundle.predict(scores)[:, [bundle.tags.index(tag) for tag in tags]]
 
 
 def _scores(engine: Engine, params: Params, files: Sequence[Path]) -> dict[str, np.ndarray]:

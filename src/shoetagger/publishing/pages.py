@@ -201,14 +201,14 @@ def _colour(groups: Iterable[str], name: str) -> str:
     return f"g{list(groups).index(name) % COLOURS}"
 
 
-def _hint(row: Row, name: str, tag: str, title: Callable[[str], str]) -> str:
-    """Return the tooltip of a tag: its group, score and version."""
+def _hint(row: Row, name: str, tag: str | None, title: Callable[[str], str]) -> str:
+    """Return the tooltip of a tag, or of a group without tags: its group, score and version."""
     cell = row.groups[name]
     parts = [title(name)]
     if cell.corrected:
         parts.append("set by hand")
     else:
-        if tag in cell.scores:
+        if tag is not None and tag in cell.scores:
             parts.append(f"score {cell.scores[tag]:.2f}")
         if cell.version is not None:
             parts.append(f"version {cell.version}")

@@ -56,6 +56,12 @@ class Row:
     verdict: str | None = None
 
 
+def is_none(row: Row, group: str) -> bool:
+    """Return whether a shoe has none of a group's tags, as far as models or people know."""
+    cell = row.groups.get(group)
+    return row.verdict is None and cell is not None and not cell.tags
+
+
 def shown_name(locator: str, inbox: Path) -> str:
     """Return a file's name below `inbox` (else its last part) as one line of valid text.
 
@@ -294,7 +300,8 @@ class CsvTable:
 
     Columns: image_id, file, first_seen, the groups, then `stale` and `corrected`, which name the
     groups whose tags are of an earlier version or by hand, `copies`, the names of further files
-    with the same bytes, and `verdict`, "not a shoe" where a person said so; with `scores`, then
+    with the same bytes, `verdict`, "not a shoe" where a person said so, and `none`, which names the
+    groups none of whose tags fits: the others without tags are not tagged yet; with `scores`, then
     `score_<tag>`, empty where the version that tagged the picture does not know the tag. Cells
     cannot act as formulas.
     """
@@ -304,7 +311,7 @@ class CsvTable:
         self._out = out
         self._scored = groups if scores else {}
         header = ["image_id", "file", "first_seen", *groups]
-        header += ["stale", "corrected", "copies", "verdict"]
+        header += ["stale", "corrected", "copies", "verdict", "none"]
         self._put([*header, *score_columns(self._scored)])
 
     def write(self, chunk: Sequence[Row]) -> None:
@@ -321,6 +328,7 @@ class CsvTable:
                     ", ".join(name for name, cell in named if cell and cell.corrected),
                     ", ".join(row.copies),
                     row.verdict or "",
+                    ", ".join(name for name in self._groups if is_none(row, name)),
                     *self._scores(row),
                 ]
             )

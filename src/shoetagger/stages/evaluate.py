@@ -15,13 +15,13 @@ from matplotlib.figure import Figure
 from ..config import params as parameters
 from ..config.settings import Settings
 from ..inference.bundle import Bundle, save_bundle
-from ..inference.decision import UNCALIBRATED, predict, tags_of
+from ..inference.decision import UNCALIBRATED, tags_of
 from ..learning.dataset.tables import read_scores, write_predictions
 from ..learning.evaluation import plots
 from ..learning.evaluation.calibration import calibrate
 from ..learning.evaluation.documents import NOT_MEASURABLE, flat_metrics, write_metrics
 from ..learning.evaluation.metrics import frequency_macro_f1, measurable_tags
-from ..learning.evaluation.predictions import Predictions, predict_out_of_fold
+from ..learning.evaluation.predictions import Predictions, thresholds_of_other_folds
 from ..learning.training.scoring import scores
 from ..network.backbone import TagModel
 from ..network.devices import pick_device
@@ -101,6 +101,7 @@ def _bundle(data: GroupData, model: TagModel, weights: Path, out_of_fold: pd.Dat
         prefixes=prefix_digests(model, transform),
         pretrained=pretrained_of(weights),
         weights_sha256=file_sha256(weights),
+        none_below=data.params.group(data.group).none_below,
     )
 
 
@@ -108,8 +109,8 @@ def _predict_validation(data: GroupData, model: TagModel, bundle: Bundle) -> Pre
     examples = data.examples(data.validation)
     freeze = data.params.train.freeze
     scored = scores(model, data.source(model), examples.rows, freeze, data.device)
-    predicted = predict(scored, bundle.thresholds)
-    return Predictions(examples.rows, examples.truth, scored, predicted)
+    thresholds = np.array(bundle.thresholds)
+    return Predictions(examples.rows, examples.truth, scored, thresholds, bundle.none_below)
 
 
 def _predict_out_of_fold(data: GroupData, table: pd.DataFrame) -> Predictions | None:
@@ -117,9 +118,10 @@ def _predict_out_of_fold(data: GroupData, table: pd.DataFrame) -> Predictions | 
         return None
     scored, truth = _scores_and_truth(table, data)
     folds, shrink = table["fold"].to_numpy(), data.params.evaluate.shrink
-    predicted = predict_out_of_fold(scored, truth, folds, shrink)
+    thresholds = thresholds_of_other_folds(scored, truth, folds, shrink)
     rows = pd.Index(data.table["image_name"]).get_indexer(table["image_name"])
-    return Predictions(rows, truth, scored, predicted)
+    none_below = data.params.group(data.group).none_below
+    return Predictions(rows, truth, scored, thresholds, none_below)
 
 
 def _write_predictions(

@@ -65,6 +65,8 @@ def _flat(params: Params, group: str) -> dict[str, object]:
         "evaluate": asdict(params.evaluate),
     }
     flat: dict[str, object] = {"tags": ", ".join(params.group(group).tags)}
+    if (none_below := params.group(group).none_below) is not None:
+        flat["decide.none_below"] = none_below
     for section, values in sections.items():
         for key, value in values.items():
             if isinstance(value, dict):

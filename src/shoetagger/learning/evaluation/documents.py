@@ -47,6 +47,11 @@ def flat_report(part: str, report: dict[str, Any] | None) -> dict[str, float]:
     if report is None:
         return {}
     flat = {f"{part}_{key}": report.get(key) for key in _REPORT_METRICS}
+    if (none := report.get("none_of_these")) and none["in_use"]["none_below"] is not None:
+        best = next(other for other in none["others"] if other["none_below"] is None)
+        flat[f"{part}_abstained"] = none["in_use"]["abstained"]
+        flat[f"{part}_abstained_rightly"] = none["in_use"]["rightly"]
+        flat[f"{part}_macro_f1_without_none"] = best["macro_f1"]
     flat[f"{part}_most_frequent_share"] = report["most_frequent_prediction"]["share"]
     for tag, values in report["tags"].items():
         flat |= {f"{part}_{key}_{tag}": values[key] for key in ("support", *TAG_METRICS)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,25 +12,33 @@ import pandas as pd
 from ...config.recipe import Evaluate
 from ...inference.decision import UNCALIBRATED, predict
 from . import metrics
+from .abstention import abstention
 from .calibration import calibrate
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Truth, scores and predictions of N pictures, each array (N, tags).
+    """Truth and scores of N pictures, each (N, tags), and the rule by which they are predicted.
 
-    `rows` (N,) are the pictures' rows in the group's table.
+    `rows` (N,) are the pictures' rows in the group's table. `thresholds` is (tags,) or (N, tags);
+    with `none_below`, a picture may get no tag: see `decision.predict`.
     """
 
     rows: np.ndarray
     truth: np.ndarray
     scores: np.ndarray
-    predicted: np.ndarray
+    thresholds: np.ndarray
+    none_below: float | None = None
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """The predictions (N, tags) of 0 and 1."""
+        return predict(self.scores, self.thresholds, self.none_below)
 
     def report(self, tags: tuple[str, ...], rule: Evaluate, seed: int) -> dict[str, Any]:
-        """Return the metrics, and the macro F1 that thresholds of 0.5 would give."""
+        """Return the metrics, the macro F1 that thresholds of 0.5 would give, and abstentions."""
         measurable = metrics.measurable_tags(self.truth, rule.min_positives)
-        at_half = predict(self.scores, (UNCALIBRATED,) * len(tags))
+        at_half = predict(self.scores, (UNCALIBRATED,) * len(tags), self.none_below)
         report = metrics.report(
             self.truth,
             self.scores,
@@ -40,7 +49,12 @@ class Predictions:
             seed=seed,
         )
         macro_f1 = metrics.macro_f1(self.truth, at_half, measurable)
-        return report | {"macro_f1_at_half": metrics.rounded(macro_f1)}
+        return report | {
+            "macro_f1_at_half": metrics.rounded(macro_f1),
+            "none_of_these": abstention(
+                self.truth, self.scores, self.thresholds, measurable, self.none_below
+            ),
+        }
 
     def table(self, names: pd.Series[str], part: str, tags: tuple[str, ...]) -> pd.DataFrame:
         """Return a row per picture: image_name, part, then "true", "score" and "predicted" per tag.
@@ -60,16 +74,15 @@ class Predictions:
         return pd.DataFrame({"image_name": image_names, "part": part, **columns})
 
 
-def predict_out_of_fold(
+def thresholds_of_other_folds(
     scores: np.ndarray, truth: np.ndarray, folds: np.ndarray, shrink: float
 ) -> np.ndarray:
-    """Return predictions (N, tags), each fold's by thresholds calibrated on the other folds.
+    """Return thresholds (N, tags), each picture's calibrated on the folds that it is not in.
 
     `scores` and `truth` are (N, tags), `folds` (N,). So no threshold has seen what it is used on.
     """
-    predicted = np.zeros_like(truth)
+    thresholds = np.empty(scores.shape)
     for fold in np.unique(folds):
         here = folds == fold
-        thresholds, _ = calibrate(scores[~here], truth[~here], shrink)
-        predicted[here] = predict(scores[here], thresholds)
-    return predicted
+        thresholds[here], _ = calibrate(scores[~here], truth[~here], shrink)
+    return thresholds
