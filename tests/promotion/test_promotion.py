@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -295,7 +296,20 @@ def test_the_report_tells_of_validation_rare_tags_and_arrivals(
     trained(2)
     challenger = label_as_said_by(settings, plan, seed=2)
     scored_out_of_fold(settings, plan, right=True)
+    with Store(settings.store_url) as store:
+        before = {r.image_id: set(r.groups["color"].tags) for r in store.current.rows(["color"])}
+    collected = file_sha256(settings.inbox / "03.png")  # is on the training side today
+    path = outputs(checkout_module.checkout(settings, plan), "split")["split"] / "color.csv"
+    table = read_split(path)
+    more = table.tail(1).assign(image_name="collected.png", image_id=collected)
+    write_split(pd.concat([table, more]), path)
     version = register(settings, plan, "color").version
+    after = said_by(settings, challenger)
+    with Store(settings.store_url) as store:  # people say what the challenger will say
+        for image_id, tags in after.items():
+            store.corrections.correct(
+                image_id, "color", sorted(tags), by="ann", why="", now=datetime.now(UTC)
+            )
     loaded: list[str] = []
     predicted: list[str] = []
     load, predict_tags = Engine._load, Engine.predict
@@ -332,11 +346,8 @@ def test_the_report_tells_of_validation_rare_tags_and_arrivals(
     assert white["f1"]["champion"] == 0.0
 
     arrivals = stored["arrivals"]
-    with Store(settings.store_url) as store:
-        before = {r.image_id: set(r.groups["color"].tags) for r in store.current.rows(["color"])}
     assert (arrivals["pictures"], arrivals["unread"]) == (22, 1)
     assert len(before) == 23
-    after = said_by(settings, challenger)
     pairs = [(before[i], after[i]) for i in before if i in after]
     assert arrivals["changed"] == sum(a != b for a, b in pairs) > 0
     for tag, (gained, lost) in arrivals["tags"].items():
@@ -344,7 +355,15 @@ def test_the_report_tells_of_validation_rare_tags_and_arrivals(
         assert lost == sum(tag in a - b for a, b in pairs)
     assert comparison.metrics["tags_change"] == round(arrivals["share"], 4)
 
+    checked = stored["checked"]
+    assert (checked["pictures"], checked["learned"], checked["unread"]) == (len(after) - 1, 1, 0)
+    assert checked["macro_f1"]["challenger"] == 1.0
+    assert checked["macro_f1"]["champion"] < 1.0
+    assert comparison.metrics["challenger_macro_f1_checked"] == 1.0
+
     page = (registry.read_file(named, "comparison.html") or b"").decode()
+    assert f"On {len(after) - 1} arrivals that people checked" in page
+    assert f"On {len(after) - 1} arrivals that people checked, without 1 that" in comparison.text
     assert "not measurable" in page
     assert "Rare tags, out of fold on 12 training pictures" in page
     assert "data:image/png;base64," in page

@@ -83,7 +83,15 @@ def compare(
     )
     if verdict is None and champion is not None:
         outcome = _run_both(
-            settings, store, registry, plan, params, versions, challenger=digest, champion=champion
+            settings,
+            store,
+            registry,
+            plan,
+            params,
+            versions,
+            group=group,
+            challenger=digest,
+            champion=champion,
         )
         verdict = gate.check(against, outcome.validation, outcome.arrivals.diff, params.promote)
     assert verdict is not None
@@ -156,6 +164,7 @@ def _run_both(
     params: Params,
     versions: Mapping[str, Version],
     *,
+    group: str,
     challenger: str,
     champion: str,
 ) -> SideBySide:
@@ -169,6 +178,7 @@ def _run_both(
             challenger=_contender(store, registry, settings.bundles, challenger, versions),
             champion=_contender(store, registry, settings.bundles, champion, versions),
             sample=store.predictions.sample_tagged(champion, params.promote.sample),
+            checked=store.predictions.checked(group, params.promote.sample),
             inbox=settings.inbox,
             device=settings.device,
         )
@@ -197,6 +207,9 @@ def _metrics(outcome: SideBySide | None) -> dict[str, float]:
     if (macro := outcome.validation.macro_f1) is not None:
         metrics["challenger_macro_f1"] = round(macro.challenger, 4)
         metrics["champion_macro_f1"] = round(macro.champion, 4)
+    if (macro := outcome.checked.metrics.macro_f1) is not None:
+        metrics["challenger_macro_f1_checked"] = round(macro.challenger, 4)
+        metrics["champion_macro_f1_checked"] = round(macro.champion, 4)
     if (share := outcome.arrivals.diff.share) is not None:
         metrics["tags_change"] = round(share, 4)
     return metrics

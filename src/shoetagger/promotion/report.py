@@ -36,6 +36,7 @@ def document(title: str, verdict: Verdict, gate: str, outcome: SideBySide | None
         "new_tags": [],
         "dropped_tags": [],
         "arrivals": None,
+        "checked": None,
     }
     if outcome is None:
         return plain
@@ -54,6 +55,8 @@ def document(title: str, verdict: Verdict, gate: str, outcome: SideBySide | None
             "tags": {tag: list(counts) for tag, counts in arrivals.diff.counts().items()},
             "shown": [change.image_id for change in arrivals.changes[: len(arrivals.shown)]],
         },
+        "checked": _paired(outcome.checked.metrics)
+        | {"learned": outcome.checked.learned, "unread": outcome.checked.unread},
     }
 
 
@@ -99,18 +102,16 @@ def text(document: Mapping[str, Any], page: str | None) -> str:
         lines += [f"You are asked because {_plain(document['approval_reason'])}.", ""]
     lines += [f"- {_plain(reason)}" for reason in document["reasons"]]
     if validation := document["validation"]:
-        left_out = document["left_out"]
-        without = f", without {left_out} that one of the two trained on" if left_out else ""
+        without = _without(document["left_out"])
         lines += ["", f"On {validation['pictures']} validation pictures{without}:", ""]
-        lines += ["| tag | positives | challenger | champion | difference | interval |"]
-        lines += ["| --- | --- | --- | --- | --- | --- |"]
-        lines += [_row("macro F1", "", validation["macro_f1"])]
-        lines += [_row(t["tag"], t["positives"], t["f1"]) for t in validation["tags"]]
+        lines += [*_HEAD, _row("macro F1", "", validation["macro_f1"]), *_tag_rows(validation)]
     if out_of_fold := document["out_of_fold"]:
-        lines += ["", "Rare tags, out of fold:", ""]
-        lines += ["| tag | positives | challenger | champion | difference | interval |"]
-        lines += ["| --- | --- | --- | --- | --- | --- |"]
-        lines += [_row(t["tag"], t["positives"], t["f1"]) for t in out_of_fold["tags"]]
+        lines += ["", "Rare tags, out of fold:", "", *_HEAD, *_tag_rows(out_of_fold)]
+    if (checked := document["checked"]) and checked["pictures"]:
+        without = _without(checked["learned"])
+        lines += ["", f"On {checked['pictures']} arrivals that people checked{without}:", ""]
+        lines += [*_HEAD, _row("macro F1", "", checked["macro_f1"]), *_tag_rows(checked)]
+        lines += ["", "No rule of the gate: people chose these pictures, and saw the tags."]
     arrivals = document["arrivals"]
     if arrivals and arrivals["pictures"]:
         lines += ["", f"{arrivals['changed']} of {arrivals['pictures']} sampled arrivals change:"]
@@ -122,6 +123,20 @@ def text(document: Mapping[str, Any], page: str | None) -> str:
     if page:
         lines += ["", f"[The whole comparison, with pictures]({page})"]
     return "\n".join(lines) + "\n"
+
+
+_HEAD = (
+    "| tag | positives | challenger | champion | difference | interval |",
+    "| --- | --- | --- | --- | --- | --- |",
+)
+
+
+def _without(pictures: int) -> str:
+    return f", without {pictures} that one of the two trained on" if pictures else ""
+
+
+def _tag_rows(part: Mapping[str, Any]) -> list[str]:
+    return [_row(t["tag"], t["positives"], t["f1"]) for t in part["tags"]]
 
 
 def _paired(metrics: PairedMetrics) -> dict[str, Any]:

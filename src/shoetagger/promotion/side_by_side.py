@@ -21,6 +21,7 @@ from ..learning.dataset.tables import (
 )
 from ..pipeline import dvc_files
 from ..store.rows import TagChange, TaggedImage
+from .checked import OnChecked, scores_of_checked
 from .paired import PairedMetrics, TagDiff, paired_metrics
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class SideBySide:
     new_tags: tuple[str, ...]
     dropped_tags: tuple[str, ...]
     arrivals: Arrivals
+    checked: OnChecked
 
 
 def side_by_side(
@@ -80,12 +82,14 @@ def side_by_side(
     challenger: Contender,
     champion: Contender,
     sample: Sequence[TaggedImage],
+    checked: Sequence[TaggedImage],
     inbox: Path,
     device: str,
 ) -> SideBySide:
-    """Run both on today's validation pictures, and the challenger on a sample of arrivals.
+    """Run both on today's validation pictures and on arrivals.
 
-    `sample` holds arrivals with the tags that the champion gave them.
+    `sample` holds arrivals with the tags that the champion gave them, `checked` those with the tags
+    that people gave them.
     """
     from ..inference.engine import Engine
 
@@ -94,12 +98,10 @@ def side_by_side(
     tags = [tag for tag in new.tags if tag in old.tags]
     table = read_split(dvc_files.outputs(checkout, "split")["split"] / f"{new.group}.csv")
 
-    def compared(
-        truth: pd.DataFrame, scores: Sequence[np.ndarray], tags: list[str]
-    ) -> PairedMetrics:
+    def compared(truth: np.ndarray, scores: Sequence[np.ndarray], tags: list[str]) -> PairedMetrics:
         of_new, of_old = (_predicted(b, s, tags) for b, s in zip(bundles, scores, strict=True))
         return paired_metrics(
-            truth[tags].to_numpy(dtype=np.uint8),
+            truth,
             of_new,
             of_old,
             tags,
@@ -113,7 +115,9 @@ def side_by_side(
     held_out = held_out[~seen]
     images = dvc_files.data_folder(checkout) / "images"
     scores = _scores(engine, params, [images / name for name in held_out["image_name"]])
-    validation = compared(held_out, [scores[bundle.digest] for bundle in bundles], tags)
+    validation = compared(
+        held_out[tags].to_numpy(np.uint8), [scores[bundle.digest] for bundle in bundles], tags
+    )
 
     rare = [row.tag for row in validation.tags if row.f1 is None]
     rare_metrics = None
@@ -121,7 +125,17 @@ def side_by_side(
         texts = challenger.out_of_fold, champion.out_of_fold
         truth, common = _common(table, [read_scores_by_image(text) for text in texts])
         columns = [s[list(b.tags)].to_numpy() for s, b in zip(common, bundles, strict=True)]
-        rare_metrics = compared(truth, columns, rare)
+        rare_metrics = compared(truth[rare].to_numpy(np.uint8), columns, rare)
+
+    said = scores_of_checked(
+        engine,
+        checked,
+        tags,
+        learned=_learned(table, challenger, champion),
+        params=params,
+        inbox=inbox,
+    )
+    by_people = compared(said.truth, [said.scores[bundle.digest] for bundle in bundles], tags)
     return SideBySide(
         validation,
         int(seen.sum()),
@@ -129,6 +143,7 @@ def side_by_side(
         new_tags=tuple(tag for tag in new.tags if tag not in old.tags),
         dropped_tags=tuple(tag for tag in old.tags if tag not in new.tags),
         arrivals=_on_arrivals(engine, new, params, sample, inbox),
+        checked=OnChecked(by_people, said.learned, said.unread),
     )
 
 
@@ -139,6 +154,16 @@ def _common(
     truth = table.drop_duplicates("image_id").set_index("image_id")
     ids = [i for i in truth.index if all(i in s.index for s in scores)]
     return truth.loc[ids], [s.loc[ids] for s in scores]
+
+
+def _learned(table: pd.DataFrame, *contenders: Contender) -> set[str]:
+    """Return the ids of the training side today, and of all that the contenders trained on."""
+    learned = set(table.loc[table["side"] == "train", "image_id"])
+    for contender in contenders:
+        learned |= contender.trained_on
+        if contender.out_of_fold is not None:
+            learned |= set(read_scores_by_image(contender.out_of_fold).index)
+    return learned
 
 
 def _held_out(table: pd.DataFrame, split: recipe.Split) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from .blocks import (
     totals_there,
     within,
 )
-from .corrections import is_judged
+from .corrections import IN_FORCE, is_judged
 from .database import Database
 from .days import bump
 from .file_rows import mark_gone
@@ -40,7 +40,7 @@ from .rows import (
 )
 from .settling import settle
 from .sql import PAGE, TAGGED, move_place, place_in, show_alive
-from .tables import files, handed_out, images, predictions, versions
+from .tables import corrections, files, handed_out, images, predictions, versions
 from .vectors import write_vectors
 
 SCORE_DIGITS = 6
@@ -111,6 +111,28 @@ class Predictions:
             found = connection.execute(query).all()
             ids = [row.image_id for row in found]
             locators = locators_of(connection, ids, TAGGED)
+        return [
+            TaggedImage(row.image_id, locators[row.image_id][0], tuple(row.tags))
+            for row in found
+            if row.image_id in locators
+        ]
+
+    def checked(self, group: str, limit: int) -> list[TaggedImage]:
+        """Return up to `limit` readable images of a group that people checked, the latest first.
+
+        With the tags that people gave them, or confirmed; without those that are not shoes.
+        """
+        query = (
+            sa.select(corrections.c.image_id, corrections.c.tags)
+            .join(images, images.c.image_id == corrections.c.image_id)
+            .where(corrections.c.group_name == group, IN_FORCE, ~images.c.replaced)
+            .where(readable(), ~is_judged(images.c.image_id))
+            .order_by(corrections.c.id.desc())
+            .limit(limit)
+        )
+        with self._database.reading() as connection:
+            found = connection.execute(query).all()
+            locators = locators_of(connection, [row.image_id for row in found], TAGGED)
         return [
             TaggedImage(row.image_id, locators[row.image_id][0], tuple(row.tags))
             for row in found

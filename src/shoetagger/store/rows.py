@@ -83,7 +83,7 @@ class Backlog:
 
 @dataclass(frozen=True)
 class TaggedImage:
-    """An image, a file that holds its bytes, and the tags that one bundle predicted."""
+    """An image, a file that holds its bytes, and the tags that a bundle or people gave it."""
 
     image_id: str
     locator: str
