@@ -145,6 +145,8 @@ def write_tables(folder: Path, f: Filling, options: Params) -> None:
             "locator": pa.array([f.locator(i) for i in pictures]),
             "copies": pa.array([[]] * count, schema.field("copies").type),
             "first_seen": pa.array([f.moment(i) for i in pictures]),
+            "verdict": pa.nulls(count, pa.string()),
+            "article": pa.array([f"{i // 4:06d}" for i in pictures]),
         }
         for name, tags in GROUPS.items():
             share = 1 / np.arange(1, len(tags) + 1)

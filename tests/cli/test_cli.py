@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from helpers.bundles import write_bundle
 from helpers.installation import make_project
 from helpers.stores import make_live
@@ -311,6 +312,23 @@ def test_a_verdict_takes_all_tags_and_is_taken_back(
         call("correct", NAME, "color", "red")
     assert "a shoe, with tags again" in call("verdict", NAME, "--withdraw")
     assert exported() == before
+
+
+def test_articles_are_exported_once_a_pattern_says_which_they_are(
+    installed: Settings, pictures: Path, tmp_path: Path
+) -> None:
+    (pictures / NAME).rename(installed.inbox / "48213_1.jpg")
+    call("night")
+    out = tmp_path / "articles.jsonl"
+    arguments = ("export", str(out), "--format", "jsonl", "--articles")
+    with pytest.raises(ShoetaggerError, match=r"articles\.pattern in params.yaml is not set"):
+        call(*arguments)
+    document = yaml.safe_load(installed.params_file.read_text())
+    document["articles"] = {"pattern": r"(?P<article>\d+)_\d+"}
+    installed.params_file.write_text(yaml.safe_dump(document))
+    assert "1 articles written" in call(*arguments)
+    found = json.loads(out.read_text())
+    assert (found["article"], found["pictures"]) == ("48213", 1)
 
 
 def test_an_unknown_group_is_refused_by_name(installed: Settings) -> None:

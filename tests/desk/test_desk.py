@@ -9,6 +9,7 @@ from threading import Thread
 
 import httpx
 import pytest
+import yaml
 from fastapi.routing import APIRoute
 from helpers.desk import COLOR, Desk, access, image_id
 
@@ -81,6 +82,25 @@ def test_no_match_says_so_and_leads_out(desk: Desk) -> None:
     assert "0 pictures match" in page
     assert 'href="?g.style=flat"' in page
     assert "No pictures yet" not in page
+
+
+def test_pictures_of_one_article_are_shown_together(desk: Desk) -> None:
+    params = yaml.safe_load(desk.settings.params_file.read_text())
+    params["articles"] = {"pattern": r"(?P<article>\d+)_\d+\.jpg$"}
+    desk.arrive({"71_1.jpg": ("red", "boot"), "c.jpg": ("black", "flat")})
+    assert "Article" not in desk.client.get("/").text
+    desk.settings.params_file.write_text(yaml.safe_dump(params))
+    desk.arrive({"71_2.jpg": ("red", "flat"), "7_1.jpg": ("black", "boot")})
+    assert names(desk.client.get("/?article=71")) == ["71_2.jpg", "71_1.jpg"]
+    assert names(desk.client.get("/?article=71&g.style=flat")) == ["71_2.jpg"]
+    assert names(desk.client.get("/?article=1")) == []
+    page = desk.client.get(f"/picture/{image_id('71_1.jpg')}").text
+    assert "Article 71 <small>2 pictures · color: red · style: boot, flat</small>" in page
+    assert f'href="../picture/{image_id("71_2.jpg")}"' in page
+    assert 'href="../?article=71"' in page
+    assert "Article" not in desk.client.get(f"/picture/{image_id('c.jpg')}").text
+    sheet = (desk.settings.published / "csv" / "2026-01-01.csv").read_text()
+    assert sheet.splitlines()[1].endswith(",71")
 
 
 def test_a_wrong_address_is_refused_by_name(desk: Desk) -> None:

@@ -28,11 +28,11 @@ from shoetagger.config.recipe import Group
 from shoetagger.config.settings import Settings
 from shoetagger.images import decode
 from shoetagger.ingest.inbox import scan
-from shoetagger.publishing import pages, tables
+from shoetagger.publishing import pages
 from shoetagger.publishing.csv_lines import csv_line
 from shoetagger.publishing.export import export
 from shoetagger.publishing.publication import PublishError, publish_changes
-from shoetagger.publishing.tables import Cell, Row
+from shoetagger.publishing.rows import Cell, Row, shown_name
 from shoetagger.publishing.thumbnails import keep, place
 from shoetagger.store.rows import Prediction, RejectedFile, Tagged
 from shoetagger.store.store import Store
@@ -132,7 +132,7 @@ def page_of(*rows: Row, **changes: object) -> Page:
     ],
 )
 def test_a_name_is_shown_below_the_inbox_as_one_line_of_valid_text(path: bytes, shown: str) -> None:
-    name = tables.shown_name("file://" + quote_from_bytes(path), Path("/inbox"))
+    name = shown_name("file://" + quote_from_bytes(path), Path("/inbox"))
     assert name == shown
     assert name.encode("utf-8").decode("utf-8") == name
 
@@ -399,7 +399,7 @@ def test_strange_names_survive_to_the_last_page(works: Works) -> None:
     page = works.page(DAY, "001.html")
     inbox = works.settings.inbox
     shown = {
-        tables.shown_name("file://" + quote_from_bytes(os.fsencode(inbox / os.fsdecode(n))), inbox)
+        shown_name("file://" + quote_from_bytes(os.fsencode(inbox / os.fsdecode(n))), inbox)
         for n in [*STRANGE, bytes_only]
     }
     assert {name.text for name in page.root.all("span", "file")} == shown

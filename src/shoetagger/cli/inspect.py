@@ -189,11 +189,29 @@ def export(
     scores: Annotated[
         bool, typer.Option("--scores", help="A column per tag in the CSV; the others have them.")
     ] = False,
+    articles: Annotated[
+        bool, typer.Option("--articles", help="A row per article instead (articles.pattern).")
+    ] = False,
 ) -> None:
     """Write the current tags of all pictures to one file."""
     from ..publishing.export import export as write
 
     with opened(Settings.from_environment()) as here:
-        groups, inbox = here.params.groups, here.settings.inbox
-        rows = write(here.store, groups, format.value, out, inbox=inbox, scores=scores)
-    typer.echo(f"{rows} pictures written to {out}")
+        if articles and here.params.articles.pattern is None:
+            raise ShoetaggerError(
+                "articles.pattern in params.yaml is not set: it says how a file's name tells which "
+                "article it shows"
+            )
+        if articles and scores:
+            raise ShoetaggerError("articles have no scores of their own: leave --scores out")
+        rows = write(
+            here.store,
+            here.params.groups,
+            format.value,
+            out,
+            inbox=here.settings.inbox,
+            scores=scores,
+            articles=here.params.articles,
+            per_article=articles,
+        )
+    typer.echo(f"{rows} {'articles' if articles else 'pictures'} written to {out}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import ShoetaggerError
 from ..ingest.inbox import locator_of
-from ..publishing.tables import shown_name
+from ..publishing.rows import shown_name
 from ..store.store import Store
 
 _NEAREST = 3

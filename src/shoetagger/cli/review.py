@@ -17,7 +17,7 @@ def queue(
     size: Annotated[int | None, typer.Option(min=1, help="How many; labels.queue.size.")] = None,
 ) -> None:
     """List the pictures that people should check next, each with the reason."""
-    from ..publishing.tables import shown_name
+    from ..publishing.rows import shown_name
     from ..review.label_queue import LabelQueue, sized
 
     with opened(Settings.from_environment()) as here:

@@ -179,7 +179,7 @@ class _Output:
 
     def write(self, line: _Line) -> None:
         from ..publishing.csv_lines import defused
-        from ..publishing.tables import printable
+        from ..publishing.rows import printable
 
         if self._format is Format.JSONL:
             print(json.dumps(line.as_dict()), file=self._stream)

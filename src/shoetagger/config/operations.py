@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field
@@ -29,7 +30,7 @@ Schedule = Annotated[Text, must(is_cron, "be a cron line of five fields")]
 
 # An installation has one of each: a training run takes them neither from its commit nor from its
 # overrides.
-OPERATIONS = ("titles", "audit", "promote", "tag", "publish", "keep", "labels")
+OPERATIONS = ("titles", "audit", "promote", "tag", "publish", "keep", "labels", "articles")
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -133,6 +134,43 @@ class Labels:
     batch: Count = 50
     schedule: Schedule = "0 5 * * *"
     queue: Queue = Queue()
+
+
+def _finds_an_article(pattern: str) -> bool:
+    try:
+        return "article" in re.compile(pattern).groupindex
+    except re.error:
+        return False
+
+
+@dataclass(frozen=True, config=SECTION)
+class Articles:
+    """How a file's name tells which article it shows; without a pattern, none does."""
+
+    pattern: (
+        Annotated[
+            Text,
+            must(
+                _finds_an_article,
+                "be a regular expression with a group named article, such as "
+                r"'(?P<article>\d+)_\d+\.jpg$'",
+            ),
+        ]
+        | None
+    ) = None
+
+    def of(self, names: Iterable[str]) -> str | None:
+        """Return the article that the first of a picture's names to match names; else None.
+
+        The pattern may match any part of a name, which is a path below the inbox.
+        """
+        if self.pattern is None:
+            return None
+        matches = (re.search(self.pattern, name) for name in names)
+        return next((m["article"] for m in matches if m is not None and m["article"]), None)
+
+
+NO_ARTICLES = Articles()
 
 
 @dataclass(frozen=True, config=SECTION)

@@ -15,7 +15,7 @@ import yaml
 from pydantic.dataclasses import dataclass
 
 from .fields import SECTION, Text
-from .operations import OPERATIONS, Audit, Keep, Labels, Promote, Publish, Tag
+from .operations import OPERATIONS, Articles, Audit, Keep, Labels, Promote, Publish, Tag
 from .recipe import SHARED_BY_GROUPS, Evaluate, Features, Group, Images, Split, Train
 from .renamed import with_new_names
 from .strict import ParamsError, validated
@@ -25,7 +25,7 @@ from .strict import ParamsError, validated
 _RESERVED_GROUPS = {
     *("images", "overall"),
     *("path", "image_id", "file", "first_seen", "stale", "corrected", "copies", "rejected"),
-    *("verdict", "none"),
+    *("verdict", "none", "article", "pictures"),
 }
 
 # Columns that tables have beside those of a group's tags.
@@ -50,6 +50,7 @@ class Params:
     # Commits of before these sections were there can still be trained from.
     labels: Labels = Labels()
     titles: Mapping[Text, Text] = field(default_factory=dict)
+    articles: Articles = Articles()
 
     @property
     def tags(self) -> tuple[str, ...]:

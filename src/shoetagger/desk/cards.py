@@ -11,7 +11,7 @@ from pathlib import Path
 from ..config.recipe import Group
 from ..inference.bundle import load_bundle
 from ..network.layers import ModelError
-from ..publishing.tables import shown_name
+from ..publishing.rows import shown_name
 from ..store.rows import WHOLE_IMAGE, Correction, CurrentRow
 
 # A probability this near to its threshold could as well lie on the other side.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import pairwise
 from pathlib import Path
@@ -44,13 +44,15 @@ class Found:
 class Partition:
     """The table of one arrival day, its latest picture first.
 
-    `image_ids` (n,) and `names` (n,) are Arrow strings, names in lower case, those of copies in
-    further lines; `marks` are (n,) bool. `stamp` tells whether the file changed since.
+    `image_ids`, `names` and `articles` (n,) are Arrow strings, names in lower case, those of copies
+    in further lines, articles null where there is none; `marks` are (n,) bool. `stamp` tells
+    whether the file changed since.
     """
 
     stamp: tuple[int, int]
     image_ids: pa.Array
     names: pa.Array
+    articles: pa.Array
     marks: Marks
 
 
@@ -62,6 +64,7 @@ class Index:
     starts: tuple[int, ...]
     image_ids: pa.ChunkedArray
     names: pa.ChunkedArray
+    articles: pa.ChunkedArray
     marks: Marks
 
     def __len__(self) -> int:
@@ -100,7 +103,13 @@ class Index:
             if (place := self._place(row)) is not None:
                 for mark, there in marks.items():
                     there[place] = _has(row, mark)
-        return Index(self.days, self.starts, self.image_ids, self.names, marks)
+        return replace(self, marks=marks)
+
+    def of_article(self, article: str) -> list[str]:
+        """Return the pictures of an article, the latest first."""
+        mask = pc.equal(self.articles, article).fill_null(False)
+        found: list[str] = self.image_ids.filter(mask).to_pylist()
+        return found
 
     def _meets_rest(self, selection: Selection) -> np.ndarray:
         """Return which pictures meet the days and the text of a selection."""
@@ -112,6 +121,8 @@ class Index:
                 met[start:stop] = False
         if selection.text:
             met &= pc.match_substring(self.names, selection.text.lower()).to_numpy()
+        if selection.article:
+            met &= pc.equal(self.articles, selection.article).fill_null(False).to_numpy()
         return met
 
     def _any(self, masks: Iterable[np.ndarray]) -> np.ndarray:
@@ -176,7 +187,7 @@ def _read(file: Path, groups: Mapping[str, Group], known: Partition | None) -> P
         with pq.ParquetFile(file) as table:
             wanted = [f"{group}_{what}" for group in groups for what in _COLUMNS]
             there = [name for name in wanted if name in table.schema_arrow.names]
-            there += ["verdict"] if "verdict" in table.schema_arrow.names else []
+            there += [n for n in ("verdict", "article") if n in table.schema_arrow.names]
             rows = table.read(["image_id", "file", "copies", *there])
     except FileNotFoundError:
         return None
@@ -188,7 +199,8 @@ def _read(file: Path, groups: Mapping[str, Group], known: Partition | None) -> P
     marks: dict[Mark, np.ndarray] = {VERDICT: _as_numpy(verdicts.is_valid())}
     for name, group in groups.items():
         marks |= _marks_of(columns, name, group, marks[VERDICT])
-    return Partition(stamp, columns["image_id"], pc.utf8_lower(names), marks)
+    articles = columns.get("article", pa.nulls(len(rows), pa.string()))
+    return Partition(stamp, columns["image_id"], pc.utf8_lower(names), articles, marks)
 
 
 def _marks_of(
@@ -228,6 +240,7 @@ def _concatenated(partitions: Mapping[str, Partition], groups: Mapping[str, Grou
         starts=tuple([0, *ends.tolist()][: len(parts)]),
         image_ids=pa.chunked_array([part.image_ids for part in parts], pa.string()),
         names=pa.chunked_array([part.names for part in parts], pa.string()),
+        articles=pa.chunked_array([part.articles for part in parts], pa.string()),
         marks={
             mark: np.concatenate([np.zeros(0, bool), *(part.marks[mark] for part in parts)])
             for mark in names

@@ -15,7 +15,8 @@ from ..config.recipe import Group
 from ..config.settings import Settings
 from ..errors import ShoetaggerError
 from ..publishing import thumbnails
-from ..publishing.tables import shown_name
+from ..publishing.articles import Article
+from ..publishing.rows import rows, shown_name
 from ..review.label_queue import LabelQueue
 from ..store.rows import WHOLE_IMAGE, Correction, Edit, StoreError
 from ..store.store import Store
@@ -27,6 +28,7 @@ from .why import Explainer, GroupMaps
 ORIGIN = "browse"
 REJECTED_SHOWN = 500
 SIMILAR_SHOWN = 8
+ARTICLE_SHOWN = 24
 
 
 class UnknownPictureError(ShoetaggerError):
@@ -41,6 +43,20 @@ class Page:
     found: Found
     cards: Sequence[Card]
     days: tuple[str, ...]
+    has_articles: bool
+
+
+@dataclass(frozen=True)
+class ArticleOf:
+    """The article that a picture shows: its `others`, the latest first, and its tags.
+
+    `pictures` counts this one, too; `tags` are by group, None where no picture has been tagged.
+    """
+
+    number: str
+    pictures: int
+    others: Sequence[Card]
+    tags: Mapping[str, tuple[str, ...] | None]
 
 
 @dataclass(frozen=True)
@@ -105,16 +121,17 @@ class Gallery:
             self._bring_up_to_date(groups)
             index = self._catalogue.index
         found = index.find(selection, groups)
-        return Page(selection, found, self.cards(found.image_ids), index.days)
+        has_articles = self.params.articles.pattern is not None
+        return Page(selection, found, self.cards(found.image_ids), index.days, has_articles)
 
     def cards(self, image_ids: Sequence[str]) -> list[Card]:
         """Return the cards of pictures in this order, without those that the store has not."""
         groups = self.groups
-        rows = {
+        found = {
             row.image_id: row for row in self.store.current.rows(list(groups), image_ids=image_ids)
         }
         return cards(
-            [rows[image_id] for image_id in image_ids if image_id in rows],
+            [found[image_id] for image_id in image_ids if image_id in found],
             self.store.corrections.in_force(image_ids),
             groups,
             inbox=self.settings.inbox,
@@ -133,6 +150,24 @@ class Gallery:
                 f"there is no picture {image_id[:12]}: it may have been forgotten"
             )
         return found[0]
+
+    def article(self, card: Card) -> ArticleOf | None:
+        """Return the article that a picture shows, by its name; None where no name tells."""
+        number = self.params.articles.of(card.files)
+        if number is None:
+            return None
+        groups = self.groups
+        with self._lock:
+            self._bring_up_to_date(groups)
+            index = self._catalogue.index
+        image_ids = [card.image_id, *(i for i in index.of_article(number) if i != card.image_id)]
+        current = self.store.current.rows(list(groups), image_ids=image_ids)
+        pictures = Article()
+        for row in rows(current, groups, self.settings.inbox, self.params.articles):
+            pictures.add(row)
+        tags = {name: pictures.tags(name, group) for name, group in groups.items()}
+        others = self.cards(image_ids[1 : ARTICLE_SHOWN + 1])
+        return ArticleOf(number, pictures.pictures, others, tags)
 
     def history(self, image_id: str) -> list[Correction]:
         """Return all that people edited of a picture, the latest first."""
@@ -202,8 +237,8 @@ class Gallery:
             # The index was built from the tables alone, some of which are of before the last edits.
             edited |= corrections.images_of(day for day, _ in self.store.days.changed())
         if edited:
-            rows = self.store.current.rows(list(groups), image_ids=sorted(edited))
-            self._catalogue.overlay(rows)
+            current = self.store.current.rows(list(groups), image_ids=sorted(edited))
+            self._catalogue.overlay(current)
 
 
 def _kept(folder: Path, image_id: str) -> Path | None:

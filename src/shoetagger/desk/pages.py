@@ -18,7 +18,7 @@ from ..store.rows import BundleVersion, Correction
 from .audit import Audit, model_says, sheet_says
 from .cards import Card, GroupCard
 from .challengers import Challenger
-from .gallery import Page, RejectedFile
+from .gallery import ArticleOf, Page, RejectedFile
 from .selection import SIZE, STATES, Selection, field_of
 from .why import GroupMaps
 
@@ -71,11 +71,12 @@ def picture(
     card: Card,
     history: Sequence[Correction],
     similar: Sequence[Card],
+    article: ArticleOf | None,
     params: Params,
     may_write: bool,
     notice: str | None = None,
 ) -> str:
-    """Return the page of one picture: every tag's score, what people edited, similar pictures."""
+    """Return the page of one picture: every tag's score, what people edited, what is like it."""
     return _render(
         "picture.html",
         params,
@@ -85,6 +86,7 @@ def picture(
         picture=card,
         history=history,
         similar=similar,
+        article=article,
         keys=keys(params.groups),
     )
 

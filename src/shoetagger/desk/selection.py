@@ -29,13 +29,15 @@ class SelectionError(ShoetaggerError):
 class Selection:
     """Pictures with any of the `tags` of each group, in any of the `states`, of a range of days.
 
-    `text` is a part of a file's name, in any case. `since` and `until` are days (YYYY-MM-DD), both
-    included. An empty field selects everything. `page` counts from 1.
+    `text` is a part of a file's name, in any case; `article` is an article's number. `since`
+    and `until` are days (YYYY-MM-DD), both included. An empty field selects everything. `page`
+    counts from 1.
     """
 
     tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     states: tuple[str, ...] = ()
     text: str = ""
+    article: str = ""
     since: str = ""
     until: str = ""
     page: int = 1
@@ -58,6 +60,7 @@ class Selection:
             tags=tags,
             states=_known("state", values.get("state", []), STATES),
             text=_last(values, "q").strip(),
+            article=_last(values, "article").strip(),
             since=_day(values, "from"),
             until=_day(values, "to"),
             page=_page(_last(values, "page")),
@@ -67,7 +70,7 @@ class Selection:
         """Return the address's fields as text, from which `from_query` makes an equal selection."""
         fields = [(_GROUP + group, tag) for group, tags in self.tags.items() for tag in tags]
         fields += [("state", state) for state in self.states]
-        texts = {"q": self.text, "from": self.since, "to": self.until}
+        texts = {"q": self.text, "article": self.article, "from": self.since, "to": self.until}
         fields += [(name, value) for name, value in texts.items() if value]
         if self.page > 1:
             fields.append(("page", str(self.page)))

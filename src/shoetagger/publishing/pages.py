@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from ..config.recipe import Group
 from ..rendering import TEMPLATES, template
-from .tables import Row, Tally
+from .rows import Row, Tally
 
 # Colours of the groups in style.css; a seventh group takes the first one again.
 COLOURS = 6

@@ -32,17 +32,15 @@ from .pages import (
     rejected_page,
     style,
 )
+from .rows import Tally, rows, shown_name
 from .tables import (
     CsvTable,
     ParquetTable,
-    Tally,
     fill,
     image_ids,
     parquet_schema,
     read_parquet,
     read_tally,
-    rows,
-    shown_name,
     timestamp,
 )
 from .thumbnails import Thumbnails, folder_in, is_kept, previews_in, remove, sweep
@@ -202,7 +200,10 @@ class _Publication:
             tally = fill(
                 [ParquetTable(columns, self._groups), CsvTable(lines, self._groups)],
                 rows(
-                    self._store.current.rows(list(self._groups), day=day), self._groups, self._inbox
+                    self._store.current.rows(list(self._groups), day=day),
+                    self._groups,
+                    self._inbox,
+                    self._params.articles,
                 ),
                 self._groups,
             )
@@ -355,6 +356,7 @@ def _look(params: Params, inbox: Path) -> str:
         "max_pages": params.publish.max_pages,
         "page_days": params.keep.page_days,
         "inbox": os.fsencode(inbox).hex(),
+        "articles": params.articles.pattern,
     }
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
 

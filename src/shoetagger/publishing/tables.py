@@ -1,172 +1,23 @@
-"""The current tags as tables: what a row holds, and how it looks as Parquet, CSV and JSON lines."""
+"""The current tags as tables: how rows look as Parquet, CSV and JSON lines."""
 
 from __future__ import annotations
 
 import json
-import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
-from urllib.parse import unquote_to_bytes, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..config.recipe import Group
-from ..store.rows import CurrentRow
 from .csv_lines import csv_line
+from .rows import Cell, Row, Tally, is_none
 
 # Rows that are held in memory at a time; also the size of a Parquet row group.
 CHUNK = 5000
-
-# Pictures that a day's footer names, for the row of thumbnails that stands for the day.
-FIRST = 8
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What counts now for one picture and one group."""
-
-    tags: tuple[str, ...]
-    scores: Mapping[str, float]
-    version: str | None
-    stale: bool
-    corrected: bool
-
-
-@dataclass(frozen=True)
-class Row:
-    """One picture: a group that has not tagged it yet is missing from `groups`.
-
-    `file` is a name for people, valid text of one line; `locator` is the exact one. `copies` are
-    the names, for people, of further files with the same bytes. `verdict` is what a person said of
-    the whole picture, such as "not a shoe"; with one, no group has tags.
-    """
-
-    image_id: str
-    file: str
-    locator: str
-    first_seen: datetime
-    groups: Mapping[str, Cell]
-    copies: tuple[str, ...] = ()
-    verdict: str | None = None
-
-
-def is_none(row: Row, group: str) -> bool:
-    """Return whether a shoe has none of a group's tags, as far as models or people know."""
-    cell = row.groups.get(group)
-    return row.verdict is None and cell is not None and not cell.tags
-
-
-def shown_name(locator: str, inbox: Path) -> str:
-    """Return a file's name below `inbox` (else its last part) as one line of valid text.
-
-    Bytes that are not UTF-8, control characters and those that turn the direction of writing
-    appear as escapes (`\\xff`, `\\n`, `\\u202e`), so that a name can neither break a line nor pass
-    for another.
-    """
-    path = unquote_to_bytes(urlsplit(locator).path)
-    root = bytes(inbox).rstrip(b"/") + b"/"
-    name = path[len(root) :] if path.startswith(root) else path.rsplit(b"/", 1)[-1]
-    return printable(name.decode("utf-8", "backslashreplace"))
-
-
-def printable(text: str) -> str:
-    """Return a text as one line, with what a terminal or a page would obey as escapes."""
-    return "".join(_visible(letter) for letter in text)
-
-
-# Left-to-right and right-to-left overrides, embeddings, isolates and marks.
-_TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
-
-def _visible(letter: str) -> str:
-    if letter in _TURNS or unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp"):
-        return letter.encode("unicode_escape").decode("ascii")
-    return letter
-
-
-def rows(current: Iterable[CurrentRow], groups: Mapping[str, Group], inbox: Path) -> Iterator[Row]:
-    """Turn the store's rows into those of the tables, one by one."""
-    for picture in current:
-        locator = picture.locators[0] if picture.locators else ""
-        yield Row(
-            image_id=picture.image_id,
-            file=shown_name(locator, inbox),
-            locator=locator,
-            first_seen=picture.first_seen,
-            copies=tuple(shown_name(other, inbox) for other in picture.locators[1:]),
-            verdict=picture.verdict,
-            groups={
-                name: Cell(
-                    tags=tuple(cell.tags),
-                    scores=cell.scores,
-                    version=cell.version,
-                    stale=cell.stale,
-                    corrected=cell.corrected,
-                )
-                for name in groups
-                if (cell := picture.groups.get(name)) is not None
-            },
-        )
-
-
-@dataclass
-class Tally:
-    """What the rows of a table add up to; the tags are counted a group."""
-
-    pictures: int = 0
-    tags: dict[str, Counter[str]] = field(default_factory=dict)
-    stale: Counter[str] = field(default_factory=Counter)
-    untagged: Counter[str] = field(default_factory=Counter)
-    first: list[str] = field(default_factory=list)
-
-    def add(self, chunk: Sequence[Row], groups: Iterable[str]) -> None:
-        self.pictures += len(chunk)
-        self.first += [row.image_id for row in chunk[: max(0, FIRST - len(self.first))]]
-        for group in groups:
-            counted = self.tags.setdefault(group, Counter())
-            for row in chunk:
-                cell = row.groups.get(group)
-                if cell is None:
-                    self.untagged[group] += 1
-                    continue
-                counted.update(cell.tags)
-                self.stale[group] += cell.stale
-
-    def merge(self, other: Tally) -> None:
-        """Add another table's counts to these."""
-        self.pictures += other.pictures
-        for group, counted in other.tags.items():
-            self.tags.setdefault(group, Counter()).update(counted)
-        self.stale.update(other.stale)
-        self.untagged.update(other.untagged)
-
-    def to_json(self) -> str:
-        return json.dumps(
-            {
-                "pictures": self.pictures,
-                "tags": self.tags,
-                "stale": self.stale,
-                "untagged": self.untagged,
-                "first": self.first,
-            }
-        )
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Tally:
-        known = json.loads(text)
-        return cls(
-            pictures=known["pictures"],
-            tags={group: Counter(counted) for group, counted in known["tags"].items()},
-            stale=Counter(known["stale"]),
-            untagged=Counter(known["untagged"]),
-            first=list(known["first"]),
-        )
 
 
 class Table(Protocol):
@@ -181,7 +32,8 @@ class ParquetTable:
     """Parquet, for analysis: a list of tags per group, and one score column per tag.
 
     Columns: image_id, file, locator, copies (names of further files with the same bytes),
-    first_seen (UTC), verdict ("not a shoe", where a person said so, else null); per group `<group>_tags` (null = not tagged
+    first_seen (UTC), verdict ("not a shoe", where a person said so, else null), article (null where
+    no name tells); per group `<group>_tags` (null = not tagged
     yet), `<group>_version`, `<group>_stale`, `<group>_corrected`; then `score_<tag>` (float32; null
     where the version that tagged the picture does not know the tag). The footer carries the tally.
     """
@@ -199,6 +51,7 @@ class ParquetTable:
             [list(row.copies) for row in chunk],
             [row.first_seen for row in chunk],
             [row.verdict for row in chunk],
+            [row.article for row in chunk],
         ]
         cells = {name: [row.groups.get(name) for row in chunk] for name in self._groups}
         for column in cells.values():
@@ -228,6 +81,7 @@ def parquet_schema(groups: Mapping[str, Group]) -> Any:
         pa.field("copies", pa.list_(pa.string()), nullable=False),
         pa.field("first_seen", pa.timestamp("us", tz="UTC"), nullable=False),
         pa.field("verdict", pa.string()),
+        pa.field("article", pa.string()),
     ]
     for name in groups:
         columns += [
@@ -281,6 +135,7 @@ def _row(record: Mapping[str, Any], groups: Mapping[str, Group]) -> Row:
         groups=cells,
         copies=tuple(record["copies"]),
         verdict=record["verdict"],
+        article=record["article"],
     )
 
 
@@ -300,10 +155,10 @@ class CsvTable:
 
     Columns: image_id, file, first_seen, the groups, then `stale` and `corrected`, which name the
     groups whose tags are of an earlier version or by hand, `copies`, the names of further files
-    with the same bytes, `verdict`, "not a shoe" where a person said so, and `none`, which names the
-    groups none of whose tags fits: the others without tags are not tagged yet; with `scores`, then
-    `score_<tag>`, empty where the version that tagged the picture does not know the tag. Cells
-    cannot act as formulas.
+    with the same bytes, `verdict`, "not a shoe" where a person said so, `none`, which names the
+    groups none of whose tags fits (the others without tags are not tagged yet), and `article`; with
+    `scores`, then `score_<tag>`, empty where the version that tagged the picture does not know the
+    tag. Cells cannot act as formulas.
     """
 
     def __init__(self, out: BinaryIO, groups: Mapping[str, Group], *, scores: bool = False) -> None:
@@ -311,7 +166,7 @@ class CsvTable:
         self._out = out
         self._scored = groups if scores else {}
         header = ["image_id", "file", "first_seen", *groups]
-        header += ["stale", "corrected", "copies", "verdict", "none"]
+        header += ["stale", "corrected", "copies", "verdict", "none", "article"]
         self._put([*header, *score_columns(self._scored)])
 
     def write(self, chunk: Sequence[Row]) -> None:
@@ -329,6 +184,7 @@ class CsvTable:
                     ", ".join(row.copies),
                     row.verdict or "",
                     ", ".join(name for name in self._groups if is_none(row, name)),
+                    row.article or "",
                     *self._scores(row),
                 ]
             )
@@ -373,6 +229,7 @@ class JsonlTable:
                 "stale": [name for name, cell in cells.items() if cell.stale],
                 "corrected": [name for name, cell in cells.items() if cell.corrected],
                 "verdict": row.verdict,
+                "article": row.article,
             }
             self._out.write(json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n")
 

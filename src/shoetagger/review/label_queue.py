@@ -66,7 +66,7 @@ class LabelQueue:
             self._checked |= new
 
     def _checked_of(self, image_ids: Iterable[str], groups: Mapping[str, Group]) -> set[str]:
-        """Return the pictures with a verdict, or in all of whose groups a correction is in force."""
+        """Return the pictures with a verdict, or with a correction in all groups, in force."""
         in_force = self._store.corrections.in_force(sorted(image_ids))
         judged = {image_id for image_id, group in in_force if group == WHOLE_IMAGE}
         corrected = Counter(image_id for image_id, group in in_force if group in groups)

@@ -23,9 +23,7 @@ from .rows import (
 )
 from .sql import PAGE
 from .tables import corrections, images
-
-IN_FORCE = corrections.c.withdrawn_at.is_(None)
-IS_VERDICT = corrections.c.group_name == WHOLE_IMAGE
+from .verdicts import IN_FORCE, IS_VERDICT, in_force_at, is_judged, judged_among
 
 
 class Corrections:
@@ -265,32 +263,6 @@ def _latest(connection: Connection, image_id: str, group: str) -> Correction:
         corrections.c.image_id == image_id, corrections.c.group_name == group
     )
     return _correction(connection.execute(query.order_by(corrections.c.id.desc()).limit(1)).one())
-
-
-def judged_among(
-    connection: Connection, image_ids: Iterable[str], when: datetime | None = None
-) -> set[str]:
-    """Return the images among these with a verdict, now or at a time."""
-    found: set[str] = set()
-    for some in chunked(image_ids, PAGE):
-        query = sa.select(corrections.c.image_id).where(
-            IS_VERDICT, corrections.c.image_id.in_(some), in_force_at(when)
-        )
-        found |= set(connection.execute(query).scalars())
-    return found
-
-
-def is_judged(image_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
-    """Return the condition that a person judged an image not to be a shoe."""
-    return image_id.in_(sa.select(corrections.c.image_id).where(IN_FORCE, IS_VERDICT))
-
-
-def in_force_at(when: datetime | None) -> sa.ColumnElement[bool]:
-    """Return the condition that a correction is in force, or was at a time."""
-    if when is None:
-        return IN_FORCE
-    later = sa.or_(IN_FORCE, corrections.c.withdrawn_at > when)
-    return sa.and_(corrections.c.created_at <= when, later)
 
 
 def _refuse_unseen(edit: Edit, found: Mapping[tuple[str, str], Correction]) -> None:

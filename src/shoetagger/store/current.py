@@ -12,7 +12,6 @@ from more_itertools import chunked
 from sqlalchemy.engine import Connection
 
 from .blocks import IMAGES, files_by_state, numbers, within
-from .corrections import IN_FORCE, in_force_at, judged_among
 from .database import Database
 from .days import between, day_bounds
 from .ledger import all_versions, chains, visible_chains
@@ -28,6 +27,7 @@ from .rows import (
 )
 from .sql import GONE, PAGE, THERE, count
 from .tables import corrections, images, predictions
+from .verdicts import IN_FORCE, in_force_at, judged_among
 
 NO_TAGS = GroupTags((), {}, None, None, stale=False, corrected=False)
 

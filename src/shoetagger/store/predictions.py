@@ -23,7 +23,6 @@ from .blocks import (
     totals_there,
     within,
 )
-from .corrections import IN_FORCE, is_judged
 from .database import Database
 from .days import bump
 from .file_rows import mark_gone
@@ -42,6 +41,7 @@ from .settling import settle
 from .sql import PAGE, TAGGED, move_place, place_in, show_alive
 from .tables import corrections, files, handed_out, images, predictions, versions
 from .vectors import write_vectors
+from .verdicts import IN_FORCE, is_judged
 
 SCORE_DIGITS = 6
 

@@ -10,11 +10,11 @@ import sqlalchemy as sa
 from more_itertools import chunked
 from sqlalchemy.engine import Connection
 
-from .corrections import IN_FORCE
 from .database import Database
 from .rows import Prediction
 from .sql import PAGE, insert_into
 from .tables import corrections, images, vectors
+from .verdicts import IN_FORCE
 
 _SPACE_BYTES = 8  # at the head of a prediction's vector; the numbers follow, int8 each
 

@@ -27,6 +27,7 @@ def show_gallery(request: Request, person: Reader, gallery: Here) -> HTMLRespons
 @router.get("/picture/{image_id}")
 def show_picture(image_id: ImageId, person: Reader, gallery: Here) -> HTMLResponse:
     card, history = gallery.card(image_id), gallery.history(image_id)
-    similar, notice = gallery.similar(image_id), gallery.params_fault
-    page = pages.picture(card, history, similar, gallery.params, person.may_write, notice)
+    similar, article = gallery.similar(image_id), gallery.article(card)
+    may_write, notice = person.may_write, gallery.params_fault
+    page = pages.picture(card, history, similar, article, gallery.params, may_write, notice)
     return HTMLResponse(page)

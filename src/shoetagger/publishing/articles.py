@@ -1,0 +1,138 @@
+"""Articles: the pictures that show one article, and the tags that they give it together."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..config.recipe import Group
+from .csv_lines import csv_line
+from .rows import Row
+from .tables import timestamp
+
+
+@dataclass
+class Votes:
+    """How many pictures of an article have a word on one group, and on each of its tags."""
+
+    pictures: int = 0
+    tags: Counter[str] = field(default_factory=Counter)
+
+    def add(self, tags: Iterable[str]) -> None:
+        self.pictures += 1
+        self.tags.update(tags)
+
+
+@dataclass
+class Article:
+    """What the pictures of an article say, by group: people, and models.
+
+    A tag is the article's if at least half of its pictures have it. Where people corrected or
+    confirmed some of the pictures in a group, only these count. Pictures that are not shoes, or are
+    not tagged yet, have no say.
+    """
+
+    pictures: int = 0
+    first_seen: datetime | None = None
+    people: dict[str, Votes] = field(default_factory=dict)
+    models: dict[str, Votes] = field(default_factory=dict)
+
+    def add(self, row: Row) -> None:
+        self.pictures += 1
+        if self.first_seen is None or row.first_seen < self.first_seen:
+            self.first_seen = row.first_seen
+        if row.verdict is not None:
+            return
+        for group, cell in row.groups.items():
+            votes = self.people if cell.corrected else self.models
+            votes.setdefault(group, Votes()).add(cell.tags)
+
+    def tags(self, name: str, group: Group) -> tuple[str, ...] | None:
+        """Return the article's tags in a group, in its order; None where no picture has a say."""
+        votes = self.people.get(name) or self.models.get(name)
+        if votes is None:
+            return None
+        return tuple(tag for tag in group.tags if 2 * votes.tags[tag] >= votes.pictures)
+
+    def is_corrected(self, name: str) -> bool:
+        """Return whether people's word on a group is all that counts."""
+        return name in self.people
+
+
+def by_article(rows: Iterable[Row]) -> dict[str, Article]:
+    """Return the articles that rows belong to; rows of none are passed over."""
+    found: dict[str, Article] = {}
+    for row in rows:
+        if row.article is not None:
+            found.setdefault(row.article, Article()).add(row)
+    return dict(sorted(found.items()))
+
+
+def write_articles(
+    articles: Mapping[str, Article], groups: Mapping[str, Group], fmt: str, out: BinaryIO
+) -> int:
+    """Write a row per article as parquet, csv or jsonl; return the number of rows.
+
+    Columns: article, pictures (their number), first_seen (of the first), the tags per group, and
+    `corrected`, the groups in which only what people said counts.
+    """
+    {"parquet": _write_parquet, "csv": _write_csv, "jsonl": _write_jsonl}[fmt](
+        articles, groups, out
+    )
+    return len(articles)
+
+
+def _write_csv(articles: Mapping[str, Article], groups: Mapping[str, Group], out: BinaryIO) -> None:
+    out.write(csv_line(["article", "pictures", "first_seen", *groups, "corrected"]))
+    for number, article in articles.items():
+        tags = [", ".join(article.tags(name, group) or ()) for name, group in groups.items()]
+        corrected = ", ".join(_corrected(article, groups))
+        out.write(csv_line([number, str(article.pictures), _seen(article), *tags, corrected]))
+
+
+def _write_jsonl(
+    articles: Mapping[str, Article], groups: Mapping[str, Group], out: BinaryIO
+) -> None:
+    for number, article in articles.items():
+        tags = {name: article.tags(name, group) for name, group in groups.items()}
+        record = {
+            "article": number,
+            "pictures": article.pictures,
+            "first_seen": _seen(article),
+            "tags": {name: list(found) for name, found in tags.items() if found is not None},
+            "corrected": _corrected(article, groups),
+        }
+        out.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+
+
+def _write_parquet(
+    articles: Mapping[str, Article], groups: Mapping[str, Group], out: BinaryIO
+) -> None:
+    columns: dict[str, pa.Array] = {
+        "article": pa.array(articles, pa.string()),
+        "pictures": pa.array([a.pictures for a in articles.values()], pa.int32()),
+        "first_seen": pa.array(
+            [a.first_seen for a in articles.values()], pa.timestamp("us", tz="UTC")
+        ),
+    }
+    for name, group in groups.items():
+        tags = [article.tags(name, group) for article in articles.values()]
+        columns[f"{name}_tags"] = pa.array(tags, pa.list_(pa.string()))
+        corrected = [article.is_corrected(name) for article in articles.values()]
+        columns[f"{name}_corrected"] = pa.array(corrected, pa.bool_())
+    pq.write_table(pa.table(columns), out, compression="zstd")
+
+
+def _corrected(article: Article, groups: Iterable[str]) -> Sequence[str]:
+    return [name for name in groups if article.is_corrected(name)]
+
+
+def _seen(article: Article) -> str:
+    return timestamp(article.first_seen) if article.first_seen else ""
