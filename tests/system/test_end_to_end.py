@@ -90,7 +90,7 @@ def test_from_a_fresh_clone_to_tagged_pictures_and_again(settings: Settings, por
         "woken by a promotion",
         f"of {ARRIVALS} right in every group",
         ports.airflow_url,
-        ports.mlflow_url,
+        ports.mlflow_page,
     ):
         assert expected in output
     assert credentials(settings)[1] not in output

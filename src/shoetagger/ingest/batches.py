@@ -67,6 +67,7 @@ def decode_pool(
     *,
     settle_seconds: float,
     batch: int | None = None,
+    derived: int = 0,
     preview: int = 0,
 ) -> DecodePool:
     """Return the decoding processes as params.yaml bounds them; `root` bounds symbolic links.
@@ -84,6 +85,7 @@ def decode_pool(
         memory_mb=options.tag.decode_memory_mb,
         settle_seconds=settle_seconds,
         ahead=2 * (batch or options.tag.batch_size),
+        derived=derived,
         preview=preview,
     )
 

@@ -71,9 +71,10 @@ class DecodePool(AbstractContextManager["DecodePool"]):
     left to the next run, and so is one that cannot be read in time.
 
     At most `ahead` pictures are in work or wait to be taken; with at least a batch of them the
-    workers go on while the batch is computed. `preview` is the size of the previews that a run may
-    want, in pixels; with 0 there are none. Leaving the context ends all workers; they also end
-    when this process dies, in whatever way.
+    workers go on while the batch is computed. Of the transforms, the last `derived` ones are for
+    people: their views may be made from those of others, as far as these show as much. `preview`
+    is the size of the previews that a run may want, in pixels; with 0 there are none. Leaving the
+    context ends all workers; they also end when this process dies, in whatever way.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class DecodePool(AbstractContextManager["DecodePool"]):
         memory_mb: int,
         settle_seconds: float = 0.0,
         ahead: int = 128,
+        derived: int = 0,
         preview: int = 0,
     ) -> None:
         if not transforms or workers < 1 or ahead < 1:
@@ -99,6 +101,7 @@ class DecodePool(AbstractContextManager["DecodePool"]):
             Job(
                 read=read,
                 transforms=tuple(transforms),
+                derived=derived,
                 preview=preview,
                 limits=limits,
                 seconds=seconds,

@@ -50,7 +50,13 @@ class Ports:
 
     @property
     def mlflow_url(self) -> str:
+        """For programs; people are told `mlflow_page`."""
         return f"http://{HOST}:{self.mlflow}"
+
+    @property
+    def mlflow_page(self) -> str:
+        """For browsers: under another name than Airflow, whose cookies know no ports."""
+        return f"http://localhost:{self.mlflow}"
 
 
 def _port(environ: Mapping[str, str], name: str, default: int) -> int:
@@ -97,7 +103,7 @@ def own_mlflow(settings: Settings, ports: Ports) -> str | None:
 
 def mlflow_address(settings: Settings, ports: Ports) -> str:
     """Return the address of MLflow to show: without a password."""
-    return ports.mlflow_url if own_mlflow(settings, ports) else redacted(settings.tracking_uri)
+    return ports.mlflow_page if own_mlflow(settings, ports) else redacted(settings.tracking_uri)
 
 
 def airflow_environment(settings: Settings, ports: Ports) -> dict[str, str]:

@@ -99,6 +99,7 @@ def tag_shard(
         inbox,
         settle_seconds=params.tag.settle_seconds,
         batch=batch,
+        derived=len(further),
         preview=kept.preview if kept else 0,
     )
     with _spending(store, run, began, spent), pool:

@@ -170,13 +170,18 @@ class Registry:
             return Path(downloaded).read_bytes()
 
     def page_of(self, version: Version, name: str) -> str | None:
-        """Return the address at which MLflow's UI shows a version's file; None without a server."""
+        """Return the address at which MLflow's UI shows a version's file; None without a server.
+
+        A server on this machine is named `localhost`: its pages then get no cookies of Airflow,
+        which is shown at 127.0.0.1.
+        """
         if version.run_id is None or not self._uri.startswith(("http://", "https://")):
             return None
         with self._mlflow.open() as (client, _):
             experiment = client.get_run(version.run_id).info.experiment_id
         place = f"experiments/{experiment}/runs/{version.run_id}/artifacts/{_folder(version)}"
-        return f"{self.address.rstrip('/')}/#/{place}/{name}"
+        address = self.address.rstrip("/").replace("//127.0.0.1:", "//localhost:")
+        return f"{address}/#/{place}/{name}"
 
     def fetch(self, version: Version, cache: Path) -> Path:
         """Return a folder with the bundle of a version, `cache`/<digest>; download it if needed.
