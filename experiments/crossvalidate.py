@@ -21,7 +21,6 @@ import typer
 import yaml
 
 from shoetagger.config.params import Params, load, parse
-from shoetagger.config.recipe import Split
 from shoetagger.config.settings import Settings
 from shoetagger.config.strict import ParamsError
 from shoetagger.images.decode import Limits, image_id, unreadable
@@ -121,7 +120,7 @@ def _task(recipe: Recipe) -> Task:
 
 
 def _cross_validate(task: Task, seed: int, folds: int, done: Callable[[], Any]) -> Scored:
-    split = Split(seed=seed, validation=0.0, folds=_FOLDS)
+    split = dataclasses.replace(task.params.split, seed=seed, folds=_FOLDS)
     of = np.array([fold(i, split) for i in task.ids])
     scores = np.full((2, *task.truth.shape), np.nan)
     for number in range(folds):

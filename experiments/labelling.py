@@ -5,13 +5,14 @@
 It starts from the pictures of DATA (images/ and a label sheet). A way of choosing takes some of the
 ARRIVALS, ANSWERS (a label sheet of theirs) says what is right, the models learn from both, and so
 on. An arrival without a row shows no shoe: looking at it is lost work. A third of the arrivals is
-never asked for but measured on; three seeds rotate the thirds, so that each is measured on once.
+never asked for but measured on: seeds 0, 1 and 2 rotate the thirds, so that each is measured on
+once, and so do 3, 4 and 5 with other thirds, and so on.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +36,7 @@ from shoetagger.learning.training.scoring import scores
 from shoetagger.review.choosing import TagFacts, fixed_ids
 from shoetagger.stages.command import run
 
+from . import kernel_heads
 from .strategies import STRATEGIES, Round
 from .trainers import CACHE, Recipe, Task, digest, fitted, sources, states
 
@@ -46,11 +48,18 @@ _FEATURE = "layer4_contrast"  # by which `k_center` spreads
 
 @dataclass(frozen=True)
 class Pictures:
-    """All pictures with their features: rows of `task`; `arrived` and `answered` are (N,) bool."""
+    """All pictures, rows of `task`; `arrived` and `answered` are (N,) bool.
+
+    `features` (N, width) are for spreading by, `products` are (N, N), by what a group's head sees.
+    `whole`: heads are fitted as the stage `train` does, to all views.
+    """
 
     task: Task
     arrived: np.ndarray
     answered: np.ndarray
+    features: np.ndarray
+    products: Mapping[tuple[str, ...], np.ndarray]
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,11 +83,12 @@ def main(
     out: Annotated[Path, typer.Option(help="JSON file to write")],
     sizes: Annotated[str, typer.Option(help="labels after which to train")] = "50,100,200,400",
     ways: Annotated[str, typer.Option(help="of choosing; all by default")] = ",".join(STRATEGIES),
-    seeds: Annotated[str, typer.Option(help="which thirds to measure on")] = "0,1,2",
+    seeds: Annotated[str, typer.Option(help="which thirds to measure on")] = "0,1,2,3,4,5,6,7,8",
+    whole: Annotated[bool, typer.Option(help="fit to all views, as `train` does; slow")] = False,
 ) -> None:
     """Play the labeller; write what each way of choosing is worth. What was played is kept."""
     torch.set_num_threads(1)
-    pictures = _pictures(load(Path("params.yaml")), data, arrivals, answers)
+    pictures = _pictures(load(Path("params.yaml")), data, arrivals, answers, whole=whole)
     steps = [int(size) for size in sizes.split(",")]
     played: dict[str, list[dict[int, Measured]]] = {}
     for way in ways.split(","):
@@ -92,7 +102,9 @@ def main(
         typer.echo(f"{way}: {[by_size[str(n)]['arrivals']['macro_f1'] for n in [0, *steps]]}")
 
 
-def _pictures(params: Params, data: Path, arrivals: Path, answers: Path) -> Pictures:
+def _pictures(
+    params: Params, data: Path, arrivals: Path, answers: Path, *, whole: bool
+) -> Pictures:
     limits = Limits.of(params.images)
 
     def read(sheet: Path, images: Path) -> tuple[list[Path], np.ndarray]:
@@ -118,17 +130,29 @@ def _pictures(params: Params, data: Path, arrivals: Path, answers: Path) -> Pict
         torch.device("cpu"),
     )
     rows = np.array(kept)
-    return Pictures(task, rows >= len(known), rows < len(known) + len(answered))
+    return Pictures(
+        task,
+        rows >= len(known),
+        rows < len(known) + len(answered),
+        _standardised(_blocks(task, (_FEATURE,))[_FEATURE]),
+        {pooled: kernel_heads.products(_blocks(task, pooled)) for pooled in _pooled(params)},
+        whole,
+    )
+
+
+def _pooled(params: Params) -> set[tuple[str, ...]]:
+    return {tuple(params.train_of(name).pooled) for name in params.groups}
 
 
 def _play(pictures: Pictures, way: str, seed: int, sizes: Sequence[int]) -> dict[int, Measured]:
     """Label and train until there are `sizes[-1]` labels; return what was measured after each."""
     task, ids = pictures.task, pictures.task.ids
-    third = np.array([fold(i, Split(seed=1, validation=0.0, folds=_THIRDS)) for i in ids])
-    split = Split(seed=seed, validation=task.params.split.validation, folds=5)
+    thirds = replace(task.params.split, seed=1 + seed // _THIRDS, folds=_THIRDS)
+    held_out = np.array([fold(i, thirds) == seed % _THIRDS for i in ids])
+    split = replace(task.params.split, seed=seed)
     is_training = np.array([side(i, split) == SIDES[0] for i in ids])
     parts = {
-        "arrivals": np.flatnonzero(pictures.arrived & pictures.answered & (third == seed)),
+        "arrivals": np.flatnonzero(pictures.arrived & pictures.answered & held_out),
         "validation": np.flatnonzero(~pictures.arrived & ~is_training),
         "out_of_fold": np.flatnonzero(~pictures.arrived & is_training),
     }
@@ -137,8 +161,8 @@ def _play(pictures: Pictures, way: str, seed: int, sizes: Sequence[int]) -> dict
     rng = np.random.default_rng([seed, list(STRATEGIES).index(way)])
     measured: dict[int, Measured] = {}
     for done, size in zip([0, *sizes], [*sizes, None], strict=True):
-        rows = np.flatnonzero(pictures.arrived & (third != seed) & ~asked)
-        trained = _trained(task, learned, rows, parts, split)
+        rows = np.flatnonzero(pictures.arrived & ~held_out & ~asked)
+        trained = _trained(pictures, learned, rows, parts, split)
         new = np.flatnonzero(asked)
         measured[done] = Measured(
             trained.predicted,
@@ -158,8 +182,8 @@ def _play(pictures: Pictures, way: str, seed: int, sizes: Sequence[int]) -> dict
                 fixed_ids([ids[row] for row in rows[left]]),
                 trained.scores[left],
                 facts,
-                trained.features[rows[left]],
-                trained.features[learned],
+                pictures.features[rows[left]],
+                pictures.features[learned],
                 task.params.labels.queue,
                 rng,
             )
@@ -172,26 +196,27 @@ def _play(pictures: Pictures, way: str, seed: int, sizes: Sequence[int]) -> dict
 
 @dataclass(frozen=True)
 class _Trained:
-    """Models of all groups: predictions of what is measured, and scores (rows, tags) to choose by.
-
-    `features` (N, width) are those of all pictures, standardised.
-    """
+    """Models of all groups: what they predict of pictures, and scores (rows, tags) to choose by."""
 
     predicted: np.ndarray
     scores: np.ndarray
     thresholds: np.ndarray
-    features: np.ndarray
 
 
 def _trained(
-    task: Task, learned: np.ndarray, rows: np.ndarray, parts: dict[str, np.ndarray], split: Split
+    pictures: Pictures,
+    learned: np.ndarray,
+    rows: np.ndarray,
+    parts: dict[str, np.ndarray],
+    split: Split,
 ) -> _Trained:
     """Train as the stages do: thresholds from a cross-validation, then models of all pictures."""
+    task = pictures.task
     held = np.concatenate([parts["arrivals"], parts["validation"]])
     file = CACHE / "labelling" / digest(
-        sources("project"), asdict(task.params)["groups"], asdict(task.params.train),
+        _code(), asdict(task.params)["groups"], asdict(task.params.train),
         asdict(task.params.images), task.ids, task.truth.tolist(), learned.tolist(), split,
-        rows.tolist(), held.tolist(),
+        rows.tolist(), held.tolist(), pictures.whole,
     )  # fmt: skip
     file = file.with_suffix(".npz")
     if not file.exists():
@@ -199,9 +224,9 @@ def _trained(
         out_of_fold = np.full((len(learned), task.truth.shape[1]), np.nan)
         for number in range(split.folds):
             out_of_fold[folds == number] = _scored(
-                task, learned[folds != number], learned[folds == number]
+                pictures, learned[folds != number], learned[folds == number]
             )
-        every = _scored(task, learned, np.concatenate([held, rows]))
+        every = _scored(pictures, learned, np.concatenate([held, rows]))
         file.parent.mkdir(parents=True, exist_ok=True)
         np.savez(file, folds=folds, out_of_fold=out_of_fold, every=every)
     saved = np.load(file)
@@ -220,27 +245,42 @@ def _trained(
             here = saved["folds"] == number
             of_others = calibrate(scored[~here], truth[~here, columns], shrink)[0]
             predicted[learned[here & ours], columns] = predict(scored[here & ours], of_others)
-    return _Trained(predicted, saved["every"][len(held) :], thresholds, _features(task))
+    return _Trained(predicted, saved["every"][len(held) :], thresholds)
 
 
-def _scored(task: Task, learned: np.ndarray, held: np.ndarray) -> np.ndarray:
+def _code() -> list[str]:
+    """Return the code that scores depend on."""
+    return [*sources("project"), Path(kernel_heads.__file__).read_text(encoding="utf-8")]
+
+
+def _scored(pictures: Pictures, learned: np.ndarray, held: np.ndarray) -> np.ndarray:
     """Fit a model per group to some rows; return the scores (held, tags) of others."""
-    columns, start = [], 0
+    columns, start, task = [], 0, pictures.task
     for name, group in task.params.groups.items():
         recipe = task.params.train_of(name)
-        source = states(task, recipe, task.params.images.augment, task.params.features.views)
         truth = task.truth[learned, start : start + len(group.tags)]
-        model = fitted(source, Examples(learned, truth), recipe, {}, task.device)
-        columns.append(scores(model, source, held, recipe.freeze, task.device))
         start += len(group.tags)
+        if pictures.whole:
+            source = states(task, recipe, task.params.images.augment, task.params.features.views)
+            model = fitted(source, Examples(learned, truth), recipe, {}, task.device)
+            columns.append(scores(model, source, held, recipe.freeze, task.device))
+        else:
+            products = pictures.products[recipe.pooled]
+            settings = {"l2": recipe.head_l2, "most": recipe.positive_weight}
+            columns.append(kernel_heads.fit_and_score(products, truth, learned, held, **settings))
     return np.concatenate(columns, axis=1)
 
 
-def _features(task: Task) -> np.ndarray:
-    recipe = replace(task.params.train, pooled=(_FEATURE,))
+def _blocks(task: Task, pooled: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Return what heads see of the tagging view of all pictures, by name: (N, width) each."""
+    recipe = replace(task.params.train, pooled=pooled)
     source = states(task, recipe, task.params.images.augment, task.params.features.views)
-    found = source.plain(np.arange(len(task.ids))).pooled[_FEATURE].numpy()
-    standard: np.ndarray = (found - found.mean(axis=0)) / (found.std(axis=0) + 1e-6)
+    seen = source.plain(np.arange(len(task.ids))).pooled
+    return {name: seen[name].numpy() for name in pooled}
+
+
+def _standardised(features: np.ndarray) -> np.ndarray:
+    standard: np.ndarray = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)
     return standard
 
 

@@ -125,6 +125,25 @@ def test_a_difference_is_of_the_same_pictures() -> None:
     assert differences(usual, truth, [worse], [worse])["scores"]["macro_f1_interval"] == [0, 0]
 
 
+def test_every_picture_is_scored_by_what_learned_from_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ids = tuple(np.random.default_rng(i).bytes(32).hex() for i in range(40))
+    params = parameters.load(ROOT / "params.yaml")
+    truth = np.zeros((40, len(params.tags)), np.uint8)
+    task = trainers.Task((), ids, truth, params, trainers.Recipe("project"), torch.device("cpu"))
+
+    def score(_: object, learned: np.ndarray, held: np.ndarray) -> np.ndarray:
+        assert sorted([*learned, *held]) == list(range(40))
+        return np.full((2, len(held), len(params.tags)), float(held[0]))
+
+    monkeypatch.setattr(crossvalidate, "score", score)
+    monkeypatch.setattr(crossvalidate, "CACHE", tmp_path)
+    scored = crossvalidate._cross_validate(task, seed=3, folds=5, done=lambda: None)
+    assert len(scored.evaluated) == 40
+    assert set(scored.folds) == set(range(5))
+
+
 def test_folds_that_were_not_scored_are_left_out() -> None:
     truth = np.array([[1, 0, 1], [0, 1, 0]] * 10, dtype=np.uint8)
     folds = np.arange(20) // 4

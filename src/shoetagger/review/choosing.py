@@ -20,6 +20,7 @@ CHOSEN, DRAWN = "queue", "random"
 
 # Scores nearer to 0 or 1 count as this near: a model is never that sure.
 _SUREST = 0.002
+_ROWS_AT_ONCE = 50_000
 # Pictures that are looked at, per picture wanted, for one that is unlike those chosen before.
 _LOOKED_AT = 50
 # Tags that a reason names, and how far from its threshold, in log-odds, a score may be for that.
@@ -80,9 +81,10 @@ def interest(scores: np.ndarray, facts: TagFacts) -> np.ndarray:
     1/sqrt(positives).
     """
     distance = np.abs(_log_odds(scores) - _log_odds(facts.thresholds))
-    likely = 1 / (1 + np.exp(-distance))
-    entropy = -(likely * np.log2(likely) + (1 - likely) * np.log2(1 - likely))
-    worth: np.ndarray = np.nan_to_num(entropy / np.sqrt(np.maximum(facts.positives, 1)))
+    odds = np.exp(-distance)
+    entropy = np.log1p(odds) + distance * odds / (1 + odds)  # in nats
+    weight = 1 / (np.log(2) * np.sqrt(np.maximum(facts.positives, 1)))
+    worth: np.ndarray = np.nan_to_num(entropy * weight.astype(np.float32))
     return worth
 
 
@@ -122,8 +124,8 @@ class _Chooser:
     def __init__(self, pool: Pool, facts: TagFacts, options: Queue, by: Interest) -> None:
         self._pool, self._facts, self._options = pool, facts, options
         self._interest = by
-        self._odds = _log_odds(pool.scores)
         self._chosen: list[int] = []
+        self._odds: list[np.ndarray] = []  # log-odds of the chosen ones
         # As if the pictures asked for were what they look like.
         self._positives = facts.positives.astype(np.float64)
         self.notes: list[str] = []
@@ -154,16 +156,22 @@ class _Chooser:
 
     def unsure(self) -> Iterator[Asked]:
         """Yield the pictures from which the models could learn most."""
-        worth = self._interest(self._pool.scores, self._facts)
-        total = worth.sum(axis=1)
+        parts = range(0, len(self._pool.scores), _ROWS_AT_ONCE)
+        worth = [
+            self._interest(self._pool.scores[start : start + _ROWS_AT_ONCE], self._facts).sum(
+                axis=1
+            )
+            for start in parts
+        ]
+        total = np.concatenate([np.zeros(0), *worth])
         for row in self._unlike(_largest(total, self._options.size * _LOOKED_AT)):
             if total[row] > 0:
-                yield self._take(row, self._unsure_of(row, worth[row]))
+                yield self._take(row, self._unsure_of(row))
 
     def _likeliest(self, tag: int) -> Iterator[int]:
-        scores = np.nan_to_num(self._pool.scores[:, tag], nan=-1.0)
-        rows = _largest(scores, self._options.per_tag * _LOOKED_AT)
-        return self._unlike(rows[scores[rows] >= self._options.min_probability])
+        scores = self._pool.scores[:, tag]
+        likely = np.flatnonzero(scores >= self._options.min_probability)
+        return self._unlike(likely[_largest(scores[likely], self._options.per_tag * _LOOKED_AT)])
 
     def _unlike(self, rows: np.ndarray) -> Iterator[int]:
         """Yield the rows whose scores are unlike those of every picture chosen until then."""
@@ -174,11 +182,12 @@ class _Chooser:
     def _is_like_a_chosen_one(self, row: int) -> bool:
         if not self._chosen:
             return False
-        apart = np.nan_to_num(self._odds[self._chosen] - self._odds[row])
+        apart = np.nan_to_num(np.stack(self._odds) - _log_odds(self._pool.scores[row]))
         return bool((np.sqrt(np.square(apart).mean(axis=1)) < self._options.spread).any())
 
     def _take(self, row: int, reason: str) -> Asked:
         self._chosen.append(row)
+        self._odds.append(_log_odds(self._pool.scores[row]))
         self._positives += np.nan_to_num(self._pool.scores[row])
         return Asked(self._pool.image_ids[row].decode(), CHOSEN, reason)
 
@@ -191,8 +200,9 @@ class _Chooser:
             f"{name}: {more} has a probability of {least:g} or more (labels.queue.min_probability)"
         )
 
-    def _unsure_of(self, row: int, worth: np.ndarray) -> str:
+    def _unsure_of(self, row: int) -> str:
         scores, limits = self._pool.scores[row], self._facts.thresholds
+        worth = self._interest(scores[None], self._facts)[0]
         apart = np.abs(_log_odds(scores) - _log_odds(limits))
         best = [tag for tag in np.argsort(-worth)[:_NAMED].tolist() if worth[tag] > 0]
         near = [tag for tag in best if apart[tag] < _UNSURE_WITHIN]
@@ -225,7 +235,7 @@ def _largest(values: np.ndarray, most: int) -> np.ndarray:
 
 
 def _log_odds(probability: np.ndarray) -> np.ndarray:
-    within = np.clip(probability, _SUREST, 1 - _SUREST)
+    within = np.clip(probability, _SUREST, 1 - _SUREST, dtype=np.float32)
     return np.asarray(np.log(within / (1 - within)))
 
 
