@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,10 +40,15 @@ def _queue(by: Interest = interest, **changed: float) -> Strategy:
 
     def choose_some(here: Round, number: int) -> np.ndarray:
         options = replace(here.options, size=number, **changed)
-        choice = choose(Pool(here.image_ids, here.scores), here.facts, options, by)
-        ids = [asked.image_id.encode() for asked in choice.pictures]
-        places = {image_id: place for place, image_id in enumerate(here.image_ids.tolist())}
-        return np.array([places[image_id] for image_id in ids])
+        places = {i.decode(): place for place, i in enumerate(here.image_ids.tolist())}
+
+        def vectors(image_ids: Sequence[str]) -> dict[str, np.ndarray]:
+            return {image_id: unit[places[image_id]] for image_id in image_ids}
+
+        unit = here.features / np.linalg.norm(here.features, axis=1, keepdims=True)
+        pool = Pool(here.image_ids, here.scores)
+        choice = choose(pool, here.facts, options, vectors, by)
+        return np.array([places[asked.image_id] for asked in choice.pictures])
 
     return choose_some
 
@@ -94,8 +99,7 @@ STRATEGIES: Mapping[str, Strategy] = {
     "none_drawn": _queue(random=0.0),
     "all_unsure": _queue(rare=0.0),
     "all_rare": _queue(rare=1.0),
-    "not_spread": _queue(spread=0.0),
-    "spread_wider": _queue(spread=0.8),
+    "spread_wider": _queue(max_cosine=0.5),
     "unweighted": _queue(_unweighted),
     "inverse_weight": _queue(_inverse),
     "most_unsure_tag": _queue(_most_unsure_tag),

@@ -75,6 +75,16 @@ def test_the_queue_names_a_reason_beside_each_picture(desk: Desk) -> None:
     assert described == [f"why-{number}" for number in (1, 2, 3)]
 
 
+def test_reasons_name_tags_as_people_read_them(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    document = yaml.safe_load(desk.settings.params_file.read_text())
+    document["titles"] = {tag: f"Is {tag}" for tag in (*COLORS, "boot", "flat")}
+    desk.settings.params_file.write_text(yaml.safe_dump(document))
+    reasons = asked(desk)
+    assert re.match(r"may show Is \w+ \(", reasons["c.jpg"])
+    assert reasons["b.jpg"].startswith("least sure about Is black (0.90")
+
+
 def test_what_is_checked_leaves_the_queue_and_its_origin_is_kept(desk: Desk) -> None:
     desk.arrive(SHOES)
     assert check(desk, "1.jpg", "color", "style").status_code == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from shoetagger.config.operations import Queue
 from shoetagger.review.choosing import Pool, TagFacts, choose, fixed_ids, origin_of
 
 # Nothing is drawn: what is chosen is the subject.
-CHOSEN = Queue(size=10, random=0.0, rare=0.5, min_probability=0.2, per_tag=12, spread=0.0)
+CHOSEN = Queue(size=10, random=0.0, rare=0.5, min_probability=0.2, per_tag=12)
 ALL_RARE, ALL_UNSURE = replace(CHOSEN, rare=1.0), replace(CHOSEN, rare=0.0)
 TAGS = ("boot", "heel", "studded")
 
@@ -135,11 +136,17 @@ def test_half_is_rare_and_half_unsure() -> None:
 
 @pytest.mark.parametrize("options", [ALL_RARE, ALL_UNSURE])
 def test_nearly_equal_pictures_are_not_both_chosen(options: Queue) -> None:
-    scores = [(0.5, 0.4, 0.6), (0.5, 0.41, 0.6), (0.5, 0.8, 0.3)]
-    assert set(order(choose(pool(*scores), facts(), options))) == {0, 1, 2}
-    apart = order(choose(pool(*scores), facts(), replace(options, spread=0.3)))
-    assert len(apart) == 2
-    assert 2 in apart
+    pictures = pool((0.5, 0.4, 0.6), (0.5, 0.4, 0.6), (0.5, 0.8, 0.3), (0.5, 0.3, 0.3))
+    angles = dict(zip(pictures.image_ids.tolist(), (0.0, 0.2, 0.3), strict=False))
+
+    def vectors(image_ids: Sequence[str]) -> dict[str, np.ndarray]:
+        """Of three pictures; the first and the second, and the second and the third, are alike."""
+        known = {i: angles[i.encode()] for i in image_ids if i.encode() in angles}
+        return {i: np.array([np.cos(angle), np.sin(angle)]) for i, angle in known.items()}
+
+    assert set(order(choose(pictures, facts(), options, vectors))) == {0, 2, 3}
+    all_of_them = replace(options, max_cosine=1.0)
+    assert set(order(choose(pictures, facts(), all_of_them, vectors))) == {0, 1, 2, 3}
 
 
 def test_a_picture_is_asked_for_once_and_the_same_every_time() -> None:
@@ -151,7 +158,7 @@ def test_a_picture_is_asked_for_once_and_the_same_every_time() -> None:
 
 def test_what_runs_out_is_made_up_for_until_nothing_is_left() -> None:
     few = many(30)
-    found = choose(few, facts(), Queue(size=50, spread=0.0))
+    found = choose(few, facts(), Queue(size=50))
     assert {asked.image_id.encode() for asked in found.pictures} == set(few.image_ids.tolist())
     assert choose(pool(), facts(), Queue()).pictures == ()
 

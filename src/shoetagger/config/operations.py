@@ -121,7 +121,7 @@ class Queue:
     rare: Share = 0.5
     min_probability: Share = 0.2
     per_tag: Count = 12
-    spread: NonNegative = 0.3
+    max_cosine: Share = 0.97
 
 
 @dataclass(frozen=True, config=SECTION)

@@ -8,10 +8,11 @@ however the others are chosen.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from more_itertools import chunked
 
 from ..config.operations import Queue
 
@@ -21,6 +22,7 @@ CHOSEN, DRAWN = "queue", "random"
 # Scores nearer to 0 or 1 count as this near: a model is never that sure.
 _SUREST = 0.002
 _ROWS_AT_ONCE = 50_000
+_COMPARED_AT_ONCE = 64
 # Pictures that are looked at, per picture wanted, for one that is unlike those chosen before.
 _LOOKED_AT = 50
 # Tags that a reason names, and how far from its threshold, in log-odds, a score may be for that.
@@ -41,7 +43,10 @@ class Pool:
 
 @dataclass(frozen=True)
 class TagFacts:
-    """What the live versions have of each tag: a threshold, and the positives they learned from."""
+    """What the live versions have of each tag: a threshold, and the positives they learned from.
+
+    `tags` are the words for people.
+    """
 
     tags: tuple[str, ...]
     thresholds: np.ndarray
@@ -64,6 +69,9 @@ class Choice:
     pictures: tuple[Asked, ...]
     notes: tuple[str, ...]
 
+
+# Image ids -> vectors of length 1, of those that have one: alike pictures have a cosine near 1.
+Vectors = Callable[[Sequence[str]], Mapping[str, np.ndarray]]
 
 # Scores (N, tags) -> how much each tag could be learned from each picture, (N, tags).
 Interest = Callable[[np.ndarray, TagFacts], np.ndarray]
@@ -88,17 +96,29 @@ def interest(scores: np.ndarray, facts: TagFacts) -> np.ndarray:
     return worth
 
 
-def choose(pool: Pool, facts: TagFacts, options: Queue, by: Interest = interest) -> Choice:
+def no_vectors(_: Sequence[str]) -> Mapping[str, np.ndarray]:
+    """Know no vector: no two pictures count as nearly equal."""
+    return {}
+
+
+def choose(
+    pool: Pool,
+    facts: TagFacts,
+    options: Queue,
+    vectors: Vectors = no_vectors,
+    by: Interest = interest,
+) -> Choice:
     """Return up to `options.size` pictures to check next.
 
     A share of `options.random` is drawn from the reserved part. Of the others, a share of
     `options.rare` are the likeliest pictures of the tags with the fewest positives, the rest those
-    that interest most; no two chosen ones have nearly equal scores. What runs out is made up for
-    by the rest. The same pictures give the same choice.
+    that interest most; no two chosen ones have a cosine above `options.max_cosine`. What runs out
+    is made up for by the rest. The same pictures give the same choice.
     """
     reserved = _reserved(pool.image_ids, options.random)
     drawn = iter(np.sort(pool.image_ids[reserved]).tolist())
-    chooser = _Chooser(Pool(pool.image_ids[~reserved], pool.scores[~reserved]), facts, options, by)
+    rest = Pool(pool.image_ids[~reserved], pool.scores[~reserved])
+    chooser = _Chooser(rest, facts, options, vectors, by)
     rare, unsure = chooser.rare(), chooser.unsure()
     at_random = (Asked(i.decode(), DRAWN, "drawn at random") for i in drawn)
     pictures: list[Asked] = []
@@ -121,11 +141,13 @@ def choose(pool: Pool, facts: TagFacts, options: Queue, by: Interest = interest)
 class _Chooser:
     """Chooses from pictures that are not reserved, each once, none like one chosen before."""
 
-    def __init__(self, pool: Pool, facts: TagFacts, options: Queue, by: Interest) -> None:
+    def __init__(
+        self, pool: Pool, facts: TagFacts, options: Queue, vectors: Vectors, by: Interest
+    ) -> None:
         self._pool, self._facts, self._options = pool, facts, options
-        self._interest = by
-        self._chosen: list[int] = []
-        self._odds: list[np.ndarray] = []  # log-odds of the chosen ones
+        self._vectors_of, self._interest = vectors, by
+        self._chosen: set[int] = set()
+        self._vectors: list[np.ndarray] = []  # of the chosen ones
         # As if the pictures asked for were what they look like.
         self._positives = facts.positives.astype(np.float64)
         self.notes: list[str] = []
@@ -174,22 +196,28 @@ class _Chooser:
         return self._unlike(likely[_largest(scores[likely], self._options.per_tag * _LOOKED_AT)])
 
     def _unlike(self, rows: np.ndarray) -> Iterator[int]:
-        """Yield the rows whose scores are unlike those of every picture chosen until then."""
-        for row in rows.tolist():
-            if row not in self._chosen and not self._is_like_a_chosen_one(row):
-                yield row
+        """Take the rows that are unlike every picture chosen until then; yield those."""
+        for some in chunked(rows.tolist(), _COMPARED_AT_ONCE):
+            vectors = self._vectors_of([self._id(row) for row in some])
+            for row in some:
+                vector = vectors.get(self._id(row))
+                if row not in self._chosen and not self._is_like_a_chosen_one(vector):
+                    if vector is not None:
+                        self._vectors.append(vector)
+                    yield row
 
-    def _is_like_a_chosen_one(self, row: int) -> bool:
-        if not self._chosen:
+    def _is_like_a_chosen_one(self, vector: np.ndarray | None) -> bool:
+        if vector is None or not self._vectors:
             return False
-        apart = np.nan_to_num(np.stack(self._odds) - _log_odds(self._pool.scores[row]))
-        return bool((np.sqrt(np.square(apart).mean(axis=1)) < self._options.spread).any())
+        return bool((np.stack(self._vectors) @ vector > self._options.max_cosine).any())
 
     def _take(self, row: int, reason: str) -> Asked:
-        self._chosen.append(row)
-        self._odds.append(_log_odds(self._pool.scores[row]))
+        self._chosen.add(row)
         self._positives += np.nan_to_num(self._pool.scores[row])
-        return Asked(self._pool.image_ids[row].decode(), CHOSEN, reason)
+        return Asked(self._id(row), CHOSEN, reason)
+
+    def _id(self, row: int) -> str:
+        return str(self._pool.image_ids[row].decode())
 
     def _why_not(self, tag: int, times: int) -> str:
         name, least = self._facts.tags[tag], self._options.min_probability

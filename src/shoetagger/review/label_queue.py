@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,24 +42,28 @@ class LabelQueue:
         self._checked: set[str] = set()  # since the tables were written, as far as was asked
         self._last: tuple[object, Choice] | None = None
 
-    def choose(self, groups: Mapping[str, Group], options: Queue) -> Choice:
-        """Return the pictures to check next; the same ones until tables or corrections change."""
+    def choose(
+        self, groups: Mapping[str, Group], options: Queue, title: Callable[[str], str] = str
+    ) -> Choice:
+        """Return the pictures to check next; the same ones until tables or corrections change.
+
+        `title` returns what people read for a tag.
+        """
         with self._lock:
             live = self._store.ledger.live()
             last = self._store.corrections.last()
-            known = (self._refresh(groups), tuple(groups.items()), options, live, last)
+            facts = self._facts(groups, live, title)
+            known = (self._refresh(groups), tuple(groups.items()), options, facts.tags, live, last)
             if self._last is None or self._last[0] != known:
-                self._last = known, self._choose(groups, options, live)
+                self._last = known, self._choose(groups, options, facts)
             return self._last[1]
 
-    def _choose(
-        self, groups: Mapping[str, Group], options: Queue, live: Mapping[str, str]
-    ) -> Choice:
-        facts = self._facts(groups, live)
+    def _choose(self, groups: Mapping[str, Group], options: Queue, facts: TagFacts) -> Choice:
         pool = _together([part.pool for part in self._partitions.values()], len(facts.tags))
         self._checked = self._checked_of(self._checked, groups)
         while True:
-            choice = choose(_without(pool, self._checked), facts, options)
+            rest = _without(pool, self._checked)
+            choice = choose(rest, facts, options, self._store.vectors.of)
             new = self._checked_of((asked.image_id for asked in choice.pictures), groups)
             if not new:
                 return choice
@@ -72,7 +76,9 @@ class LabelQueue:
         corrected = Counter(image_id for image_id, group in in_force if group in groups)
         return judged | {i for i, number in corrected.items() if number == len(groups)}
 
-    def _facts(self, groups: Mapping[str, Group], live: Mapping[str, str]) -> TagFacts:
+    def _facts(
+        self, groups: Mapping[str, Group], live: Mapping[str, str], title: Callable[[str], str]
+    ) -> TagFacts:
         """Return the thresholds and positives of the live versions.
 
         The positives that people gave since the last collection count too. A tag that no version
@@ -93,7 +99,7 @@ class LabelQueue:
                 positives.update(row.tags)
         tags = tuple(tag for group in groups.values() for tag in group.tags)
         return TagFacts(
-            tags,
+            tuple(map(title, tags)),
             np.array([limits.get(tag, UNCALIBRATED) for tag in tags]),
             np.array([positives[tag] for tag in tags]),
         )

@@ -14,10 +14,11 @@ router = APIRouter()
 
 @router.get("/queue")
 def show_queue(person: Reader, gallery: Here) -> HTMLResponse:
-    choice = gallery.label_queue.choose(gallery.groups, gallery.params.labels.queue)
+    params = gallery.params
+    choice = gallery.label_queue.choose(params.groups, params.labels.queue, params.title)
     cards = gallery.cards([asked.image_id for asked in choice.pictures])
     notice = gallery.params_fault
-    return HTMLResponse(pages.queue(choice, cards, gallery.params, person.may_write, notice))
+    return HTMLResponse(pages.queue(choice, cards, params, person.may_write, notice))
 
 
 @router.get("/quality")
