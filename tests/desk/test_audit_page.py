@@ -6,8 +6,7 @@ import re
 
 from helpers.desk import Desk, image_id
 
-from shoetagger.learning.audit.finding import PICTURES, TABLE, Finding, as_lines, picture_file
-from shoetagger.publishing.csv_lines import csv_line
+from shoetagger.learning.audit.finding import TABLE, Finding
 
 FINDINGS = [
     Finding("score", "color", "red", "<b>.jpg", "1", 0.02, "looks like no red"),
@@ -16,13 +15,6 @@ FINDINGS = [
     Finding("untagged", "style", "", "y.jpg", "", None, "no tag of style is ticked"),
     Finding("near_duplicate", "", "", "x.jpg", "", 0.99, "nearly the same picture", "y.jpg"),
 ]
-
-
-def audited(desk: Desk, findings: list[Finding]) -> None:
-    folder = desk.settings.audit
-    (folder / PICTURES).mkdir(parents=True, exist_ok=True)
-    (folder / TABLE).write_bytes(b"".join(map(csv_line, as_lines(findings))))
-    (folder / PICTURES / picture_file("x.jpg")).write_bytes(b"a picture of x")
 
 
 def text_of(page: str) -> str:
@@ -35,7 +27,7 @@ def test_without_an_audit_the_page_says_how_to_make_one(desk: Desk) -> None:
 
 def test_each_finding_says_what_the_sheet_and_what_the_model_says(desk: Desk) -> None:
     desk.arrive({"a.jpg": ("red", "boot")})
-    audited(desk, FINDINGS)
+    desk.audit(FINDINGS)
     page = desk.client.get("/audit").text
     words = text_of(page)
     assert "5 findings of 20" in words
@@ -54,7 +46,7 @@ def test_each_finding_says_what_the_sheet_and_what_the_model_says(desk: Desk) ->
 
 
 def test_a_damaged_table_is_named_with_what_to_do(desk: Desk) -> None:
-    audited(desk, FINDINGS)
+    desk.audit(FINDINGS)
     (desk.settings.audit / TABLE).write_bytes(b"kind,group\nscore,color\n")
     response = desk.client.get("/audit")
     assert response.status_code == 500

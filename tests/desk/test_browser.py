@@ -13,6 +13,8 @@ from axe_playwright_python.sync_playwright import Axe
 from helpers.desk import Desk, image_id
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from shoetagger.learning.audit.finding import Finding
+
 CHROMIUM = shutil.which("chromium")
 
 pytestmark = [
@@ -184,13 +186,25 @@ def test_pictures_of_the_queue_are_checked_by_keyboard_here_and_large(
 
 @pytest.mark.parametrize(
     "path",
-    ["", "?g.color=black&g.style=flat", "picture", "rejected", "queue", "quality"],
+    [
+        "",
+        "?g.color=black&g.style=flat",
+        "picture",
+        "rejected",
+        "queue",
+        "quality",
+        "audit",
+        "challengers",
+        "challengers/color/1",
+    ],
 )
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious_on_any_screen(
     browser: Browser, address: str, desk: Desk, path: str, scheme: str
 ) -> None:
     desk.reject("bad.jpg", "truncated")
+    desk.audit([Finding("score", "style", "boot", "x.jpg", "0", 0.93, "looks like boot")])
+    desk.compare()
     path = f"picture/{image_id('a.jpg')}" if path == "picture" else path
     small = {"width": 390, "height": 844}
     page = opened(browser, address + path, color_scheme=scheme, viewport=small)

@@ -4,37 +4,13 @@ from __future__ import annotations
 
 import re
 
-from helpers.desk import COLOR, Desk, image_id
-
-from shoetagger.store.rows import TagChange
-
-DOCUMENT = {
-    "title": "color: version 1 against version 0",
-    "passes": True,
-    "reasons": ["macro F1 is <higher>"],
-    "approval_reason": "tags change",
-    "validation": {
-        "pictures": 40,
-        "macro_f1": {
-            "challenger": 0.7,
-            "champion": 0.6,
-            "difference": 0.1,
-            "interval": [0.01, 0.2],
-        },
-        "tags": [{"tag": "red", "positives": 3, "f1": None}],
-    },
-    "arrivals": {"pictures": 9, "changed": 2, "tags": {"black": [2, 0], "red": [0, 1]}},
-}
-CHANGES = [
-    TagChange(image_id("a.jpg"), ("red",), ("black",)),
-    TagChange(image_id("b.jpg"), ("red",), ("red", "black")),
-]
+from helpers.desk import Desk, image_id
 
 
 def test_a_challenger_is_shown_with_each_picture_that_it_would_change(desk: Desk) -> None:
     desk.arrive({"a.jpg": ("red", "boot"), "b.jpg": ("red", "flat")})
     assert "No version was compared yet" in desk.client.get("/challengers").text
-    desk.store.comparisons.record(COLOR, DOCUMENT, CHANGES, now=desk.now)
+    desk.compare()
     assert 'href="challengers/color/1"' in desk.client.get("/challengers").text
     page = desk.client.get("/challengers/color/1").text
     words = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
@@ -52,7 +28,7 @@ def test_a_challenger_is_shown_with_each_picture_that_it_would_change(desk: Desk
 
 def test_a_picture_that_was_erased_is_not_shown(desk: Desk) -> None:
     desk.arrive({"a.jpg": ("red", "boot"), "b.jpg": ("red", "flat")})
-    desk.store.comparisons.record(COLOR, DOCUMENT, CHANGES, now=desk.now)
+    desk.compare()
     desk.store.files.forget(image_id("a.jpg"), desk.now)
     page = desk.client.get("/challengers/color/1").text
     assert image_id("a.jpg") not in page

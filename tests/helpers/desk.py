@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,9 +21,11 @@ from shoetagger.desk.app import create
 from shoetagger.desk.dependencies import Person
 from shoetagger.desk.gallery import Gallery
 from shoetagger.ingest.inbox import Arrival, locator_of
+from shoetagger.learning.audit.finding import PICTURES, TABLE, Finding, as_lines, picture_file
 from shoetagger.publishing.publication import publish_changes
+from shoetagger.publishing.tables import csv_line
 from shoetagger.publishing.thumbnails import folder_in, keep
-from shoetagger.store.rows import Prediction, RejectedFile, Tagged, file_id_of
+from shoetagger.store.rows import Prediction, RejectedFile, TagChange, Tagged, file_id_of
 from shoetagger.store.store import Store
 
 REPO = Path(__file__).parents[2]
@@ -33,6 +35,20 @@ COLOR, STYLE = "1" * 64, "2" * 64
 
 def image_id(name: str) -> str:
     return name.encode().hex().ljust(64, "0")[:64]
+
+
+COMPARISON = {
+    "title": "color: version 1 against version 0",
+    "passes": True,
+    "reasons": ["macro F1 is <higher>"],
+    "approval_reason": "tags change",
+    "validation": {
+        "pictures": 40,
+        "macro_f1": {"challenger": 0.7, "champion": 0.6, "difference": 0.1, "interval": [0, 0.2]},
+        "tags": [{"tag": "red", "positives": 3, "f1": None}],
+    },
+    "arrivals": {"pictures": 9, "changed": 2, "tags": {"black": [2, 0], "red": [0, 1]}},
+}
 
 
 @dataclass
@@ -84,6 +100,21 @@ class Desk:
         row = RejectedFile(file_id_of(locator), "1-1-1", reason)
         self.store.predictions.record(rejected=[row], run_id="run", now=FIRST)
         return locator
+
+    def audit(self, findings: Sequence[Finding]) -> None:
+        """Write the table of an audit, as `shoetagger audit` does, and a picture of x.jpg."""
+        folder = self.settings.audit
+        (folder / PICTURES).mkdir(parents=True, exist_ok=True)
+        (folder / TABLE).write_bytes(b"".join(map(csv_line, as_lines(findings))))
+        (folder / PICTURES / picture_file("x.jpg")).write_bytes(b"a picture of x")
+
+    def compare(self) -> None:
+        """Keep a comparison by which color version 1 would change the tags of a.jpg and b.jpg."""
+        changes = [
+            TagChange(image_id("a.jpg"), ("red",), ("black",)),
+            TagChange(image_id("b.jpg"), ("red",), ("red", "black")),
+        ]
+        self.store.comparisons.record(COLOR, COMPARISON, changes, now=self.now)
 
     def publish(self) -> None:
         loaded = params.load(self.settings.params_file)

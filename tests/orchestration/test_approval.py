@@ -247,7 +247,7 @@ def test_whoever_decides_is_shown_the_comparison(ran: Ran) -> None:
     assert ran.outcome["shown"]["subject"] == "Promote approved version 1?"
     body = ran.outcome["shown"]["body"]
     assert body.startswith("**approved** {{ not_a_template }}\n")
-    assert re.search(r"\]\(http://[^)]+/plugin/pictures/challengers/approved/1\)", body)
+    assert re.search(r"\]\(http://[^)]+/plugin/pictures/pictures/challengers/approved/1\)", body)
     assert set(ran.outcome["shown"]["params"]) == {"why"}, "the DAG's own form is left out"
     assert ran.outcome["links"]["0"] == "http://mlflow.example/approved"
 

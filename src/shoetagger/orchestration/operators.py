@@ -102,7 +102,7 @@ def _on_the_desk(comparison: Comparison) -> str:
     """Return a line that leads whoever approves to the pictures that would change."""
     base = conf.get("api", "base_url", fallback="").rstrip("/")
     page = f"{quote(comparison.group, safe='')}/{quote(comparison.version, safe='')}"
-    address = f"{base}/plugin/pictures/challengers/{page}"
+    address = f"{base}/plugin/pictures/pictures/challengers/{page}"
     return f"\n[What it would change, picture by picture, on the desk]({address})\n"
 
 
