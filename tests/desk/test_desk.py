@@ -329,7 +329,10 @@ def test_nobody_judges_or_tags_what_another_judged_meanwhile(desk: Desk) -> None
     edit(desk, "b.jpg", "red", who="bo")
     response = judge(desk, "b.jpg", at=page)
     assert (response.status_code, response.json()["detail"][:15]) == (409, "bo edited color")
-    judge(desk, "a.jpg", who="bo")
+    verdict = judge(desk, "a.jpg", who="bo").json()
+    response = desk.post("/undo", {"ids": verdict["ids"]}, "ann")
+    assert response.status_code == 409
+    assert image_id("a.jpg") in response.json()["cards"]
     response = edit(desk, "a.jpg", "black", at=page)
     assert response.status_code == 409
     assert "take that back before you tag it" in response.json()["detail"]

@@ -36,6 +36,7 @@ class CorrectionConflict(StoreError):  # noqa: N818 - named for what happened
     """What is to be edited was edited since the caller saw it; `correction` is that edit."""
 
     def __init__(self, correction: Correction) -> None:
+        self.correction = correction
         when = correction.created_at.strftime("%Y-%m-%d %H:%M UTC")
         picture = f"picture {correction.image_id[:12]}"
         if correction.kind == "verdict":
@@ -44,7 +45,6 @@ class CorrectionConflict(StoreError):  # noqa: N818 - named for what happened
             return
         what = correction.group or "the verdict"
         super().__init__(f"{correction.by} edited {what} of {picture} at {when}: look at it again")
-        self.correction = correction
 
 
 def file_id_of(locator: str) -> str:
