@@ -470,6 +470,7 @@ def test_a_version_names_what_it_needs_from_the_index() -> None:
         "numpy",
         "pandas",
         "pillow",
+        "pillow-heif",
         "safetensors",
         "torch",
         "torchvision",

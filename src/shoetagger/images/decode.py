@@ -156,7 +156,7 @@ def open_with_size(data: bytes, limits: Limits, *, longest: int | None = None) -
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         return _decode(data, name, plugin, limits, longest)
-    except (Rejected, MemoryError):
+    except (Rejected, MemoryError, ImportError):  # the last: a library is not installed
         raise
     except Image.DecompressionBombError:
         raise Rejected(f"too many pixels (limit {limits.max_pixels})") from None

@@ -22,7 +22,7 @@ _SERVED = ("errors.py", "atomic.py", "images", "network", "inference")
 OWN_COLUMNS = ("tags", "rejected")
 
 # Packages whose name on the index is not the name of their module.
-_DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
+_DISTRIBUTIONS = {"PIL": "pillow", "pillow_heif": "pillow-heif", "yaml": "pyyaml"}
 
 
 def served_sources() -> dict[str, bytes]:
