@@ -32,7 +32,7 @@ from shoetagger.stages.command import progress, run
 from shoetagger.stages.mlflow_run import facts
 from shoetagger.tracking.run import Tracker
 
-from .scoring import Rule, Scored, differences, metrics, of_first_fold
+from .scoring import SHOWN_OTHERWISE, Rule, Scored, differences, metrics, of_first_fold
 from .trainers import CACHE, Recipe, Task, score
 
 _FOLDS = 5
@@ -122,7 +122,7 @@ def _task(recipe: Recipe) -> Task:
 def _cross_validate(task: Task, seed: int, folds: int, done: Callable[[], Any]) -> Scored:
     split = dataclasses.replace(task.params.split, seed=seed, folds=_FOLDS)
     of = np.array([fold(i, split) for i in task.ids])
-    scores = np.full((2, *task.truth.shape), np.nan)
+    scores = np.full((1 + len(SHOWN_OTHERWISE), *task.truth.shape), np.nan)
     for number in range(folds):
         held, learned = np.flatnonzero(of == number), np.flatnonzero(of != number)
         # Sorted by hash, which is as good as random: a small set is part of a larger one.
@@ -134,7 +134,7 @@ def _cross_validate(task: Task, seed: int, folds: int, done: Callable[[], Any]) 
             np.save(file, new)
         scores[:, held] = np.load(file)
         done()
-    return Scored(of, scores[0], scores[1])
+    return Scored(of, scores[0], dict(zip(SHOWN_OTHERWISE, scores[1:], strict=True)))
 
 
 def _log(name: str, document: dict[str, Any]) -> None:
@@ -144,7 +144,7 @@ def _log(name: str, document: dict[str, Any]) -> None:
     values = {
         **document,
         "most_frequent_share": document["most_frequent_prediction"]["share"],
-        "composites_macro_f1": document.get("composites", {}).get("macro_f1"),
+        **{f"{part}_macro_f1": document.get(part, {}).get("macro_f1") for part in SHOWN_OTHERWISE},
         **{f"macro_f1_{g}": f["macro_f1"] for g, f in document["groups_f1"].items()},
         **{f"f1_{tag}": f1 for tag, f1 in document["tags"].items()},
     }

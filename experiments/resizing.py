@@ -1,8 +1,9 @@
-"""Ways to make a picture square, to learn from the result."""
+"""Ways to make a picture square, or smaller in its frame, to learn from the result or score it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,23 @@ def _pad_with_white(image: Image.Image) -> Image.Image:
 
 
 def _pad_with_border_colour(image: Image.Image) -> Image.Image:
+    return _padded(image, _border_colour(image))
+
+
+def _border_colour(image: Image.Image) -> tuple[int, int, int]:
     pixels = np.asarray(image)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     red, green, blue = (int(value) for value in np.median(border, axis=0))
-    return _padded(image, (red, green, blue))
+    return red, green, blue
+
+
+def _shrunk(image: Image.Image, share: float) -> Image.Image:
+    """Return the picture as if taken from farther away, on a ground of its border's colour."""
+    width, height = (max(1, round(side * share)) for side in image.size)
+    ground = Image.new("RGB", image.size, _border_colour(image))
+    small = image.resize((width, height), Image.Resampling.BICUBIC)
+    ground.paste(small, ((image.width - width) // 2, (image.height - height) // 2))
+    return ground
 
 
 def _padded(image: Image.Image, fill: tuple[int, int, int]) -> Image.Image:
@@ -50,17 +64,20 @@ RESIZINGS: Mapping[str, Callable[[Image.Image], Image.Image]] = {
     "pad_with_white": _pad_with_white,
     "pad_with_border_colour": _pad_with_border_colour,
     "stretch": _stretch,
+    "shrunk_07": partial(_shrunk, share=0.7),
+    "shrunk_05": partial(_shrunk, share=0.5),
 }
+SHRUNK = ("shrunk_07", "shrunk_05")
 
 
 def resized(how: str, paths: Sequence[Path], limits: Limits, folder: Path) -> tuple[Path, ...]:
-    """Write each picture as a square PNG under `folder`; return their paths in the same order.
+    """Write each picture as a PNG under `folder`; return their paths in the same order.
 
     `how` names one of RESIZINGS. Existing files are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    squares = tuple(folder / f"{path.name}.png" for path in paths)
-    for path, square in zip(paths, squares, strict=True):
-        if not square.exists():
-            RESIZINGS[how](open_image(path.read_bytes(), limits, longest=_LONGEST)).save(square)
-    return squares
+    made = tuple(folder / f"{path.name}.png" for path in paths)
+    for path, file in zip(paths, made, strict=True):
+        if not file.exists():
+            RESIZINGS[how](open_image(path.read_bytes(), limits, longest=_LONGEST)).save(file)
+    return made

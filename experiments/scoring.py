@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from sklearn.metrics import average_precision_score
@@ -23,18 +23,25 @@ from shoetagger.learning.evaluation.resampling import resampled_rows
 
 RESAMPLES = 1000
 
+# On other backgrounds, and as smaller parts of the picture, on a ground of their border's colour.
+SHOWN_OTHERWISE = ("composites", "shrunk_07", "shrunk_05")
+
 
 @dataclass(frozen=True)
 class Scored:
     """One cross-validation: fold (N,), scores (N, tags), NaN where a fold was not scored.
 
-    `composites` are the scores of the same pictures on other backgrounds, all NaN where the recipe
-    has none.
+    `others` are the scores of the same pictures shown otherwise, by the names of SHOWN_OTHERWISE;
+    one is all NaN where the recipe has none.
     """
 
     folds: np.ndarray
     scores: np.ndarray
-    composites: np.ndarray
+    others: Mapping[str, np.ndarray]
+
+    def of(self, part: str) -> np.ndarray:
+        """Return the scores of the pictures as they are ("scores"), or of one of the others."""
+        return self.scores if part == "scores" else self.others[part]
 
     @property
     def evaluated(self) -> np.ndarray:
@@ -82,9 +89,9 @@ def metrics(rule: Rule, truth: np.ndarray, scored: list[Scored]) -> dict[str, An
         "most_frequent_prediction": most_frequent_prediction(predicted, rule.tags),
         "predicted": _shares(predicted, rule.tags),
     }
-    if _has_composites(scored):
-        other = _predicted(rule, truth, scored, "composites")
-        document["composites"] = _f1(rule.groups, true, other, measurable, images)
+    for part in _others_of(scored):
+        other = _predicted(rule, truth, scored, part)
+        document[part] = _f1(rule.groups, true, other, measurable, images)
     return document
 
 
@@ -100,10 +107,8 @@ def differences(
     measurable = measurable_tags(truth[np.unique(images)], rule.min_positives)
     true, draws = truth[images], _resamples(images)
     document: dict[str, Any] = {}
-    shown: list[Literal["scores", "composites"]] = ["scores"]
-    if _has_composites(scored) and _has_composites(reference):
-        shown.append("composites")
-    for part in shown:
+    both = [part for part in _others_of(scored) if part in _others_of(reference)]
+    for part in ("scores", *both):
         one, other = (_predicted(rule, truth, each, part) for each in (scored, reference))
 
         def gain(rows: np.ndarray, a: np.ndarray = one, b: np.ndarray = other) -> float | None:
@@ -120,25 +125,35 @@ def differences(
 
 def of_first_fold(scored: list[Scored]) -> list[Scored]:
     """Return the scores of the first fold of each cross-validation, the others NaN."""
+
+    def alone(one: Scored, scores: np.ndarray) -> np.ndarray:
+        return np.where((one.folds == 0)[:, None], scores, np.nan)
+
     return [
         dataclasses.replace(
             one,
-            scores=np.where((one.folds == 0)[:, None], one.scores, np.nan),
-            composites=np.where((one.folds == 0)[:, None], one.composites, np.nan),
+            scores=alone(one, one.scores),
+            others={part: alone(one, scores) for part, scores in one.others.items()},
         )
         for one in scored
     ]
 
 
-def _has_composites(scored: list[Scored]) -> bool:
-    return not any(np.isnan(one.composites[one.evaluated]).any() for one in scored)
+def _others_of(scored: list[Scored]) -> list[str]:
+    """Return in which other ways all pictures were shown to the models."""
+    return [
+        part
+        for part in SHOWN_OTHERWISE
+        if all(
+            part in one.others and not np.isnan(one.others[part][one.evaluated]).any()
+            for one in scored
+        )
+    ]
 
 
-def _predicted(
-    rule: Rule, truth: np.ndarray, scored: list[Scored], part: Literal["scores", "composites"]
-) -> np.ndarray:
+def _predicted(rule: Rule, truth: np.ndarray, scored: list[Scored], part: str) -> np.ndarray:
     """Return the predictions of all evaluated rows, one cross-validation after the other."""
-    return np.concatenate([_predict(rule, one, getattr(one, part), truth) for one in scored])
+    return np.concatenate([_predict(rule, one, one.of(part), truth) for one in scored])
 
 
 def _predict(rule: Rule, one: Scored, scores: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -10,7 +10,10 @@ from typing import Any
 import typer
 import yaml
 
+from .scoring import SHOWN_OTHERWISE
+
 _RECIPES = Path("experiments/recipes.yaml")
+_HEADS = ("on other backgrounds", "shrunk to 0.7", "shrunk to 0.5")
 
 
 def main(folder: Path = Path("experiments/results")) -> None:
@@ -51,7 +54,10 @@ def _cells(result: dict[str, Any]) -> dict[str, str]:
         "macro F1 [95 %]": _with_interval(result),
         **{group: _number(f1["macro_f1"]) for group, f1 in result["groups_f1"].items()},
         "mean average precision": _number(result["mean_average_precision"]),
-        "on other backgrounds": _number(result.get("composites", {}).get("macro_f1", "")),
+        **{
+            head: _number(result.get(part, {}).get("macro_f1", ""))
+            for part, head in zip(SHOWN_OTHERWISE, _HEADS, strict=True)
+        },
         "at 0.5": _number(result["macro_f1_at_half"]),
         "most frequent prediction": f"{' '.join(frequent['tags'])} {frequent['share']:.0%}",
         "evaluated": f"{result['evaluated']} of {result['pictures_evaluated']} pictures",

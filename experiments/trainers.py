@@ -35,7 +35,8 @@ from shoetagger.network.layers import POOLED
 from shoetagger.network.weights import build
 
 from . import article, imbalance, linear_probe
-from .resizing import resized
+from .resizing import SHRUNK, resized
+from .scoring import SHOWN_OTHERWISE
 
 CACHE = Path("experiments/cache")
 LOSSES: Mapping[str, Callable[[float], Criterion]] = {
@@ -108,13 +109,15 @@ class Task:
         """The name of the way in which pictures are made square first, if they are."""
         return self.recipe.options.get("resizing")
 
-    def dataset(self, augment: Augment) -> ImageDataset:
+    def dataset(self, augment: Augment, shrunk: str | None = None) -> ImageDataset:
+        """Return the pictures, shown as they are or in one of the ways of SHRUNK."""
         paths, limits = self.paths, Limits.of(self.params.images)
-        if self.resizing is not None:
-            paths = resized(self.resizing, paths, limits, CACHE / "resized" / self.resizing)
+        for how in (shrunk, self.resizing):
+            if how is not None:
+                paths = resized(how, paths, limits, CACHE / "resized" / f"{shrunk}-{how}")
         return ImageDataset(
             paths,
-            Transform(size=self.params.images.size),
+            Transform.of(self.params.images),
             limits,
             augment=augment,
             seed=self.params.train.seed,
@@ -122,8 +125,11 @@ class Task:
 
 
 def score(task: Task, learned: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """Learn from some rows; score others, plain and on other backgrounds: (2, held, tags)."""
-    scores = np.full((2, len(held), task.truth.shape[1]), np.nan)
+    """Learn from some rows; score others: (parts, held, tags).
+
+    The parts are the pictures as they are, and those of SHOWN_OTHERWISE.
+    """
+    scores = np.full((1 + len(SHOWN_OTHERWISE), len(held), task.truth.shape[1]), np.nan)
     start = 0
     for group, spec in task.params.groups.items():
         columns = slice(start, start + len(spec.tags))
@@ -148,8 +154,8 @@ def _project(
         )
 
     mirrored = [_Shown(states(task, recipe, _MIRRORED, 1))] if options.get("mirror") else []
-    composites = _Shown(states(task, recipe, _OTHER_BACKGROUND, 1))
-    return np.stack([mean_scores(source, *mirrored), mean_scores(composites)])
+    others = _shown_otherwise(task, recipe)
+    return np.stack([mean_scores(source, *mirrored), *(mean_scores(other) for other in others)])
 
 
 def fitted(
@@ -181,12 +187,11 @@ def _probe(
     """Fit a logistic regression per tag on the means of the last layer."""
     recipe = dataclasses.replace(task.params.train, freeze="layer4", pooled=("layer4",))
     source = states(task, recipe, task.params.images.augment, task.params.features.views)
-    composites = _Shown(states(task, recipe, _OTHER_BACKGROUND, 1))
     x, strength = _means(source, learned), float(task.recipe.options["strength"])
     return np.stack(
         [
             linear_probe.train_and_score(x, truth, _means(s, held), strength=strength)
-            for s in (source, composites)
+            for s in (source, *_shown_otherwise(task, recipe))
         ]
     )
 
@@ -194,7 +199,7 @@ def _probe(
 def _article(
     task: Task, _: str, learned: np.ndarray, truth: np.ndarray, held: np.ndarray
 ) -> np.ndarray:
-    """Train the article's network; it does not score other backgrounds."""
+    """Train the article's network; it scores pictures as they are alone."""
     limits = Limits.of(task.params.images)
     opened = [open_image(p.read_bytes(), limits, longest=_LONGEST) for p in task.paths]
     scored = article.train_and_score(
@@ -205,7 +210,7 @@ def _article(
         options=task.recipe.options,
         device=task.device,
     )
-    return np.stack([scored, np.full_like(scored, np.nan)])
+    return np.stack([scored, *(np.full_like(scored, np.nan) for _ in SHOWN_OTHERWISE)])
 
 
 TRAINERS: Mapping[str, Callable[[Task, str, np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
@@ -215,16 +220,27 @@ TRAINERS: Mapping[str, Callable[[Task, str, np.ndarray, np.ndarray, np.ndarray],
 }
 
 
-def states(task: Task, recipe: Train, augment: Augment, views: int) -> Source:
+def _shown_otherwise(task: Task, recipe: Train) -> list[Source]:
+    """Return the pictures in the ways of SHOWN_OTHERWISE, each as a source's plain view."""
+    return [
+        _Shown(states(task, recipe, _OTHER_BACKGROUND, 1)),
+        *(states(task, recipe, _PLAIN, 1, shrunk) for shrunk in SHRUNK),
+    ]
+
+
+def states(
+    task: Task, recipe: Train, augment: Augment, views: int, shrunk: str | None = None
+) -> Source:
     """Return the states after the frozen layers, computed once for all recipes that share them."""
-    freeze, dataset = recipe.freeze, task.dataset(augment)
+    freeze, dataset = recipe.freeze, task.dataset(augment, shrunk)
     torch.manual_seed(recipe.seed)
     model, _ = build(recipe.arch, 1, recipe.weights, POOLED, dropout=0.0)
     if freeze == "none":
         return Live(model, dataset, freeze, views, task.device)
     images = dataclasses.replace(task.params.images, augment=augment)
     described = (freeze, views, recipe.arch, recipe.weights, recipe.seed)
-    key = digest(sources("states"), described, task.resizing, images, task.ids)
+    shown = shrunk, task.resizing
+    key = digest(sources("states"), described, shown, images, task.ids)
     folder = CACHE / "states" / key
     if not (folder / "index.json").exists():
         compute(

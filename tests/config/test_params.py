@@ -215,7 +215,8 @@ def test_a_wrong_key_or_value_is_refused_by_name(
         )),
         ("must lie in [0, 1)", (-0.1, 1), ("train.ema", "train.dropout", "train.label_smoothing")),
         ("must lie in (0, 1]", (0, 1.1), (
-            "images.augment.min_scale", "audit.near_duplicate_correlation",
+            "images.augment.min_scale", "images.augment.zoom_out",
+            "audit.near_duplicate_correlation",
         )),
         ("must lie between 0 and 1", (0, 1), ("split.validation",)),
         ("must lie in 0..180", (-1, 181), ("images.augment.rotate",)),

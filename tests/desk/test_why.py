@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.bundles import write_bundle
 from helpers.installation import install, make_live, put_pictures
 from PIL import Image
 
@@ -15,7 +16,9 @@ from shoetagger.config.settings import Settings
 from shoetagger.desk.gallery import Gallery
 from shoetagger.desk.why import ExplanationError
 from shoetagger.images.decode import image_id
+from shoetagger.images.views import Transform
 from shoetagger.orchestration.nightly import night
+from shoetagger.tagging.explain import explain
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,16 @@ def test_where_there_is_no_map_the_reason_is_given(settings: Settings) -> None:
     with pytest.raises(ExplanationError, match="no file in the inbox holds these bytes any more"):
         gallery.why(card)
     gallery.close()
+
+
+@pytest.mark.slow
+def test_a_model_that_sees_pictures_cropped_has_no_map_to_lay_over_them(
+    settings: Settings,
+) -> None:
+    bundle = write_bundle(settings.bundles / "framed", transform=Transform(32, framing="shoe"))
+    found = explain(settings, ids(settings)[0], {bundle.group: "framed"})
+    assert "cropped to the shoe" in found[bundle.group]["fault"]
+    assert not found[bundle.group]["tags"]
 
 
 def test_the_server_itself_imports_neither_torch_nor_pandas() -> None:

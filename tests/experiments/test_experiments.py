@@ -71,8 +71,8 @@ def test_metrics_count_a_picture_of_several_seeds_once() -> None:
     truth = (rng.random((60, 3)) < 0.4).astype(np.uint8)
     folds = np.arange(60) % 5
     metrics, usual = scoring.metrics, rule()
-    right = scoring.Scored(folds, truth * 0.8 + 0.1, np.full((60, 3), np.nan))
-    wrong = scoring.Scored(folds, 0.9 - truth * 0.8, truth * 0.8 + 0.1)
+    right = scoring.Scored(folds, truth * 0.8 + 0.1, {})
+    wrong = scoring.Scored(folds, 0.9 - truth * 0.8, {"shrunk_07": truth * 0.8 + 0.1})
     one = metrics(usual, truth, [right])
     # A group of two tags predicts one of them even where neither passes, a group of one may not.
     assert one["tags"]["boot"] == 1.0
@@ -85,14 +85,17 @@ def test_metrics_count_a_picture_of_several_seeds_once() -> None:
     both = metrics(usual, truth, [right, wrong])
     assert both["macro_f1"] < one["macro_f1"]
     other = metrics(usual, truth, [wrong])
-    assert other["composites"]["tags"]["boot"] == 1.0
+    assert other["shrunk_07"]["tags"]["boot"] == 1.0
+    assert "composites" not in other
     assert other["tags"]["boot"] == 0.0
 
 
 def test_a_tag_of_few_pictures_is_not_measurable() -> None:
     truth = np.array([[1, 0, 1], [0, 1, 0]] * 10, dtype=np.uint8)
     truth[4:, 2] = 0  # two boots, evaluated three times: still two
-    scored = scoring.Scored(np.arange(20) % 5, truth * 0.9, np.full((20, 3), np.nan))
+    scored = scoring.Scored(
+        np.arange(20) % 5, truth * 0.9, {"composites": np.full((20, 3), np.nan)}
+    )
     found = scoring.metrics(rule(min_positives=3), truth, [scored] * 3)
     assert found["tags"] == {"black": 1.0, "white": 1.0, "boot": "not measurable"}
     assert found["groups_f1"]["style"]["macro_f1"] == "not measurable"
@@ -104,7 +107,7 @@ def test_a_fold_is_not_evaluated_by_thresholds_from_itself() -> None:
     folds = np.repeat([0, 1], 10)
     # Each fold can be told apart, at a level that the other's threshold has no idea of.
     scores = np.where(folds[:, None] == 0, 0.6, 0.1) + truth * 0.2
-    scored = scoring.Scored(folds, scores, np.full((20, 1), np.nan))
+    scored = scoring.Scored(folds, scores, {})
     other = rule(groups={"style": ("boot",)}, shrink=0.001)
     assert scoring.metrics(other, truth, [scored])["macro_f1"] < 0.7
 
@@ -112,11 +115,11 @@ def test_a_fold_is_not_evaluated_by_thresholds_from_itself() -> None:
 def test_a_difference_is_of_the_same_pictures() -> None:
     rng = np.random.default_rng(2)
     truth = (rng.random((80, 3)) < 0.4).astype(np.uint8)
-    folds, nothing = np.arange(80) % 5, np.full((80, 3), np.nan)
+    folds = np.arange(80) % 5
     scores = np.clip(truth * 0.3 + rng.random((80, 3)) * 0.7, 0, 1)
     better = scores.copy()
     better[:20] = truth[:20]
-    worse, best = (scoring.Scored(folds, s, nothing) for s in (scores, better))
+    worse, best = (scoring.Scored(folds, s, {}) for s in (scores, better))
     differences, usual = scoring.differences, rule()
     found = differences(usual, truth, [best], [worse])
     assert set(found) == {"scores"}
@@ -135,19 +138,21 @@ def test_every_picture_is_scored_by_what_learned_from_others(
 
     def score(_: object, learned: np.ndarray, held: np.ndarray) -> np.ndarray:
         assert sorted([*learned, *held]) == list(range(40))
-        return np.full((2, len(held), len(params.tags)), float(held[0]))
+        shape = 1 + len(scoring.SHOWN_OTHERWISE), len(held), len(params.tags)
+        return np.full(shape, float(held[0]))
 
     monkeypatch.setattr(crossvalidate, "score", score)
     monkeypatch.setattr(crossvalidate, "CACHE", tmp_path)
     scored = crossvalidate._cross_validate(task, seed=3, folds=5, done=lambda: None)
     assert len(scored.evaluated) == 40
     assert set(scored.folds) == set(range(5))
+    assert set(scored.others) == set(scoring.SHOWN_OTHERWISE)
 
 
 def test_folds_that_were_not_scored_are_left_out() -> None:
     truth = np.array([[1, 0, 1], [0, 1, 0]] * 10, dtype=np.uint8)
     folds = np.arange(20) // 4
-    scored = scoring.Scored(folds, truth * 0.9, np.full((20, 3), np.nan))
+    scored = scoring.Scored(folds, truth * 0.9, {"composites": np.full((20, 3), np.nan)})
     first = scoring.of_first_fold([scored])
     assert scoring.metrics(rule(), truth, first)["evaluated"] == 4
 
@@ -159,7 +164,7 @@ def test_other_squares_are_of_the_same_pictures(tmp_path: Path) -> None:
     Image.fromarray(wide).save(tmp_path / "shoe.png")
     limits = Limits.of(parameters.load(ROOT / "params.yaml").images)
     shares = {}
-    for how in resizing.RESIZINGS:
+    for how in set(resizing.RESIZINGS) - set(resizing.SHRUNK):
         [path] = resizing.resized(how, [tmp_path / "shoe.png"], limits, tmp_path / how)
         with Image.open(path) as square:
             pixels = np.asarray(square.convert("RGB")).astype(int)
@@ -169,6 +174,22 @@ def test_other_squares_are_of_the_same_pictures(tmp_path: Path) -> None:
     assert shares["stretch"] == pytest.approx(0.25, abs=0.02)
     assert shares["pad_with_white"] == pytest.approx(0.25 / 2, abs=0.02)
     assert shares["pad_with_border_colour"] == pytest.approx(0.5 + 0.25 / 2, abs=0.02)
+
+
+@pytest.mark.parametrize(("how", "share"), [("shrunk_07", 0.49), ("shrunk_05", 0.25)])
+def test_a_shrunk_picture_lies_on_a_ground_of_its_borders_colour(
+    tmp_path: Path, how: str, share: float
+) -> None:
+    shoe = Image.new("RGB", (90, 60), (200, 210, 220))
+    shoe.paste((255, 0, 0), (1, 1, 89, 59))
+    shoe.save(tmp_path / "shoe.png")
+    limits = Limits.of(parameters.load(ROOT / "params.yaml").images)
+    [path] = resizing.resized(how, [tmp_path / "shoe.png"], limits, tmp_path / how)
+    with Image.open(path) as image:
+        assert image.size == (90, 60)
+        red = (np.asarray(image.convert("RGB")).astype(int) @ (1, -1, 0) > 100).mean()
+        assert red == pytest.approx(share, abs=0.04)
+        assert {image.getpixel(place) for place in ((0, 0), (89, 0), (5, 59))} == {(200, 210, 220)}
 
 
 def test_the_table_has_a_row_for_each_result(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from helpers.corpus import LIMITS, corpus, encode, plain, shoe
 from PIL import Image
 
 from shoetagger.images.decode import Rejected, image_id, open_image
+from shoetagger.images.framing import framed
 from shoetagger.images.views import Transform, tagging_view
 from shoetagger.ingest.pool import Decoded, DecodePool, DecodingError
 from shoetagger.ingest.worker import Content, RetryLater
@@ -185,6 +186,18 @@ def test_a_view_for_people_is_made_from_one_for_models_and_looks_the_same() -> N
     assert (black == tagging_view(picture, transforms[2])).all(), "no other has its padding"
     difference = np.abs(person - tagging_view(picture, transforms[1]))
     assert 0 < difference.mean() < 4
+
+
+def test_a_view_for_people_shows_the_whole_picture_whatever_models_see() -> None:
+    transforms = [Transform(size=64, framing="shoe"), Transform(size=40)]
+    settings: dict[str, Any] = {"read": read, "workers": 1, "seconds": 30, "memory_mb": 600}
+    with DecodePool(transforms, LIMITS, **settings, derived=1) as pool:
+        (result,) = pool.run(["shoe:0"])
+    assert result.views is not None
+    picture = open_image(read("shoe:0").data, LIMITS)
+    for view, transform in zip(result.views, transforms, strict=True):
+        assert (view == tagging_view(picture, transform)).all()
+    assert framed(picture).size != picture.size
 
 
 def test_a_run_that_wants_previews_gets_them_and_the_same_views() -> None:

@@ -47,3 +47,6 @@ NonNegative = Annotated[Number, Field(ge=0)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 ShareBelowOne = Annotated[Number, Field(ge=0, lt=1)]
 PositiveShare = Annotated[Number, Field(gt=0, le=1)]
+PositiveShareOrNone = Annotated[
+    Number | None, must(lambda x: x is None or 0 < x <= 1, "lie in (0, 1]")
+]

@@ -19,6 +19,7 @@ from .fields import (
     Number,
     Positive,
     PositiveShare,
+    PositiveShareOrNone,
     Share,
     ShareBelowOne,
     Text,
@@ -81,6 +82,8 @@ class Augment:
     hue: Share
     erase: Share
     background: Share
+    # Older commits lack this key, and zoom out as far as in.
+    zoom_out: PositiveShareOrNone = None
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -89,6 +92,7 @@ class Images:
     max_bytes: Count
     max_pixels: Count
     augment: Augment
+    framing: Literal["whole", "shoe"] = "whole"  # older commits lack this key
 
 
 @dataclass(frozen=True, config=SECTION)

@@ -20,22 +20,35 @@ _STEEPER = [max(0, min(255, (level - 96) * 255 // 144)) for level in range(256)]
 
 
 def shoe_mask(image: Image.Image) -> Square | None:
-    """Return the shoe's opacity, (H, W) uint8, or None where the background is not plain.
-
-    Background is what differs little from the border's colour and is connected to the border.
-    """
-    pixels = np.asarray(image).astype(np.int16)
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    colour = np.median(border, axis=0).astype(np.int16)
-    if (np.abs(border - colour).max(axis=1) <= _PLAIN).mean() < 0.8:
-        return None
-    # A wider tolerance would include the light parts of white shoes.
-    background = _joined_to_border(np.abs(pixels - colour).max(axis=2) <= _PLAIN)
-    if not 0.1 < background.mean() < 0.97:
+    """Return the shoe's opacity, (H, W) uint8, or None where the background is not plain."""
+    background = plain_ground(image)
+    if background is None or not 0.1 < background.mean() < 0.97:
         return None
     # The blur softens the edge; the steeper scale keeps it on the shoe, off the old background.
     opacity = Image.fromarray(np.where(background, np.uint8(0), np.uint8(255)))
     return np.asarray(opacity.filter(_SOFTEN).point(_STEEPER))
+
+
+def plain_ground(image: Image.Image) -> NDArray[np.bool_] | None:
+    """Return where the background is, (H, W), or None where the border is not plain.
+
+    Background is what differs little from the border's colour and is connected to the border.
+    """
+    colour = plain_colour(image)
+    if colour is None:
+        return None
+    # A wider tolerance would include the light parts of white shoes.
+    pixels = np.asarray(image).astype(np.int16)
+    return _joined_to_border(np.abs(pixels - colour).max(axis=2) <= _PLAIN)
+
+
+def plain_colour(image: Image.Image) -> NDArray[np.int16] | None:
+    """Return the border's median colour (3,), or None where the border is not plain."""
+    pixels = np.asarray(image)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).astype(np.int16)
+    colour = np.median(border, axis=0).astype(np.int16)
+    near = np.abs(border - colour).max(axis=1) <= _PLAIN
+    return colour if near.mean() >= 0.8 else None
 
 
 def _joined_to_border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

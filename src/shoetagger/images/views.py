@@ -8,17 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
 
 from ..errors import ShoetaggerError
-from .backgrounds import draw_background, shoe_mask
+from .backgrounds import draw_background, plain_colour, shoe_mask
+from .framing import framed
 
 if TYPE_CHECKING:
-    from ..config.recipe import Augment
+    from ..config.recipe import Augment, Images
     from .backgrounds import Square
+
+
+Framing = Literal["whole", "shoe"]
 
 
 class TransformError(ShoetaggerError):
@@ -27,26 +31,45 @@ class TransformError(ShoetaggerError):
 
 @dataclass(frozen=True)
 class Transform:
-    """The tagging transform: the whole picture fitted into a padded square of `size` pixels.
+    """The tagging transform: the picture fitted into a padded square of `size` pixels.
 
     `fill` (0..255) is the padding; `mean` and `std`, of pixels in 0..1, are applied by the model.
-    The transform is part of the bundle and of the digest of every prefix.
+    With `framing` "shoe", the picture is first cropped to the shoe where its border is plain. The
+    transform is part of the bundle and of the digest of every prefix.
     """
 
     size: int = 224
     fill: int = 255
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    framing: Framing = "whole"
+
+    @classmethod
+    def of(cls, images: Images) -> Transform:
+        """Return the transform that params.yaml sets."""
+        return cls(size=images.size, framing=images.framing)
+
+    @property
+    def longest(self) -> int:
+        """The longer side, in pixels, that a picture needs to be decoded to."""
+        return self.size if self.framing == "whole" else 3 * self.size // 2
 
     def as_dict(self) -> dict[str, Any]:
-        """Return JSON values for `from_dict`."""
-        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        """Return JSON values for `from_dict`.
+
+        The framing is left out where it is "whole": transforms of before there was another one,
+        and the digests of their bundles, stay as they are.
+        """
+        values = asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        if self.framing == "whole":
+            del values["framing"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Transform:
         """Read and check what `as_dict` returned; raises TransformError that names the key."""
         names = [field.name for field in fields(cls)]
-        if set(values) != set(names):
+        if set(values) | {"framing"} != set(names):
             raise TransformError(
                 f"transform: the keys are {', '.join(names)}, not {', '.join(map(str, values))}"
             )
@@ -54,9 +77,15 @@ class Transform:
             raise TransformError(f"transform.size: {values['size']!r} is not in 1..4096")
         if type(values["fill"]) is not int or not 0 <= values["fill"] <= 255:
             raise TransformError(f"transform.fill: {values['fill']!r} is not in 0..255")
+        if values.get("framing", "whole") not in get_args(Framing):
+            raise TransformError(
+                f"transform.framing: {values['framing']!r} is not one of "
+                f"{', '.join(get_args(Framing))}"
+            )
         return cls(
             size=values["size"],
             fill=values["fill"],
+            framing=values.get("framing", "whole"),
             mean=_three_numbers(values["mean"], "mean", least=-math.inf),
             std=_three_numbers(values["std"], "std", least=1e-6),
         )
@@ -73,12 +102,12 @@ def _three_numbers(value: object, key: str, *, least: float) -> tuple[float, flo
 
 
 def tagging_view(image: Image.Image, transform: Transform) -> Square:
-    """Fit the whole picture, antialiased, into the middle of a square padded with `fill`.
+    """Fit the picture, antialiased, into the middle of a square padded with `fill`.
 
     Takes an RGB picture; returns (size, size, 3) uint8.
     """
     size = transform.size
-    fitted = fit_longest(image, size)
+    fitted = fit_longest(_framed(image, transform), size)
     view = np.full((size, size, 3), transform.fill, dtype=np.uint8)
     top, left = (size - fitted.height) // 2, (size - fitted.width) // 2
     view[top : top + fitted.height, left : left + fitted.width] = np.asarray(fitted)
@@ -98,8 +127,13 @@ def training_view(
     zoom, shift_x, shift_y, turn, *tone = rng.uniform(-1, 1, size=9)
     flip, erase, replace = rng.uniform(size=3) < (augment.flip, augment.erase, augment.background)
 
-    fitted = fit_longest(image, max(1, round(size * augment.min_scale ** (zoom / 2))))
+    if not replace:  # on another background, the picture would not be cropped
+        image = _framed(image, transform)
+    share = _share_of_side(augment, zoom)
+    fitted = fit_longest(image, max(1, round(size * share)))
     shoe = shoe_mask(fitted) if replace else None
+    if shoe is None and share < 1 and augment.zoom_out:
+        fitted = _from_farther_away(fitted, size, (shift_x, shift_y))
     if shoe is not None:
         fitted.putalpha(Image.fromarray(shoe))
     elif augment.rotate:
@@ -114,6 +148,37 @@ def training_view(
     if erase:
         _erase(view, rng)
     return view
+
+
+def _framed(image: Image.Image, transform: Transform) -> Image.Image:
+    return framed(image) if transform.framing == "shoe" else image
+
+
+def _share_of_side(augment: Augment, zoom: float) -> float:
+    """Return how long the picture's longer side is in the square, for a zoom of -1 (in) to 1."""
+    if zoom > 0 and augment.zoom_out:
+        return float(augment.zoom_out**zoom)
+    return float(augment.min_scale ** (zoom / 2))
+
+
+def _from_farther_away(image: Image.Image, longest: int, shift: tuple[float, float]) -> Image.Image:
+    """Surround a picture by its ground, where that is plain, to `longest` pixels.
+
+    `shift` (-1..1) moves it within the ground, by shares of the room there is.
+    """
+    colour = plain_colour(image)
+    if colour is None:
+        return image
+    red, green, blue = (int(value) for value in colour)
+    scale = longest / max(image.size)
+    size = round(image.width * scale), round(image.height * scale)
+    ground = Image.new("RGB", size, (red, green, blue))
+    left, top = (
+        round((outer - inner) / 2 * (1 + by))
+        for outer, inner, by in zip(size, image.size, shift, strict=True)
+    )
+    ground.paste(image, (left, top))
+    return ground
 
 
 def fit_longest(image: Image.Image, longest: int) -> Image.Image:

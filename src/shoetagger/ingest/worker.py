@@ -132,7 +132,7 @@ def _decode_one(locator: str, slot: int, job: Job, slots: Slots, *, wants_previe
 def _decode(content: Content, slot: int, job: Job, slots: Slots, *, wants_preview: bool) -> _Result:
     data = content.data
     identity = image_id(data)
-    longest = max(transform.size for transform in job.transforms)
+    longest = max(transform.longest for transform in job.transforms)
     try:
         opened = open_with_size(data, job.limits, longest=longest)
     except Rejected as error:
@@ -165,7 +165,8 @@ def _view_to_derive_from(
     fitting = [
         (other.size, views)
         for other, views in zip(made, slots.views, strict=False)
-        if other.size >= transform.size and other.fill == transform.fill
+        if other.size >= transform.size
+        and (other.fill, other.framing) == (transform.fill, transform.framing)
     ]
     return Image.fromarray(min(fitting, key=lambda f: f[0])[1][slot]) if fitting else None
 

@@ -189,7 +189,10 @@ def _scores(engine: Engine, params: Params, files: Sequence[Path]) -> dict[str, 
         batch = files[start : start + _BATCH]
         views = {
             t: np.stack(
-                [tagging_view(open_image(f.read_bytes(), limits, longest=t.size), t) for f in batch]
+                [
+                    tagging_view(open_image(f.read_bytes(), limits, longest=t.longest), t)
+                    for f in batch
+                ]
             )
             for t in engine.transforms
         }

@@ -51,7 +51,14 @@ def explain(settings: Settings, image_id: str, digests: Mapping[str, str]) -> di
     for group, digest in digests.items():
         found[group] = {"digest": digest, "tags": {}, "fault": None}
         try:
-            bundles[group] = load_bundle(settings.bundles / digest)
+            bundle = load_bundle(settings.bundles / digest)
+            if bundle.transform.framing == "whole":
+                bundles[group] = bundle
+            else:
+                found[group]["fault"] = (
+                    "its models see pictures cropped to the shoe (images.framing), and a map is "
+                    "laid over the whole picture"
+                )
         except ModelError:
             found[group]["fault"] = (
                 "its version is not in this machine's cache: it is fetched when the next night "

@@ -91,7 +91,7 @@ def tag_shard(
     batch = engine.batch_size(params.tag.batch_size)
     further = []
     # A larger view than the models' would need pictures decoded larger, and tags could change.
-    if kept and kept.transform.size <= max(transform.size for transform in engine.transforms):
+    if kept and kept.transform.longest <= max(t.longest for t in engine.transforms):
         further = [kept.transform]
     pool = decode_pool(
         params,

@@ -133,7 +133,7 @@ class TagPictures(PythonModel):  # type: ignore[misc, unused-ignore]
             return None, f"not the bytes of a picture but {type(image).__name__}"
         (transform,) = self._engine.transforms
         try:
-            opened = self._decode.open_image(bytes(image), self._limits, longest=transform.size)
+            opened = self._decode.open_image(bytes(image), self._limits, longest=transform.longest)
             return self._views.tagging_view(opened, transform), None
         except self._decode.Rejected as rejected:
             return None, str(rejected)

@@ -48,7 +48,7 @@ class ImageDataset:
 
     def plain(self, index: int) -> Square:
         """Return the tagging view of a picture, exactly as in tagging."""
-        image = _open_file(self.paths[index], self.limits, self.transform.size)[1]
+        image = _open_file(self.paths[index], self.limits, self.transform.longest)[1]
         return tagging_view(image, self.transform)
 
     def view(self, index: int, number: int) -> Square:
@@ -62,7 +62,7 @@ class ImageDataset:
     def _image(self, path: Path) -> tuple[str, Image.Image]:
         # Views of one picture are mostly drawn one after the other: decode it once for them.
         if self._last is None or self._last[0] != path:
-            longest = 2 * self.transform.size
+            longest = 2 * self.transform.longest
             identity, image = _open_file(path, self.limits, longest)
             if max(image.size) > longest:
                 image = fit_longest(image, longest)
@@ -82,7 +82,7 @@ def open_dataset(params: Params, table: pd.DataFrame, images: Path) -> ImageData
     """Return the data set of a table's pictures, in its order."""
     return ImageDataset(
         paths=[images / name for name in table["image_name"]],
-        transform=Transform(size=params.images.size),
+        transform=Transform.of(params.images),
         limits=Limits.of(params.images),
         augment=params.images.augment,
         seed=params.train.seed,

@@ -1,0 +1,48 @@
+"""Finds the shoe in front of a plain background, so that it fills the square that models see."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from .backgrounds import plain_ground
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
+
+_LONGEST = 160  # pixels of the picture in which the shoe is looked for
+_MARGIN = 0.06  # of the box's longer side, left on each side of the shoe
+_LEAST = 0.1  # of the picture's longer side; what is smaller is dirt or writing
+
+
+def framed(image: Image.Image) -> Image.Image:
+    """Crop a picture to the shoe where its border is plain, else return it whole."""
+    box = shoe_box(image)
+    return image if box is None else image.crop(box)
+
+
+def shoe_box(image: Image.Image) -> Box | None:
+    """Return the box of what stands out from a plain border, with a margin.
+
+    None where the border is not plain, or where nothing of some size stands out.
+    """
+    small = image.copy()
+    small.thumbnail((_LONGEST, _LONGEST), Image.Resampling.BILINEAR)
+    ground = plain_ground(small)
+    if ground is None:
+        return None
+    # An opening: dust, and the noise of JPEG, are thinner than the shoe.
+    thing = Image.fromarray(np.where(ground, np.uint8(0), np.uint8(255)))
+    thing = thing.filter(ImageFilter.MinFilter(3)).filter(ImageFilter.MaxFilter(3))
+    found = thing.getbbox()
+    if found is None:
+        return None
+    longer = max(found[2] - found[0], found[3] - found[1])
+    if longer < _LEAST * max(small.size):
+        return None
+    margin, across, down = _MARGIN * longer, image.width / small.width, image.height / small.height
+    return (
+        max(0, round((found[0] - margin) * across)),
+        max(0, round((found[1] - margin) * down)),
+        min(image.width, round((found[2] + margin) * across)),
+        min(image.height, round((found[3] + margin) * down)),
+    )
