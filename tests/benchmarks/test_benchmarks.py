@@ -86,7 +86,7 @@ def test_every_page_of_a_large_desk_is_asked_for(tmp_path: Path) -> None:
     filling = Filling(1200, days=6)
     figures = desk_benchmark.measure(tmp_path, filling)
     assert set(desk_benchmark.pages(filling)) < set(figures)
-    assert all(0 < seconds < 60 for name, seconds in figures.items() if name != "memory taken, GB")
+    assert all(0 < cpu < 60 for _, cpu in figures.values())
 
 
 def test_finding_work_finds_just_what_is_new_among_many_known(

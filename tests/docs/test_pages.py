@@ -25,9 +25,13 @@ def test_every_page_begins_with_the_question_it_answers(page: Document) -> None:
         assert re.match(r"# [^\n]+\n\n\*\*[^*]+\?\*\*", page.text)
 
 
-def test_the_picture_of_the_result_is_there_and_small() -> None:
-    (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", document("README.md").text)
-    assert 10_000 < (ROOT / picture).stat().st_size < 200_000
+@pytest.mark.parametrize("name", ["README.md", "docs/DESK.md"])
+def test_pictures_are_there_and_small(name: str) -> None:
+    page = document(name)
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.text)
+    assert pictures
+    for picture in pictures:
+        assert 10_000 < (ROOT / target_of(page, picture)).stat().st_size < 200_000
 
 
 def test_links_lead_somewhere() -> None:

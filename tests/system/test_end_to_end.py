@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from helpers import desk_loop
+from playwright.sync_api import sync_playwright
 
 from shoetagger.config.settings import Settings
 from shoetagger.demo import __main__
@@ -26,13 +29,28 @@ GROUPS = ("color", "style", "detail")
 BETTER_THAN_FREQUENCY = 0.15
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Iterator[Settings]:
-    clone = tmp_path / "a clone"
-    subprocess.run(["git", "clone", "--quiet", str(REPO), str(clone)], check=True)
-    settings = Settings.from_environment({"SHOETAGGER_REPO": str(clone)})
-    yield settings
-    down(settings, lambda _: None)
+CHROMIUM = shutil.which("chromium")
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """An installation in a fresh clone, whose servers the first test starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHOETAGGER_USERS", desk_loop.PEOPLE)
+        settings = desk_loop.clone(REPO, tmp_path_factory.mktemp("end to end"))
+        yield settings
+        down(settings, lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def ports() -> Ports:
+    """Two ports of this machine that nothing listens on."""
+    with socket.socket() as one, socket.socket() as other:
+        one.bind((HOST, 0))
+        other.bind((HOST, 0))
+        return Ports(one.getsockname()[1], other.getsockname()[1])
 
 
 def tags_in_store(settings: Settings) -> dict[str, dict[str, tuple[str, ...]]]:
@@ -54,8 +72,6 @@ def versions_in_store(settings: Settings) -> list[tuple[str, str | None]]:
     return found
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(2400)
 def test_from_a_fresh_clone_to_tagged_pictures_and_again(settings: Settings, ports: Ports) -> None:
     lines: list[str] = []
     __main__.demo(settings, ports, lines.append)
@@ -115,8 +131,22 @@ def test_from_a_fresh_clone_to_tagged_pictures_and_again(settings: Settings, por
     status = ["git", "-C", str(settings.repo), "status", "--porcelain"]
     assert subprocess.run(status, capture_output=True, check=True).stdout == b""
 
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt-get install chromium")
+def test_what_people_label_in_a_browser_makes_the_next_models(
+    settings: Settings, ports: Ports
+) -> None:
+    """Goes on from the installation of the test before."""
+    desk_loop.train_quickly(settings)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        desk_loop.walk(desk_loop.Walk(settings, ports, browser, GROUPS))
+        browser.close()
+
+
+def test_nothing_is_left_of_the_servers(settings: Settings, ports: Ports) -> None:
     down(settings)
     assert not marked_processes(settings)
-    for _, port in listening:
+    for port in (ports.airflow, ports.mlflow):
         with socket.socket() as probe:
             assert probe.connect_ex((HOST, port)) != 0
