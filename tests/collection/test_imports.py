@@ -163,6 +163,18 @@ def test_labels_may_be_renamed_or_left_out(data: Path, params: Params) -> None:
     assert fault == "--rename: 'boott' is no tag of params.yaml; did you mean 'boot'?"
 
 
+def test_a_tag_that_is_left_out_keeps_its_cells(data: Path, params: Params) -> None:
+    assert imported(data, params, coco(("a.jpg", ["red", "boot"])), ignored=["boot"]).changed == 1
+    assert rows(data)["a.jpg"]["boot"] == "1"
+    assert imported(data, params, coco(("a.jpg", ["red"])), ignored=["boot"]).same == 1
+
+
+def test_a_name_that_looks_like_an_address_is_a_name(data: Path, params: Params) -> None:
+    odd = "10:30 100%25?d=x.jpg"
+    (data / "images" / "new one.jpg").rename(data / "images" / odd)
+    assert imported(data, params, coco((odd, ["red"]))).new == 1
+
+
 def test_the_same_answer_twice_is_one(data: Path, params: Params) -> None:
     assert imported(data, params, coco(("a.jpg", ["red"]), ("a.jpg", ["red"]))).changed == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import posixpath
 import re
 import shutil
@@ -99,8 +100,9 @@ class _Names:
             )
 
     def tags(self, labels: frozenset[str]) -> frozenset[str]:
-        """Return the tags among labels; those that are none are left out."""
-        return frozenset(tag for label in labels if (tag := self._tag(label)))
+        """Return the tags among labels, without those that are none or to be left out."""
+        counting = labels - self._ignored
+        return frozenset(tag for label in counting if (tag := self._tag(label)))
 
     def unknown(self, labels: frozenset[str]) -> Iterator[str]:
         """Yield a sentence for each label that is no tag and is not to be left out."""
@@ -119,7 +121,7 @@ class _Names:
             for name, group in self._params.groups.items():
                 if name in found.questions or used.intersection(group.tags):
                     tags.update(group.tags)
-        return frozenset(tags)
+        return frozenset(tags) - {self._tag(label) for label in self._ignored}
 
     def _tag(self, label: str) -> str | None:
         return self._renamed.get(label) or self._by_folded.get(folded(label.strip()))
@@ -154,12 +156,11 @@ def _answers(
 
 def _path(file: str) -> str:
     """Return the path in what a tool calls a picture: a path, or an address that ends in one."""
+    if "://" not in file and not file.startswith("/data/"):
+        return posixpath.normpath(file.replace("\\", "/")).strip("/")
     parts = urlsplit(file)
-    if local := parse_qs(parts.query).get("d"):
-        return local[0].strip("/")  # Label Studio's local files
-    if parts.scheme or file.startswith("/data/"):
-        return unquote(parts.path).strip("/")
-    return posixpath.normpath(file.replace("\\", "/")).strip("/")
+    local = parse_qs(parts.query).get("d")  # of Label Studio's local files
+    return (local[0] if local else unquote(parts.path)).strip("/")
 
 
 def _common_folder(paths: Sequence[str]) -> list[str]:
@@ -192,7 +193,8 @@ def _copy(data: Path, beside: Path, params: Params) -> tuple[Path, bool]:
     """Return a copy of the sheet to work on, and whether it is new, as there was none."""
     if not any((data / name).is_file() for name in ("labels.csv", "labels.xlsx")):
         sheet = beside / "labels.csv"
-        sheet.write_text(",".join([NAME_COLUMN, *params.tags]) + "\n", encoding="utf-8")
+        with sheet.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerow([NAME_COLUMN, *params.tags])
         return sheet, True
     try:
         source = find_sheet(data)
