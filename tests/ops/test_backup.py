@@ -34,7 +34,7 @@ from shoetagger.ops.restore import restore
 from shoetagger.orchestration.nightly import night
 from shoetagger.publishing.thumbnails import place
 from shoetagger.store import postgres as tools
-from shoetagger.store.rows import StoreError
+from shoetagger.store.rows import Edit, StoreError
 from shoetagger.store.store import Store
 from shoetagger.tracking.registry import CHAMPION, Registry
 
@@ -71,7 +71,13 @@ def settings(tmp_path: Path, empty_mlflow: Path) -> Settings:
 @pytest.mark.slow
 def test_a_used_installation_comes_back_from_one_file(settings: Settings, tmp_path: Path) -> None:
     digest = used(settings)
+    corrected = min(predictions(settings))
+    with Store(settings.store_url) as store:
+        edits = [Edit(corrected, "color", ("red", "tan"))]
+        store.corrections.apply(edits, by="ann", why="", origin="browse", now=datetime.now(UTC))
+        journal = store.corrections.history(corrected)
     before = predictions(settings)
+    assert before[corrected]["color"] == ("red", "tan")
     file = tmp_path / "shoes.backup"
     backup(settings, file)
     assert file.stat().st_mode & 0o777 == 0o600
@@ -89,6 +95,7 @@ def test_a_used_installation_comes_back_from_one_file(settings: Settings, tmp_pa
     assert night(settings, "night").counts["tagged"] == 1
     assert len(predictions(settings)) == 5
     with Store(settings.store_url) as store:
+        assert store.corrections.history(corrected) == journal
         assert store.ledger.live()["color"] == digest
         assert [run.kind for run in store.runs.latest(9)] == ["night", "night"]
 

@@ -119,11 +119,15 @@ def test_the_journal_tells_what_changed_since_and_what_was_current(tagged_store:
     assert kinds == ["correct", "withdraw"]
 
 
-def test_corrections_outlive_a_promotion_and_go_with_a_forgotten_picture(
+def test_corrections_outlive_promotion_and_rollback_and_go_with_a_forgotten_picture(
     tagged_store: Store,
 ) -> None:
     apply(tagged_store, edit("a.jpg", "blue"))
     make_live(tagged_store, "color", BLUE)
+    assert tags_of(tagged_store, "a.jpg") == (("blue",), True)
+    tag(tagged_store, "a.jpg", digest=BLUE)  # again, by the new version, as red
+    assert tags_of(tagged_store, "a.jpg") == (("blue",), True)
+    make_live(tagged_store, "color", RED, kind="rollback")
     assert tags_of(tagged_store, "a.jpg") == (("blue",), True)
     tagged_store.files.forget(image("a.jpg"), LATER)
     assert tagged_store.corrections.history(image("a.jpg")) == []
