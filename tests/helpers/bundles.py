@@ -109,6 +109,7 @@ def make_bundle(
     transform: Transform = TRANSFORM,
     thresholds: tuple[float, ...] | None = None,
     none_below: float | None = None,
+    unsure_above: float | None = None,
 ) -> Bundle:
     """Make a model, write the two files of its bundle into `directory` and return the bundle."""
     model = random_model(
@@ -127,6 +128,7 @@ def make_bundle(
         pretrained=None,
         weights_sha256=digest,
         none_below=none_below,
+        unsure_above=unsure_above,
     )
     save_bundle(bundle, directory / BUNDLE_FILE)
     return bundle

@@ -18,6 +18,7 @@ from shoetagger.inference.bundle import load_bundle
 from shoetagger.inference.decision import predict, tags_of
 from shoetagger.inference.engine import Engine, batch_that_fits, for_inference
 from shoetagger.inference.loading import load_model
+from shoetagger.inference.novelty import usual_of
 from shoetagger.network.backbone import begin
 from shoetagger.network.layers import LAYERS
 from shoetagger.tracking.packaging import served_sources
@@ -209,6 +210,26 @@ def test_a_group_that_may_abstain_does_so_in_the_engine_and_in_a_served_model(
         (transform,) = engine.transforms
         (predictions,) = engine.predict({transform: views[TRANSFORM]}).values()
         assert [prediction.tags for prediction in predictions] == expected
+
+
+def test_a_picture_is_unsure_beyond_the_bundles_distance(tmp_path: Path) -> None:
+    plain = write_bundle(tmp_path / "plain")
+    views = {TRANSFORM: pictures(6)}
+    predictions = Engine([tmp_path / "plain"], "cpu").predict(views)[plain.digest]
+    assert not any(prediction.unsure for prediction in predictions)
+    model = load_model(tmp_path / "plain", plain)
+    with torch.inference_mode():
+        state = begin(torch.from_numpy(views[TRANSFORM]), TRANSFORM, plain.pooled)
+        found = usual_of(model, torch.device("cpu")).distances(model.seen(model.run(state, LAYERS)))
+    lowest, *_, highest = sorted(found.tolist())
+    limit = (lowest + highest) / 2
+    # Beside another that shares its layers and head inputs, and one that does not.
+    bundle = write_bundle(tmp_path / "far", unsure_above=limit)
+    write_bundle(tmp_path / "other", "style", head_seed=2)
+    write_bundle(tmp_path / "third", "detail", head_seed=3, pooled=("layer4",))
+    engine = Engine([tmp_path / name for name in ("far", "other", "third")], "cpu", "float32")
+    predictions = engine.predict(views)[bundle.digest]
+    assert [prediction.unsure for prediction in predictions] == [d > limit for d in found.tolist()]
 
 
 def test_folded_batch_norms_and_bfloat16_change_scores_by_little(tmp_path: Path) -> None:

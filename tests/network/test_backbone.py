@@ -27,7 +27,7 @@ from shoetagger.network.weights import build
 
 
 def test_a_bundle_survives_saving_and_loading(tmp_path: Path) -> None:
-    written = write_bundle(tmp_path, none_below=0.2)
+    written = write_bundle(tmp_path, none_below=0.2, unsure_above=3.5)
     read = load_bundle(tmp_path)
     assert read == written
     assert read.digest == written.digest
@@ -58,6 +58,7 @@ def test_the_digest_of_a_bundle_is_that_of_before_rules_were_there() -> None:
     )
     assert plain.digest == "695e6faac4b832d42dad8cf8e33b2e253d985e457ca7d132afaa0ac5a1dd1bec"
     assert replace(plain, none_below=0.2).digest != plain.digest
+    assert replace(plain, unsure_above=3.5).digest != plain.digest
 
 
 def test_a_prefix_digest_changes_from_the_first_differing_layer_on() -> None:
@@ -88,6 +89,8 @@ def test_a_prefix_digest_covers_batch_norm_buffers_and_the_transform() -> None:
         ("arch", "lenet"),
         ("none_below", 0.0),
         ("none_below", 1.5),
+        ("unsure_above", 0.0),
+        ("unsure_above", float("nan")),
         ("surprise", 1),
     ],
 )

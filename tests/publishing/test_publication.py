@@ -374,6 +374,25 @@ def test_what_is_not_a_shoe_says_so_in_place_of_tags(works: Works) -> None:
     assert figure.all("img")[0].attributes["alt"] == "Picture judged as not a shoe"
 
 
+def test_a_picture_far_from_all_labelled_ones_is_marked_unsure(works: Works) -> None:
+    works.arrive("far.png")
+    works.tag()
+    (picture,) = works.store.current.rows([])
+    works.promote("color", "2")
+    digest = works.store.ledger.live()["color"]
+    far = Prediction(picture.image_id, digest, (0.75, 0.25), ("black",), unsure=True)
+    works.store.predictions.record(predictions=[far], run_id="r", now=NOW)
+    works.publish()
+    (table,) = works.settings.published.glob("parquet/*/tags.parquet")
+    (record,) = pq.read_table(table).to_pylist()
+    assert (record["color_unsure"], record["style_unsure"]) == (True, False)
+    (sheet,) = works.settings.published.glob("csv/*.csv")
+    (line,) = csv.DictReader(sheet.open(newline=""))
+    assert line["unsure"] == "color"
+    items = works.page(picture.day, "001.html").root.all("figure")[0].all("li")
+    assert [item.text for item in items] == ["unsure", "black", "boot"]
+
+
 def test_a_group_none_of_whose_tags_fits_says_so(works: Works) -> None:
     works.arrive("plain.png")
     works.tag()

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
-from helpers.stores import BLUE, LATER, NIGHT, RED, add_bundles, current, image, make_live, tag
+from helpers.stores import (
+    BLUE,
+    LATER,
+    NIGHT,
+    RED,
+    add_bundles,
+    current,
+    image,
+    make_live,
+    red,
+    tag,
+)
 
 from shoetagger.store.rows import (
     NOT_A_SHOE,
@@ -161,6 +173,20 @@ def test_what_is_not_a_shoe_has_no_tags_whatever_anybody_says_of_its_groups(
     apply(tagged_store, verdict("a.jpg", seen=judged, is_shoe=True), now=LATER)
     assert verdict_of(tagged_store, "a.jpg") is None
     assert tags_of(tagged_store, "a.jpg") == (("blue",), True)
+
+
+def test_a_picture_is_unsure_until_a_person_says_what_it_shows(store: Store) -> None:
+    add_bundles(store)
+    make_live(store, "color", RED)
+    tag(store, "a.jpg", digest=None)
+    far = replace(red("a.jpg"), unsure=True)
+    store.predictions.record(predictions=[far], run_id="run", now=NIGHT)
+    assert current(store)[image("a.jpg")].groups["color"].unsure
+    (correction,) = apply(store, edit("a.jpg", "red"))
+    assert not current(store)[image("a.jpg")].groups["color"].unsure
+    store.corrections.undo([correction], by="ann", now=LATER)
+    apply(store, verdict("a.jpg"))
+    assert not current(store)[image("a.jpg")].groups["color"].unsure
 
 
 def test_what_was_judged_at_a_time_can_be_shown(tagged_store: Store) -> None:

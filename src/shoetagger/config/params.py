@@ -25,7 +25,7 @@ from .strict import ParamsError, validated
 _RESERVED_GROUPS = {
     *("images", "overall"),
     *("path", "image_id", "file", "first_seen", "stale", "corrected", "copies", "rejected"),
-    *("verdict", "none", "article", "pictures"),
+    *("verdict", "none", "article", "pictures", "unsure"),
 }
 
 # Columns that tables have beside those of a group's tags.

@@ -136,3 +136,7 @@ class Evaluate:
     min_positives: Count
     shrink: NonNegative
     bootstrap: CountOrZero
+    # The share of the training side that counts as near; None: no picture is unsure.
+    unsure_quantile: Annotated[
+        Number | None, must(lambda q: q is None or 0.5 <= q < 1, "be null or lie in [0.5, 1)")
+    ] = None

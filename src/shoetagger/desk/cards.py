@@ -38,7 +38,8 @@ class GroupCard:
 
     `state` is `judged` where there is a verdict on the picture, else `corrected`, `stale`,
     `untagged` or `tagged`; `seen` is the id of the correction in force, made by `by` at `at`;
-    `digest` and `version` are of the bundle whose prediction counts.
+    `digest` and `version` are of the bundle whose prediction counts, which is `unsure` where the
+    picture is far from all labelled ones.
     """
 
     name: str
@@ -47,6 +48,7 @@ class GroupCard:
     digest: str | None
     version: str | None
     seen: int | None = None
+    unsure: bool = False
     kind: str | None = None
     by: str | None = None
     at: datetime | None = None
@@ -75,6 +77,11 @@ class Card:
     verdict: str | None
     judged_by: str | None
     seen: int | None
+
+    @property
+    def unsure(self) -> tuple[str, ...]:
+        """The groups whose versions have learned from nothing like this picture."""
+        return tuple(group.name for group in self.groups if group.unsure)
 
     def as_data(self) -> dict[str, dict[str, object]]:
         """Return by group what an edit in the browser starts from."""
@@ -142,7 +149,7 @@ def _group(
     judged = "judged" if row.verdict is not None else None
     if correction is None:
         state = judged or ("stale" if cell.stale else "tagged")
-        return GroupCard(name, state, tags, cell.digest, cell.version)
+        return GroupCard(name, state, tags, cell.digest, cell.version, unsure=cell.unsure)
     return GroupCard(
         name,
         judged or "corrected",

@@ -18,7 +18,7 @@ from ..store.rows import NOT_A_SHOE, WHOLE_IMAGE, CurrentRow
 from .selection import GROUP_STATES, NONE, SIZE, Selection
 
 # What a group has in the tables, of what is needed here.
-_COLUMNS = ("tags", "stale", "corrected")
+_COLUMNS = ("tags", "unsure", "stale", "corrected")
 
 # What marks a picture: ("tag", group, tag), (state, group), or a state of the whole picture.
 Mark = tuple[str, ...]
@@ -219,7 +219,7 @@ def _marks_of(
         there = np.zeros(length, bool)
         there[parents.filter(pc.equal(values, tag)).to_numpy()] = True
         marks["tag", name, tag] = there
-    for state in ("stale", "corrected"):
+    for state in ("unsure", "stale", "corrected"):
         column = columns.get(f"{name}_{state}", pa.nulls(length, pa.bool_()))
         marks[state, name] = _as_numpy(column.fill_null(False))
     return marks
@@ -260,6 +260,8 @@ def _has(row: CurrentRow, mark: Mark) -> bool:
             return row.verdict is None and cell is not None and not cell.tags
         case ("tag", _, tag):
             return cell is not None and tag in cell.tags
+        case ("unsure", _):
+            return cell is not None and cell.unsure
         case ("stale", _):
             return cell is not None and cell.stale
         case _:

@@ -13,7 +13,7 @@ from ..store.rows import NOT_A_SHOE
 
 # States of a group of a picture, and those of a picture as a whole.
 NONE = "none of these"
-GROUP_STATES = ("corrected", "stale", "untagged", NONE)
+GROUP_STATES = ("unsure", "corrected", "stale", "untagged", NONE)
 STATES = (*GROUP_STATES, NOT_A_SHOE)
 SIZE = 60
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ BUNDLE_FILE = "bundle.json"
 _FORMAT = 1
 
 # Left out of the file where they are None: so bundles of before they were there keep their digests.
-_OPTIONAL = {"none_below"}
+_OPTIONAL = {"none_below", "unsure_above"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Bundle:
     pretrained: str | None  # digest of the pretrained backbone
     weights_sha256: str
     none_below: float | None = None  # see `decision.predict`
+    unsure_above: float | None = None  # a distance, see `novelty.Usual`; None: never unsure
 
     def predict(self, scores: np.ndarray) -> np.ndarray:
         """Return the predictions (B, tags) of 0 and 1 for scores (B, tags), by its own rule."""
@@ -97,9 +99,14 @@ def _parse_bundle(document: Any) -> Bundle:
         raise ValueError("thresholds must lie above 0 and up to 1")
     if set(document["prefixes"]) != set(LAYERS) or not pooled or not set(pooled) <= set(POOLED):
         raise ValueError(f"pooled must be among {', '.join(POOLED)}")
-    none_below = document.get("none_below")
-    if none_below is not None and not 0.0 < float(none_below) <= 1.0:
+    none_below, unsure_above = (
+        None if document.get(key) is None else float(document[key])
+        for key in ("none_below", "unsure_above")
+    )
+    if none_below is not None and not 0.0 < none_below <= 1.0:
         raise ValueError("none_below must lie above 0 and up to 1")
+    if unsure_above is not None and not 0.0 < unsure_above < math.inf:
+        raise ValueError("unsure_above must lie above 0")
     if document["arch"] not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {document['arch']!r}")
     return Bundle(
@@ -113,5 +120,6 @@ def _parse_bundle(document: Any) -> Bundle:
         prefixes={str(k): str(v) for k, v in document["prefixes"].items()},
         pretrained=document["pretrained"],
         weights_sha256=str(document["weights_sha256"]),
-        none_below=None if none_below is None else float(none_below),
+        none_below=none_below,
+        unsure_above=unsure_above,
     )

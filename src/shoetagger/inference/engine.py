@@ -25,6 +25,7 @@ from ..network.layers import LAYERS
 from .bundle import Bundle, load_bundle
 from .decision import tags_of
 from .loading import load_model
+from .novelty import Usual, usual_of
 from .vectors import Projection, projection_of
 
 _LARGEST_BATCH = 1024
@@ -37,27 +38,35 @@ class Prediction(NamedTuple):
 
     scores: tuple[float, ...]  # 0..1, one per tag, in the bundle's order
     tags: tuple[str, ...]
+    unsure: bool = False  # far from all that the bundle has learned from
 
 
 @dataclass(frozen=True)
 class _Heads:
     """The heads of bundles that see the same pooled values: one matrix product serves all.
 
-    `projection` is that of the one bundle of an engine from which its vectors come.
+    `projection` is that of the one bundle of an engine from which its vectors come; `usual` is per
+    digest, for the bundles that tell what is far from it.
     """
 
     bundles: tuple[Bundle, ...]
     weight: Tensor  # (tags of all, width)
     bias: Tensor
     projection: Projection | None
+    usual: Mapping[str, Usual]
 
     def scores(self, state: State) -> dict[str, np.ndarray]:
-        """Return the scores (B, tags) float32 per bundle digest, and the vectors as _VECTORS."""
+        """Return the scores (B, tags) float32 per bundle digest.
+
+        Besides, the vectors as _VECTORS, and the distances (B,) by the names of `_distance`.
+        """
         pooled = torch.cat([state.pooled[name] for name in self.bundles[0].pooled], dim=1)
         scores = torch.sigmoid(F.linear(pooled, self.weight, self.bias)).cpu().numpy()
         ends = np.cumsum([len(bundle.tags) for bundle in self.bundles])
         parts = np.split(scores, ends[:-1], axis=1)
         found = {bundle.digest: part for bundle, part in zip(self.bundles, parts, strict=True)}
+        for digest, usual in self.usual.items():
+            found[_distance(digest)] = usual.distances(pooled).cpu().numpy()
         return found | ({_VECTORS: self.projection.vectors(pooled)} if self.projection else {})
 
 
@@ -208,8 +217,11 @@ class Engine:
             scored = found[bundle.digest]
             tags = tags_of(bundle.predict(scored), bundle.tags)
             rows = scored.astype(np.float64).round(4).tolist()
+            unsure = [False] * len(rows)
+            if bundle.unsure_above is not None:
+                unsure = (found[_distance(bundle.digest)] > bundle.unsure_above).tolist()
             predictions[bundle.digest] = [
-                Prediction(tuple(r), t) for r, t in zip(rows, tags, strict=True)
+                Prediction(tuple(r), t, u) for r, t, u in zip(rows, tags, unsure, strict=True)
             ]
             if projection := self._projections[bundle.digest]:
                 vectors = [projection.space + vector.tobytes() for vector in found[_VECTORS]]
@@ -237,7 +249,14 @@ def _folded(bundle: Bundle, model: TagModel, device: torch.device) -> _Heads:
     weight = weight / torch.sqrt(seen["running_var"] + model.norm.eps)
     bias = model.head.bias.detach().double() - weight @ seen["running_mean"]
     projection = projection_of(bundle, model, device)
-    return _Heads((bundle,), weight.float().to(device), bias.float().to(device), projection)
+    usual = {} if bundle.unsure_above is None else {bundle.digest: usual_of(model, device)}
+    weight, bias = weight.float().to(device), bias.float().to(device)
+    return _Heads((bundle,), weight, bias, projection, usual)
+
+
+def _distance(digest: str) -> str:
+    """Return the name of a bundle's distances, beside the digests."""
+    return f"distance {digest}"
 
 
 def _layers_and_pooled(heads: _Heads) -> tuple[list[str], tuple[str, ...]]:
@@ -251,6 +270,7 @@ def _merged(heads: Sequence[_Heads]) -> _Heads:
         torch.cat([h.weight for h in heads]),
         torch.cat([h.bias for h in heads]),
         next((h.projection for h in heads if h.projection), None),
+        {digest: usual for h in heads for digest, usual in h.usual.items()},
     )
 
 

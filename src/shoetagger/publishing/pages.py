@@ -212,6 +212,8 @@ def _hint(row: Row, name: str, tag: str | None, title: Callable[[str], str]) -> 
             parts.append(f"score {cell.scores[tag]:.2f}")
         if cell.version is not None:
             parts.append(f"version {cell.version}")
+    if cell.unsure:
+        parts.append("unsure: far from all labelled pictures")
     if cell.stale:
         parts.append("of an earlier version, not tagged again yet")
     return " · ".join(parts)

@@ -28,6 +28,7 @@ class Cell:
     version: str | None
     stale: bool
     corrected: bool
+    unsure: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def rows(
                     version=cell.version,
                     stale=cell.stale,
                     corrected=cell.corrected,
+                    unsure=cell.unsure,
                 )
                 for name in groups
                 if (cell := picture.groups.get(name)) is not None

@@ -33,9 +33,9 @@ class ParquetTable:
 
     Columns: image_id, file, locator, copies (names of further files with the same bytes),
     first_seen (UTC), verdict ("not a shoe", where a person said so, else null), article (null where
-    no name tells); per group `<group>_tags` (null = not tagged
-    yet), `<group>_version`, `<group>_stale`, `<group>_corrected`; then `score_<tag>` (float32; null
-    where the version that tagged the picture does not know the tag). The footer carries the tally.
+    no name tells); per group `<group>_tags` (null = not tagged yet), `<group>_version`,
+    `<group>_stale`, `<group>_corrected`, `<group>_unsure`; then `score_<tag>` (float32; null where
+    the version that tagged the picture does not know the tag). The footer carries the tally.
     """
 
     def __init__(self, out: BinaryIO, groups: Mapping[str, Group]) -> None:
@@ -59,6 +59,7 @@ class ParquetTable:
             columns.append([None if c is None else c.version for c in column])
             columns.append([None if c is None else c.stale for c in column])
             columns.append([None if c is None else c.corrected for c in column])
+            columns.append([None if c is None else c.unsure for c in column])
         for name, group in self._groups.items():
             for tag in group.tags:
                 columns.append([None if c is None else c.scores.get(tag) for c in cells[name]])
@@ -89,6 +90,7 @@ def parquet_schema(groups: Mapping[str, Group]) -> Any:
             pa.field(f"{name}_version", pa.string()),
             pa.field(f"{name}_stale", pa.bool_()),
             pa.field(f"{name}_corrected", pa.bool_()),
+            pa.field(f"{name}_unsure", pa.bool_()),
         ]
     columns += [pa.field(name, pa.float32()) for name in score_columns(groups)]
     return pa.schema(columns)
@@ -126,6 +128,7 @@ def _row(record: Mapping[str, Any], groups: Mapping[str, Group]) -> Row:
             version=record[f"{name}_version"],
             stale=record[f"{name}_stale"],
             corrected=record[f"{name}_corrected"],
+            unsure=record[f"{name}_unsure"],
         )
     return Row(
         image_id=record["image_id"],
@@ -156,9 +159,10 @@ class CsvTable:
     Columns: image_id, file, first_seen, the groups, then `stale` and `corrected`, which name the
     groups whose tags are of an earlier version or by hand, `copies`, the names of further files
     with the same bytes, `verdict`, "not a shoe" where a person said so, `none`, which names the
-    groups none of whose tags fits (the others without tags are not tagged yet), and `article`; with
-    `scores`, then `score_<tag>`, empty where the version that tagged the picture does not know the
-    tag. Cells cannot act as formulas.
+    groups none of whose tags fits (the others without tags are not tagged yet), `article`, and
+    `unsure`, the groups in which the picture is far from all labelled ones; with `scores`, then
+    `score_<tag>`, empty where the version that tagged the picture does not know the tag. Cells
+    cannot act as formulas.
     """
 
     def __init__(self, out: BinaryIO, groups: Mapping[str, Group], *, scores: bool = False) -> None:
@@ -166,7 +170,7 @@ class CsvTable:
         self._out = out
         self._scored = groups if scores else {}
         header = ["image_id", "file", "first_seen", *groups]
-        header += ["stale", "corrected", "copies", "verdict", "none", "article"]
+        header += ["stale", "corrected", "copies", "verdict", "none", "article", "unsure"]
         self._put([*header, *score_columns(self._scored)])
 
     def write(self, chunk: Sequence[Row]) -> None:
@@ -185,6 +189,7 @@ class CsvTable:
                     row.verdict or "",
                     ", ".join(name for name in self._groups if is_none(row, name)),
                     row.article or "",
+                    ", ".join(name for name, cell in named if cell and cell.unsure),
                     *self._scores(row),
                 ]
             )
@@ -230,6 +235,7 @@ class JsonlTable:
                 "corrected": [name for name, cell in cells.items() if cell.corrected],
                 "verdict": row.verdict,
                 "article": row.article,
+                "unsure": [name for name, cell in cells.items() if cell.unsure],
             }
             self._out.write(json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n")
 

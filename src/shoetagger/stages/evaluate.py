@@ -21,6 +21,7 @@ from ..learning.evaluation import plots
 from ..learning.evaluation.calibration import calibrate
 from ..learning.evaluation.documents import NOT_MEASURABLE, flat_metrics, write_metrics
 from ..learning.evaluation.metrics import frequency_macro_f1, measurable_tags
+from ..learning.evaluation.novelty import distances, unsure_above
 from ..learning.evaluation.predictions import Predictions, thresholds_of_other_folds
 from ..learning.training.scoring import scores
 from ..network.backbone import TagModel
@@ -60,6 +61,7 @@ def main(
     out_of_fold = _predict_out_of_fold(data, out_of_fold_scores)
     _write_predictions(data, validation, out_of_fold, predictions)
     document = _document(data, new_bundle, validation, out_of_fold)
+    document["unsure"] = _unsure(data, model, new_bundle)
     write_metrics(document, metrics, summary)
     _write_tags(document["validation"]["tags"], tags_plot)
 
@@ -102,7 +104,37 @@ def _bundle(data: GroupData, model: TagModel, weights: Path, out_of_fold: pd.Dat
         pretrained=pretrained_of(weights),
         weights_sha256=file_sha256(weights),
         none_below=data.params.group(data.group).none_below,
+        unsure_above=_unsure_above(data, model),
     )
+
+
+def _unsure_above(data: GroupData, model: TagModel) -> float | None:
+    """Return the distance beyond which a picture is unsure; None without a quantile or folds."""
+    quantile, table = data.params.evaluate.unsure_quantile, data.table[data.training]
+    if quantile is None or table["fold"].nunique() < 2:
+        return None
+    return unsure_above(
+        model,
+        data.source(model),
+        np.flatnonzero(data.training.to_numpy()),
+        table["fold"].to_numpy(),
+        quantile=quantile,
+        freeze=data.params.train.freeze,
+        device=data.device,
+    )
+
+
+def _unsure(data: GroupData, model: TagModel, bundle: Bundle) -> dict[str, Any] | None:
+    """Return how many validation pictures are unsure; None where no picture is."""
+    if bundle.unsure_above is None:
+        return None
+    rows, freeze = np.flatnonzero(data.validation.to_numpy()), data.params.train.freeze
+    found = distances(model, data.source(model), rows, freeze, data.device)
+    return {
+        "quantile": data.params.evaluate.unsure_quantile,
+        "above": bundle.unsure_above,
+        "validation_pictures": int((found > bundle.unsure_above).sum()),
+    }
 
 
 def _predict_validation(data: GroupData, model: TagModel, bundle: Bundle) -> Predictions:

@@ -168,13 +168,14 @@ def _group_tags(
     for place, digest in enumerate(chain):
         if not lacking:
             break
-        query = sa.select(predictions.c.image_id, predictions.c.scores, predictions.c.tags).where(
+        wanted = predictions.c["image_id", "scores", "tags", "unsure"]
+        query = sa.select(*wanted).where(
             predictions.c.bundle_digest == digest, predictions.c.image_id.in_(lacking)
         )
         if when is not None:
             query = query.where(predictions.c.created_at <= when)
         version = known[digest]
-        for image_id, scores, tags in connection.execute(query):
+        for image_id, scores, tags, unsure in connection.execute(query):
             found[image_id] = GroupTags(
                 tuple(tags),
                 dict(zip(version.tags, scores, strict=True)),
@@ -182,14 +183,17 @@ def _group_tags(
                 version.version,
                 stale=place > 0,
                 corrected=False,
+                unsure=unsure,
             )
         lacking = [image_id for image_id in lacking if image_id not in found]
     for image_id, tags in _corrections(connection, image_ids, group, when):
         predicted = found.get(image_id, NO_TAGS)
-        found[image_id] = replace(predicted, tags=tuple(tags), stale=False, corrected=True)
+        found[image_id] = replace(
+            predicted, tags=tuple(tags), stale=False, corrected=True, unsure=False
+        )
     for image_id in judged:
         predicted = found.get(image_id, NO_TAGS)
-        found[image_id] = replace(predicted, tags=(), stale=False, corrected=True)
+        found[image_id] = replace(predicted, tags=(), stale=False, corrected=True, unsure=False)
     return found
 
 

@@ -254,6 +254,7 @@ def write_predictions(
                     "tags": list(prediction.tags),
                     "run_id": run_id,
                     "created_at": now,
+                    "unsure": prediction.unsure,
                 }
             )
     if rows:

@@ -131,6 +131,7 @@ class Prediction:
     scores: tuple[float, ...]
     tags: tuple[str, ...]
     vector: bytes | None = None
+    unsure: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,8 @@ class GroupTags:
 
     `scores` (tag -> 0..1), `digest` and `version` belong to the prediction, even where a correction
     overrules it; they are empty or None where there is no prediction. `stale` means that the
-    prediction is not the live bundle's and no correction overrules it.
+    prediction is not the live bundle's and no correction overrules it, `unsure` that the image is
+    far from all that the bundle has learned from, and that no person has said what it shows.
     """
 
     tags: tuple[str, ...]
@@ -178,6 +180,7 @@ class GroupTags:
     version: str | None
     stale: bool
     corrected: bool
+    unsure: bool = False
 
 
 @dataclass(frozen=True)

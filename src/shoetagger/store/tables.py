@@ -20,6 +20,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
     text,
 )
 from sqlalchemy.engine import Dialect
@@ -136,6 +137,7 @@ predictions = Table(
     Column("tags", JSON, nullable=False),
     Column("run_id", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),
+    Column("unsure", Boolean, nullable=False, server_default=false()),
     sqlite_with_rowid=False,
 )
 

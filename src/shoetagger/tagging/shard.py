@@ -330,7 +330,14 @@ class _Shard:
         by_digest, described = self.engine.predict_and_describe(views, only=set(digests))
         vectors: list[bytes | None] = [*described] or [None] * len(decoded)
         return [
-            Prediction(_image_id(d), digest, prediction.scores, prediction.tags, vector)
+            Prediction(
+                _image_id(d),
+                digest,
+                prediction.scores,
+                prediction.tags,
+                vector,
+                prediction.unsure,
+            )
             for digest, predictions in by_digest.items()
             for d, prediction, vector in zip(decoded, predictions, vectors, strict=True)
         ]

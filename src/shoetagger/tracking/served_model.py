@@ -122,7 +122,10 @@ class TagPictures(PythonModel):  # type: ignore[misc, unused-ignore]
         predictions = iter(self._predictions(views))
         rows: list[dict[str, Any]] = []
         for reason in reasons:
-            scores, tags = ((None,) * len(bundle.tags), ()) if reason else next(predictions)
+            scores, tags = ((None,) * len(bundle.tags), ())
+            if not reason:
+                prediction = next(predictions)
+                scores, tags = prediction.scores, prediction.tags
             scored = dict(zip(bundle.tags, scores, strict=True))
             rows.append({"tags": list(tags), "rejected": reason, **scored})
         return rows

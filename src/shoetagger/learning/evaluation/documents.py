@@ -37,6 +37,8 @@ def flat_metrics(document: dict[str, Any]) -> dict[str, float]:
     """Return the numbers of a metrics document by the names that MLflow shows."""
     flat = {key: document[key] for key in ("macro_f1", "frequency_macro_f1")}
     flat = {k: float(v) for k, v in flat.items() if isinstance(v, int | float)}
+    if unsure := document.get("unsure"):
+        flat["validation_unsure"] = float(unsure["validation_pictures"])
     for part in ("validation", "crossval"):
         flat |= flat_report(part, document[part])
     return flat
