@@ -55,7 +55,7 @@ def tag(inbox: Path, home: Path, options: Params, engine: Engine) -> Night:
     clock = Clock()
     with (
         store_with(home, engine) as (store, run),
-        clock.of_function(Engine, "predict", "model"),
+        clock.of_function(Engine, "predict_and_describe", "model"),
         clock.of_function(Predictions, "record", "write"),
     ):
         batch = engine.batch_size(options.tag.batch_size)  # the first call chooses kernels

@@ -21,7 +21,7 @@ from shoetagger.config.params import Params
 from shoetagger.images.decode import Limits, image_id, open_with_size
 from shoetagger.images.views import Transform, tagging_view
 from shoetagger.inference.bundle import load_bundle
-from shoetagger.inference.decision import predict, tags_of
+from shoetagger.inference.decision import tags_of
 from shoetagger.inference.engine import Engine, for_inference
 from shoetagger.inference.loading import load_model
 from shoetagger.ingest import inbox
@@ -222,7 +222,7 @@ def writing(store: Store, run: TaggingRun, engine: Engine, batch: int) -> float:
         predictions = []
         for bundle in engine.bundles:
             scores = rng.random((len(rows), len(bundle.tags)))
-            tags = tags_of(predict(scores, bundle.thresholds), bundle.tags)
+            tags = tags_of(bundle.predict(scores), bundle.tags)
             predictions += [
                 Prediction(one.image_id, bundle.digest, tuple(row), names)
                 for one, row, names in zip(tagged, scores.round(4).tolist(), tags, strict=True)

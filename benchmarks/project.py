@@ -73,7 +73,7 @@ def tag_inbox(settings: Settings, run: TaggingRun, clock: Clock) -> None:
     with ExitStack() as stack:
         stack.enter_context(clock.of_function(versions, "bundle_directory", "start"))
         stack.enter_context(clock.of_function(Engine, "__init__", "start"))
-        stack.enter_context(clock.of_function(Engine, "predict", "model"))
+        stack.enter_context(clock.of_function(Engine, "predict_and_describe", "model"))
         stack.enter_context(clock.of_function(Predictions, "record", "write"))
         here = stack.enter_context(opened(settings))
         find_arrivals(here.store, settings.inbox, run, options=here.params.tag, state=settings.home)

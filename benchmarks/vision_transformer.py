@@ -38,14 +38,15 @@ class VisionTransformerEngine(Engine):
         self.model = model.eval().to(self.device, self.dtype)
         self.head = nn.Linear(width, sum(TAGS)).eval().to(self.device)
         self.bundles = tuple(_bundle(arch, transform, number) for number in range(len(TAGS)))
+        self._projections = {bundle.digest: None for bundle in self.bundles}
 
     @cached_property
     def _ends(self) -> Sequence[int]:
         return list(np.cumsum(TAGS)[:-1])
 
     @torch.inference_mode()
-    def score(
-        self, views: Mapping[Transform, np.ndarray], only: Collection[str] | None = None
+    def _run(
+        self, views: Mapping[Transform, np.ndarray], wanted: Collection[str]
     ) -> dict[str, np.ndarray]:
         host = torch.from_numpy(views[self.transforms[0]])
         if self.device.type == "cuda":
@@ -53,7 +54,7 @@ class VisionTransformerEngine(Engine):
         images = host.to(self.device, non_blocking=True)
         parts = np.split(self.heads(self.trunk(images)), self._ends, axis=1)
         scores = {b.digest: part for b, part in zip(self.bundles, parts, strict=True)}
-        return {k: v for k, v in scores.items() if only is None or k in only}
+        return {digest: part for digest, part in scores.items() if digest in wanted}
 
     def trunk(self, images: Tensor) -> Tensor:
         """Return the class token (B, width) of uint8 pictures (B, S, S, 3)."""

@@ -41,6 +41,8 @@ def test_every_kind_of_variant_tags_every_picture_and_the_report_tells_of_each(
     assert outcomes["f"][0].gigaflops < 0.4 * outcomes["d"][0].gigaflops
     assert outcomes["d"][0].gigaflops == pytest.approx(outcomes["b"][0].gigaflops, rel=0.02)
     assert all(outcome.peak_mb > 50 for (outcome,) in outcomes.values())
+    parts = ("decode_s", "model_s", "write_s")
+    assert all(getattr(outcome, part) > 0 for (outcome,) in outcomes.values() for part in parts)
 
     results = report.Results("a machine", "2 pictures", 1, 100.0, 200.0, outcomes)
     report.write(results, tmp_path / "docs")

@@ -54,6 +54,8 @@ def test_every_section_is_measured_and_has_a_table(
     for section in gpu.SECTIONS:
         results |= getattr(bench, section)()
     assert {night["pictures"] for night in results["nights"].values()} == {10}
+    parts = ("list_s", "model_s", "write_s")
+    assert all(night[part] > 0 for night in results["nights"].values() for part in parts)
     assert all(rate > 0 for rates in results["pieces"].values() for rate in rates.values())
     assert set(results["training"]) == {"layer4 on cpu", "layer3 on cpu"}
     page = gpu_page.page(results)
