@@ -38,6 +38,9 @@ class ScriptedAirflow:
         self.started["by hand"] = "manual"
         return "by hand"
 
+    def result(self, _: str, run: str, __: str) -> dict[str, str]:
+        return {"summary": f"{run} is done"}
+
     def follow(self, _: str, run: str, __: Callable[[str], None]) -> None:
         self.followed.append(run)
         if run in self.failing:
@@ -60,7 +63,10 @@ def test_runs_that_promotions_start_are_awaited_and_none_is_triggered(
     airflow = ScriptedAirflow(promotions=2)
     lines = follow(airflow, monkeypatch)
     assert airflow.followed == ["promotion 3", "promotion 6"]
-    assert all("woken by a promotion" in line for line in lines)
+    assert [line.split(": ")[0].strip() for line in lines] == [
+        "woken by a promotion",
+        "this run",
+    ] * 2
 
 
 def test_one_run_is_triggered_where_files_wait_and_no_promotion_starts_one(

@@ -181,6 +181,8 @@ def _follow_run(airflow: Airflow, run: str, kind: str, report: Report) -> Failed
     report(f"      {_WOKEN_BY.get(kind, kind)}: {run}")
     try:
         airflow.follow(TAGGING, run, report)
+        if (done := airflow.result(TAGGING, run, "finish")) is not None:
+            report(f"      this run: {done['summary']}")
     except FailedRunError as error:
         if kind != "scheduled":
             raise

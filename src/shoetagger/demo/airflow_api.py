@@ -139,6 +139,12 @@ class Airflow:
         response = self._request("GET", path, query={"limit": 1000, "order_by": "start_date"})
         return [TaskState.from_api(task) for task in response["task_instances"]]
 
+    def result(self, dag: str, run: str, task: str) -> Any:
+        """Return what a task of a run has returned; None where it returned nothing."""
+        path = f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value"
+        found = self._find(path)
+        return found and found["value"]
+
     def log_file(self, dag: str, run: str, task: TaskState) -> Path:
         """Return where the log of the last try of a task lies."""
         folder = task_logs(self.settings) / f"dag_id={dag}" / f"run_id={run}"
@@ -244,6 +250,10 @@ class _Progress:
         self._report(f"      {clock(self._reported_at - self._begun)}  {line}")
 
 
+# What it means that a task was skipped, where the word alone does not say it.
+_SKIPPED = {"tag_shard": "nothing was left to tag"}
+
+
 def _event(task: TaskState) -> str | None:
     """Return the line for a task that has just entered its state; None for no line."""
     took = f" ({clock(task.seconds)})" if task.seconds else ""
@@ -253,7 +263,7 @@ def _event(task: TaskState) -> str | None:
         case "success":
             return f"{task.name}: done{took}"
         case "skipped":
-            return f"{task.name}: skipped"
+            return f"{task.name}: {_SKIPPED.get(task.task_id, 'skipped')}"
         case "up_for_retry":
             return f"{task.name}: failed, will be tried again"
         case "failed":

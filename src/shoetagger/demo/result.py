@@ -36,10 +36,10 @@ def result(settings: Settings, groups: Mapping[str, Sequence[str]]) -> str:
         *_table(predicted, list(groups)),
         f"{len(rows)} pictures tagged by {', '.join(sorted(versions))}",
         "",
-        *quality(predicted, arrival_tags(ARRIVALS, SEED), groups),
-        "",
         f"{len(reasons)} files rejected:",
         *(f"{name}: {reason}" for name, reason in reasons.items()),
+        "",
+        *quality(predicted, arrival_tags(ARRIVALS, SEED), groups),
     ]
     return textwrap.indent("\n".join(lines), "      ")
 

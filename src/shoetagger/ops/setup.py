@@ -21,6 +21,7 @@ from ..notification.addresses import fault_of
 from ..tracking import login
 from .environment import (
     MARK,
+    NAME,
     POOL,
     Ports,
     Report,
@@ -55,6 +56,7 @@ def setup_locked(settings: Settings, ports: Ports, report: Report) -> None:
     if settings.inbox.is_relative_to(settings.home):
         settings.inbox.mkdir(parents=True, exist_ok=True)
     _write_secrets(settings)
+    _explain_home_page(settings)
     _migrate_store(settings)
     # Airflow's migration is a process of its own: meanwhile this one migrates MLflow.
     with ThreadPoolExecutor(max_workers=1) as executor:
@@ -80,6 +82,29 @@ def _write_secrets(settings: Settings) -> None:
     everybody = with_new_passwords(known)
     if everybody != known:
         write_private(file, json.dumps(everybody) + "\n")
+
+
+# Airflow imports it in each of its processes, and shows its alerts on the home page. The import
+# that they need takes time, which only the server of that page spends.
+_HOME_PAGE = """# Written by shoetagger whenever the servers start.
+import os
+
+if os.environ.get({name!r}) == "api-server":
+    from airflow.api_fastapi.common.types import UIAlert
+
+    DASHBOARD_UIALERTS = [UIAlert(text={text!r}, category="info")]
+"""
+_NO_TRIGGERER = (
+    "The triggerer is red because none is started: no task here defers, and approvals wait without "
+    "one. It would take memory and do nothing."
+)
+
+
+def _explain_home_page(settings: Settings) -> None:
+    """Let Airflow's home page say why it shows a part as unhealthy."""
+    file = airflow_home(settings) / "config" / "airflow_local_settings.py"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(_HOME_PAGE.format(name=NAME, text=_NO_TRIGGERER), encoding="utf-8")
 
 
 def write_private(path: Path, text: str) -> None:
