@@ -4,30 +4,24 @@ Makes an earlier version of one group live again, in MLflow and in the store tog
 it gave before are current at once: no model runs. Pictures that it has not tagged yet are tagged
 the next night.
 
-**group**: the group to move back.
-**version**: the version to go back to; empty means the one before the present.
-**why**: the reason, for the ledger.
+- `group`: the group to move back.
+- `version`: the version to go back to; empty means the one before the present.
+- `why`: the reason, for the ledger.
 """
 
 from __future__ import annotations
 
-from airflow.sdk import Param, dag
+from airflow.sdk import dag
 
-from shoetagger.orchestration import tasks
+from shoetagger.orchestration import forms, tasks
 from shoetagger.orchestration.dag_parts import TAGS, read_params, step
-
-GROUPS = list(read_params().groups)
 
 
 @dag(
     schedule=None,
     doc_md=__doc__,
     tags=TAGS,
-    params={
-        "group": Param(GROUPS[0], type="string", enum=GROUPS),
-        "version": Param(None, type=["null", "string"]),
-        "why": Param("", type="string", minLength=1),
-    },
+    params=forms.rollback(list(read_params().groups)),
 )
 def roll_back_tag_model() -> None:
     step(tasks.roll_back)() >> step(tasks.publish)()

@@ -5,19 +5,17 @@ its model as `challenger` and compares it with the live `champion` on the same p
 passes, and is approved where `promote.approval` asks for that, it becomes champion and wakes
 `tag_new_images`; otherwise `approve` is *skipped*, with the reasons in its log.
 
-**groups**: which groups to train; none chosen means all that the commit has.
-**revision**: the commit to train from, if `collect_labels` has not started the run with its own.
-**overrides**: parameters for this run alone, one per line, such as `train.head_l2=0.001`.
+- `groups`: which groups to train; none chosen means all that the commit has.
+- `revision`: the commit to train from, if `collect_labels` has not started the run with its own.
+- `overrides`: parameters for this run alone, one per line, such as `train.head_l2=0.001`.
 """
 
 from __future__ import annotations
 
-from airflow.sdk import Param, dag, task_group
+from airflow.sdk import dag, task_group
 
-from shoetagger.orchestration import dag_parts, tasks
+from shoetagger.orchestration import dag_parts, forms, tasks
 from shoetagger.orchestration.operators import Approve, ReportLink
-
-GROUPS = list(dag_parts.read_params().groups)
 
 
 @dag(
@@ -25,35 +23,33 @@ GROUPS = list(dag_parts.read_params().groups)
     doc_md=__doc__,
     tags=dag_parts.TAGS,
     default_args=dag_parts.RETRIED | dag_parts.TOLD,
-    params={
-        "groups": Param([], examples=GROUPS, **dag_parts.TEXTS),
-        "revision": Param("HEAD", type="string", minLength=1),
-        "overrides": Param([], **dag_parts.TEXTS),
-    },
+    params=forms.training(list(dag_parts.read_params().groups)),
 )
 def train_tag_models() -> None:
     run_stage = dag_parts.step(tasks.run_stage)
-    plan = dag_parts.step(tasks.checkout)()
-    groups = dag_parts.step(tasks.groups)(plan)
-    split = run_stage.override(task_id="split")(plan, "split")
-    features = run_stage.override(task_id="features", pool="gpu")(plan, "features")
+    training = dag_parts.step(tasks.checkout)()
+    split = run_stage.override(task_id="split")(training, "split")
+    features = run_stage.override(task_id="features", pool="gpu")(split, "features")
+    groups = dag_parts.step(tasks.groups)(features)
 
     @task_group
-    def model(plan: object, group: str) -> None:
+    def model(training: object) -> None:
         on_gpu = run_stage.override(pool="gpu", **dag_parts.NAMED)
-        train = on_gpu.override(task_id="train")(plan, "train", group=group)
-        crossval = on_gpu.override(task_id="crossval")(plan, "crossval", group=group)
-        evaluate = on_gpu.override(task_id="evaluate")(plan, "evaluate", group=group)
-        challenger = dag_parts.step(tasks.register, **dag_parts.NAMED)(plan, group=group)
+        trained = on_gpu.override(task_id="train")(training=training, stage="train")
+        crossval = on_gpu.override(task_id="crossval")(training=training, stage="crossval")
+        evaluated = on_gpu.override(task_id="evaluate")(training=trained, stage="evaluate")
+        crossval >> evaluated
+        challenger = dag_parts.step(tasks.register, **dag_parts.NAMED)(training=evaluated)
         compare = dag_parts.step(tasks.compare, pool="gpu", **dag_parts.NAMED)
-        comparison = compare(plan, group=group, challenger=challenger)
+        comparison = compare(training=challenger)
         comparison.operator.operator_extra_links = (ReportLink(),)
-        decision = Approve(task_id="approve", comparison=comparison).output
-        promote = dag_parts.step(tasks.promote, outlets=[dag_parts.CHAMPIONS], **dag_parts.NAMED)
-        promote(group=group, comparison=comparison, decision=decision)
-        [train, crossval] >> evaluate >> challenger
+        approved = Approve(task_id="approve", comparison=comparison).output
+        promote = dag_parts.step(
+            tasks.promote, outlets=[dag_parts.PROMOTED], map_index_template=dag_parts.PROMOTED_GROUP
+        )
+        promote(approved=approved)
 
-    groups >> split >> features >> model.partial(plan=plan).expand(group=groups)
+    model.expand(training=groups)
 
 
 train_tag_models()

@@ -24,8 +24,9 @@ from helpers.documents import (
 
 from shoetagger.config import params
 
-# What `make up` gives its own servers, so that `make down` finds them; nobody sets these.
-INTERNAL_VARIABLES = {"SHOETAGGER_SERVERS_OF", "SHOETAGGER_SERVER"}
+# What `make up` gives its own servers, so that `make down` finds them, and a DAG run gives its
+# stages; nobody sets these.
+INTERNAL_VARIABLES = {"SHOETAGGER_SERVERS_OF", "SHOETAGGER_SERVER", "SHOETAGGER_DAG_RUN"}
 # Read by torch; the code only passes them on.
 FOREIGN_VARIABLES = {"TORCH_HOME"}
 # Of every program.

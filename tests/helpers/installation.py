@@ -146,9 +146,9 @@ def bundle_directory(installation: Installation, digest: str) -> Path:
 
 
 @_opening
-def register(installation: Installation, *what: Any) -> registering.Challenger:
+def register(installation: Installation, *what: Any, **options: Any) -> registering.Challenger:
     return registering.register(
-        installation.settings, installation.store, installation.registry, *what
+        installation.settings, installation.store, installation.registry, *what, **options
     )
 
 

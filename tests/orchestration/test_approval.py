@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from shoetagger.config.settings import Settings
 from shoetagger.images.decode import Limits
 from shoetagger.ops.environment import Ports
 from shoetagger.ops.setup import setup
-from shoetagger.promotion.compare import Comparison
+from shoetagger.promotion.compare import ChangedPicture, Comparison
 from shoetagger.promotion.moves import Decision
 from shoetagger.promotion.versions import PromotionError
 from shoetagger.store.rows import Move
@@ -31,6 +32,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 TAGS = ("one", "two")
 USERS = {"ann": "user", "vera": "viewer"}
+SHOE = ChangedPicture(image_id="ab" * 32, gained=("red",), lost=("tan",))
 
 # As the training DAG wires it, with comparisons that were made before.
 DAG = """
@@ -40,7 +42,7 @@ import shutil
 from pathlib import Path
 from airflow.sdk import dag, task, task_group
 from shoetagger.orchestration import tasks
-from shoetagger.orchestration.dag_parts import TOLD
+from shoetagger.orchestration.dag_parts import PROMOTED, TOLD
 from shoetagger.orchestration.operators import Approve
 
 CASES = json.loads(Path(__file__).with_name("cases.json").read_text())
@@ -50,7 +52,7 @@ def approvals():
     @task_group
     def model(case):
         approval = Approve(task_id="approve", comparison=case)
-        task(tasks.promote)(group="", comparison=case, decision=approval.output)
+        task(tasks.promote, outlets=[PROMOTED])(approval.output)
     model.expand(case=CASES)
 
 approvals()
@@ -143,8 +145,6 @@ def comparison(settings: Settings, group: str, folder: Path, **changes: Any) -> 
     limits = Limits(max_bytes=10**6, max_pixels=10**6)
     version = registry.register(folder / group, limits=limits, tags={}, metrics={})
     with Store(settings.store_url) as store:
-        from datetime import UTC, datetime
-
         store.ledger.add_version(
             digest=version.digest,
             group=group,
@@ -204,7 +204,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Ran:
     shutil.copytree(installed_home, settings.home)
     setup(settings, Ports(), report=lambda _: None)
     cases = [
-        comparison(settings, "approved", folder),
+        comparison(settings, "approved", folder, changed=(SHOE,)),
         comparison(settings, "rejected", folder),
         comparison(settings, "timed_out", folder, hours=0.0003),
         comparison(settings, "not_needed", folder, approval_reason=None),
@@ -246,7 +246,17 @@ def test_who_approves_and_why_goes_into_the_ledger(ran: Ran) -> None:
 def test_whoever_decides_is_shown_the_comparison(ran: Ran) -> None:
     assert ran.outcome["shown"]["subject"] == "Promote approved version 1?"
     body = ran.outcome["shown"]["body"]
-    assert body.startswith("**approved** {{ not_a_template }}\n")
+    assert "**approved** {{ not_a_template }}" in body
+    until = re.match(r"\*\*Answer by \w+, (\d+ \w+ \d{4}, \d\d:\d\d) UTC\.\*\*", body)
+    assert until is not None
+    left = datetime.strptime(until[1], "%d %B %Y, %H:%M") - datetime.now(UTC).replace(tzinfo=None)
+    assert timedelta(minutes=30) < left <= timedelta(hours=1)
+    assert re.search(rf"!\[a picture\]\(http://[^)]+/pictures/thumbs/{SHOE.image_id}\.jpg\)", body)
+    assert re.search(
+        r"\[gains red, loses tan\]"
+        rf"\(http://[^)]+/plugin/pictures/pictures/picture/{SHOE.image_id}\)",
+        body,
+    )
     assert re.search(r"\]\(http://[^)]+/plugin/pictures/pictures/challengers/approved/1\)", body)
     assert set(ran.outcome["shown"]["params"]) == {"why"}, "the DAG's own form is left out"
     assert ran.outcome["links"]["0"] == "http://mlflow.example/approved"

@@ -18,6 +18,7 @@ import pytest
 from helpers.airflow_program import run_program
 from helpers.sample import copy_sample
 from helpers.stage_server import use_stage_server
+from helpers.stores import make_live
 from PIL import Image
 
 from shoetagger.config import params
@@ -61,7 +62,10 @@ dags = {
         "max_active_runs": dag.max_active_runs,
         "starts_on": [a.name for a in getattr(dag.timetable.asset_condition, "objects", ())],
         "params": dag.params.dump(),
-        "schema": {name: dag.params.get_param(name).schema for name in dag.params},
+        "schema": {
+            name: param.schema | {"explained": param.description or param.schema["description_md"]}
+            for name, param in ((name, dag.params.get_param(name)) for name in dag.params)
+        },
         "tasks": {
             task.task_id: {
                 "after": sorted(task.upstream_task_ids),
@@ -79,8 +83,11 @@ dags = {
     }
     for dag in bag.dags.values()
 }
-json.dump({"errors": bag.import_errors, "dags": dags, "seconds": seconds,
-           "imported": sorted(set(sys.modules) - before)}, open(sys.argv[2], "w"))
+imported = sorted(set(sys.modules) - before)
+from shoetagger.desk import plugin
+from shoetagger.promotion import approval
+json.dump({"errors": bag.import_errors, "dags": dags, "seconds": seconds, "imported": imported,
+           "desk": [approval.DESK, plugin.PREFIX]}, open(sys.argv[2], "w"))
 """
 
 RUN_DAG = """
@@ -97,7 +104,7 @@ with create_session() as session:
             [ti.task_id, ti.rendered_map_index or ti.map_index, str(ti.state)]
             for ti in run.get_task_instances(session=session)
         ],
-        "events": session.query(AssetEvent).count(),
+        "events": [event.extra for event in session.query(AssetEvent).order_by(AssetEvent.id)],
     }
 json.dump(outcome, open(report, "w"))
 """
@@ -126,7 +133,19 @@ def read_dags(folder: Path, home: Path, **environment: str) -> Any:
 
 @pytest.fixture(scope="module")
 def read(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return read_dags(ROOT / "dags", tmp_path_factory.mktemp("airflow"))
+    """The DAGs of an installation in which three versions of a group were live by turns."""
+    home = tmp_path_factory.mktemp("home")
+    digests = ["a" * 64, "b" * 64, "c" * 64]
+    with Store(f"sqlite:///{home / 'store.db'}") as store:
+        store.migrate()
+        for day, digest in enumerate(digests, start=1):
+            now = datetime(2026, 5, day, tzinfo=UTC)
+            store.ledger.add_version(
+                digest=digest, group="color", tags=["red"], registry_name="shoetagger-color",
+                version=str(day), now=now,
+            )  # fmt: skip
+            make_live(store, "color", digest, now=now)
+    return read_dags(ROOT / "dags", home / "airflow", SHOETAGGER_HOME=str(home))
 
 
 def test_the_dags_are_read_quickly_and_import_nothing_heavy(read: Any) -> None:
@@ -139,18 +158,18 @@ def test_the_dags_are_read_quickly_and_import_nothing_heavy(read: Any) -> None:
 
 def test_training_goes_from_commit_to_champion_group_by_group(read: Any) -> None:
     tasks = read["dags"]["train_tag_models"]["tasks"]
+    # One wire: each task hands on what the next one needs.
     assert tasks["checkout"]["after"] == []
-    assert tasks["groups"]["after"] == ["checkout"]
-    assert tasks["split"]["after"] == ["checkout", "groups"]
-    assert tasks["features"]["after"] == ["checkout", "split"]
-    for name in ("train", "crossval"):
-        assert tasks[f"model.{name}"]["after"] == ["checkout", "features", "groups"]
+    for before, after in itertools.pairwise(
+        ["checkout", "split", "features", "groups", "model.train"]
+    ):
+        assert tasks[after]["after"] == [before]
+    assert tasks["model.crossval"]["after"] == ["groups"]
+    assert tasks["model.evaluate"]["after"] == ["model.crossval", "model.train"]
     order = ["evaluate", "register", "compare", "approve", "promote"]
-    assert {"model.train", "model.crossval"} <= set(tasks["model.evaluate"]["after"])
     for before, after in itertools.pairwise(order):
-        assert f"model.{before}" in tasks[f"model.{after}"]["after"]
-    assert tasks["model.promote"]["outlets"] == ["shoetagger-champions"]
-    assert "model.compare" in tasks["model.promote"]["after"]
+        assert tasks[f"model.{after}"]["after"] == [f"model.{before}"]
+    assert tasks["model.promote"]["outlets"] == ["shoetagger-champions-promoted"]
     in_pool = {name for name, task in tasks.items() if task["pool"] == POOL}
     models = {f"model.{name}" for name in ("train", "crossval", "evaluate", "compare")}
     assert in_pool == {"features", *models}
@@ -221,14 +240,27 @@ def test_the_form_offers_groups_revision_and_overrides(read: Any) -> None:
     assert dag["params"] == {"groups": [], "revision": "HEAD", "overrides": []}
     assert dag["schema"]["groups"]["examples"] == groups
     assert dag["schema"]["overrides"]["items"] == {"type": "string"}
+    for field in dag["schema"].values():
+        assert field["title"]
+        assert field["explained"]
 
 
 def test_rolling_back_asks_for_group_version_and_reason_and_publishes(read: Any) -> None:
     dag = read["dags"]["roll_back_tag_model"]
     assert dag["schema"]["group"]["enum"] == list(params.load(ROOT / "params.yaml").groups)
     assert dag["params"]["version"] is None, "the one before"
+    version = dag["schema"]["version"]
+    assert version["examples"] == ["2", "1"], "what there is to go back to, the latest first"
+    assert "- color: **2** (live from 2026-05-02), **1** (live from 2026-05-01)\n" in (
+        version["description_md"] + "\n"
+    )
+    assert "- style: none" in version["description_md"]
     assert dag["schema"]["why"]["minLength"] == 1
     assert dag["tasks"]["publish"]["after"] == ["roll_back"]
+
+
+def test_an_approval_finds_the_desk(read: Any) -> None:
+    assert read["desk"][0] == read["desk"][1]
 
 
 def test_a_collection_of_labels_starts_training(read: Any) -> None:
@@ -284,7 +316,7 @@ class Ran:
     state: str
     tasks: dict[tuple[str, Any], str]
     log: str
-    events: int
+    events: list[dict[str, Any]]  # what the asset events carry
 
     def states(self, task: str) -> dict[Any, str]:
         return {name: state for (task_id, name), state in self.tasks.items() if task_id == task}
@@ -310,6 +342,11 @@ class Shop:
         )  # fmt: skip
         states = {(task, name): state for task, name, state in outcome["tasks"]}
         return Ran(outcome["state"], states, log, outcome["events"])
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.fixture(scope="module")
@@ -360,29 +397,27 @@ def test_training_promotes_the_first_version_of_each_group(shop: Shop, trained: 
     assert trained.state == "success", trained.log[-5000:]
     assert trained.states("model.train") == {"color": "success", "style": "success"}
     assert trained.states("model.promote") == {"color": "success", "style": "success"}
-    assert trained.events == 2
+    commit = git(shop.settings.repo, "rev-parse", "HEAD").strip()
+    assert trained.events == [
+        {"group": group, "version": "1", "commit": commit} for group in ("color", "style")
+    ]
+    assert trained.line("style: version 1 against no champion: passes the gate")
     with Store(shop.settings.store_url) as store:
         assert set(store.ledger.live()) == {"color", "style"}
         assert all("dag_test" in move.by for move in store.ledger.history())
-    changed = subprocess.run(
-        ["git", "status", "--porcelain"],
-        cwd=shop.settings.repo,
-        capture_output=True,
-        text=True,
-    )
-    assert changed.stdout == "", "the workspace was written"
+    assert git(shop.settings.repo, "status", "--porcelain") == "", "the workspace was written"
 
 
 @pytest.mark.slow
-def test_training_again_restores_everything_and_ends_as_skipped(shop: Shop, trained: Ran) -> None:
+def test_training_again_restores_everything_and_has_nothing_to_do(shop: Shop, trained: Ran) -> None:
     again = shop.run("train_tag_models", {"groups": ["style"], "overrides": TINY})
     assert again.state == "success"
-    assert again.states("model.evaluate") == {"style": "success"}
-    assert again.states("model.approve") == {"style": "skipped"}
-    # What is skipped before it runs has an index, and no name yet.
-    assert list(again.states("model.promote").values()) == ["skipped"]
-    assert "is the champion already" in again.log
-    assert again.events == trained.events
+    for task in ("evaluate", "approve", "promote"):
+        assert again.states(f"model.{task}") == {"style": "success"}
+    assert again.line("nothing to promote: version 1 is the champion already")
+    assert again.events == trained.events, "nothing wakes the tagging DAG"
+    assert "git add" not in trained.log + again.log
+    assert "dvc push" not in trained.log + again.log
 
 
 @pytest.mark.slow
@@ -443,14 +478,9 @@ def test_what_people_checked_is_collected_and_updates_the_labels(shop: Shop) -> 
             )
     ran = shop.run("collect_labels")
     assert ran.state == "success", ran.log[-5000:]
-    assert ran.events == nothing.events + 1
-    log = subprocess.run(
-        ["git", "log", "-1", "--format=%s", "labels"],
-        cwd=shop.settings.repo,
-        capture_output=True,
-        text=True,
-    )
-    assert log.stdout == "Labels: 1 checked pictures, 1 of them new\n"
+    assert len(ran.events) == len(nothing.events) + 1
+    log = git(shop.settings.repo, "log", "-1", "--format=%s", "labels")
+    assert log == "Labels: 1 checked pictures, 1 of them new\n"
 
 
 @pytest.mark.slow
@@ -474,7 +504,7 @@ def test_uncommitted_labels_fail_the_checkout_in_one_line(shop: Shop) -> None:
 def test_an_unknown_group_fails_in_one_line(shop: Shop) -> None:
     ran = shop.run("train_tag_models", {"groups": ["colour"], "overrides": TINY})
     assert ran.state == "failed"
-    assert ran.states("groups") == {-1: "failed"}
+    assert ran.states("checkout") == {-1: "failed"}
     assert ran.states("split") == {-1: "upstream_failed"}
     assert "the groups are color, style, detail" in ran.line("no group 'colour'")
 

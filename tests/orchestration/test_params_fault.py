@@ -25,6 +25,8 @@ def test_an_approved_version_is_promoted_while_the_gate_waits(
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
     from airflow.sdk.exceptions import AirflowFailException
 
+    from shoetagger.orchestration import dag_parts
+
     digest = make_live(settings, "color", head_seed=9)  # as a first try of the task left it
     load_or_last_good(settings)
     settings.params_file.write_text("tag: [")
@@ -34,8 +36,11 @@ def test_an_approved_version_is_promoted_while_the_gate_waits(
         mlflow_run=None, text="", report=None,
     ).model_dump(mode="json")  # fmt: skip
     dag_run = SimpleNamespace(triggering_user_name="ann", dag_id="train", run_id="1")
-    assert tasks.promote("color", comparison, {}, dag_run) == {"group": "color", "version": "2"}
+    events: Any = {dag_parts.PROMOTED: SimpleNamespace(add=lambda *_, **__: None)}
+    tasks.promote({"comparison": comparison, "decision": None}, dag_run, events)
     with Store(settings.store_url) as store:
         assert store.ledger.live()["color"] == digest
     with pytest.raises(AirflowFailException, match=r"params\.yaml is not valid YAML"):
-        tasks.compare({"commit": "0" * 40}, "color", {"digest": digest})
+        tasks.compare(
+            {"plan": {"commit": "0" * 40}, "group": "color", "challenger": {"digest": digest}}
+        )

@@ -9,7 +9,7 @@ import pytest
 
 from shoetagger.config.operations import Promote, Rule, WhenTagsChange
 from shoetagger.config.params import load
-from shoetagger.promotion.gate import approval_reason, check
+from shoetagger.promotion.gate import approval_reason, check, first
 from shoetagger.promotion.paired import PairedMetrics, ScorePair, TagDiff, TagMetrics
 
 PROMOTE = replace(
@@ -79,6 +79,41 @@ def test_every_fault_is_told() -> None:
 def test_a_tag_with_few_positives_is_not_held_to_its_own_margin() -> None:
     validation = met(("black", 12, 1.0, 0.8), ("rare", 9, 0.6, 0.8))
     assert check("version 3", validation, TagDiff(), PROMOTE).passes
+
+
+def test_a_tag_that_is_not_found_stops_even_where_the_champion_does_not_find_it_either() -> None:
+    verdict = check("version 3", met(("black", 12, 0.9, 0.8), ("heel", 11, 0.0, 0.0)), TagDiff(),
+                    PROMOTE)  # fmt: skip
+    assert not verdict.passes
+    (reason,) = verdict.reasons
+    assert "F1 of heel 0.000 (of the champion 0.000) on 11 positives: below 0.05" in reason
+    assert "(promote.rule.tag_f1_floor)" in reason
+    without = replace(PROMOTE, rule=replace(PROMOTE.rule, tag_f1_floor=0.0))
+    validation = met(("black", 12, 0.9, 0.8), ("heel", 11, 0.0, 0.0))
+    assert check("version 3", validation, TagDiff(), without).passes
+
+
+def test_a_rare_tag_that_is_not_found_is_a_warning() -> None:
+    validation = met(("black", 12, 0.9, 0.7), ("heel", 6, 0.0, 0.1))
+    verdict = check("version 3", validation, TagDiff(), PROMOTE)
+    assert verdict.passes
+    (warning,) = verdict.warnings
+    assert warning.startswith("F1 of heel is 0.000 on 6 positives")
+
+
+def test_a_first_version_passes_and_what_it_does_not_find_is_a_warning() -> None:
+    report = {
+        "tags": {
+            "black": {"f1": 0.8, "support": 12},
+            "heel": {"f1": 0.0, "support": 11},
+            "rare": {"f1": "not measurable", "support": 1},
+        }
+    }
+    verdict = first(report, replace(PROMOTE, approval="always"))
+    assert verdict.passes
+    assert verdict.approval_reason is not None
+    (warning,) = verdict.warnings
+    assert warning.startswith("F1 of heel is 0.000 on 11 positives: the model does not find it")
 
 
 def test_a_person_is_asked_as_the_parameters_say() -> None:

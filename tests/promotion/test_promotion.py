@@ -30,7 +30,8 @@ from shoetagger.inference.bundle import Bundle
 from shoetagger.inference.decision import predict
 from shoetagger.inference.engine import Engine
 from shoetagger.learning.dataset.split import side
-from shoetagger.learning.dataset.tables import read_split, write_split
+from shoetagger.learning.dataset.tables import read_split, write_predictions, write_split
+from shoetagger.learning.evaluation.predictions import Predictions
 from shoetagger.network.digests import file_sha256
 from shoetagger.orchestration.nightly import night
 from shoetagger.pipeline import checkout as checkout_module
@@ -119,19 +120,28 @@ def trained(settings: Settings, plan: Plan) -> Callable[[int], Bundle]:
         directory = made["bundle.json"].parent
         bundle = write_bundle(directory, "color", TAGS, head_seed=seed)
         made["color.json"].parent.mkdir(exist_ok=True)
-        figures = {"macro_f1": 0.5, "frequency_macro_f1": 0.1, "validation": None, "crossval": None}
-        made["color.json"].write_text(json.dumps(figures))
+        # Twelve pictures: black is found on half of its pictures, white never.
+        truth = np.array([[1, 0]] * 6 + [[0, 1]] * 6, dtype=np.uint8)
+        scores = np.array([[0.9, 0.1]] * 3 + [[0.1, 0.1]] * 9)
+        evaluated = Predictions(np.arange(12), truth, scores, np.full(2, 0.5), none_below=0.5)
+        rule = parameters.load(settings.params_file).evaluate
+        report = evaluated.report(TAGS, rule, seed=1)
+        metrics = {"macro_f1": report["macro_f1"], "frequency_macro_f1": 0.1, "crossval": None}
+        made["color.json"].write_text(json.dumps(metrics | {"validation": report}))
         made["color.summary.json"].write_text("{}")
         made["figures"].mkdir(parents=True, exist_ok=True)
-        (made["figures"] / "sheet.png").write_bytes(b"")
-        made["tags.csv"].parent.mkdir(parents=True, exist_ok=True)
-        made["tags.csv"].write_text("tag,f1\n")
-        for file in (made["color.csv"], crossval):
-            file.parent.mkdir(exist_ok=True)
-            file.write_text("image_name,fold,black,white\n")
+        Image.new("RGB", (40, 30), "teal").save(made["figures"] / "validation_sheet.png")
+        for plot in ("tags.csv", "confusion.csv", "curve.csv", "reliability.csv"):
+            made[plot].parent.mkdir(parents=True, exist_ok=True)
+            made[plot].write_text("")
+        made["color.csv"].parent.mkdir(exist_ok=True)
+        names = pd.Series([f"{i:02}.png" for i in range(12)])
+        write_predictions([evaluated.table(names, "validation", TAGS)], made["color.csv"])
+        crossval.parent.mkdir(exist_ok=True)
+        crossval.write_text("image_name,fold,black,white\n")
         split.mkdir(exist_ok=True)
         if not (split / "color.csv").exists():
-            (split / "color.csv").write_text("image_name,image_id,side\n")
+            (split / "color.csv").write_text("image_name,image_id,side,black,white\n")
         return bundle
 
     return train
@@ -204,6 +214,39 @@ def passed(settings: Settings, plan: Plan, bundle: Bundle) -> Comparison:
 
 def promoted(settings: Settings, plan: Plan, bundle: Bundle) -> None:
     promote(settings, passed(settings, plan, bundle), None, by="test")
+
+
+def test_a_first_version_shows_how_it_did_by_itself(
+    settings: Settings, plan: Plan, trained: Callable[[int], Bundle]
+) -> None:
+    trained(1)
+    challenger = register(settings, plan, "color", dag_run="http://airflow/dags/train/runs/1")
+    comparison = compare(settings, plan, "color", challenger.digest)
+    registry = Registry(settings.tracking_uri, settings.artifacts)
+    version = registry.by_number("color", challenger.version)
+    assert version is not None
+    told = json.loads(registry.read_file(version, "comparison.json") or b"")["by_itself"]
+    assert told["pictures"] == 12
+    black, white = told["tags"]
+    assert black == {"tag": "black", "positives": 6, "predicted": 3, "right": 3, "f1": 0.6667}
+    assert white["f1"] == 0.0
+    (warning,) = comparison.warnings
+    assert warning.startswith("F1 of white is 0.000 on 6 positives")
+    assert "| black | 6 | 3 | 3 | 0.667 |" in comparison.text
+    page = (registry.read_file(version, "comparison.html") or b"").decode()
+    assert "By itself, on 12 validation pictures" in page
+    assert 'class="warning"' in page
+    assert page.count("data:image/png;base64,") == 1
+
+    client = MlflowClient(settings.tracking_uri)
+    card = client.get_model_version(version.name, version.number).description
+    assert "**black**: right in 3 of 3, found 3 of 6; learned from 0" in card
+    (child,) = client.search_runs([client.get_experiment_by_name("shoetagger").experiment_id],
+                                  "attributes.run_name = 'register color'")  # fmt: skip
+    parent = client.get_run(child.data.tags["mlflow.parentRunId"])
+    assert parent.info.run_name == f"training {plan.commit[:12]}"
+    assert parent.info.status == "FINISHED"
+    assert "(http://airflow/dags/train/runs/1)" in parent.data.tags["mlflow.note.content"]
 
 
 def test_the_first_version_is_promoted_without_comparison(
@@ -551,7 +594,7 @@ def test_gate_and_approval_are_the_installations_whatever_the_commit_says(
         settings.params_file.write_text(kept)
     asked = "every promotion is approved by a person (promote.approval)"
     assert comparison.approval_reason == asked
-    assert comparison.gate.endswith("min_support 20, min_positives 3, approval always")
+    assert comparison.gate.endswith("tag_f1_floor 0.05, min_positives 3, approval always")
     assert comparison.gate in comparison.text.replace("\\", "")
     promote(settings, comparison, Decision(approved=True, by="ann", why="good"), by="test")
     with Store(settings.store_url) as store:

@@ -50,6 +50,9 @@ def test_every_parameter_a_stage_depends_on_exists() -> None:
                     value = value[part]
 
 
+# Without the parent run of the training.
+RUNS_OF_TRAIN = "attributes.run_name LIKE 'train %'"
+
 # --- with real DVC ----------------------------------------------------------------------------
 
 QUICK = {
@@ -229,7 +232,8 @@ def train_in_process(project: Path, group: str, tags: list[str], places: slice) 
     predictions, drawn = Path(f"predictions/{group}.csv"), Path("plots")
     evaluate.main(
         group, table, images, states, weights, scores, bundle, predictions, metrics,
-        brief, Path("tags.csv"), drawn,
+        brief, *(Path(f"{plot}.csv") for plot in ("tags", "confusion", "curve", "reliability")),
+        drawn,
     )  # fmt: skip
     summary.main(Path("predictions"), Path("metrics/overall.json"), Path("overall.summary.json"))
 
@@ -285,7 +289,7 @@ def test_tags_of_any_words_are_learned_measured_and_registered(
     run = MlflowClient(uri).get_run(str(version.run_id))
     assert run.info.run_name == "train größe"
     assert len(run.data.metrics) >= len(flat)
-    assert "validation_support_steel toe _x0028_S3_x0029_" in run.data.metrics
+    assert "validation/support/steel toe _x0028_S3_x0029_" in run.data.metrics
     fetched = registry.fetch(version, tmp_path / "cache")
     assert json.loads((fetched / "bundle.json").read_text())["tags"] == ODD
 
@@ -347,9 +351,9 @@ def test_ctrl_c_ends_training_as_killed_and_leaves_no_half_written_file(
     client = MlflowClient(f"sqlite:///{home}/mlflow/mlflow.db")
     experiment = client.get_experiment_by_name("shoetagger")
     assert experiment is not None
-    (stored,) = client.search_runs([experiment.experiment_id])
+    (stored,) = client.search_runs([experiment.experiment_id], RUNS_OF_TRAIN)
     assert stored.info.status == "KILLED"
-    assert "train_loss" in stored.data.metrics
+    assert "loss/train" in stored.data.metrics
 
 
 def _losses(home: Path) -> list[str]:
@@ -390,7 +394,7 @@ def test_training_goes_on_while_mlflow_is_down_and_sync_sends_its_run_later(
     client = MlflowClient(database)
     experiment = client.get_experiment_by_name("shoetagger")
     assert experiment is not None
-    (stored,) = client.search_runs([experiment.experiment_id])
+    (stored,) = client.search_runs([experiment.experiment_id], RUNS_OF_TRAIN)
     assert stored.info.status == "FINISHED"
-    history = client.get_metric_history(stored.info.run_id, "train_loss")
+    history = client.get_metric_history(stored.info.run_id, "loss/train")
     assert [metric.step for metric in history] == [1, 2]

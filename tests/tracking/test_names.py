@@ -30,15 +30,18 @@ def test_only_what_mlflow_refuses_is_escaped(tag: str, expected: str) -> None:
 
 @given(
     tag=st.text(
-        st.characters(exclude_categories=["Cs"]) | st.sampled_from("_x0028/:."), max_size=30
+        st.characters(exclude_categories=["Cs"]) | st.sampled_from("_x0028/:."),
+        min_size=1,
+        max_size=30,
     )
 )
 def test_every_name_is_taken_and_can_be_read_back(tag: str) -> None:
-    name = f"validation_f1_{tag}"
-    mapped = metric_name(name)
+    mapped = metric_name("validation", "f1", tag)
     _validate_metric_name(mapped)
+    section, _, mapped = mapped.rpartition("/")
+    assert section == "validation/f1"
     read = re.sub(r"_x([0-9A-F]{4,6})_", lambda found: chr(int(found[1], 16)), mapped)
-    assert read == name
+    assert read == tag
 
 
 def test_long_names_fit_and_stay_different() -> None:

@@ -107,7 +107,7 @@ def cache(shelf: Path) -> Iterator[Path]:
 
 def register(registry: Registry, directory: Path, figures: Path | None = None) -> Version:
     return registry.register(
-        directory, limits=LIMITS, tags=SOURCE, metrics={"macro_f1": 0.7}, figures=figures
+        directory, limits=LIMITS, tags=SOURCE, metrics={("macro_f1",): 0.7}, figures=figures
     )
 
 
@@ -137,7 +137,7 @@ def test_the_address_of_a_page_shows_no_password(registry: Registry, first: Path
     registry._uri = "https://me:hunter@mlflow.example.org/"
     assert registry.page_of(version, "comparison.html") == (
         "https://mlflow.example.org/#/experiments/1/runs/"
-        f"{version.run_id}/artifacts/versions/1/comparison.html"
+        f"{version.run_id}/artifacts/versions/1/comparison.html?workflowType=machine_learning"
     )
 
 
@@ -214,20 +214,20 @@ def test_tags_of_any_words_can_be_registered_and_are_shown(
     registry: Registry, uri: str, shelf: Path
 ) -> None:
     odd = make_bundle(shelf / "odd words", seed=4, tags=ODD)
-    metrics = {f"validation_f1_{tag}": number / 10 for number, tag in enumerate(ODD)}
+    metrics = {("validation", "f1", tag): number / 10 for number, tag in enumerate(ODD)}
     version = registry.register(odd, limits=LIMITS, tags=SOURCE, metrics=metrics)
     assert version.tags["tags"] == ", ".join(ODD)
     shown = MlflowClient(uri).get_run(str(version.run_id)).data.metrics
     assert len(shown) == len(ODD)
-    assert shown["validation_f1_steel toe _x0028_S3_x0029_"] == 0.0
-    assert shown["validation_f1_größe 4½"] == 0.1
+    assert shown["validation/f1/steel toe _x0028_S3_x0029_"] == 0.0
+    assert shown["validation/f1/größe 4½"] == 0.1
 
 
 @pytest.mark.parametrize("at", ["metrics", "version"])
 def test_what_mlflow_refuses_is_told_and_leaves_nothing_behind(
     registry: Registry, uri: str, artifacts: Path, first: Path, at: str
 ) -> None:
-    metrics = {"": 0.7} if at == "metrics" else {}
+    metrics = {("",): 0.7} if at == "metrics" else {}
     overrides = {"overrides": "x" * 100_001} if at == "version" else {}
     with pytest.raises(MLflowRefused, match=r"refuses a request: .*(''|\"\"|100000)") as caught:
         registry.register(first, limits=LIMITS, tags=SOURCE | overrides, metrics=metrics)

@@ -49,6 +49,7 @@ class Rule:
     tag_f1_margin: NonNegative
     tag_min_positives: Count
     min_support: Count
+    tag_f1_floor: Share = 0.05  # commits of before this key can still be trained from
 
 
 @dataclass(frozen=True, config=SECTION)

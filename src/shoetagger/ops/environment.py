@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from ..config.settings import Settings, redacted, sqlite_url
 from ..errors import ShoetaggerError
+from ..tracking.connection import page
 from .people import people
 
 HOST = "127.0.0.1"
@@ -102,8 +103,10 @@ def own_mlflow(settings: Settings, ports: Ports) -> str | None:
 
 
 def mlflow_address(settings: Settings, ports: Ports) -> str:
-    """Return the address of MLflow to show: without a password."""
-    return ports.mlflow_page if own_mlflow(settings, ports) else redacted(settings.tracking_uri)
+    """Return the address of MLflow to open in a browser: without a password."""
+    return page(
+        ports.mlflow_page if own_mlflow(settings, ports) else redacted(settings.tracking_uri)
+    )
 
 
 def airflow_environment(settings: Settings, ports: Ports) -> dict[str, str]:

@@ -6,6 +6,7 @@ import faulthandler
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 from airflow.sdk import Asset, AssetAlias, task
 
@@ -22,11 +23,13 @@ TOLD: dict[str, Any] = {"on_failure_callback": TaskFailed()}
 # Where both wait for a slot, tagging goes before training, whose weights are numbers of tasks.
 TAGGING_FIRST: dict[str, Any] = {"priority_weight": 1000, "weight_rule": "absolute"}
 # Options of a step that is mapped by group.
-NAMED: Mapping[str, Any] = {"map_index_template": "{{ task.op_kwargs['group'] }}"}
-# The schema of a DAG's parameter: a list of texts, or none.
-TEXTS: Mapping[str, Any] = {"type": ["array", "null"], "items": {"type": "string"}}
-# Updated by every promotion; it wakes the tagging DAG.
+NAMED: Mapping[str, Any] = {"map_index_template": "{{ task.op_kwargs['training']['group'] }}"}
+PROMOTED_GROUP = "{{ task.op_kwargs['approved']['comparison']['group'] }}"
+# Updated by every promotion; it wakes the tagging DAG. Group, version and commit are in the event's
+# `extra`.
 CHAMPIONS = Asset("shoetagger-champions", uri="shoetagger://champions")
+# The outlet of a promotion, through which it updates CHAMPIONS only where there was one to make.
+PROMOTED = AssetAlias("shoetagger-champions-promoted")
 # Updated by each collection, whose commit is in the event's `extra`; training starts from it.
 LABELS = Asset("shoetagger-labels", uri="shoetagger://labels")
 # The outlet of a collection, through which it updates LABELS only where it collected something.
@@ -67,6 +70,8 @@ def step(function: Callable[..., Any], **options: Any) -> Any:
     """
     if "execution_timeout" not in options:
         options["execution_timeout"] = LIMITS[function.__name__]
+    # The tasks log sentences; the dicts that they hand on are in XCom.
+    options.setdefault("show_return_value_in_logs", False)
     return task(on_execute_callback=end_in_any_case, **options)(function)
 
 
@@ -78,6 +83,14 @@ def end_in_any_case(context: Mapping[str, Any]) -> None:
     limit = context["task"].execution_timeout
     if limit is not None:
         faulthandler.dump_traceback_later((limit + _GRACE).total_seconds(), exit=True, file=2)
+
+
+def page_of(dag_run: Any) -> str:
+    """Return the address of a DAG run's page in Airflow."""
+    from airflow.sdk.configuration import conf
+
+    base = str(conf.get("api", "base_url", fallback="")).rstrip("/")
+    return f"{base}/dags/{dag_run.dag_id}/runs/{quote(dag_run.run_id, safe='')}"
 
 
 def read_params() -> Params:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import BaseOperatorLink, Param
@@ -20,7 +19,7 @@ from .notifiers import Waiting
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from ..promotion.compare import Comparison
+    from ..promotion.moves import Decision
 
 
 class ReportLink(BaseOperatorLink):
@@ -39,8 +38,9 @@ class Approve(ApprovalOperator):
     """Ask a person to approve where the comparison says so, and return the decision.
 
     A challenger that did not pass the gate is skipped here, with the reasons. Where nobody has to
-    approve, the empty decision is returned at once. Waiting for a person holds no worker and no
-    slot of a pool; no answer in time counts as a rejection.
+    approve, or the challenger is the champion already, it goes on at once without a decision.
+    Waiting for a person holds no worker and no slot of a pool; no answer in time counts as a
+    rejection.
     """
 
     template_fields = (*ApprovalOperator.template_fields, "comparison")
@@ -68,16 +68,24 @@ class Approve(ApprovalOperator):
         self.execution_timeout = LIMITS["approve"]  # given above, it would limit the person
 
     def execute(self, context: Context) -> Any:
+        from ..promotion.approval import body
         from ..promotion.compare import Comparison
 
         comparison = Comparison.model_validate(self.comparison)
+        if comparison.is_champion:
+            self.log.info("nothing to approve: %s", "; ".join(comparison.reasons))
+            return self._approved(None)
         if not comparison.passes:
             raise AirflowSkipException(f"{comparison.group}: {'; '.join(comparison.reasons)}")
         if comparison.approval_reason is None:
-            return {}
+            return self._approved(None)
         self.subject = f"Promote {comparison.group} version {comparison.version}?"
-        self.body = comparison.text + _on_the_desk(comparison)
         self.response_timeout = timedelta(hours=comparison.hours)
+        self.body = body(
+            comparison,
+            answer_by=datetime.now(UTC) + self.response_timeout,
+            airflow=conf.get("api", "base_url", fallback=""),
+        )
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
@@ -95,15 +103,11 @@ class Approve(ApprovalOperator):
                 refuse(here.store, comparison, decision)
         # Airflow refuses answers of another form, and skips what follows a rejection.
         super().execute_complete(context, event)
-        return decision.model_dump()
+        return self._approved(decision)
 
-
-def _on_the_desk(comparison: Comparison) -> str:
-    """Return a line that leads whoever approves to the pictures that would change."""
-    base = conf.get("api", "base_url", fallback="").rstrip("/")
-    page = f"{quote(comparison.group, safe='')}/{quote(comparison.version, safe='')}"
-    address = f"{base}/plugin/pictures/pictures/challengers/{page}"
-    return f"\n[What it would change, picture by picture, on the desk]({address})\n"
+    def _approved(self, decision: Decision | None) -> dict[str, Any]:
+        """Return what `promote` takes."""
+        return {"comparison": self.comparison, "decision": decision and decision.model_dump()}
 
 
 def _name(user: Mapping[str, str] | None) -> str | None:

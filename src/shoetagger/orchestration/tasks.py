@@ -52,18 +52,21 @@ def failing_for_good() -> Iterator[None]:
 
 
 # --- training -----------------------------------------------------------------------------------
+# What a run trains goes from task to task as one dict: its plan, the page of the DAG run and, in
+# the tasks of one group, that group, to which `register` adds the challenger.
 def checkout(
-    params: Mapping[str, Any], triggering_asset_events: Mapping[Any, Sequence[Any]]
+    params: Mapping[str, Any], triggering_asset_events: Mapping[Any, Sequence[Any]], dag_run: Any
 ) -> dict[str, Any]:
     """Resolve the revision to a commit and check it out, with its data and the overrides.
 
-    A run that a collection of labels started trains from the collection's commit.
+    A run that a collection of labels started trains from the collection's commit. A group that the
+    commit does not have fails the run here.
     """
     from ..pipeline import checkout as checkout_module
-    from ..pipeline.plan import prepare
+    from ..pipeline.plan import groups_of, prepare
     from ..tagging.alerts import alert_if_overdue
     from ..tracking.outbox import trim
-    from .dag_parts import LABELS
+    from .dag_parts import LABELS, page_of
 
     with installation() as here:
         settings = here.settings
@@ -73,40 +76,52 @@ def checkout(
         commits = [event.extra["commit"] for event in triggering_asset_events.get(LABELS, ())]
         revision = commits[-1] if commits else params["revision"].strip()
         plan = prepare(settings.repo, revision, params["overrides"] or [])
+        chosen = groups_of(settings.repo, plan, params["groups"] or [])
         checkout_module.checkout(settings, plan)
-        return plan.model_dump(mode="json")
+    log.info("%s is commit %s; it trains %s", revision, plan.commit[:12], ", ".join(chosen))
+    return {
+        "plan": plan.model_dump(mode="json"),
+        "groups": chosen,
+        "page": page_of(dag_run),
+    }
 
 
-def groups(plan: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
-    """List the groups to train: those chosen, or all that the commit has."""
-    from ..pipeline import plan as plan_module
-
-    with failing_for_good():
-        settings = Settings.from_environment()
-        return plan_module.groups_of(settings.repo, _plan(plan), params["groups"] or [])
-
-
-def run_stage(plan: Mapping[str, Any], stage: str, group: str = "") -> str:
+def run_stage(training: Mapping[str, Any], stage: str) -> dict[str, Any]:
     """Run a DVC stage, or restore its results where none of its dependencies has changed."""
     from ..pipeline import repro
 
     with failing_for_good():
         settings = Settings.from_environment()
-        name = f"{stage}@{group}" if group else stage
-        return repro.run_stage(settings, _plan(plan), name)
+        name = f"{stage}@{training['group']}" if "group" in training else stage
+        repro.run_stage(settings, _plan(training), name, dag_run=training["page"])
+    return dict(training)
 
 
-def register(plan: Mapping[str, Any], group: str) -> dict[str, str]:
+def groups(training: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List the groups to train: those chosen, or all that the commit has."""
+    shared = {key: value for key, value in training.items() if key != "groups"}
+    return [{**shared, "group": group} for group in training["groups"]]
+
+
+def register(training: Mapping[str, Any]) -> dict[str, Any]:
     """Register the group's finished model in MLflow, as its challenger."""
     from ..promotion import register as register_module
 
+    group = training["group"]
     with installation(unattended=True) as here:
-        return register_module.register(
-            here.settings, here.store, here.registry, _plan(plan), group
-        ).model_dump()
+        challenger = register_module.register(
+            here.settings,
+            here.store,
+            here.registry,
+            _plan(training),
+            group,
+            dag_run=training["page"],
+        )
+    log.info("%s: the challenger is version %s", group, challenger.version)
+    return {**training, "challenger": challenger.model_dump()}
 
 
-def compare(plan: Mapping[str, Any], group: str, challenger: Mapping[str, str]) -> dict[str, Any]:
+def compare(training: Mapping[str, Any]) -> dict[str, Any]:
     """Compare the challenger with the live champion on the same pictures; the link shows how."""
     from ..promotion import compare as compare_module
 
@@ -116,30 +131,38 @@ def compare(plan: Mapping[str, Any], group: str, challenger: Mapping[str, str]) 
             here.params,
             here.store,
             here.registry,
-            _plan(plan),
-            group,
-            challenger["digest"],
+            _plan(training),
+            training["group"],
+            training["challenger"]["digest"],
         )
-        return comparison.model_dump(mode="json")
+    for sentence in comparison.sentences:
+        log.info("%s", sentence)
+    return comparison.model_dump(mode="json")
 
 
-def promote(
-    group: str, comparison: Mapping[str, Any], decision: Mapping[str, Any], dag_run: Any
-) -> dict[str, str]:
-    """Make the challenger champion, if it passed the gate and nobody who was asked refused."""
+def promote(approved: Mapping[str, Any], dag_run: Any, outlet_events: Mapping[Any, Any]) -> None:
+    """Make the challenger champion, if it passed the gate and nobody who was asked refused.
+
+    Where the challenger is the champion already there is nothing to do.
+    """
     from airflow.sdk.exceptions import AirflowSkipException
 
     from ..promotion import moves
     from ..promotion.compare import Comparison
     from ..promotion.moves import Decision
+    from .dag_parts import CHAMPIONS, PROMOTED
 
-    compared = Comparison.model_validate(comparison)
-    decided = Decision.model_validate(decision) if decision else None
+    compared = Comparison.model_validate(approved["comparison"])
+    decided = Decision.model_validate(approved["decision"]) if approved["decision"] else None
     if decided and not decided.approved:  # also where somebody cleared this task to run it again
         raise AirflowSkipException(f"{compared.group}: rejected by {decided.by} ({decided.why})")
+    if compared.is_champion:
+        log.info("nothing to promote: %s", "; ".join(compared.reasons))
+        return
     with installation(unattended=True) as here:
         moves.promote(here.store, here.registry, compared, decided, by=_by(dag_run))
-        return {"group": group, "version": compared.version}
+    event = {"group": compared.group, "version": compared.version, "commit": compared.commit}
+    outlet_events[PROMOTED].add(CHAMPIONS, extra=event)
 
 
 def roll_back(params: Mapping[str, Any], dag_run: Any) -> dict[str, str]:
@@ -149,7 +172,8 @@ def roll_back(params: Mapping[str, Any], dag_run: Any) -> dict[str, str]:
     group, to = params["group"], (params["version"] or "").strip() or None
     with installation(unattended=True) as here:
         number = rollback.roll_back(here, group, to=to, by=_by(dag_run), why=params["why"].strip())
-        return {"group": group, "version": number}
+    log.info("%s version %s is live again", group, number)
+    return {"group": group, "version": number}
 
 
 def _by(dag_run: Any) -> str:
@@ -157,10 +181,10 @@ def _by(dag_run: Any) -> str:
     return f"{dag_run.triggering_user_name or 'airflow'} ({dag_run.dag_id} {dag_run.run_id})"
 
 
-def _plan(plain: Mapping[str, Any]) -> Plan:
+def _plan(training: Mapping[str, Any]) -> Plan:
     from ..pipeline.plan import Plan
 
-    return Plan.model_validate(plain)
+    return Plan.model_validate(training["plan"])
 
 
 def clean() -> dict[str, str]:

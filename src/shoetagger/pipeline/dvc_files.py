@@ -20,8 +20,8 @@ def data_folder(checkout: Path) -> Path:
 def outputs(checkout: Path, stage: str) -> dict[str, Path]:
     """Return the paths of a stage's outputs, by the name of each file or folder.
 
-    They are read from dvc.yaml, the only home of these paths. Raises PipelineError for a stage that
-    it does not have.
+    They are read from dvc.yaml, the only home of these paths; of two with the same name, such as a
+    group's, plots give way. Raises PipelineError for a stage that it does not have.
     """
     # DVC takes a twentieth of a second, several times per promotion, for what seldom changes.
     return dict(
@@ -47,7 +47,8 @@ def _outputs(checkout: Path, stage: str, *_states: tuple[int, int]) -> Mapping[s
             found = load_file(repo, str(checkout / "dvc.yaml")).stages[stage]
         except StageNotFound:
             raise PipelineError(f"dvc.yaml of {checkout} has no stage {stage}") from None
-        return {Path(out.fs_path).name: Path(out.fs_path) for out in found.outs}
+        outs = sorted(found.outs, key=lambda out: not out.plot)  # of equal names the last one stays
+        return {Path(out.fs_path).name: Path(out.fs_path) for out in outs}
 
 
 def default_remote(repo: Path) -> str | None:

@@ -39,6 +39,12 @@ _PHRASES = {
     "restored": re.compile(r"is cached - skipping run, checking out outputs"),
 }
 
+# What DVC advises after a stage is for a workspace; a checkout is thrown away.
+_ADVICE = re.compile(
+    r"To track the changes with git, run:|\s*git add |To enable auto staging, run:"
+    r"|\s*dvc config core\.autostage true|Use `dvc push` to send your updates"
+)
+
 # A git hook or a DVC stage around us sets these for another repo.
 _OF_ANOTHER_REPO = frozenset(
     ["DVC_ROOT", "DVC_STAGE"]
@@ -130,7 +136,7 @@ def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -
 def _follow(lines: Iterable[str], seen: set[str], tail: deque[str]) -> None:
     for line in lines:
         text = redacted(line.rstrip())  # DVC and git show addresses of remotes as they are
-        if not text:
+        if not text or _ADVICE.match(text):
             continue
         logger.info("%s", text)
         tail.append(text)

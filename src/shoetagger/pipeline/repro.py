@@ -39,12 +39,15 @@ def materialised(settings: Settings, plan: Plan, stage: str) -> Iterator[Path]:
                 return
 
 
-def run_stage(settings: Settings, plan: Plan, stage: str, *, patience: float = 1800.0) -> Outcome:
+def run_stage(
+    settings: Settings, plan: Plan, stage: str, *, patience: float = 1800.0, dag_run: str = ""
+) -> Outcome:
     """Bring one stage of dvc.yaml up to date in the plan's checkout, with that commit's code.
 
     The stages that it depends on are restored first where this machine's checkout lacks them.
     Output goes to the log. Waits up to `patience` seconds while another process works on the same
-    files. Raises PipelineError with the last lines of a stage that failed.
+    files. `dag_run` is the address of a DAG run's page, which the stage's MLflow run names. Raises
+    PipelineError with the last lines of a stage that failed.
     """
     while True:
         folder = checkout(settings, plan)
@@ -52,7 +55,7 @@ def run_stage(settings: Settings, plan: Plan, stage: str, *, patience: float = 1
         with checkout_lock.shared(cache), checkout_lock.shared(folder):
             if not folder.is_dir():  # pruned between the two lines above
                 continue
-            environment = stage_environment(settings, folder)
+            environment = stage_environment(settings, folder) | {"SHOETAGGER_DAG_RUN": dag_run}
             for upstream in _upstream(folder, stage):
                 if not _done(folder, upstream).exists():
                     logger.info("%s depends on %s, which this machine lacks", stage, upstream)

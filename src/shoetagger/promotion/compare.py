@@ -19,6 +19,7 @@ from ..store.rows import Move
 from ..store.store import Store
 from ..tracking.registry import Registry, Version
 from . import gate
+from .by_itself import by_itself
 from .versions import PromotionError, bundle_directory, validation_side
 
 if TYPE_CHECKING:
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
 
 # Among a version's files in its MLflow run.
 OUT_OF_FOLD, MOVED = "out_of_fold.csv", "moved_to_training.json"
+PICTURES = 12  # that an approval shows
+
+
+class ChangedPicture(BaseModel, frozen=True, extra="forbid"):
+    """An arrival whose tags would change; Airflow keeps this, so its file is not named."""
+
+    image_id: str
+    gained: tuple[str, ...]
+    lost: tuple[str, ...]
 
 
 class Comparison(BaseModel, frozen=True, extra="forbid"):
@@ -47,6 +57,29 @@ class Comparison(BaseModel, frozen=True, extra="forbid"):
     text: str  # Markdown, for the person who approves
     report: str | None  # address of the whole report; None without an MLflow server
     gate: str = ""  # the rules that were applied; a comparison of before they were kept has none
+    commit: str = ""  # that the challenger was trained from
+    warnings: tuple[str, ...] = ()  # what stops nobody, and should be seen
+    changed: tuple[ChangedPicture, ...] = ()  # some of the arrivals whose tags would change
+
+    @property
+    def is_champion(self) -> bool:
+        """Whether the challenger is the champion already, so that there is nothing to do."""
+        return self.champion == self.challenger
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The outcome in words, for a log: what met what, whether it passes, and why."""
+        against = f"version {self.champion_version}" if self.champion else "no champion"
+        verdict = "passes the gate" if self.passes else "does not pass the gate"
+        if self.is_champion:
+            verdict = "nothing to do"
+        lines = [f"{self.group}: version {self.version} against {against}: {verdict}"]
+        lines += self.reasons
+        if self.approval_reason:
+            lines.append(f"a person has to approve: {self.approval_reason}")
+        if self.report:
+            lines.append(f"the whole comparison: {self.report}")
+        return tuple(lines)
 
 
 def compare(
@@ -64,7 +97,8 @@ def compare(
     one seed and share, which is checked, without those that either trained on for a rare tag. The
     gate, and when a person is asked, are the installation's, whatever commit the plan names. The
     report goes into the challenger's MLflow run, and into the store for the desk. Without a
-    champion the challenger passes. Raises PromotionError for a bundle that is not registered.
+    champion the challenger passes, and the report shows how it did by itself. Raises PromotionError
+    for a bundle that is not registered.
     """
     from . import report
 
@@ -77,11 +111,14 @@ def compare(
     numbers = {v.digest: v.version or "?" for v in store.ledger.versions(group)}
     against = f"version {numbers[champion]}" if champion else "no champion"
 
-    outcome = None
+    outcome = alone = None
     verdict = _verdict_beforehand(
         params, store.ledger.history(group), challenger, champion, versions, against
     )
-    if verdict is None and champion is not None:
+    if champion is None:
+        alone = by_itself(settings, plan, group)
+        verdict = gate.first(alone.validation, params.promote)
+    elif verdict is None:
         outcome = _run_both(
             settings,
             store,
@@ -97,8 +134,8 @@ def compare(
     assert verdict is not None
     title = f"{group}: version {challenger.number} against {against}"
     applied = gate.in_words(params.promote)
-    document = report.document(title, verdict, applied, outcome)
-    registry.log_files(challenger, report.files(document, outcome))
+    document = report.document(title, verdict, applied, outcome, alone)
+    registry.log_files(challenger, report.files(document, outcome, alone))
     changes = outcome.arrivals.changes if outcome else ()
     store.comparisons.record(digest, document, changes, now=datetime.now(UTC))
     page = registry.page_of(challenger, report.PAGE)
@@ -118,6 +155,9 @@ def compare(
         mlflow_run=challenger.run_id,
         text=report.text(document, page),
         report=page,
+        commit=plan.commit,
+        warnings=verdict.warnings,
+        changed=_changed(outcome) if outcome else (),
     )
 
 
@@ -131,8 +171,7 @@ def _verdict_beforehand(
 ) -> gate.Verdict | None:
     """Return the verdict where there is nothing to run, None where both have to be run."""
     if champion is None:
-        reason = gate.approval_reason(params.promote, None)
-        return gate.Verdict(True, ("the first version of its group",), reason)
+        return None
     named = f"version {challenger.number}"
     if champion == challenger.digest:
         return gate.Verdict(False, (f"{named} is the champion already",))
@@ -197,6 +236,18 @@ def _contender(
     scores = raw.decode() if raw else None
     seen = trained_on(registry.read_file(version, MOVED), scores)
     return Contender(registry.fetch(version, bundles), scores, seen)
+
+
+def _changed(outcome: SideBySide) -> tuple[ChangedPicture, ...]:
+    """Return the first of the arrivals whose tags change, as many as an approval shows."""
+    return tuple(
+        ChangedPicture(
+            image_id=change.image_id,
+            gained=tuple(tag for tag in change.after if tag not in change.before),
+            lost=tuple(tag for tag in change.before if tag not in change.after),
+        )
+        for change in outcome.arrivals.changes[:PICTURES]
+    )
 
 
 def _metrics(outcome: SideBySide | None) -> dict[str, float]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..config.operations import Promote, Rule, WhenTagsChange
 
@@ -18,14 +19,23 @@ class Verdict:
     passes: bool
     reasons: tuple[str, ...]
     approval_reason: str | None = None  # why a person has to approve; None: nobody has to
+    warnings: tuple[str, ...] = ()  # what stops nobody, and should be seen
 
 
 def check(against: str, validation: PairedMetrics, diff: TagDiff, promote: Promote) -> Verdict:
     """Apply `promote.rule` to a comparison with the champion, which `against` names."""
     faults = _faults(validation, promote.rule)
+    warnings = tuple(
+        f"F1 of {t.tag} is {t.f1.challenger:.3f} on {t.positives} positives, too few to be "
+        "stopped for it (promote.rule.tag_min_positives)"
+        for t in validation.tags
+        if t.f1
+        and t.f1.challenger < promote.rule.tag_f1_floor
+        and not _is_checked(t.positives, promote.rule)
+    )
     macro = validation.macro_f1
     if faults or macro is None:
-        return Verdict(False, faults)
+        return Verdict(False, faults, warnings=warnings)
     checked = [t.tag for t in validation.tags if t.f1 and _is_checked(t.positives, promote.rule)]
     reasons = [
         f"macro F1 {macro.challenger:.3f} against {macro.champion:.3f} of {against}: not worse by "
@@ -35,7 +45,22 @@ def check(against: str, validation: PairedMetrics, diff: TagDiff, promote: Promo
         reasons.append(
             f"no tag lost more than {promote.rule.tag_f1_margin} of: {', '.join(checked)}"
         )
-    return Verdict(True, tuple(reasons), approval_reason(promote, diff))
+    return Verdict(True, tuple(reasons), approval_reason(promote, diff), warnings)
+
+
+def first(validation: Mapping[str, Any], promote: Promote) -> Verdict:
+    """Let the first version of a group pass, since without it the group has no tags at all.
+
+    `validation` is its own report. A tag below the floor is a warning.
+    """
+    warnings = tuple(
+        f"F1 of {tag} is {values['f1']:.3f} on {values['support']} positives: the model does not "
+        "find it (promote.rule.tag_f1_floor, which does not stop the first version of a group)"
+        for tag, values in validation["tags"].items()
+        if isinstance(values["f1"], int | float) and values["f1"] < promote.rule.tag_f1_floor
+    )
+    reason = approval_reason(promote, None)
+    return Verdict(True, ("the first version of its group",), reason, warnings)
 
 
 def approval_reason(promote: Promote, diff: TagDiff | None) -> str | None:
@@ -95,5 +120,12 @@ def _faults(validation: PairedMetrics, rule: Rule) -> tuple[str, ...]:
         "(promote.rule.tag_f1_margin)"
         for t in validation.tags
         if t.f1 and _is_checked(t.positives, rule) and t.f1.difference < -rule.tag_f1_margin
+    ]
+    faults += [
+        f"F1 of {t.tag} {t.f1.challenger:.3f} (of the champion {t.f1.champion:.3f}) on "
+        f"{t.positives} positives: below {rule.tag_f1_floor}, so the model does not find this tag "
+        "(promote.rule.tag_f1_floor)"
+        for t in validation.tags
+        if t.f1 and _is_checked(t.positives, rule) and t.f1.challenger < rule.tag_f1_floor
     ]
     return tuple(faults)

@@ -25,44 +25,59 @@ class Challenger(BaseModel, frozen=True, extra="forbid"):
 
 
 def register(
-    settings: Settings, store: Store, registry: Registry, plan: Plan, group: str
+    settings: Settings,
+    store: Store,
+    registry: Registry,
+    plan: Plan,
+    group: str,
+    *,
+    dag_run: str = "",
 ) -> Challenger:
     """Register what the stages of one group left in the plan's checkout, as the challenger.
 
-    Idempotent: the same bundle is the same version.
+    Idempotent: the same bundle is the same version. `dag_run` is the address of a DAG run's page.
     """
     from ..images.decode import Limits
     from ..inference.bundle import BUNDLE_FILE, load_bundle
-    from ..learning.dataset.tables import read_split
+    from ..learning.dataset.tables import read_predictions, read_split
     from ..learning.evaluation.documents import flat_metrics
+    from ..stages.mlflow_run import PARAMS, training
+    from .model_card import model_card
     from .moved import moved_to_training
     from .out_of_fold import out_of_fold
 
     params = params_of(settings.repo, plan)
     stage = f"evaluate@{group}"
-    with materialised(settings, plan, stage) as checkout:
+    with (
+        materialised(settings, plan, "split"),
+        materialised(settings, plan, f"crossval@{group}"),
+        materialised(settings, plan, stage) as checkout,
+    ):
         files = outputs(checkout, stage)
         directory = files[BUNDLE_FILE].parent
         bundle = load_bundle(directory)
+        metrics = json.loads(files[f"{group}.json"].read_text(encoding="utf-8"))
+        split = read_split(outputs(checkout, "split")["split"] / f"{group}.csv")
+        revision = data_revision(checkout)
+        origin = {"commit": plan.commit, "data": revision, "overrides": " ".join(plan.overrides)}
+        predictions = read_predictions(files[f"{group}.csv"])
         version = registry.register(
             directory,
             limits=Limits.of(params.images),
             tags={
                 "git_commit": plan.commit,
-                "data_revision": data_revision(checkout),
+                "data_revision": revision,
                 "overrides": " ".join(plan.overrides),
                 "validation_side": validation_side(params),
+                "dag_run": dag_run,
             },
-            metrics=flat_metrics(json.loads(files[f"{group}.json"].read_text())),
+            metrics=flat_metrics(metrics),
             figures=files["figures"],
+            card=model_card(group, bundle.tags, metrics, predictions, split, origin),
+            training=training(plan.commit, revision, checkout / PARAMS, dag_run),
         )
         remember_version(store, version, bundle.tags)
-    with (
-        materialised(settings, plan, "split"),
-        materialised(settings, plan, f"crossval@{group}") as checkout,
-    ):
-        table = read_split(outputs(checkout, "split")["split"] / f"{group}.csv")
-        beside = {MOVED: moved_to_training(table, params.split)}
+        beside = {MOVED: moved_to_training(split, params.split)}
         if (scores := out_of_fold(checkout, group)) is not None:
             beside[OUT_OF_FOLD] = scores.encode()
     registry.log_files(version, beside)

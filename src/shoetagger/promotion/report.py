@@ -11,23 +11,32 @@ from dataclasses import asdict
 from typing import Any
 
 from ..rendering import template
+from .by_itself import ByItself
 from .gate import Verdict
 from .paired import PairedMetrics, ScorePair
 from .side_by_side import SideBySide
 
 _INLINE_SHEET = re.compile(rb'<img src="data:image/png;base64,[^"]*"[^>]*>')
+_WARNING = "\N{WARNING SIGN}\N{VARIATION SELECTOR-16}"  # in colour
 PAGE, DOCUMENT, SHEET = "comparison.html", "comparison.json", "changes.png"
 
 
-def document(title: str, verdict: Verdict, gate: str, outcome: SideBySide | None) -> dict[str, Any]:
+def document(
+    title: str,
+    verdict: Verdict,
+    gate: str,
+    outcome: SideBySide | None,
+    alone: ByItself | None = None,
+) -> dict[str, Any]:
     """Return the whole comparison as plain values; `outcome` is None where nothing was run.
 
-    `gate` has the rules that were applied.
+    `gate` has the rules that were applied; `alone` is how a first version did by itself.
     """
     plain: dict[str, Any] = {
         "title": title,
         "passes": verdict.passes,
         "reasons": list(verdict.reasons),
+        "warnings": list(verdict.warnings),
         "approval_reason": verdict.approval_reason,
         "gate": gate,
         "left_out": 0,
@@ -37,6 +46,7 @@ def document(title: str, verdict: Verdict, gate: str, outcome: SideBySide | None
         "dropped_tags": [],
         "arrivals": None,
         "checked": None,
+        "by_itself": alone and _by_itself(alone.validation),
     }
     if outcome is None:
         return plain
@@ -60,13 +70,16 @@ def document(title: str, verdict: Verdict, gate: str, outcome: SideBySide | None
     }
 
 
-def files(document: Mapping[str, Any], outcome: SideBySide | None) -> dict[str, bytes]:
+def files(
+    document: Mapping[str, Any], outcome: SideBySide | None, alone: ByItself | None = None
+) -> dict[str, bytes]:
     """Return the report's files by name; the page needs none of the others."""
     sheet = _sheet(str(document["title"]), outcome) if outcome and outcome.arrivals.shown else None
-    inline = base64.b64encode(sheet).decode() if sheet else None
+    shown = {"sheet": sheet, "validation_sheet": alone and alone.sheet}
+    inline = {name: png and base64.b64encode(png).decode() for name, png in shown.items()}
     made = {
         DOCUMENT: _json(document),
-        PAGE: template(PAGE).render(document, sheet=inline).encode(),
+        PAGE: template(PAGE).render(document, **inline).encode(),
     }
     return made | ({SHEET: sheet} if sheet else {})
 
@@ -99,8 +112,18 @@ def text(document: Mapping[str, Any], page: str | None) -> str:
     """Return what the person who approves is shown, in Markdown."""
     lines = [f"**{document['title']}**", ""]
     if document["approval_reason"]:
-        lines += [f"You are asked because {_plain(document['approval_reason'])}.", ""]
-    lines += [f"- {_plain(reason)}" for reason in document["reasons"]]
+        lines += [f"You are asked because {escaped(document['approval_reason'])}.", ""]
+    lines += [f"- {escaped(reason)}" for reason in document["reasons"]]
+    lines += [f"- {_WARNING} {escaped(warning)}" for warning in document["warnings"]]
+    if alone := document["by_itself"]:
+        lines += ["", f"By itself, on {alone['pictures']} validation pictures:", ""]
+        lines += ["| tag | positives | predicted | right | F1 |", "| --- | --- | --- | --- | --- |"]
+        lines += [f"| macro F1 |  |  |  | {_number(alone['macro_f1'])} |"]
+        lines += [
+            f"| {escaped(row['tag'])} | {row['positives']} | {row['predicted']} | "
+            f"{'' if row['right'] is None else row['right']} | {_number(row['f1'])} |"
+            for row in alone["tags"]
+        ]
     if validation := document["validation"]:
         without = _without(document["left_out"])
         lines += ["", f"On {validation['pictures']} validation pictures{without}:", ""]
@@ -116,10 +139,10 @@ def text(document: Mapping[str, Any], page: str | None) -> str:
     if arrivals and arrivals["pictures"]:
         lines += ["", f"{arrivals['changed']} of {arrivals['pictures']} sampled arrivals change:"]
         lines += [
-            f"- {_plain(tag)}: {gained} gain it, {lost} lose it"
+            f"- {escaped(tag)}: {gained} gain it, {lost} lose it"
             for tag, (gained, lost) in arrivals["tags"].items()
         ]
-    lines += ["", f"The gate (`promote` in params.yaml): {_plain(document['gate'])}."]
+    lines += ["", f"The gate (`promote` in params.yaml): {escaped(document['gate'])}."]
     if page:
         lines += ["", f"[The whole comparison, with pictures]({page})"]
     return "\n".join(lines) + "\n"
@@ -149,6 +172,32 @@ def _paired(metrics: PairedMetrics) -> dict[str, Any]:
     }
 
 
+def _by_itself(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a report of `evaluate` as a comparison shows it; what is not a number is None."""
+
+    def number(value: object) -> float | None:
+        return float(value) if isinstance(value, int | float) else None
+
+    rows = []
+    for tag, values in report["tags"].items():
+        precision = number(values["precision"])
+        right = None if precision is None else round(precision * values["predicted"])
+        rows.append(
+            {
+                "tag": tag,
+                "positives": values["support"],
+                "predicted": values["predicted"],
+                "right": right,
+                "f1": number(values["f1"]),
+            }
+        )
+    return {"pictures": report["pictures"], "macro_f1": number(report["macro_f1"]), "tags": rows}
+
+
+def _number(value: float | None) -> str:
+    return "not measurable" if value is None else f"{value:.3f}"
+
+
 def _score_pair(pair: ScorePair | None) -> dict[str, Any] | None:
     if pair is None:
         return None
@@ -156,10 +205,10 @@ def _score_pair(pair: ScorePair | None) -> dict[str, Any] | None:
 
 
 def _sheet(title: str, outcome: SideBySide) -> bytes:
-    from ..learning.evaluation.plots import contact_sheet
+    from ..learning.evaluation.contact_sheet import CHANGES, contact_sheet
 
     buffer = io.BytesIO()
-    figure = contact_sheet(outcome.arrivals.shown, f"{title}: + gained, - lost")
+    figure = contact_sheet(outcome.arrivals.shown, f"{title}: pictures whose tags change", CHANGES)
     figure.savefig(buffer, dpi=80, format="png")
     return buffer.getvalue()
 
@@ -173,7 +222,7 @@ def _blank() -> bytes:
 
 
 def _row(name: str, positives: object, pair: Mapping[str, Any] | None) -> str:
-    cells = [_plain(name), str(positives)]
+    cells = [escaped(name), str(positives)]
     if pair is None:
         cells += ["not measurable", "", "", ""]
     else:
@@ -184,6 +233,6 @@ def _row(name: str, positives: object, pair: Mapping[str, Any] | None) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _plain(text: str) -> str:
+def escaped(text: str) -> str:
     """Return a text in which Markdown sees no mark of its own."""
     return "".join(f"\\{letter}" if letter in "\\`*_[]<>#|~" else letter for letter in text)

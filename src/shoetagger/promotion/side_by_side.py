@@ -27,7 +27,7 @@ from .paired import PairedMetrics, TagDiff, paired_metrics
 if TYPE_CHECKING:
     from ..inference.bundle import Bundle
     from ..inference.engine import Engine
-    from ..learning.evaluation.plots import Shown
+    from ..learning.evaluation.contact_sheet import Shown
 
 
 _BATCH = 64
@@ -206,7 +206,7 @@ def _on_arrivals(
 ) -> Arrivals:
     """Tag a sample of what the champion has tagged with the challenger, and note the changes."""
     from ..ingest.batches import decode_pool
-    from ..learning.evaluation.plots import Shown
+    from ..learning.evaluation.contact_sheet import Shown
 
     diff, unread, changes, shown = TagDiff(), 0, list[TagChange](), list[Shown]()
     if not sample:

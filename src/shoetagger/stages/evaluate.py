@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,9 +16,10 @@ from ..config.settings import Settings
 from ..inference.bundle import Bundle, save_bundle
 from ..inference.decision import UNCALIBRATED, tags_of
 from ..learning.dataset.tables import read_scores, write_predictions
-from ..learning.evaluation import plots
+from ..learning.evaluation import plot_tables, plots
 from ..learning.evaluation.calibration import calibrate
-from ..learning.evaluation.documents import NOT_MEASURABLE, flat_metrics, write_metrics
+from ..learning.evaluation.contact_sheet import SHEET_IMAGES, Shown, contact_sheet
+from ..learning.evaluation.documents import flat_metrics, write_metrics
 from ..learning.evaluation.metrics import frequency_macro_f1, measurable_tags
 from ..learning.evaluation.novelty import distances, unsure_above
 from ..learning.evaluation.predictions import Predictions, thresholds_of_other_folds
@@ -45,6 +45,9 @@ def main(
     metrics: Annotated[Path, typer.Option(help="JSON file of all metrics to write")],
     summary: Annotated[Path, typer.Option(help="JSON file of the main metrics to write")],
     tags_plot: Annotated[Path, typer.Option(help="CSV file of the metrics per tag to write")],
+    confusion_plot: Annotated[Path, typer.Option(help="CSV file of the confused tags to write")],
+    curve_plot: Annotated[Path, typer.Option(help="CSV file of precision and recall to write")],
+    reliability_plot: Annotated[Path, typer.Option(help="CSV file of scores and truth to write")],
     plots_dir: Annotated[Path, typer.Option("--plots", help="folder of the plots to write")],
 ) -> None:
     """Calibrate thresholds on the out-of-fold scores, then evaluate on the validation side."""
@@ -63,7 +66,12 @@ def main(
     document = _document(data, new_bundle, validation, out_of_fold)
     document["unsure"] = _unsure(data, model, new_bundle)
     write_metrics(document, metrics, summary)
-    _write_tags(document["validation"]["tags"], tags_plot)
+    plot_tables.write_tags(document["validation"]["tags"], tags_plot)
+    # Four times as many pictures as the validation side has: curves of rare tags need them.
+    drawn = validation if out_of_fold is None else out_of_fold
+    plot_tables.write_confusions(drawn.truth, drawn.predicted, data.tags, confusion_plot)
+    plot_tables.write_precision_recall(drawn.truth, drawn.scores, curve_plot)
+    plot_tables.write_reliability(drawn.truth, drawn.scores, reliability_plot)
 
     figures = _draw(data, validation, out_of_fold)
     plots_dir.mkdir(parents=True, exist_ok=True)
@@ -187,36 +195,29 @@ def _document(
     }
 
 
-def _write_tags(tags: dict[str, dict[str, Any]], path: Path) -> None:
-    columns = ("support", "precision", "recall", "f1")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["tag", *columns])
-        for tag, report in tags.items():  # a tag that is not measurable has no bar, not one at 0
-            values = (report[column] for column in columns)
-            rows.writerow([tag, *("" if v == NOT_MEASURABLE else v for v in values)])
-
-
 def _draw(
     data: GroupData, validation: Predictions, out_of_fold: Predictions | None
 ) -> dict[str, Figure]:
-    # Four times as many pictures as the validation side has: curves of rare tags need them.
     predictions, where = (
-        (validation, "validation") if out_of_fold is None else (out_of_fold, "out of fold")
+        (validation, "of the validation side")
+        if out_of_fold is None
+        else (out_of_fold, "out of fold")
     )
     truth, scored, predicted = predictions.truth, predictions.scores, predictions.predicted
     group, titles = data.params.title(data.group), _titles(data)
-    title = f"{group}, {len(truth)} pictures, {where}"
+    title = f"{group}: {len(truth)} pictures {where}"
     wrong = (truth != predicted).any(axis=1)
     worst = [row for row in plots.worst_first(truth, scored) if wrong[row]]
     measurable = measurable_tags(truth, data.params.evaluate.min_positives)
     return {
         "validation_sheet.png": _sheet(
-            data, validation, range(len(validation.rows)), f"{group}: validation pictures"
+            data,
+            validation,
+            range(len(validation.rows)),
+            f"{group}: pictures of the validation side",
         ),
         "worst_mistakes.png": _sheet(
-            data, predictions, worst, f"{group}: mistakes {where}, worst first"
+            data, predictions, worst, f"{group}: mistakes on pictures {where}, worst first"
         ),
         "precision_recall.png": plots.precision_recall(truth, scored, titles, measurable, title),
         "reliability.png": plots.reliability(truth, scored, title),
@@ -230,11 +231,11 @@ def _titles(data: GroupData) -> list[str]:
 
 def _sheet(data: GroupData, predictions: Predictions, order: Sequence[int], title: str) -> Figure:
     """Draw the first pictures of an order; the title says how many of how many."""
-    chosen = list(order[: plots.SHEET_IMAGES])
+    chosen = list(order[:SHEET_IMAGES])
     if len(chosen) < len(order):
         title = f"{title}, {len(chosen)} of {len(order)}"
     shown = [
-        plots.Shown(
+        Shown(
             name=str(data.table["image_name"].iloc[row]),
             pixels=data.dataset.plain(int(row)),
             true_tags=true_tags,
@@ -247,7 +248,7 @@ def _sheet(data: GroupData, predictions: Predictions, order: Sequence[int], titl
             strict=True,
         )
     ]
-    return plots.contact_sheet(shown, title)
+    return contact_sheet(shown, title)
 
 
 if __name__ == "__main__":

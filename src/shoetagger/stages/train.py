@@ -57,15 +57,17 @@ def main(
         digest = save_weights(model, weights, pretrained)
         _write_history(epochs, history)
         tracked.set_tags({"weights_sha256": digest})
-        tracked.log_figure("learning_curves.png", learning_curves(epochs))
+        curves = learning_curves(epochs)
+        curves.axes[0].set_title(f"How the loss falls while the model of {group} learns")
+        tracked.log_figure("learning_curves.png", curves)
     typer.echo(f"{group}: training loss {epochs[-1].train_loss:.4f} after {len(epochs)} rounds")
 
 
-def _metrics(epoch: Epoch) -> dict[str, float]:
+def _metrics(epoch: Epoch) -> dict[tuple[str, ...], float]:
     losses = {
-        "train_loss": epoch.train_loss,
-        "validation_loss": epoch.validation_loss,
-        "learning_rate": epoch.learning_rate,
+        ("loss", "train"): epoch.train_loss,
+        ("loss", "validation"): epoch.validation_loss,
+        ("learning_rate",): epoch.learning_rate,
     }
     return {name: value for name, value in losses.items() if value is not None}
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 
 EXPERIMENT = "shoetagger"
+# MLflow's pages know two kinds of work: models, with their registry, and GenAI, which they take for
+# granted where neither the address nor the experiment says otherwise.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+_MODE = "workflowType=machine_learning"
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -123,7 +127,7 @@ def experiment_id(client: MlflowClient, artifacts: Path) -> str:
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
         try:
-            return str(client.create_experiment(EXPERIMENT, artifact_location=root))
+            return str(client.create_experiment(EXPERIMENT, root, tags=_KIND))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -131,7 +135,20 @@ def experiment_id(client: MlflowClient, artifacts: Path) -> str:
             assert found is not None
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
+    for key, value in _KIND.items():
+        if key not in found.tags:  # made before the kind was set, or by hand
+            client.set_experiment_tag(found.experiment_id, key, value)
     return str(found.experiment_id)
+
+
+def page(address: str, place: str = "") -> str:
+    """Return the address of a page of MLflow's UI, such as `models`, with models in its menu.
+
+    A server on this machine is named `localhost`: its pages then get no cookies of Airflow, which
+    is shown at 127.0.0.1.
+    """
+    named = address.rstrip("/").replace("//127.0.0.1:", "//localhost:")
+    return f"{named}/#/{place}?{_MODE}"
 
 
 def tagged_run(client: MlflowClient, experiment: str, key: str, value: str) -> str | None:

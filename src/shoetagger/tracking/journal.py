@@ -24,6 +24,7 @@ from ..config.settings import user
 from ..errors import ShoetaggerError
 from .connection import REFUSALS, Connection, TrackingError, tagged_run
 from .names import metric_name
+from .trainings import PARENT, Dataset, Training, as_input, end_parent, parent_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,6 +48,7 @@ class _PendingEvents:
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     files: list[tuple[str, str]] = field(default_factory=list)  # place in the journal, folder
+    dataset: Dataset | None = None
     finish: tuple[str, int] | None = None  # status, milliseconds
 
 
@@ -189,6 +191,8 @@ class Journal:
         if self.run_id is None:
             self.run_id = tagged_run(client, experiment, "shoetagger.journal", self.folder.name)
         if self.run_id is None:
+            if (training := first["start"].get("training")) is not None:
+                tags[PARENT] = parent_run(client, experiment, Training(**training), time_ms)
             mlflow_run = client.create_run(experiment, time_ms, tags, name)
             self.run_id = str(mlflow_run.info.run_id)
         self._save_progress()
@@ -199,8 +203,12 @@ class Journal:
             if "start" in event:
                 pending.params.update(event["start"]["params"])
                 pending.tags.update(event["start"]["tags"])
-            for name, value in event.get("metrics", {}).items():
-                pending.metrics.append((metric_name(name), value, event["time"], event["step"]))
+                if (dataset := event["start"].get("dataset")) is not None:
+                    pending.dataset = Dataset(**dataset)
+            # Journals of before metrics had sections hold names that are still to be mapped.
+            mapped = {metric_name(name): value for name, value in event.get("metrics", {}).items()}
+            for name, value in (mapped | event.get("values", {})).items():
+                pending.metrics.append((name, value, event["time"], event["step"]))
             pending.tags.update(event.get("tags", {}))
             if "file" in event:
                 pending.files.append((event["file"], event["to"]))
@@ -221,15 +229,20 @@ class Journal:
         self._send_batches(client, run_id, "metrics", [Metric(*m) for m in pending.metrics])
         self._send_batches(client, run_id, "params", [Param(*p) for p in params.items()])
         self._send_batches(client, run_id, "tags", [RunTag(*t) for t in pending.tags.items()])
+        if pending.dataset is not None:
+            with self._unless_refused("the dataset"):
+                client.log_inputs(run_id, [as_input(pending.dataset)])
         for place, folder in pending.files:
             if not (self.folder / place).is_file():
                 logger.warning("%s is missing: run %s lacks that file", self.folder / place, run_id)
                 continue
             with self._unless_refused(place):
                 client.log_artifact(run_id, str(self.folder / place), folder or None)
-        if pending.finish is not None and not self._attached:
+        if pending.finish is not None:
             with self._unless_refused("the end"):
-                client.set_terminated(run_id, *pending.finish)
+                if not self._attached:
+                    client.set_terminated(run_id, *pending.finish)
+                end_parent(client, run_id, *pending.finish)
 
     def _send_batches(self, client: MlflowClient, run_id: str, kind: str, items: list[Any]) -> None:
         from mlflow.exceptions import MlflowException

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .connection import REFUSALS, tagged_run
 from .names import metric_name
 from .packaging import save_model
+from .trainings import PARENT, end_parent, parent_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from ..images.decode import Limits
     from ..inference.bundle import Bundle
+    from .trainings import Training
 
 logger = logging.getLogger(__name__)
 # Seconds: a registration on another machine may still be writing what is younger.
@@ -38,17 +40,21 @@ def run_of(
     bundle: Bundle,
     tags: Mapping[str, str],
     figures: Path | None,
+    training: Training | None,
 ) -> str:
     """Return the id of the run that trained the weights, or of a new one where there is none."""
     found = tagged_run(client, experiment, "weights_sha256", bundle.weights_sha256)
     if found is not None:
         return found
     origin = {key: str(value) for key, value in tags.items()}
+    if training is not None:
+        origin[PARENT] = parent_run(client, experiment, training)
     mlflow_run = client.create_run(experiment, tags=origin, run_name=f"register {bundle.group}")
     run_id = str(mlflow_run.info.run_id)
     if figures is not None and figures.is_dir():
         client.log_artifacts(run_id, str(figures), "plots")
     client.set_terminated(run_id, "FINISHED")
+    end_parent(client, run_id, "FINISHED")
     # Last: a second attempt must find only a run that is complete.
     client.set_tag(run_id, "weights_sha256", bundle.weights_sha256)
     return run_id
@@ -62,7 +68,7 @@ def log_model(
     directory: Path,
     limits: Limits,
     tags: Mapping[str, str],
-    metrics: Mapping[str, float],
+    metrics: Mapping[tuple[str, ...], float],
 ) -> LoggedModel:
     """Write the bundle in `directory` as a model of a run; where that fails, nothing of it stays.
 
@@ -83,7 +89,12 @@ def log_model(
 
 
 def create_version(
-    client: MlflowClient, group: str, model: LoggedModel, run_id: str, tags: Mapping[str, str]
+    client: MlflowClient,
+    group: str,
+    model: LoggedModel,
+    run_id: str,
+    tags: Mapping[str, str],
+    card: str,
 ) -> ModelVersion:
     """Make a logged model the next version of its group's; one that is refused is removed.
 
@@ -97,6 +108,7 @@ def create_version(
             source=f"models:/{model.model_id}",
             run_id=run_id,
             tags=dict(tags),
+            description=card or None,
             model_id=model.model_id,
         )
     except MlflowException as error:
@@ -105,7 +117,9 @@ def create_version(
         raise
 
 
-def _link(client: MlflowClient, run_id: str, model_id: str, metrics: Mapping[str, float]) -> None:
+def _link(
+    client: MlflowClient, run_id: str, model_id: str, metrics: Mapping[tuple[str, ...], float]
+) -> None:
     """Show the model on its run's page, and the metrics on the model's."""
     from mlflow.entities import LoggedModelOutput, Metric
 
@@ -113,7 +127,7 @@ def _link(client: MlflowClient, run_id: str, model_id: str, metrics: Mapping[str
     now = int(time.time() * 1000)
     points = []
     for name, value in metrics.items():
-        key = metric_name(name)
+        key = metric_name(*name)
         # A value that the run has already keeps its place, or its chart would show it twice.
         logged = [m for m in client.get_metric_history(run_id, key) if m.value == value]
         when, step = (logged[-1].timestamp, logged[-1].step) if logged else (now, 0)

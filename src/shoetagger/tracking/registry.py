@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from ..config.settings import redacted
 from ..errors import ShoetaggerError
-from .connection import Connection
+from .connection import Connection, page
 from .packaging import OWN_COLUMNS, write_file
 from .registration import create_version, log_model, model_name, run_of
 from .version_files import FOLDER
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ..images.decode import Limits
     from ..inference.bundle import Bundle
+    from .trainings import Training
 
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -71,22 +72,25 @@ class Registry:
         *,
         limits: Limits,
         tags: Mapping[str, str],
-        metrics: Mapping[str, float],
+        metrics: Mapping[tuple[str, ...], float],
         figures: Path | None = None,
+        card: str = "",
+        training: Training | None = None,
     ) -> Version:
         """Make the bundle in `directory` a version of its group's model, once per digest.
 
         The version belongs to the run that trained the weights (tag `weights_sha256`), or to a new
-        one that gets `tags`, `metrics` and the files in `figures`. The version itself gets `tags`
-        and `metrics`; `limits` bound the images that a served model accepts. Raises RegistryError
-        for a bundle that cannot be served.
+        one under `training` that gets `tags`, `metrics` and the files in `figures`. The version
+        itself gets `tags`, `metrics` and, as its description, the model card in Markdown; `limits`
+        bound the images that a served model accepts. Raises RegistryError for a bundle that cannot
+        be served.
         """
         bundle = _checked(directory)
         lock = self._artifacts / ".register.lock"
         with self._mlflow.open() as (client, experiment), _exclusively(lock):
             if (known := _first_with(client, bundle.group, bundle.digest)) is not None:
                 return _version(known, _aliases(client, bundle.group))
-            run_id = run_of(client, experiment, bundle, tags, figures)
+            run_id = run_of(client, experiment, bundle, tags, figures, training)
             origin = {
                 **{key: str(value) for key, value in tags.items()},
                 "tags": ", ".join(bundle.tags),  # by their names: metrics may have theirs escaped
@@ -96,7 +100,7 @@ class Registry:
             model = log_model(
                 client, experiment, run_id, bundle, directory, limits, origin, metrics
             )
-            created = create_version(client, bundle.group, model, run_id, origin)
+            created = create_version(client, bundle.group, model, run_id, origin, card)
             # The lock works within one machine. Between two, the first version stays.
             first = _first_with(client, bundle.group, bundle.digest) or created
             if first.version != created.version:
@@ -170,18 +174,13 @@ class Registry:
             return Path(downloaded).read_bytes()
 
     def page_of(self, version: Version, name: str) -> str | None:
-        """Return the address at which MLflow's UI shows a version's file; None without a server.
-
-        A server on this machine is named `localhost`: its pages then get no cookies of Airflow,
-        which is shown at 127.0.0.1.
-        """
+        """Return the address at which MLflow's UI shows a version's file; None without a server."""
         if version.run_id is None or not self._uri.startswith(("http://", "https://")):
             return None
         with self._mlflow.open() as (client, _):
             experiment = client.get_run(version.run_id).info.experiment_id
         place = f"experiments/{experiment}/runs/{version.run_id}/artifacts/{_folder(version)}"
-        address = self.address.rstrip("/").replace("//127.0.0.1:", "//localhost:")
-        return f"{address}/#/{place}/{name}"
+        return page(self.address, f"{place}/{name}")
 
     def fetch(self, version: Version, cache: Path) -> Path:
         """Return a folder with the bundle of a version, `cache`/<digest>; download it if needed.

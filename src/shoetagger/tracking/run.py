@@ -15,6 +15,7 @@ import logging
 import signal
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -23,7 +24,10 @@ from filelock import Timeout
 
 from .connection import MLflowRefused, MLflowUnavailable, TrackingError
 from .journal import Journal
+from .machine import Machine
+from .names import metric_name
 from .outbox import Outbox
+from .trainings import Dataset, Training
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,9 +45,17 @@ class Tracker:
         """`artifacts` is where a database or local server keeps the files of its runs."""
         self.outbox = Outbox(tracking_uri, outbox, artifacts)
 
-    def start(self, name: str, *, tags: Mapping[str, str], params: Mapping[str, object]) -> Run:
-        """Return a new run, to be entered with `with`."""
-        return Run(self.outbox, name, tags, params, attach=None)
+    def start(
+        self,
+        name: str,
+        *,
+        tags: Mapping[str, str],
+        params: Mapping[str, object],
+        training: Training | None = None,
+        dataset: Dataset | None = None,
+    ) -> Run:
+        """Return a new run, to be entered with `with`; it is shown under its training."""
+        return Run(self.outbox, name, tags, params, None, training, dataset)
 
     def attach(
         self,
@@ -53,6 +65,8 @@ class Tracker:
         otherwise: str,
         tags: Mapping[str, str],
         params: Mapping[str, object],
+        training: Training | None = None,
+        dataset: Dataset | None = None,
     ) -> Run:
         """Return the latest run whose tag `key` is `value`, else a new one named `otherwise`.
 
@@ -61,7 +75,8 @@ class Tracker:
         """
         if '"' in value:
             raise TrackingError(f"a run cannot be found by a tag value with a quote: {value}")
-        return Run(self.outbox, otherwise, tags, params, attach=(key, value))
+        tags = {**tags, key: value}  # so that whoever looks for it finds a new run, too
+        return Run(self.outbox, otherwise, tags, params, (key, value), training, dataset)
 
 
 class Run:
@@ -77,6 +92,8 @@ class Run:
         tags: Mapping[str, str],
         params: Mapping[str, object],
         attach: tuple[str, str] | None,
+        training: Training | None = None,
+        dataset: Dataset | None = None,
     ) -> None:
         self.name = name
         self._outbox = outbox
@@ -85,7 +102,10 @@ class Run:
             "attach": attach,
             "tags": {k: str(v) for k, v in tags.items()},
             "params": {k: str(v) for k, v in params.items()},
+            "training": training and asdict(training),
+            "dataset": dataset and asdict(dataset),
         }
+        self._machine: Machine | None = None
         self._next_flush = 0.0
         self._warned = self._terminated = False
         self._file_count = 0
@@ -101,6 +121,7 @@ class Run:
         self._previous_handler = _catch_sigterm(self._on_sigterm)
         try:
             self._flush()
+            self._machine = Machine()
         except BaseException as error:  # Ctrl-C while MLflow is imported, which takes seconds
             self.__exit__(type(error), error, error.__traceback__)
             raise
@@ -119,6 +140,7 @@ class Run:
                 status = "KILLED"
             else:
                 status = "FAILED"
+            self._sample_machine(last=True)
             self._journal.append(finish=status)
             self._flush(last=True)
         finally:
@@ -126,10 +148,20 @@ class Run:
             if self._previous_handler is not None:
                 signal.signal(signal.SIGTERM, self._previous_handler)
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log metrics, at a step (such as an epoch) or for the run as a whole."""
-        values = {name: float(value) for name, value in metrics.items()}
-        self._append(metrics=values, step=step or 0)
+    def log_metrics(
+        self,
+        metrics: Mapping[str, float] | Mapping[tuple[str, ...], float],
+        step: int | None = None,
+    ) -> None:
+        """Log metrics, at a step (such as an epoch) or for the run as a whole.
+
+        A name may be a tuple: all but its last part make the section in which MLflow shows it.
+        """
+        values = {
+            metric_name(*((name,) if isinstance(name, str) else name)): float(value)
+            for name, value in metrics.items()
+        }
+        self._append(values=values, step=step or 0)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run; a later value replaces an earlier one."""
@@ -166,7 +198,13 @@ class Run:
 
     def _append(self, **event: object) -> None:
         self._journal.append(**event)
+        self._sample_machine()
         self._flush()
+
+    def _sample_machine(self, last: bool = False) -> None:
+        """Note how busy the machine is, every few seconds and at the end."""
+        if self._machine is not None and (sample := self._machine.sample(last)) is not None:
+            self._journal.append(values=sample.values, step=sample.step)
 
     def _flush(self, last: bool = False) -> None:
         """Send what is new, unless something was sent, or MLflow failed, a moment ago."""

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+# Of a metric: its sections in MLflow's charts, and the metric; the last part may be any tag.
+MetricName = tuple[str, ...]
+
 NOT_MEASURABLE = "not measurable"
 TAG_METRICS = ("precision", "recall", "f1", "average_precision", "f1_interval")
 _REPORT_METRICS = ("macro_f1", "macro_f1_at_half", "micro_f1", "exact_match")
@@ -33,29 +36,30 @@ def summarise(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def flat_metrics(document: dict[str, Any]) -> dict[str, float]:
+def flat_metrics(document: dict[str, Any]) -> dict[MetricName, float]:
     """Return the numbers of a metrics document by the names that MLflow shows."""
-    flat = {key: document[key] for key in ("macro_f1", "frequency_macro_f1")}
-    flat = {k: float(v) for k, v in flat.items() if isinstance(v, int | float)}
+    flat: dict[MetricName, Any]
+    flat = {(key,): document[key] for key in ("macro_f1", "frequency_macro_f1")}
+    numbers = {k: float(v) for k, v in flat.items() if isinstance(v, int | float)}
     if unsure := document.get("unsure"):
-        flat["validation_unsure"] = float(unsure["validation_pictures"])
+        numbers["validation", "unsure"] = float(unsure["validation_pictures"])
     for part in ("validation", "crossval"):
-        flat |= flat_report(part, document[part])
-    return flat
+        numbers |= flat_report(part, document[part])
+    return numbers
 
 
-def flat_report(part: str, report: dict[str, Any] | None) -> dict[str, float]:
+def flat_report(part: str, report: dict[str, Any] | None) -> dict[MetricName, float]:
     """Return the numbers of one report by name; each name begins with the part."""
     if report is None:
         return {}
-    flat = {f"{part}_{key}": report.get(key) for key in _REPORT_METRICS}
+    flat: dict[MetricName, Any] = {(part, key): report.get(key) for key in _REPORT_METRICS}
     if (none := report.get("none_of_these")) and none["in_use"]["none_below"] is not None:
         best = next(other for other in none["others"] if other["none_below"] is None)
-        flat[f"{part}_abstained"] = none["in_use"]["abstained"]
-        flat[f"{part}_abstained_rightly"] = none["in_use"]["rightly"]
-        flat[f"{part}_macro_f1_without_none"] = best["macro_f1"]
-    flat[f"{part}_most_frequent_share"] = report["most_frequent_prediction"]["share"]
+        flat[part, "abstained"] = none["in_use"]["abstained"]
+        flat[part, "abstained_rightly"] = none["in_use"]["rightly"]
+        flat[part, "macro_f1_without_none"] = best["macro_f1"]
+    flat[part, "most_frequent_share"] = report["most_frequent_prediction"]["share"]
     for tag, values in report["tags"].items():
-        flat |= {f"{part}_{key}_{tag}": values[key] for key in ("support", *TAG_METRICS)}
+        flat |= {(part, key, tag): values[key] for key in ("support", *TAG_METRICS)}
     # Intervals and "not measurable" are not numbers.
     return {k: float(v) for k, v in flat.items() if isinstance(v, int | float)}
