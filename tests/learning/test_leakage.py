@@ -16,6 +16,7 @@ from PIL import Image
 from shoetagger.config import params as parameters
 from shoetagger.inference.decision import predict
 from shoetagger.learning.evaluation.calibration import calibrate
+from shoetagger.learning.evaluation.novelty import unsure_above
 from shoetagger.learning.training.backbone import TrainError
 from shoetagger.learning.training.examples import Examples
 from shoetagger.learning.training.fit import Epoch
@@ -97,6 +98,27 @@ def test_a_fold_is_scored_by_a_model_that_learned_from_the_others(
     assert learner.validations == [None] * 5  # nothing is chosen by any other picture
     written = pd.read_csv("crossval/style.csv")
     assert set(written["image_name"]) == set(table.loc[table["side"] == "train", "image_name"])
+
+
+def test_what_is_far_is_told_by_the_training_side_alone(
+    table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[set[int]] = []
+
+    def noted(model: object, source: object, rows: np.ndarray, *rest: object, **how: Any) -> float:
+        asked.append(set(rows.tolist()))
+        return unsure_above(model, source, rows, *rest, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(evaluate, "unsure_above", noted)
+    document, found = yaml.safe_load(Path("params.yaml").read_text()), []
+    for quantile in (None, 0.5, 0.9):
+        document["evaluate"]["unsure_quantile"] = quantile
+        params = parameters.parse(document)
+        data = group.open_group_data(params, "style", SPLIT, IMAGES, STATES, torch.device("cpu"))
+        found.append(evaluate._unsure_above(data, data.new_model()[0]))
+    assert asked == [set(np.flatnonzero(table["side"] == "train").tolist())] * 2
+    assert found[0] is None
+    assert 0 < found[1] < found[2]
 
 
 def test_a_fold_that_leaves_one_picture_is_refused_with_what_to_do(table: pd.DataFrame) -> None:
