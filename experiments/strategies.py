@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from shoetagger.config.operations import Queue
-from shoetagger.review.choosing import Interest, Pool, TagFacts, choose, interest
+from shoetagger.review.choosing import Interest, Pool, TagFacts, choose, interest, unsureness
 
 
 @dataclass(frozen=True)
@@ -53,25 +53,38 @@ def _queue(by: Interest = interest, **changed: float) -> Strategy:
     return choose_some
 
 
-def _unweighted(scores: np.ndarray, facts: TagFacts) -> np.ndarray:
-    return interest(scores, replace(facts, positives=np.ones_like(facts.positives)))
+def _unweighted(facts: TagFacts) -> TagFacts:
+    return replace(facts, positives=np.ones_like(facts.positives))
 
 
-def _inverse(scores: np.ndarray, facts: TagFacts) -> np.ndarray:
-    """Weigh by 1/positives."""
-    return interest(scores, replace(facts, positives=np.square(facts.positives)))
+def _inverse(facts: TagFacts) -> TagFacts:
+    """Let tags weigh 1/positives instead of the root of it."""
+    return replace(facts, positives=np.square(facts.positives))
 
 
-def _most_unsure_tag(scores: np.ndarray, facts: TagFacts) -> np.ndarray:
-    """Let only the tag count of which the models are most unsure."""
-    worth = interest(scores, facts)
-    return np.where(worth == worth.max(axis=1, keepdims=True), worth, 0.0)
+def _of_all_tags(scores: np.ndarray, facts: TagFacts) -> np.ndarray:
+    total: np.ndarray = unsureness(scores, facts).sum(axis=1)
+    return total
 
 
-def _least_sure(scores: np.ndarray, facts: TagFacts) -> np.ndarray:
-    """Let only the tag count whose score is nearest to its threshold, whatever its positives."""
-    worth = _unweighted(scores, facts)
-    return np.where(worth == worth.max(axis=1, keepdims=True), worth, 0.0)
+def _typical(strategy: Strategy, left_out: float) -> Strategy:
+    """Leave out the share of the pictures that least resemble any others before choosing."""
+
+    def choose_some(here: Round, number: int) -> np.ndarray:
+        every = np.concatenate([here.features, here.known])
+        unit = every / np.linalg.norm(every, axis=1, keepdims=True)
+        cosines = unit[: len(here.features)] @ unit.T
+        nearest = np.sort(cosines, axis=1)[:, -6:-1].mean(axis=1)  # the last one is itself
+        kept = np.flatnonzero(nearest >= np.quantile(nearest, left_out))
+        rest = replace(
+            here,
+            image_ids=here.image_ids[kept],
+            scores=here.scores[kept],
+            features=here.features[kept],
+        )
+        return kept[strategy(rest, number)]
+
+    return choose_some
 
 
 def _k_center(here: Round, number: int) -> np.ndarray:
@@ -96,13 +109,16 @@ STRATEGIES: Mapping[str, Strategy] = {
     "random": _random,
     "random_again": _random,
     "queue": _queue(),
-    "none_drawn": _queue(random=0.0),
-    "all_unsure": _queue(rare=0.0),
     "all_rare": _queue(rare=1.0),
-    "spread_wider": _queue(max_cosine=0.5),
-    "unweighted": _queue(_unweighted),
-    "inverse_weight": _queue(_inverse),
-    "most_unsure_tag": _queue(_most_unsure_tag),
-    "least_sure": _queue(_least_sure, rare=0.0),
+    "likely_rare": _queue(min_probability=0.5),
+    "all_unsure_unweighted": _queue(lambda s, f: interest(s, _unweighted(f)), rare=0.0),
+    "sum": _queue(_of_all_tags),
+    "sum_none_drawn": _queue(_of_all_tags, random=0.0),
+    "sum_all_unsure": _queue(_of_all_tags, rare=0.0),
+    "sum_spread_wider": _queue(_of_all_tags, max_cosine=0.5),
+    "sum_unweighted": _queue(lambda s, f: _of_all_tags(s, _unweighted(f))),
+    "sum_inverse": _queue(lambda s, f: _of_all_tags(s, _inverse(f))),
+    "typical": _typical(_queue(), 0.05),
+    "random_typical": _typical(_random, 0.05),
     "k_center": _k_center,
 }

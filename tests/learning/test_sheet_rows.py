@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import date
 from pathlib import Path
 
 import openpyxl
 import pytest
 
+from shoetagger.config.recipe import Split
+from shoetagger.learning.dataset.labels import read_labels
 from shoetagger.learning.dataset.sheet_rows import write_rows
+from shoetagger.learning.dataset.split import split_group
 
 COLUMNS = ("image_name", "red", "boot", "origin")
 NEW = {"image_name": "new.jpg", "red": "1", "boot": "0", "origin": "queue"}
@@ -65,3 +69,26 @@ def test_a_workbook_keeps_its_other_cells(tmp_path: Path) -> None:
     assert rows[2] == ["new.jpg", 1, 0, None, "queue"]
     assert book.worksheets[0]["B2"].font.bold
     assert book["notes"]["A1"].value == "hello"
+
+
+def test_rows_that_the_queue_drew_may_validate_and_those_it_chose_may_not(tmp_path: Path) -> None:
+    sheet, images = tmp_path / "labels.csv", tmp_path / "images"
+    images.mkdir()
+    sheet.write_text("image_name,boot,flat\n")
+    rows = [
+        {"image_name": f"{origin}{n}.jpg", "boot": str(n % 2), "flat": "01"[n % 3 == 0]}
+        | {"origin": origin}
+        for origin in ("random", "queue", "browse")
+        for n in range(40)
+    ]
+    for row in rows:
+        (images / row["image_name"]).touch()
+    write_rows(sheet, rows, ("image_name", "boot", "flat", "origin"))
+    labels = read_labels(sheet, images, ("boot", "flat"), unreadable=lambda _: None)
+    ids = [hashlib.sha256(name.encode()).hexdigest() for name in labels.names]
+    split = Split(seed=1, validation=0.2, folds=5)
+    table, report = split_group(labels, ids, ("boot", "flat"), split)
+    assert report == []
+    validating = set(table.loc[table["side"] == "validation", "image_name"])
+    assert 2 < len(validating) < 16
+    assert all(name.startswith("random") for name in validating)

@@ -73,7 +73,7 @@ class Choice:
 # Image ids -> vectors of length 1, of those that have one: alike pictures have a cosine near 1.
 Vectors = Callable[[Sequence[str]], Mapping[str, np.ndarray]]
 
-# Scores (N, tags) -> how much each tag could be learned from each picture, (N, tags).
+# Scores (N, tags) -> how much the models could learn from each picture, (N,).
 Interest = Callable[[np.ndarray, TagFacts], np.ndarray]
 
 
@@ -83,6 +83,12 @@ def origin_of(image_id: str, random: float) -> str:
 
 
 def interest(scores: np.ndarray, facts: TagFacts) -> np.ndarray:
+    """Return how unsure the models are of the one tag that they are most unsure of, (N,)."""
+    worth: np.ndarray = unsureness(scores, facts).max(axis=1)
+    return worth
+
+
+def unsureness(scores: np.ndarray, facts: TagFacts) -> np.ndarray:
     """Return how unsure the models are of each tag, more for tags that they have seen little of.
 
     That is the entropy of a score as far as its threshold is away in log-odds, in bits, times
@@ -180,9 +186,7 @@ class _Chooser:
         """Yield the pictures from which the models could learn most."""
         parts = range(0, len(self._pool.scores), _ROWS_AT_ONCE)
         worth = [
-            self._interest(self._pool.scores[start : start + _ROWS_AT_ONCE], self._facts).sum(
-                axis=1
-            )
+            self._interest(self._pool.scores[start : start + _ROWS_AT_ONCE], self._facts)
             for start in parts
         ]
         total = np.concatenate([np.zeros(0), *worth])
@@ -230,7 +234,7 @@ class _Chooser:
 
     def _unsure_of(self, row: int) -> str:
         scores, limits = self._pool.scores[row], self._facts.thresholds
-        worth = self._interest(scores[None], self._facts)[0]
+        worth = unsureness(scores[None], self._facts)[0]
         apart = np.abs(_log_odds(scores) - _log_odds(limits))
         best = [tag for tag in np.argsort(-worth)[:_NAMED].tolist() if worth[tag] > 0]
         near = [tag for tag in best if apart[tag] < _UNSURE_WITHIN]
