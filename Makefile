@@ -18,9 +18,9 @@ ifneq ($(DEVICE),$(shell cat $(STAMP) 2>/dev/null))
 $(STAMP): another-device
 endif
 endif
-# The first that is there; PYTHONS=/path/to/python3 chooses another one, for a new .venv.
-PYTHONS := python3.11 python3
-SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 11))
+# The first that is there; PYTHONS=python3.13 chooses another one, for a new .venv.
+PYTHONS := python3.11 python3 python3.12 python3.13
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 EXCLUDES := $(if $(filter cpu,$(DEVICE)),--excludes requirements-cpu.excludes)
 export UV_PYTHON_DOWNLOADS := never
 export DVC_NO_ANALYTICS := 1
@@ -91,7 +91,7 @@ $(STAMP): requirements.lock pyproject.toml
 	  if "$$name" -c '$(SUPPORTED)' 2>/dev/null; then python=$$(command -v "$$name"); break; fi; \
 	done; \
 	if [ -z "$$python" ]; then \
-	  echo "Python 3.11 is missing: on Debian 12, apt-get install python3" >&2; exit 1; \
+	  echo "Python 3.11, 3.12 or 3.13 is missing: on Debian, apt-get install python3" >&2; exit 1; \
 	fi; \
 	if ! $(PYTHON) -c '$(SUPPORTED)' 2>/dev/null; then \
 	  rm -rf $(VENV); \
