@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
@@ -87,7 +86,6 @@ def measure(folder: Path, f: Filling) -> dict[str, tuple[float, float]]:
     with Store(settings.store_url) as store:
         store.migrate()
     figures: dict[str, tuple[float, float]] = {}
-    memory = psutil.Process().memory_info().rss
     with browser(settings) as get:
         figures["the first page, which reads all tables"] = seconds(lambda: get("/"))
         for name, address in pages(f).items():
@@ -100,8 +98,6 @@ def measure(folder: Path, f: Filling) -> dict[str, tuple[float, float]]:
         with Store(settings.store_url) as store:
             correct(store, f.image_ids[-50:])
         figures["a page after 50 pictures were corrected"] = seconds(lambda: get("/?g.style=boot"))
-        taken = (psutil.Process().memory_info().rss - memory) / 1e9
-    typer.echo(f"memory taken by it all: {taken:.2f} GB", err=True)
     return figures
 
 

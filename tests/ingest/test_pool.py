@@ -175,16 +175,22 @@ def test_each_transform_has_its_view() -> None:
 
 
 def test_a_view_for_people_is_made_from_one_for_models_and_looks_the_same() -> None:
-    transforms = [Transform(size=64), Transform(size=40), Transform(size=40, fill=0)]
+    transforms = [
+        Transform(size=64, mean=(0.1, 0.1, 0.1)),
+        Transform(size=64, framing="shoe"),
+        Transform(size=40),
+        Transform(size=40, fill=0),
+    ]
     settings: dict[str, Any] = {"read": read, "workers": 1, "seconds": 30, "memory_mb": 600}
     with DecodePool(transforms, LIMITS, **settings, derived=2) as pool:
         (result,) = pool.run(["shoe:0"])
     assert result.views is not None
     picture = open_image(read("shoe:0").data, LIMITS)
-    model, person, black = (view.astype(int) for view in result.views)
+    model, cropped, person, black = (view.astype(int) for view in result.views)
     assert (model == tagging_view(picture, transforms[0])).all()
-    assert (black == tagging_view(picture, transforms[2])).all(), "no other has its padding"
-    difference = np.abs(person - tagging_view(picture, transforms[1]))
+    assert (cropped == tagging_view(picture, transforms[1])).all()
+    assert (black == tagging_view(picture, transforms[3])).all(), "no other has its padding"
+    difference = np.abs(person - tagging_view(picture, transforms[2]))
     assert 0 < difference.mean() < 4
 
 

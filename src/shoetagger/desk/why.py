@@ -43,10 +43,14 @@ class TagMap:
 
 @dataclass(frozen=True)
 class GroupMaps:
-    """The maps of a group's tags, or the reason why there are none."""
+    """The maps of a group's tags, or the reason why there are none.
+
+    They lie over `view`, a JPEG, or over the whole picture on a square where that is None.
+    """
 
     digest: str
     tags: Mapping[str, TagMap]
+    view: bytes | None = None
     fault: str | None = None
 
 
@@ -70,11 +74,14 @@ class Explainer:
         if not self._one_at_a_time.acquire(timeout=_SECONDS / 3):
             raise BusyError("heat maps of other pictures are being made: load the page again")
         try:
-            if key not in self._kept:
-                self._kept[key] = self._run(image_id, digests)
+            if (known := self._kept.get(key)) is not None:
+                return known
+            found = self._run(image_id, digests)
+            if not any(maps.fault for maps in found.values()):  # which may be mended
+                self._kept[key] = found
                 while len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)
-            return self._kept[key]
+            return found
         finally:
             self._one_at_a_time.release()
 
@@ -111,5 +118,6 @@ def _group(found: Mapping[str, object]) -> GroupMaps:
             tag: TagMap(float(one["score"]), base64.b64decode(one["png"]))
             for tag, one in tags.items()
         },
+        view=None if found["view"] is None else base64.b64decode(str(found["view"])),
         fault=None if found["fault"] is None else str(found["fault"]),
     )

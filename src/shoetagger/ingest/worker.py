@@ -158,7 +158,7 @@ def _decode(content: Content, slot: int, job: Job, slots: Slots, *, wants_previe
 def _view_to_derive_from(
     transform: Transform, made: Sequence[Transform], slots: Slots, slot: int
 ) -> Image.Image | None:
-    """Return the smallest view that was made and has a smaller one in it; None where none has.
+    """Return the smallest view that was made and shows the same, larger; None where none does.
 
     Making a small view from a view takes a quarter of the time of making it from the picture.
     """

@@ -1,8 +1,9 @@
 """Explains the scores of one picture, in a process of its own: `python -m` this module.
 
 Arguments are an image id, and group=digest of the bundles. Writes JSON: by group the digest, and by
-tag the score and a heat map (PNG, base64) that lies over the square that the models see; or why a
-group has none. What concerns the picture as a whole ends it with one line on stderr.
+tag the score and a heat map (PNG, base64) that lies over the square that the models see; that
+square (JPEG), where it is not the whole picture; or why a group has none. What concerns the picture
+as a whole ends it with one line on stderr.
 """
 
 from __future__ import annotations
@@ -49,16 +50,9 @@ def explain(settings: Settings, image_id: str, digests: Mapping[str, str]) -> di
     bundles: dict[str, Bundle] = {}
     found: dict[str, Any] = {}
     for group, digest in digests.items():
-        found[group] = {"digest": digest, "tags": {}, "fault": None}
+        found[group] = {"digest": digest, "tags": {}, "view": None, "fault": None}
         try:
-            bundle = load_bundle(settings.bundles / digest)
-            if bundle.transform.framing == "whole":
-                bundles[group] = bundle
-            else:
-                found[group]["fault"] = (
-                    "its models see pictures cropped to the shoe (images.framing), and a map is "
-                    "laid over the whole picture"
-                )
+            bundles[group] = load_bundle(settings.bundles / digest)
         except ModelError:
             found[group]["fault"] = (
                 "its version is not in this machine's cache: it is fetched when the next night "
@@ -69,8 +63,13 @@ def explain(settings: Settings, image_id: str, digests: Mapping[str, str]) -> di
         return found
     views = dict(zip(transforms, _views(settings, params, image_id, transforms), strict=True))
     for group, bundle in bundles.items():
-        directory = settings.bundles / bundle.digest
-        found[group]["tags"] = _maps(directory, bundle, views[bundle.transform])
+        directory, view = settings.bundles / digests[group], views[bundle.transform]
+        try:
+            found[group]["tags"] = _maps(directory, bundle, view)
+        except ModelError as error:
+            found[group]["fault"] = str(error)
+        if bundle.transform.framing != "whole":
+            found[group]["view"] = _encoded(Image.fromarray(view), "JPEG")
     return found
 
 
@@ -106,8 +105,12 @@ def _png(shares: np.ndarray) -> str:
     pixels = np.zeros((*shares.shape, 4), np.uint8)
     pixels[..., :3] = np.where((shares > 0)[..., None], _WARM, _COLD)
     pixels[..., 3] = (np.clip(np.abs(shares), 0, 1) * _OPAQUE).round()
+    return _encoded(Image.fromarray(pixels, "RGBA"), "PNG")
+
+
+def _encoded(image: Image.Image, kind: str) -> str:
     file = io.BytesIO()
-    Image.fromarray(pixels, "RGBA").save(file, "PNG")
+    image.save(file, kind)
     return base64.b64encode(file.getvalue()).decode()
 
 

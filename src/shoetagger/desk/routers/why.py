@@ -29,6 +29,15 @@ def show_why(
     return HTMLResponse(page)
 
 
+@router.get("/picture/{image_id}/why.jpg")
+def view(request: Request, image_id: ImageId, group: str, gallery: Here) -> Response:
+    refuse_other_sites(request)
+    maps = gallery.why(gallery.card(image_id)).get(group)
+    if maps is None or maps.view is None:
+        raise HTTPException(404, f"the models of {group} see the whole picture")
+    return Response(maps.view, media_type="image/jpeg")
+
+
 @router.get("/picture/{image_id}/why.png")
 def heatmap(request: Request, image_id: ImageId, group: str, tag: str, gallery: Here) -> Response:
     refuse_other_sites(request)
