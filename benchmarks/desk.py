@@ -153,6 +153,7 @@ def write_tables(folder: Path, f: Filling, options: Params) -> None:
             columns[f"{name}_version"] = pa.array(["1"] * count)
             columns[f"{name}_stale"] = pa.array(rng.random(count) < 0.1)
             columns[f"{name}_corrected"] = pa.array(rng.random(count) < 0.01)
+            columns[f"{name}_unsure"] = pa.array(rng.random(count) < 0.05)
             for tag in tags:
                 columns[f"score_{tag}"] = pa.array(rng.random(count, np.float32))
         place = folder / f"day={day}"
