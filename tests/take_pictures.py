@@ -34,7 +34,9 @@ def main(folder: Path) -> None:
             demo.demo(settings, ports, print)
             desk_loop.train_quickly(settings)
             groups = tuple(params.load(settings.params_file).groups)
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+            browser = playwright.chromium.launch(
+                executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+            )
             desk_loop.walk(desk_loop.Walk(settings, ports, browser, groups, folder))
         finally:
             down(settings, print)
