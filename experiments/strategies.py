@@ -27,6 +27,8 @@ class Round:
     rng: np.random.Generator
 
 
+_NEAR = 0.95  # share of the labelled pictures that are not far
+
 # A round and a number of pictures -> their positions.
 Strategy = Callable[[Round, int], np.ndarray]
 
@@ -35,8 +37,11 @@ def _random(here: Round, number: int) -> np.ndarray:
     return here.rng.permutation(len(here.image_ids))[:number]
 
 
-def _queue(by: Interest = interest, **changed: float) -> Strategy:
-    """Return the product's queue with some options changed, or with other interests."""
+def _queue(by: Interest = interest, *, far: bool = False, **changed: float) -> Strategy:
+    """Return the product's queue with some options changed, or with other interests.
+
+    `far`: it leaves out what is far from all labelled pictures, as the night marks it.
+    """
 
     def choose_some(here: Round, number: int) -> np.ndarray:
         options = replace(here.options, size=number, **changed)
@@ -46,11 +51,20 @@ def _queue(by: Interest = interest, **changed: float) -> Strategy:
             return {image_id: unit[places[image_id]] for image_id in image_ids}
 
         unit = here.features / np.linalg.norm(here.features, axis=1, keepdims=True)
-        pool = Pool(here.image_ids, here.scores)
+        none = np.zeros(len(here.image_ids), bool)
+        pool = Pool(here.image_ids, here.scores, _is_far(here) if far else none)
         choice = choose(pool, here.facts, options, vectors, by)
         return np.array([places[asked.image_id] for asked in choice.pictures])
 
     return choose_some
+
+
+def _is_far(here: Round) -> np.ndarray:
+    """Tell what is farther from the mean of the labelled pictures than nearly all of them are."""
+    mean, spread = here.known.mean(axis=0), here.known.std(axis=0) + 1e-6
+    known, new = (np.square((x - mean) / spread).mean(axis=1) for x in (here.known, here.features))
+    far: np.ndarray = new > np.quantile(known, _NEAR)
+    return far
 
 
 def _unweighted(facts: TagFacts) -> TagFacts:
@@ -108,7 +122,8 @@ def _k_center(here: Round, number: int) -> np.ndarray:
 STRATEGIES: Mapping[str, Strategy] = {
     "random": _random,
     "random_again": _random,
-    "queue": _queue(),
+    "queue": _queue(far=True),
+    "with_far": _queue(),
     "all_rare": _queue(rare=1.0),
     "likely_rare": _queue(min_probability=0.5),
     "all_unsure_unweighted": _queue(lambda s, f: interest(s, _unweighted(f)), rare=0.0),

@@ -7,6 +7,8 @@ import json
 import re
 
 import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 from helpers.desk import COLOR, COLORS, STYLE, Desk, image_id
 
@@ -113,6 +115,16 @@ def test_who_may_only_look_sees_the_queue_without_edits(desk: Desk) -> None:
     desk.arrive(SHOES)
     assert set(asked(desk, "kim")) == SHOES.keys()
     assert "palette" not in desk.client.get("/queue", headers={"x-user": "kim"}).text
+
+
+def test_what_is_far_from_all_labelled_pictures_is_not_chosen(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    (table,) = desk.settings.published.glob("parquet/*/tags.parquet")
+    rows = pq.read_table(table)
+    far = pa.array([image == image_id("b.jpg") for image in rows["image_id"].to_pylist()])
+    place = rows.schema.get_field_index("style_unsure")
+    pq.write_table(rows.set_column(place, rows.schema.field(place), far), table)
+    assert set(asked(desk)) == {"1.jpg", "c.jpg"}
 
 
 def test_rarity_is_what_the_live_version_learned_from_and_people_said_since(desk: Desk) -> None:

@@ -25,7 +25,8 @@ def facts(*positives: int, thresholds: float = 0.5) -> TagFacts:
 def pool(*scores: tuple[float, ...]) -> Pool:
     """Pictures with these scores, named f0..., f1... in their order."""
     ids = [f"f{number:04x}".ljust(64, "0") for number in range(len(scores))]
-    return Pool(fixed_ids(ids), np.array(scores, np.float32).reshape(len(scores), 3))
+    table = np.array(scores, np.float32).reshape(len(scores), 3)
+    return Pool(fixed_ids(ids), table, np.zeros(len(scores), bool))
 
 
 def order(choice) -> list[int]:
@@ -36,7 +37,8 @@ def many(count: int, seed: int = 1) -> Pool:
     """Pictures with drawn scores, and ids as hashes have them."""
     rng = np.random.default_rng(seed)
     ids = [rng.bytes(32).hex() for _ in range(count)]
-    return Pool(fixed_ids(ids), rng.random((count, 3)).astype(np.float32))
+    scores = rng.random((count, 3)).astype(np.float32)
+    return Pool(fixed_ids(ids), scores, np.zeros(count, bool))
 
 
 # Drawn at random
@@ -62,9 +64,9 @@ def test_what_is_drawn_depends_on_no_score_and_goes_on_where_it_was() -> None:
         return [a.image_id.encode() for a in found.pictures if a.origin == "random"]
 
     assert drawn(whole) == ids[:10]
-    assert drawn(Pool(whole.image_ids, whole.scores[::-1])) == ids[:10]
+    assert drawn(replace(whole, scores=whole.scores[::-1])) == ids[:10]
     rest = ~np.isin(whole.image_ids, ids[:10])
-    assert drawn(Pool(whole.image_ids[rest], whole.scores[rest])) == ids[10:]
+    assert drawn(whole.where(rest)) == ids[10:]
 
 
 def test_all_or_nothing_can_be_drawn() -> None:
@@ -147,6 +149,16 @@ def test_nearly_equal_pictures_are_not_both_chosen(options: Queue) -> None:
     assert set(order(choose(pictures, facts(), options, vectors))) == {0, 2, 3}
     all_of_them = replace(options, max_cosine=1.0)
     assert set(order(choose(pictures, facts(), all_of_them, vectors))) == {0, 1, 2, 3}
+
+
+def test_what_is_far_from_all_labelled_pictures_is_drawn_and_not_chosen() -> None:
+    pictures = many(200)
+    far = replace(pictures, far=np.ones(200, bool))
+    found = choose(far, facts(), Queue(size=50))
+    assert {asked.origin for asked in found.pictures} == {"random"}
+    whole = choose(pictures, facts(), Queue(size=200))
+    drawn = [asked for asked in whole.pictures if asked.origin == "random"]
+    assert list(found.pictures) == drawn[:50]
 
 
 def test_a_picture_is_asked_for_once_and_the_same_every_time() -> None:

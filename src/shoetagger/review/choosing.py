@@ -34,11 +34,17 @@ class Pool:
     """Tagged pictures that nobody has checked.
 
     `image_ids` (N,) are bytes; `scores` (N, tags) are in 0..1, and NaN where no version gave a
-    score, or a person has said what is right.
+    score, or a person has said what is right. `far` (N,) tells which are far from all labelled
+    pictures: most of those show no shoe.
     """
 
     image_ids: np.ndarray
     scores: np.ndarray
+    far: np.ndarray
+
+    def where(self, kept: np.ndarray) -> Pool:
+        """Return the pictures of a mask (N,)."""
+        return Pool(self.image_ids[kept], self.scores[kept], self.far[kept])
 
 
 @dataclass(frozen=True)
@@ -118,12 +124,13 @@ def choose(
 
     A share of `options.random` is drawn from the reserved part. Of the others, a share of
     `options.rare` are the likeliest pictures of the tags with the fewest positives, the rest those
-    that interest most; no two chosen ones have a cosine above `options.max_cosine`. What runs out
-    is made up for by the rest. The same pictures give the same choice.
+    that interest most; no two chosen ones have a cosine above `options.max_cosine`, and none is far
+    from all labelled ones. What runs out is made up for by the rest. The same pictures give the
+    same choice.
     """
     reserved = _reserved(pool.image_ids, options.random)
     drawn = iter(np.sort(pool.image_ids[reserved]).tolist())
-    rest = Pool(pool.image_ids[~reserved], pool.scores[~reserved])
+    rest = pool.where(~reserved & ~pool.far)
     chooser = _Chooser(rest, facts, options, vectors, by)
     rare, unsure = chooser.rare(), chooser.unsure()
     at_random = (Asked(i.decode(), DRAWN, "drawn at random") for i in drawn)

@@ -19,7 +19,7 @@ from ..inference.decision import UNCALIBRATED
 from ..network.layers import ModelError
 from ..store.rows import WHOLE_IMAGE
 from ..store.store import Store
-from .choosing import Choice, Pool, TagFacts, choose
+from .choosing import Choice, Pool, TagFacts, choose, fixed_ids
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _read(file: Path, groups: Mapping[str, Group], known: _Partition | None) -> 
             return known
         with pq.ParquetFile(file) as table:
             there = set(table.schema_arrow.names)
-            wanted = [f"{name}_corrected" for name in groups]
+            wanted = [f"{name}_{what}" for name in groups for what in ("corrected", "unsure")]
             wanted += [f"score_{tag}" for group in groups.values() for tag in group.tags]
             rows = table.read(["image_id", *(name for name in wanted if name in there)])
     except FileNotFoundError:
@@ -140,13 +140,11 @@ def _read(file: Path, groups: Mapping[str, Group], known: _Partition | None) -> 
 
 def _unchecked(rows: pa.Table, groups: Mapping[str, Group]) -> Pool:
     """Return the rows that have a score of some group which no person has corrected."""
-    columns, checked = [], np.ones(len(rows), bool)
+    columns, checked, far = [], np.ones(len(rows), bool), np.zeros(len(rows), bool)
     for name, group in groups.items():
-        corrected = np.zeros(len(rows), bool)
-        if f"{name}_corrected" in rows.column_names:
-            column = rows[f"{name}_corrected"].fill_null(False)
-            corrected = column.to_numpy()
+        corrected = _flags(rows, f"{name}_corrected")
         checked &= corrected
+        far |= _flags(rows, f"{name}_unsure")
         for tag in group.tags:
             scores = np.full(len(rows), np.nan, np.float32)
             if f"score_{tag}" in rows.column_names:
@@ -155,20 +153,27 @@ def _unchecked(rows: pa.Table, groups: Mapping[str, Group]) -> Pool:
     scores = np.stack(columns, axis=1)
     kept = ~checked & ~np.isnan(scores).all(axis=1)
     image_ids = rows["image_id"].to_numpy().astype("S64")
-    return Pool(image_ids[kept], scores[kept])
+    return Pool(image_ids, scores, far).where(kept)
+
+
+def _flags(rows: pa.Table, column: str) -> np.ndarray:
+    """Return a column of yes and no (N,); a table of before it was there has no yes."""
+    if column not in rows.column_names:
+        return np.zeros(len(rows), bool)
+    return np.asarray(rows[column].fill_null(False).to_numpy())
 
 
 def _together(pools: list[Pool], tags: int) -> Pool:
-    empty = Pool(np.zeros(0, "S64"), np.zeros((0, tags), np.float32))
+    empty = Pool(np.zeros(0, "S64"), np.zeros((0, tags), np.float32), np.zeros(0, bool))
     every = [empty, *pools]
     return Pool(
         np.concatenate([pool.image_ids for pool in every]),
         np.concatenate([pool.scores for pool in every]),
+        np.concatenate([pool.far for pool in every]),
     )
 
 
 def _without(pool: Pool, image_ids: set[str]) -> Pool:
     if not image_ids:
         return pool
-    kept = ~np.isin(pool.image_ids, np.array([i.encode() for i in sorted(image_ids)], "S64"))
-    return Pool(pool.image_ids[kept], pool.scores[kept])
+    return pool.where(~np.isin(pool.image_ids, fixed_ids(sorted(image_ids))))
