@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -100,7 +101,13 @@ class Walk:
         return row.groups[group]
 
     def run(self, *command: str) -> str:
-        done = subprocess.run(command, cwd=self.settings.repo, capture_output=True, text=True)
+        done = subprocess.run(
+            command,
+            cwd=self.settings.repo,
+            env=os.environ | self.settings.as_environment(),
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
