@@ -134,7 +134,9 @@ class Engine:
         predictions = {
             bundle.digest: [
                 SimpleNamespace(
-                    scores=scores_of(i, bundle.digest), tags=tags_of(i, bundle.digest, bundle.group)
+                    scores=scores_of(i, bundle.digest),
+                    tags=tags_of(i, bundle.digest, bundle.group),
+                    unsure=False,
                 )
                 for i in identities
             ]
