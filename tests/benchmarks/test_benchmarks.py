@@ -56,6 +56,7 @@ def test_every_kind_of_variant_tags_every_picture_and_the_report_tells_of_each(
     assert (tmp_path / "docs" / "benchmarks.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("freeze", "shared"), [("none", 0), ("layer3", 4), ("layer4", 5)])
 def test_bundles_share_just_what_is_frozen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, freeze: str, shared: int
@@ -84,6 +85,7 @@ def test_no_step_of_the_store_reads_all_that_is_known(tmp_path: Path, kind: str)
     assert {name for name, lines in whole.items() if lines} == {"a store that is in use"}
 
 
+@pytest.mark.slow
 def test_every_page_of_a_large_desk_is_asked_for(tmp_path: Path) -> None:
     filling = Filling(1200, days=6)
     figures = desk_benchmark.measure(tmp_path, filling)

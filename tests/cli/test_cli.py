@@ -221,6 +221,7 @@ def test_status_says_that_no_night_has_run_for_too_long(
     assert "no night has run for 30 hours" in str(message["alerts"])
 
 
+@pytest.mark.slow
 def test_history_tells_which_version_tagged_a_picture_on_a_day(
     installed: Settings, pictures: Path
 ) -> None:
@@ -291,6 +292,7 @@ def test_the_queue_lists_what_to_check_and_quality_what_was_drawn(
     assert "color version 3 (live)" in shown
 
 
+@pytest.mark.slow
 def test_a_verdict_takes_all_tags_and_is_taken_back(
     installed: Settings, pictures: Path, tmp_path: Path
 ) -> None:

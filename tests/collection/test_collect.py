@@ -207,6 +207,7 @@ def test_what_is_not_a_shoe_never_becomes_a_row_of_noes(place: Place) -> None:
     assert set(found) == {shoe, face}
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_gone_or_replaced_is_left_out_and_named(place: Place) -> None:
     for name, number in (("gone.png", 10), ("replaced.png", 11), ("there.png", 12)):
         place.check(place.arrive(name, number), color="red", style="boot")

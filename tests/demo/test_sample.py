@@ -76,6 +76,7 @@ def test_any_set_of_known_tags_can_be_drawn_and_an_unknown_one_is_named() -> Non
         draw_shoe(frozenset({"boot", "wellington"}), rng, SMALL)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_files")
 def test_samples_are_a_valid_label_sheet_with_odd_file_names(tmp_path: Path) -> None:
     write_samples(tmp_path / "data", count=60, seed=1)

@@ -84,6 +84,7 @@ def test_the_map_of_a_model_that_sees_pictures_cropped_lies_over_what_it_sees(
         assert seen.size == (32, 32)
 
 
+@pytest.mark.slow
 def test_the_server_itself_imports_neither_torch_nor_pandas() -> None:
     program = """
 import sys

@@ -79,6 +79,7 @@ def stage_calls(engine: Engine) -> Iterator[list[str]]:
         hook.remove()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_cores")
 def test_one_bundle_describes_pictures_and_alike_ones_alike(tmp_path: Path) -> None:
     folders = bundles(tmp_path, MIXES["all alike"])
@@ -144,6 +145,7 @@ def test_only_the_bundles_named_are_run(tmp_path: Path) -> None:
     assert len(calls) == len(LAYERS)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_cores")
 def test_what_several_cores_score_comes_back_in_order(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path)
@@ -212,6 +214,7 @@ def test_a_group_that_may_abstain_does_so_in_the_engine_and_in_a_served_model(
         assert [prediction.tags for prediction in predictions] == expected
 
 
+@pytest.mark.slow
 def test_a_picture_is_unsure_beyond_the_bundles_distance(tmp_path: Path) -> None:
     plain = write_bundle(tmp_path / "plain")
     views = {TRANSFORM: pictures(6)}

@@ -316,6 +316,7 @@ def test_what_read_says_is_passed_on(pool: DecodePool) -> None:
     assert (ill.rejected, ill.retry) == (None, True)
 
 
+@pytest.mark.slow
 def test_a_fault_of_read_itself_is_no_fault_of_the_file(pool: DecodePool) -> None:
     with pytest.raises(DecodingError, match=r"bug:.*\n(.*\n)*ZeroDivisionError: of our own"):
         list(pool.run(["shoe:1", "bug:", "shoe:2"]))
@@ -340,6 +341,7 @@ def test_a_broken_file_that_has_just_changed_is_left_for_the_next_run(
 # --- what harms the decoder ---
 
 
+@pytest.mark.slow
 def test_a_crash_costs_one_picture(pool: DecodePool) -> None:
     locators = shoes(20)
     locators[7:7] = ["abort:"]

@@ -101,6 +101,7 @@ def test_a_model_learns_what_can_be_seen(dataset: ImageDataset) -> None:
     assert ((found > 0.5) == TRUTH).mean() > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("freeze", ["layer3", "layer4"])
 def test_a_pretrained_backbone_gets_its_head_fitted_first(
@@ -124,6 +125,7 @@ def test_losses_of_both_sides_mean_the_same(dataset: ImageDataset) -> None:
         assert epoch.train_loss == pytest.approx(epoch.validation_loss, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("pretrained", [False, True])
 def test_the_same_seed_gives_the_same_weights(
@@ -137,6 +139,7 @@ def test_the_same_seed_gives_the_same_weights(
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", ["stem", "layer3", "layer4"])
 def test_frozen_layers_stay_as_they_were_and_shareable(dataset: ImageDataset, freeze: str) -> None:
     recipe = replace(PRETRAINED, freeze=freeze, epochs=1)  # type: ignore[arg-type]
@@ -146,6 +149,7 @@ def test_frozen_layers_stay_as_they_were_and_shareable(dataset: ImageDataset, fr
     assert [s for s in LAYERS if before[s] == after[s]] == list(frozen)
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_kept_when_asked_for(dataset: ImageDataset) -> None:
     recipe = replace(RECIPE, epochs=1)
     last, averaged = (
@@ -193,6 +197,7 @@ def test_one_picture_is_too_few(dataset: ImageDataset) -> None:
         train(dataset, truth=TRUTH[:1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 9])  # 9 leaves a last batch of one, which batch norm refuses
 @pytest.mark.parametrize("pretrained", [False, True])
 def test_a_group_of_one_tag_and_few_pictures_trains(
@@ -248,6 +253,7 @@ def test_a_head_that_sees_what_was_not_kept_says_how_to_compute_it(
         open_source(tmp_path, model, dataset, IDS, "layer4", CPU)
 
 
+@pytest.mark.slow
 def test_a_head_fitted_to_cached_states_predicts_as_one_fitted_to_live_ones(
     dataset: ImageDataset, tmp_path: Path
 ) -> None:

@@ -69,6 +69,7 @@ def rows_of(table: pd.DataFrame, chosen: pd.Series[bool]) -> set[int]:
     return set(np.flatnonzero(chosen).tolist()) & set(range(len(table)))
 
 
+@pytest.mark.slow
 def test_the_final_model_learns_from_the_training_side_alone(
     table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:

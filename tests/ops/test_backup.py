@@ -117,6 +117,7 @@ def test_a_restore_replaces_a_used_installation_only_when_told(
     assert night(settings, "night").counts["tagged"] == 2  # those that the backup did not know
 
 
+@pytest.mark.slow
 def test_a_damaged_or_foreign_file_is_refused_and_changes_nothing(
     settings: Settings, tmp_path: Path
 ) -> None:

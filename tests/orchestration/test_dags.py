@@ -148,6 +148,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return read_dags(ROOT / "dags", home / "airflow", SHOETAGGER_HOME=str(home))
 
 
+@pytest.mark.slow
 def test_the_dags_are_read_quickly_and_import_nothing_heavy(read: Any) -> None:
     assert read["errors"] == {}
     assert set(read["dags"]) == set(DAGS)
@@ -223,6 +224,7 @@ ctypes.PyDLL(None).sleep(100)  # in native code, without ever returning to Pytho
 """
 
 
+@pytest.mark.slow
 def test_a_task_that_hangs_in_native_code_ends_after_its_limit(tmp_path: Path) -> None:
     began = time.monotonic()
     environment = os.environ | {"AIRFLOW_HOME": str(tmp_path)}

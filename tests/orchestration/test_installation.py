@@ -56,6 +56,7 @@ def call(command: str) -> None:
     assert CliRunner().invoke(app, [command], catch_exceptions=False).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_night_is_opened_once(opened: Counter[str]) -> None:
     call("night")
     assert opened == {"params.yaml": 1, "store": 1}
@@ -67,6 +68,7 @@ def test_a_command_is_opened_once(opened: Counter[str], command: str) -> None:
     assert opened == {"params.yaml": 1, "store": 1}
 
 
+@pytest.mark.slow
 def test_each_task_of_a_night_is_opened_at_most_once(opened: Counter[str]) -> None:
     def once(task: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         opened.clear()

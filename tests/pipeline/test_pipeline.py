@@ -626,6 +626,7 @@ def test_a_run_that_is_killed_takes_its_stage_along(settings: Settings, plan: Pl
     assert run_stage(settings, plan, "split", patience=20) == "ran"
 
 
+@pytest.mark.slow
 def test_of_dvcs_cache_goes_what_no_commit_and_no_checkout_names(settings: Settings) -> None:
     repo = settings.repo
     objects = repo / ".dvc" / "cache" / "files" / "md5"

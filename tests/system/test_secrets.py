@@ -142,6 +142,7 @@ def test_what_a_remote_says_is_logged_without_its_password(
     assert "hunter" not in caplog.text.replace(code, "")
 
 
+@pytest.mark.slow
 def test_a_run_takes_no_secret_along(
     settings: Settings, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:

@@ -29,6 +29,7 @@ def table(settings: Settings) -> list[tuple[str, str]]:
     return sorted(rows)
 
 
+@pytest.mark.slow
 def test_a_rename_costs_no_model_run_and_tables_carry_all_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,6 +70,7 @@ def test_a_rename_costs_no_model_run_and_tables_carry_all_names(
     assert table(settings) == [("one.jpg", ""), ("two.jpg", "")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", [25, 1])
 def test_an_inbox_that_is_not_mounted_fails_the_night_and_marks_nothing(
     tmp_path: Path, files: int

@@ -71,6 +71,7 @@ def counted_batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int,
         yield calls
 
 
+@pytest.mark.slow
 def test_a_night_tags_what_arrived_and_a_second_one_does_nothing(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +126,7 @@ def test_a_file_that_may_still_be_arriving_is_left_for_the_next_run(settings: Se
     assert len(predictions(settings)) == 2
 
 
+@pytest.mark.slow
 def test_a_picture_replaced_under_its_old_name_is_a_new_image(settings: Settings) -> None:
     path = put_pictures(settings, 1)[0]
     night(settings, "night")
@@ -164,6 +166,7 @@ def test_a_new_champion_tags_its_own_group_again_and_no_other(
         assert store.current.counts(list(TAGS)).groups["color"].stale == 0
 
 
+@pytest.mark.slow
 def test_the_shard_keeps_thumbnails_and_previews_so_that_nobody_decodes_again(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,6 +295,7 @@ def test_arrivals_come_before_the_backlog_and_the_budget_ends_a_run(
     assert order == ["arrivals", "backlog"]
 
 
+@pytest.mark.slow
 def test_shards_part_the_work_and_may_run_twice(settings: Settings) -> None:
     put_pictures(settings, 12)
     run = begin(settings, "night")
@@ -311,6 +315,7 @@ def put_broken_files(settings: Settings, count: int) -> None:
         os.utime(path, (1e9, 1e9))
 
 
+@pytest.mark.slow
 def test_a_night_that_rejects_too_much_publishes_and_calls_somebody(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -354,6 +359,7 @@ def test_a_night_whose_tags_are_not_as_usual_raises_an_alert(settings: Settings)
     assert {pictures for _, pictures in run.rates.values()} == {30}
 
 
+@pytest.mark.slow
 def test_the_last_task_of_an_odd_night_fails_and_says_why(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -475,6 +481,7 @@ def test_a_group_whose_bundle_cannot_be_had_is_left_out_and_the_others_are_tagge
         night(settings, "night")
 
 
+@pytest.mark.slow
 def test_a_fault_in_params_ends_no_night_and_is_told(settings: Settings) -> None:
     put_pictures(settings, 2)
     assert night(settings, "night").alerts == ()
@@ -507,6 +514,7 @@ def test_a_missing_inbox_and_a_missing_champion_say_what_to_do(
         night(empty, "night")
 
 
+@pytest.mark.slow
 def test_what_was_tagged_is_published(settings: Settings) -> None:
     name = put_pictures(settings, 1)[0].name
     night(settings, "night")
@@ -520,6 +528,7 @@ def test_what_was_tagged_is_published(settings: Settings) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_file_no_longer_there_is_no_work_until_it_is_back(settings: Settings) -> None:
     path = put_pictures(settings, 1)[0]
     run = begin(settings, "night")

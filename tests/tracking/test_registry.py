@@ -121,6 +121,7 @@ def files_of(artifacts: Path) -> dict[str, Path]:
 # --- registering ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_version_says_which_bundle_it_holds_and_where_it_came_from(
     registry: Registry, first: Path
 ) -> None:
@@ -173,6 +174,7 @@ def test_weights_that_mlflow_never_heard_of_get_a_run_with_figures(
     assert (artifacts / run.info.run_id / "artifacts" / "plots" / "loss.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_bundle_is_registered_once(
     registry: Registry, first: Path, second: Path, artifacts: Path
 ) -> None:

@@ -781,6 +781,7 @@ def test_a_server_that_hangs_holds_training_up_for_seconds_or_as_long_as_the_use
     assert dict(os.environ) == before
 
 
+@pytest.mark.slow
 def test_mlflow_unpickles_nothing_for_us(tmp_path: Path) -> None:
     code = (
         "from shoetagger.tracking.connection import load_mlflow; load_mlflow()\n"
