@@ -57,7 +57,9 @@ def train_quickly(settings: Settings) -> None:
         for part in sections:
             section = section[part]
         section[name] = yaml.safe_load(value)
-    lenient = {"macro_f1_margin": 1.0, "tag_f1_margin": 1.0, "min_support": 1}
+    lenient = {
+        "macro_f1_margin": 1.0, "tag_f1_margin": 1.0, "tag_f1_floor": 0.0, "min_support": 1,
+    }  # fmt: skip
     document["promote"]["rule"] |= lenient
     settings.params_file.write_text(yaml.safe_dump(document, sort_keys=False))
     commit = ["git", "-C", str(settings.repo), "commit", "--quiet", "-am", "Quick models"]
