@@ -42,7 +42,7 @@ def test_a_choice_of_tags_says_how_many_pictures_have_them_all_even_where_none_h
         picture("c", ("red",), ("boot",)),
     ]
     page = day_page(
-        "2026-01-02", rows, groups=GROUPS, gone={row.image_id for row in rows}, number=1,
+        "2026-01-02", rows, groups=GROUPS, titles={}, gone={row.image_id for row in rows}, number=1,
         pages=1, page_size=200, pictures=len(rows),
     )  # fmt: skip
     (tmp_path / "day").mkdir()

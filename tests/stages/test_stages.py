@@ -207,7 +207,7 @@ def train_in_process(project: Path, group: str, tags: list[str], places: slice) 
     from shoetagger.stages import crossval, evaluate, features, split, summary, train
 
     document = yaml.safe_load((project / "params.yaml").read_text())
-    document["groups"] = {group: {"tags": tags}}
+    document |= {"groups": {group: {"tags": tags}}, "titles": {}}
     Path("params.yaml").write_text(yaml.safe_dump(document))
     images = Path("data/images")
     images.mkdir(parents=True)
