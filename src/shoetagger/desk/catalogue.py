@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..config.recipe import Group
+from ..review.day_tables import DayTables
 from ..store.rows import NOT_A_SHOE, WHOLE_IMAGE, CurrentRow
 from .selection import GROUP_STATES, NONE, SIZE, Selection
 
@@ -45,11 +46,9 @@ class Partition:
     """The table of one arrival day, its latest picture first.
 
     `image_ids`, `names` and `articles` (n,) are Arrow strings, names in lower case, those of copies
-    in further lines, articles null where there is none; `marks` are (n,) bool. `stamp` tells
-    whether the file changed since.
+    in further lines, articles null where there is none; `marks` are (n,) bool.
     """
 
-    stamp: tuple[int, int]
     image_ids: pa.Array
     names: pa.Array
     articles: pa.Array
@@ -148,9 +147,7 @@ class Catalogue:
     """The index of the tables in a folder, brought up to date when they change."""
 
     def __init__(self, published: Path) -> None:
-        self._folder = published / "parquet"
-        self._partitions: dict[str, Partition] = {}
-        self._groups: Mapping[str, Group] = {}
+        self._tables = DayTables(published, _read)
         self.index = _concatenated({}, {})
 
     def refresh(self, groups: Mapping[str, Group]) -> set[str]:
@@ -158,18 +155,11 @@ class Catalogue:
 
         A table that lacks a group, being of before it, has it as untagged.
         """
-        known = self._partitions if groups == self._groups else {}
-        found: dict[str, Partition] = {}
-        for file in sorted(self._folder.glob("day=*/tags.parquet"), reverse=True):
-            day = file.parent.name.removeprefix("day=")
-            partition = _read(file, groups, known.get(day))
-            if partition is not None:
-                found[day] = partition
-        days = known.keys() | found.keys()
-        changed = {day for day in days if known.get(day) is not found.get(day)}
-        if changed or groups != self._groups:
-            self._partitions, self._groups = found, groups
-            self.index = _concatenated(found, groups)
+        before = self._tables.groups
+        changed = self._tables.refresh(groups)
+        if changed or groups != before:
+            latest_first = dict(reversed(self._tables.contents.items()))
+            self.index = _concatenated(latest_first, groups)
         return changed
 
     def overlay(self, rows: Iterable[CurrentRow]) -> None:
@@ -177,20 +167,10 @@ class Catalogue:
         self.index = self.index.with_rows(rows)
 
 
-def _read(file: Path, groups: Mapping[str, Group], known: Partition | None) -> Partition | None:
-    """Read a table, unless `known` is of the same file; None for one that vanished meanwhile."""
-    try:
-        status = file.stat()
-        stamp = (status.st_mtime_ns, status.st_size)
-        if known is not None and known.stamp == stamp:
-            return known
-        with pq.ParquetFile(file) as table:
-            wanted = [f"{group}_{what}" for group in groups for what in _COLUMNS]
-            there = [name for name in wanted if name in table.schema_arrow.names]
-            there += [n for n in ("verdict", "article") if n in table.schema_arrow.names]
-            rows = table.read(["image_id", "file", "copies", *there])
-    except FileNotFoundError:
-        return None
+def _read(table: pq.ParquetFile, groups: Mapping[str, Group]) -> Partition:
+    wanted = [f"{group}_{what}" for group in groups for what in _COLUMNS]
+    there = [n for n in (*wanted, "verdict", "article") if n in table.schema_arrow.names]
+    rows = table.read(["image_id", "file", "copies", *there])
     rows = rows.take(np.arange(len(rows))[::-1]).combine_chunks()
     columns = {name: rows[name].combine_chunks() for name in rows.column_names}
     copies = pc.binary_join(columns["copies"], "\n")
@@ -200,7 +180,7 @@ def _read(file: Path, groups: Mapping[str, Group], known: Partition | None) -> P
     for name, group in groups.items():
         marks |= _marks_of(columns, name, group, marks[VERDICT])
     articles = columns.get("article", pa.nulls(len(rows), pa.string()))
-    return Partition(stamp, columns["image_id"], pc.utf8_lower(names), articles, marks)
+    return Partition(columns["image_id"], pc.utf8_lower(names), articles, marks)
 
 
 def _marks_of(

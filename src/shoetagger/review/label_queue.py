@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +20,7 @@ from ..network.layers import ModelError
 from ..store.rows import WHOLE_IMAGE
 from ..store.store import Store
 from .choosing import Choice, Pool, TagFacts, choose, fixed_ids
-
-
-@dataclass(frozen=True)
-class _Partition:
-    """What a day's table has of unchecked pictures; `stamp` tells whether the file changed."""
-
-    stamp: tuple[int, int]
-    pool: Pool
+from .day_tables import DayTables
 
 
 class LabelQueue:
@@ -35,10 +28,8 @@ class LabelQueue:
 
     def __init__(self, store: Store, published: Path, bundles: Path) -> None:
         self._store, self._bundles = store, bundles
-        self._folder = published / "parquet"
+        self._tables = DayTables(published, _unchecked)
         self._lock = threading.Lock()
-        self._groups: Mapping[str, Group] = {}
-        self._partitions: Mapping[str, _Partition] = {}
         self._checked: set[str] = set()  # since the tables were written, as far as was asked
         self._last: tuple[object, Choice] | None = None
 
@@ -53,13 +44,15 @@ class LabelQueue:
             live = self._store.ledger.live()
             last = self._store.corrections.last()
             facts = self._facts(groups, live, title)
-            known = (self._refresh(groups), tuple(groups.items()), options, facts.tags, live, last)
+            self._tables.refresh(groups)
+            stamps = self._tables.stamps
+            known = (stamps, tuple(groups.items()), options, facts.tags, live, last)
             if self._last is None or self._last[0] != known:
                 self._last = known, self._choose(groups, options, facts)
             return self._last[1]
 
     def _choose(self, groups: Mapping[str, Group], options: Queue, facts: TagFacts) -> Choice:
-        pool = _together([part.pool for part in self._partitions.values()], len(facts.tags))
+        pool = _together(list(self._tables.contents.values()), len(facts.tags))
         self._checked = self._checked_of(self._checked, groups)
         while True:
             rest = _without(pool, self._checked)
@@ -104,42 +97,18 @@ class LabelQueue:
             np.array([positives[tag] for tag in tags]),
         )
 
-    def _refresh(self, groups: Mapping[str, Group]) -> dict[str, tuple[int, int]]:
-        """Read the tables that changed; returns what tells whether any did."""
-        known = self._partitions if groups == self._groups else {}
-        found: dict[str, _Partition] = {}
-        for file in sorted(self._folder.glob("day=*/tags.parquet")):
-            partition = _read(file, groups, known.get(file.parent.name))
-            if partition is not None:
-                found[file.parent.name] = partition
-        self._groups, self._partitions = groups, found
-        return {day: partition.stamp for day, partition in found.items()}
-
 
 def sized(options: Queue, size: int | None) -> Queue:
     """Return the options with another number of pictures, if one is given."""
     return options if size is None else replace(options, size=size)
 
 
-def _read(file: Path, groups: Mapping[str, Group], known: _Partition | None) -> _Partition | None:
-    """Read a table, unless `known` is of the same file; None for one that vanished meanwhile."""
-    try:
-        status = file.stat()
-        stamp = (status.st_mtime_ns, status.st_size)
-        if known is not None and known.stamp == stamp:
-            return known
-        with pq.ParquetFile(file) as table:
-            there = set(table.schema_arrow.names)
-            wanted = [f"{name}_{what}" for name in groups for what in ("corrected", "unsure")]
-            wanted += [f"score_{tag}" for group in groups.values() for tag in group.tags]
-            rows = table.read(["image_id", *(name for name in wanted if name in there)])
-    except FileNotFoundError:
-        return None
-    return _Partition(stamp, _unchecked(rows, groups))
-
-
-def _unchecked(rows: pa.Table, groups: Mapping[str, Group]) -> Pool:
-    """Return the rows that have a score of some group which no person has corrected."""
+def _unchecked(table: pq.ParquetFile, groups: Mapping[str, Group]) -> Pool:
+    """Return the rows of a table that have a score of some group which no person has corrected."""
+    there = set(table.schema_arrow.names)
+    wanted = [f"{name}_{what}" for name in groups for what in ("corrected", "unsure")]
+    wanted += [f"score_{tag}" for group in groups.values() for tag in group.tags]
+    rows = table.read(["image_id", *(name for name in wanted if name in there)])
     columns, checked, far = [], np.ones(len(rows), bool), np.zeros(len(rows), bool)
     for name, group in groups.items():
         corrected = _flags(rows, f"{name}_corrected")

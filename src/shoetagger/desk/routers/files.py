@@ -18,18 +18,12 @@ _STATIC_FILES = {"desk.css": "text/css", "desk.js": "text/javascript"}
 
 @router.get("/thumbs/{image_id}.jpg")
 def thumbnail(image_id: ImageId, gallery: Here) -> Response:
-    path = gallery.thumbnail(image_id)
-    if path is None:
-        raise HTTPException(404, "this picture has no thumbnail")
-    return FileResponse(path, media_type="image/jpeg", headers=_cached(300))
+    return _picture(gallery.thumbnail(image_id), "this picture has no thumbnail")
 
 
 @router.get("/previews/{image_id}.jpg")
 def preview(image_id: ImageId, gallery: Here) -> Response:
-    path = gallery.preview(image_id)
-    if path is None:
-        raise HTTPException(404, "this picture has neither preview nor thumbnail")
-    return FileResponse(path, media_type="image/jpeg", headers=_cached(300))
+    return _picture(gallery.preview(image_id), "this picture has neither preview nor thumbnail")
 
 
 @router.get("/static/{name}")
@@ -37,6 +31,12 @@ def static(name: str) -> Response:
     if name not in _STATIC_FILES:
         raise HTTPException(404, f"there is no {name}")
     return FileResponse(STATIC / name, media_type=_STATIC_FILES[name], headers=_cached(60))
+
+
+def _picture(path: Path | None, missing: str) -> Response:
+    if path is None:
+        raise HTTPException(404, missing)
+    return FileResponse(path, media_type="image/jpeg", headers=_cached(300))
 
 
 def _cached(seconds: int) -> dict[str, str]:
