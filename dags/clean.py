@@ -21,7 +21,7 @@ KEEP = dag_parts.read_params().keep
     max_active_runs=1,
     doc_md=__doc__,
     tags=dag_parts.TAGS,
-    default_args=dag_parts.RETRIED | dag_parts.TOLD,
+    default_args=dag_parts.RETRIED | dag_parts.NOTIFIED,
 )
 def clean() -> None:
     dag_parts.step(tasks.clean)()

@@ -24,7 +24,7 @@ LABELS = dag_parts.read_params().labels
     max_active_runs=1,
     doc_md=__doc__,
     tags=dag_parts.TAGS,
-    default_args=dag_parts.RETRIED | dag_parts.TOLD,
+    default_args=dag_parts.RETRIED | dag_parts.NOTIFIED,
 )
 def collect_labels() -> None:
     dag_parts.step(tasks.collect, outlets=[dag_parts.COLLECTED])()

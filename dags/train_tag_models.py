@@ -22,7 +22,7 @@ from shoetagger.orchestration.operators import Approve, ReportLink
     schedule=[dag_parts.LABELS],
     doc_md=__doc__,
     tags=dag_parts.TAGS,
-    default_args=dag_parts.RETRIED | dag_parts.TOLD,
+    default_args=dag_parts.RETRIED | dag_parts.NOTIFIED,
     params=forms.training(list(dag_parts.read_params().groups)),
 )
 def train_tag_models() -> None:

@@ -54,7 +54,7 @@ def _queue(by: Interest = interest, *, far: bool = False, **changed: float) -> S
         none = np.zeros(len(here.image_ids), bool)
         pool = Pool(here.image_ids, here.scores, _is_far(here) if far else none)
         choice = choose(pool, here.facts, options, vectors, by)
-        return np.array([places[asked.image_id] for asked in choice.pictures])
+        return np.array([places[picture.image_id] for picture in choice.pictures])
 
     return choose_some
 

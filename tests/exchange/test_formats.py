@@ -169,13 +169,13 @@ def test_without_a_ground_truth_every_answer_counts(tmp_path: Path) -> None:
 def test_coco_with_categories_of_whole_pictures(tmp_path: Path) -> None:
     found = read(tmp_path, "labels.json", COCO)
     assert plain(found) == [("a.jpg", ["boot", "red"], "image 11"), ("sub/b.jpg", [], "image 12")]
-    assert found.asked == {"black", "red", "boot"}
+    assert found.choices == {"black", "red", "boot"}
 
 
 def test_cvats_tags_of_pictures(tmp_path: Path) -> None:
     found = read(tmp_path, "annotations.xml", CVAT)
     assert plain(found) == [("a.jpg", ["black", "boot"], "image 0"), ("sub/b.jpg", [], "image 1")]
-    assert found.asked == {"black", "boot"}
+    assert found.choices == {"black", "boot"}
 
 
 def test_tables_with_a_column_per_label_or_per_question(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_tables_with_a_column_per_label_or_per_question(tmp_path: Path) -> None:
         tmp_path, "a.csv", "file_name;black;Boots & more;price\na.jpg;1;x;9,90\nb.jpg;;0;\n"
     )
     assert plain(found) == [("a.jpg", ["Boots & more", "black"], "row 2"), ("b.jpg", [], "row 3")]
-    assert found.asked == {"black", "Boots & more"}
+    assert found.choices == {"black", "Boots & more"}
     found = read(tmp_path, "b.csv", LABEL_STUDIO_CSV)
     assert [sorted(answer.labels) for answer in found.answers] == [["black", "boot", "red"], []]
     assert found.questions == {"color", "style"}

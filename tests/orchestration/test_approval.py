@@ -42,12 +42,12 @@ import shutil
 from pathlib import Path
 from airflow.sdk import dag, task, task_group
 from shoetagger.orchestration import tasks
-from shoetagger.orchestration.dag_parts import PROMOTED, TOLD
+from shoetagger.orchestration.dag_parts import PROMOTED, NOTIFIED
 from shoetagger.orchestration.operators import Approve
 
 CASES = json.loads(Path(__file__).with_name("cases.json").read_text())
 
-@dag(schedule=None, params={"groups": ["one"]}, default_args=TOLD)
+@dag(schedule=None, params={"groups": ["one"]}, default_args=NOTIFIED)
 def approvals():
     @task_group
     def model(case):

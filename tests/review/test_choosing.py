@@ -30,7 +30,7 @@ def pool(*scores: tuple[float, ...]) -> Pool:
 
 
 def order(choice) -> list[int]:
-    return [int(asked.image_id[1:5], 16) for asked in choice.pictures]
+    return [int(picture.image_id[1:5], 16) for picture in choice.pictures]
 
 
 def many(count: int, seed: int = 1) -> Pool:
@@ -46,12 +46,12 @@ def many(count: int, seed: int = 1) -> Pool:
 
 def test_one_in_five_is_drawn_from_a_part_of_which_nothing_is_chosen() -> None:
     found = choose(many(1000), facts(), Queue(size=50, random=0.2))
-    assert [n for n, asked in enumerate(found.pictures, 1) if asked.origin == "random"] == [
+    assert [n for n, picture in enumerate(found.pictures, 1) if picture.origin == "random"] == [
         *range(5, 51, 5)
     ]
-    for asked in found.pictures:
-        assert origin_of(asked.image_id, 0.2) == asked.origin
-        assert (asked.reason == "drawn at random") == (asked.origin == "random")
+    for picture in found.pictures:
+        assert origin_of(picture.image_id, 0.2) == picture.origin
+        assert (picture.reason == "drawn at random") == (picture.origin == "random")
 
 
 def test_what_is_drawn_depends_on_no_score_and_goes_on_where_it_was() -> None:
@@ -72,7 +72,7 @@ def test_what_is_drawn_depends_on_no_score_and_goes_on_where_it_was() -> None:
 def test_all_or_nothing_can_be_drawn() -> None:
     for share, origin in ((1.0, "random"), (0.0, "queue")):
         found = choose(many(100), facts(), Queue(size=10, random=share))
-        assert {asked.origin for asked in found.pictures} == {origin}
+        assert {picture.origin for picture in found.pictures} == {origin}
         assert origin_of(found.pictures[0].image_id, share) == origin
 
 
@@ -96,7 +96,7 @@ def test_tags_take_turns_once_they_are_equally_rare() -> None:
 def test_a_tag_that_no_picture_seems_to_have_is_not_hunted_and_that_is_said() -> None:
     scores = [(0.5, 0.2, 0.19)] * 3
     found = choose(pool(*scores), facts(), replace(ALL_RARE, size=2))
-    assert all(asked.reason.startswith("may show heel (0.20)") for asked in found.pictures)
+    assert all(picture.reason.startswith("may show heel (0.20)") for picture in found.pictures)
     assert found.notes == (
         "studded: no picture has a probability of 0.2 or more (labels.queue.min_probability)",
     )
@@ -104,7 +104,9 @@ def test_a_tag_that_no_picture_seems_to_have_is_not_hunted_and_that_is_said() ->
 
 def test_a_tag_is_asked_for_a_dozen_times_at_most() -> None:
     found = choose(pool(*[(0.1, 0.1, 0.9)] * 30), facts(), replace(ALL_RARE, size=20))
-    asked = [asked.reason.split()[2] for asked in found.pictures if "may show" in asked.reason]
+    asked = [
+        picture.reason.split()[2] for picture in found.pictures if "may show" in picture.reason
+    ]
     assert asked == ["studded"] * 12
     assert "studded: asked for 12 times, which is the most (labels.queue.per_tag)" in found.notes
     # What rare tags do not take goes to the others.
@@ -129,7 +131,7 @@ def test_a_tag_of_few_positives_weighs_more() -> None:
 
 def test_half_is_rare_and_half_unsure() -> None:
     found = choose(many(400), facts(), CHOSEN)
-    kinds = [asked.reason.split()[0] for asked in found.pictures]
+    kinds = [picture.reason.split()[0] for picture in found.pictures]
     assert kinds == ["unsure", "may"] * 5
 
 
@@ -155,23 +157,23 @@ def test_what_is_far_from_all_labelled_pictures_is_drawn_and_not_chosen() -> Non
     pictures = many(200)
     far = replace(pictures, far=np.ones(200, bool))
     found = choose(far, facts(), Queue(size=50))
-    assert {asked.origin for asked in found.pictures} == {"random"}
+    assert {picture.origin for picture in found.pictures} == {"random"}
     whole = choose(pictures, facts(), Queue(size=200))
-    drawn = [asked for asked in whole.pictures if asked.origin == "random"]
+    drawn = [picture for picture in whole.pictures if picture.origin == "random"]
     assert list(found.pictures) == drawn[:50]
 
 
 def test_a_picture_is_asked_for_once_and_the_same_every_time() -> None:
     pictures = many(300)
     first = choose(pictures, facts(), Queue(size=50))
-    assert len({asked.image_id for asked in first.pictures}) == 50
+    assert len({picture.image_id for picture in first.pictures}) == 50
     assert choose(pictures, facts(), Queue(size=50)) == first
 
 
 def test_what_runs_out_is_made_up_for_until_nothing_is_left() -> None:
     few = many(30)
     found = choose(few, facts(), Queue(size=50))
-    assert {asked.image_id.encode() for asked in found.pictures} == set(few.image_ids.tolist())
+    assert {picture.image_id.encode() for picture in found.pictures} == set(few.image_ids.tolist())
     assert choose(pool(), facts(), Queue()).pictures == ()
 
 

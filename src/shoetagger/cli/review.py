@@ -24,15 +24,15 @@ def queue(
         settings, groups = here.settings, here.params.groups
         waiting = LabelQueue(here.store, settings.published, settings.bundles)
         choice = waiting.choose(groups, sized(here.params.labels.queue, size))
-        ids = [asked.image_id for asked in choice.pictures]
+        ids = [picture.image_id for picture in choice.pictures]
         rows = here.store.current.rows([], image_ids=ids)
         files = {
             row.image_id: shown_name(row.locators[0], settings.inbox)
             for row in rows
             if row.locators
         }
-    for asked in choice.pictures:
-        typer.echo(f"{asked.image_id[:12]}  {files.get(asked.image_id, '-')}  {asked.reason}")
+    for picture in choice.pictures:
+        typer.echo(f"{picture.image_id[:12]}  {files.get(picture.image_id, '-')}  {picture.reason}")
     for note in choice.notes:
         typer.echo(note, err=True)
     if not choice.pictures:

@@ -70,14 +70,14 @@ def import_labels(
         )
     faults: list[str] = []
     answers = _answers(found, ImageFiles(images), names, file.name, faults)
-    asked = names.asked(found)
+    choices = names.choices(found)
     with tempfile.TemporaryDirectory() as beside:
         sheet, is_new = _copy(data, Path(beside), params)
         before = _checked(sheet, images, params, only=None) if not is_new else None
-        faults += _unasked(answers, before, asked, params, file.name)
+        faults += _unasked(answers, before, choices, params, file.name)
         if faults:
             raise ExchangeError(_first(faults))
-        _write(sheet, answers, asked, ImageFiles(images))
+        _write(sheet, answers, choices, ImageFiles(images))
         known = set(before.names) if before else set()
         after = _checked(sheet, images, params, only=set(answers) - known)
         imported = _counted(data / sheet.name, answers, before, after, found.without)
@@ -113,9 +113,9 @@ class _Names:
                     f"'{label}=TAG' says which it is, --ignore '{label}' leaves it out"
                 )
 
-    def asked(self, found: LabelFile) -> frozenset[str]:
+    def choices(self, found: LabelFile) -> frozenset[str]:
         """Return the tags that people could choose, as far as the file tells."""
-        tags = set(self.tags(found.asked))
+        tags = set(self.tags(found.choices))
         if found.questions:
             used = self.tags(frozenset(label for a in found.answers for label in a.labels))
             for name, group in self._params.groups.items():
@@ -224,14 +224,14 @@ def _checked(sheet: Path, images: Path, params: Params, *, only: set[str] | None
 def _unasked(
     answers: Mapping[str, object],
     before: Labels | None,
-    asked: frozenset[str],
+    choices: frozenset[str],
     params: Params,
     file: str,
 ) -> Iterator[str]:
     """Yield a fault where pictures without a row would get a "no" that nobody said."""
     known = set(before.names) if before else set()
     new = [name for name in answers if name not in known]
-    lacking = [tag for tag in params.tags if tag not in asked]
+    lacking = [tag for tag in params.tags if tag not in choices]
     if new and lacking:
         names = ", ".join(map(repr, new[:3])) + (", …" if len(new) > 3 else "")
         yield (
@@ -243,7 +243,7 @@ def _unasked(
 def _write(
     sheet: Path,
     answers: Mapping[str, tuple[Labelled, frozenset[str]]],
-    asked: frozenset[str],
+    choices: frozenset[str],
     files: ImageFiles,
 ) -> None:
     rows = read_rows(sheet)
@@ -258,10 +258,10 @@ def _write(
     new: list[Row] = []
     for name, (answer, tags) in answers.items():
         row = {NAME_COLUMN: spelled.get(name, name)}
-        row |= {tag: "1" if tag in tags else "0" for tag in sorted(asked)}
+        row |= {tag: "1" if tag in tags else "0" for tag in sorted(choices)}
         row |= {LABELLED_BY: answer.by} if answer.by else {}
         new.append(row | ({LABELLED_AT: answer.at} if answer.at else {}))
-    columns = [NAME_COLUMN, *sorted(asked), LABELLED_BY, LABELLED_AT]
+    columns = [NAME_COLUMN, *sorted(choices), LABELLED_BY, LABELLED_AT]
     used = {column for row in new for column in row}
     if new:
         write_rows(sheet, new, [column for column in columns if column in used])

@@ -116,8 +116,8 @@ def _card(
     bundles: Path,
 ) -> Card:
     # Those of groups that params.yaml no longer has, too.
-    said = {name: one for (of, name), one in corrections.items() if of == row.image_id}
-    verdict = said.get(WHOLE_IMAGE) if row.verdict is not None else None
+    in_force = {name: one for (of, name), one in corrections.items() if of == row.image_id}
+    verdict = in_force.get(WHOLE_IMAGE) if row.verdict is not None else None
     return Card(
         image_id=row.image_id,
         day=row.day,
@@ -126,11 +126,11 @@ def _card(
         height=row.height,
         files=tuple(shown_name(locator, inbox) for locator in row.locators),
         groups=tuple(
-            _group(name, group, row, said.get(name), bundles) for name, group in groups.items()
+            _group(name, group, row, in_force.get(name), bundles) for name, group in groups.items()
         ),
         verdict=row.verdict,
         judged_by=verdict.by if verdict else None,
-        seen=max((one.id for one in said.values()), default=None),
+        seen=max((one.id for one in in_force.values()), default=None),
     )
 
 

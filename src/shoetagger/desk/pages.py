@@ -191,7 +191,7 @@ def queue(
 ) -> str:
     """Return the page of the pictures to check next; those without a card went meanwhile."""
     by_id = {card.image_id: card for card in cards}
-    asked = [one for one in choice.pictures if one.image_id in by_id]
+    shown = [one for one in choice.pictures if one.image_id in by_id]
     return _render(
         "queue.html",
         params,
@@ -199,8 +199,8 @@ def queue(
         screen="queue",
         notice=notice,
         may_write=may_write,
-        pictures=[(by_id[one.image_id], one) for one in asked],
-        drawn=sum(one.origin == DRAWN for one in asked),
+        pictures=[(by_id[one.image_id], one) for one in shown],
+        drawn=sum(one.origin == DRAWN for one in shown),
         notes=choice.notes,
         keys=keys(params.groups),
     )

@@ -64,7 +64,7 @@ def read(document: object, name: str) -> LabelFile:
         Labelled(image.file_name, frozenset(labels[image.id]), f"image {image.id}")
         for image in found.images
     ]
-    return LabelFile(tuple(answers), asked=frozenset(categories.values()))
+    return LabelFile(tuple(answers), choices=frozenset(categories.values()))
 
 
 def write(images: Sequence[LabelledImage], vocabulary: Vocabulary) -> bytes:

@@ -28,7 +28,7 @@ def read(data: bytes, name: str) -> LabelFile:
         place = f"image {image.get('id')}"
         answers.append(Labelled(image.get("name") or "", frozenset(labels), place))
     used = {label for answer in answers for label in answer.labels}
-    return LabelFile(tuple(answers), asked=frozenset(asked | used))
+    return LabelFile(tuple(answers), choices=frozenset(asked | used))
 
 
 def write(images: Sequence[LabelledImage], vocabulary: Vocabulary) -> bytes:

@@ -43,13 +43,13 @@ class Labelled:
 class LabelFile:
     """All answers of a file, and what was asked.
 
-    `asked` are the labels that people could choose. `questions` are the names under which some
+    `choices` are the labels that people could choose. `questions` are the names under which some
     tools keep labels of one kind; where one is a group's name, all tags of that group were asked.
     `without` counts pictures that nobody has answered.
     """
 
     answers: tuple[Labelled, ...]
-    asked: frozenset[str] = frozenset()
+    choices: frozenset[str] = frozenset()
     questions: frozenset[str] = frozenset()
     without: int = 0
 

@@ -51,7 +51,7 @@ def read(data: bytes, name: str, vocabulary: Vocabulary) -> LabelFile:
         answers.append(Labelled(cells.get(picture, ""), frozenset(labels), where, by, at))
     if faults:
         raise ExchangeError([f"{name} {fault}" for fault in faults])
-    return LabelFile(tuple(answers), asked=frozenset(ticked), questions=frozenset(lists))
+    return LabelFile(tuple(answers), choices=frozenset(ticked), questions=frozenset(lists))
 
 
 def _rows(data: bytes, name: str) -> tuple[list[list[str]], list[str]]:

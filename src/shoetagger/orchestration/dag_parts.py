@@ -19,7 +19,7 @@ TAGS = ("shoetagger",)
 # Options of tasks that may be run again; `tasks.failing_for_good` is the exception.
 RETRIED: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=20)}
 # Options of tasks of whose failure nobody else tells; a tagging run's last task tells of its run.
-TOLD: dict[str, Any] = {"on_failure_callback": TaskFailed()}
+NOTIFIED: dict[str, Any] = {"on_failure_callback": TaskFailed()}
 # Where both wait for a slot, tagging goes before training, whose weights are numbers of tasks.
 TAGGING_FIRST: dict[str, Any] = {"priority_weight": 1000, "weight_rule": "absolute"}
 # Options of a step that is mapped by group.

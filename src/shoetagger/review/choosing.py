@@ -60,7 +60,7 @@ class TagFacts:
 
 
 @dataclass(frozen=True)
-class Asked:
+class QueuedPicture:
     """A picture to check: why, in words, and whether it was chosen or drawn (its `origin`)."""
 
     image_id: str
@@ -72,7 +72,7 @@ class Asked:
 class Choice:
     """Pictures in the order in which to check them; `notes` say which tags were not asked for."""
 
-    pictures: tuple[Asked, ...]
+    pictures: tuple[QueuedPicture, ...]
     notes: tuple[str, ...]
 
 
@@ -133,8 +133,8 @@ def choose(
     rest = pool.where(~reserved & ~pool.far)
     chooser = _Chooser(rest, facts, options, vectors, by)
     rare, unsure = chooser.rare(), chooser.unsure()
-    at_random = (Asked(i.decode(), DRAWN, "drawn at random") for i in drawn)
-    pictures: list[Asked] = []
+    at_random = (QueuedPicture(i.decode(), DRAWN, "drawn at random") for i in drawn)
+    pictures: list[QueuedPicture] = []
     chosen = 0
     while len(pictures) < options.size:
         if _is_due(len(pictures), options.random):
@@ -165,7 +165,7 @@ class _Chooser:
         self._positives = facts.positives.astype(np.float64)
         self.notes: list[str] = []
 
-    def rare(self) -> Iterator[Asked]:
+    def rare(self) -> Iterator[QueuedPicture]:
         """Yield, in turns, the likeliest picture of the tag with the fewest positives.
 
         A tag is asked for only while its next picture has `min_probability`, at most `per_tag`
@@ -189,7 +189,7 @@ class _Chooser:
                 f"learned from {number} so far",
             )
 
-    def unsure(self) -> Iterator[Asked]:
+    def unsure(self) -> Iterator[QueuedPicture]:
         """Yield the pictures from which the models could learn most."""
         parts = range(0, len(self._pool.scores), _ROWS_AT_ONCE)
         worth = [
@@ -222,10 +222,10 @@ class _Chooser:
             return False
         return bool((np.stack(self._vectors) @ vector > self._options.max_cosine).any())
 
-    def _take(self, row: int, reason: str) -> Asked:
+    def _take(self, row: int, reason: str) -> QueuedPicture:
         self._chosen.add(row)
         self._positives += np.nan_to_num(self._pool.scores[row])
-        return Asked(self._id(row), CHOSEN, reason)
+        return QueuedPicture(self._id(row), CHOSEN, reason)
 
     def _id(self, row: int) -> str:
         return str(self._pool.image_ids[row].decode())

@@ -57,7 +57,7 @@ class LabelQueue:
         while True:
             rest = _without(pool, self._checked)
             choice = choose(rest, facts, options, self._store.vectors.of)
-            new = self._checked_of((asked.image_id for asked in choice.pictures), groups)
+            new = self._checked_of((picture.image_id for picture in choice.pictures), groups)
             if not new:
                 return choice
             self._checked |= new

@@ -16,7 +16,7 @@ router = APIRouter()
 def show_queue(person: Reader, gallery: Here) -> HTMLResponse:
     params = gallery.params
     choice = gallery.label_queue.choose(params.groups, params.labels.queue, params.title)
-    cards = gallery.cards([asked.image_id for asked in choice.pictures])
+    cards = gallery.cards([picture.image_id for picture in choice.pictures])
     notice = gallery.params_fault
     return HTMLResponse(pages.queue(choice, cards, params, person.may_write, notice))
 
