@@ -29,7 +29,11 @@ def test_the_unit_is_one_that_systemd_takes_and_keeps_its_secrets_private(
     settings: Settings, tmp_path: Path
 ) -> None:
     environ = {"XDG_CONFIG_HOME": str(tmp_path / "config"), "HOME": str(tmp_path)}
-    steps = write_service(settings, Ports(8081, 5001), environ)
+    usual = os.umask(0)
+    try:
+        steps = write_service(settings, Ports(8081, 5001), environ)
+    finally:
+        os.umask(usual)
     unit = tmp_path / "config" / "systemd" / "user" / "shoetagger.service"
     assert str(unit) in steps
     assert "enable --now shoetagger.service" in steps
@@ -38,6 +42,7 @@ def test_the_unit_is_one_that_systemd_takes_and_keeps_its_secrets_private(
     assert f"WorkingDirectory={str(settings.repo).replace('%', '%%')}\n" in text
     assert "host/tags" not in text
     assert stat.S_IMODE((settings.home / "service.env").stat().st_mode) == 0o600
+    assert stat.S_IMODE(unit.stat().st_mode) == 0o644
     if (tool := shutil.which("systemd-analyze")) is None:
         pytest.skip("the unit's content was checked, but there is no systemd-analyze here")
     environ["XDG_RUNTIME_DIR"] = str(tmp_path)

@@ -57,6 +57,8 @@ def write_service(settings: Settings, ports: Ports, environ: Mapping[str, str] =
         python=_argument(sys.executable),
     )
     unit.write_text(text, encoding="utf-8")
+    # systemd warns of a unit that others may write, which a wide umask would make.
+    unit.chmod(0o644)
     return (
         f"{unit} is written. These start the servers now and after each reboot:\n"
         "  systemctl --user daemon-reload\n"
