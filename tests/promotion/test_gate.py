@@ -116,6 +116,23 @@ def test_a_first_version_passes_and_what_it_does_not_find_is_a_warning() -> None
     assert warning.startswith("F1 of heel is 0.000 on 11 positives: the model does not find it")
 
 
+def test_sentences_have_titles_of_tags() -> None:
+    def titled(name: str) -> str:
+        return {"heel": "high heel", "black": "jet black"}.get(name, name)
+
+    passed = check("version 3", met(("black", 12, 0.79, 0.8)), TagDiff(), PROMOTE, titled)
+    assert passed.reasons[1] == "no tag lost more than 0.1 of: jet black"
+    stopped = check("version 3", met(("heel", 12, 0.0, 0.8)), TagDiff(), PROMOTE, titled)
+    _, lost, below = stopped.reasons
+    assert lost.startswith("F1 of high heel 0.000 against 0.800")
+    assert below.startswith("F1 of high heel 0.000 (of the champion 0.800)")
+    rare = check("version 3", met(("black", 12, 0.9, 0.7), ("heel", 6, 0.0, 0.1)), TagDiff(),
+                 PROMOTE, titled)  # fmt: skip
+    alone = first({"tags": {"heel": {"f1": 0.0, "support": 11}}}, PROMOTE, titled)
+    for warning in (*rare.warnings, *alone.warnings):
+        assert warning.startswith("F1 of high heel is 0.000")
+
+
 def test_a_person_is_asked_as_the_parameters_say() -> None:
     threshold = replace(PROMOTE, approval=WhenTagsChange(0.02))
     assert approval_reason(replace(PROMOTE, approval="never"), changed(9, 9)) is None

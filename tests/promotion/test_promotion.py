@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,6 +106,14 @@ def plan(settings: Settings) -> Plan:
     found = plan_module.prepare(settings.repo)
     checkout_module.checkout(settings, found)
     return found
+
+
+@pytest.fixture
+def params_file(settings: Settings) -> Iterator[Path]:
+    """The installation's parameters, to change: the tests share the project."""
+    kept = settings.params_file.read_text()
+    yield settings.params_file
+    settings.params_file.write_text(kept)
 
 
 @pytest.fixture
@@ -320,6 +328,7 @@ def test_the_report_tells_of_validation_rare_tags_and_arrivals(
     settings: Settings,
     plan: Plan,
     trained: Callable[[int], Bundle],
+    params_file: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -335,6 +344,7 @@ def test_the_report_tells_of_validation_rare_tags_and_arrivals(
     promoted(settings, plan, champion)
     night(settings, "night")
     (settings.inbox / "02.png").write_bytes(b"replaced since")
+    give_titles(params_file, color="Colours", black="jet black", white="snow white")
 
     trained(2)
     challenger = label_as_said_by(settings, plan, seed=2)
@@ -377,7 +387,7 @@ def test_the_report_tells_of_validation_rare_tags_and_arrivals(
     assert named is not None
     assert named.number == version
     stored = json.loads(registry.read_file(named, "comparison.json") or b"")
-    assert stored["title"] == "color: version 2 against version 1"
+    assert stored["title"] == "Colours: version 2 against version 1"
     assert stored["validation"]["pictures"] == 12
     figures = {row["tag"]: row["f1"] for row in stored["validation"]["tags"]}
     assert figures["white"] is None, "one picture measures nothing"
@@ -414,7 +424,17 @@ def test_the_report_tells_of_validation_rare_tags_and_arrivals(
     assert sheet is not None
     assert Image.open(io.BytesIO(sheet)).width > 300
     assert f"{arrivals['changed']} of 22 sampled arrivals change" in comparison.text
-    assert "| white | 1 | not measurable |" in comparison.text
+    assert "| snow white | 1 | not measurable |" in comparison.text
+    assert "<td>snow white</td><td>1</td>" in page
+    told = {tag for change in comparison.changed for tag in (*change.gained, *change.lost)}
+    assert told
+    assert told <= {"jet black", "snow white"}
+
+
+def give_titles(params_file: Path, **titles: str) -> None:
+    """Say what people read, in the installation's own file: it needs no commit."""
+    document = yaml.safe_load(params_file.read_text())
+    params_file.write_text(yaml.safe_dump(document | {"titles": titles}, sort_keys=False))
 
 
 def said_by(settings: Settings, bundle: Bundle) -> dict[str, set[str]]:
@@ -581,17 +601,13 @@ def test_pictures_that_either_trained_on_are_left_out_of_the_comparison(
 
 
 def test_gate_and_approval_are_the_installations_whatever_the_commit_says(
-    settings: Settings, plan: Plan, trained: Callable[[int], Bundle]
+    settings: Settings, plan: Plan, trained: Callable[[int], Bundle], params_file: Path
 ) -> None:
-    assert parameters.load(settings.params_file).promote.approval == "never"
+    assert parameters.load(params_file).promote.approval == "never"
     bundle = trained(1)
     register(settings, plan, "color")
-    kept = settings.params_file.read_text()
-    try:
-        settings.params_file.write_text(kept.replace("approval: never", "approval: always"))
-        comparison = compare(settings, plan, "color", bundle.digest)
-    finally:
-        settings.params_file.write_text(kept)
+    params_file.write_text(params_file.read_text().replace("approval: never", "approval: always"))
+    comparison = compare(settings, plan, "color", bundle.digest)
     asked = "every promotion is approved by a person (promote.approval)"
     assert comparison.approval_reason == asked
     assert comparison.gate.endswith("tag_f1_floor 0.05, min_positives 3, approval always")

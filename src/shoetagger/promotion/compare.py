@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +35,7 @@ class ChangedPicture(BaseModel, frozen=True, extra="forbid"):
     """An arrival whose tags would change; Airflow keeps this, so its file is not named."""
 
     image_id: str
-    gained: tuple[str, ...]
+    gained: tuple[str, ...]  # as people read them
     lost: tuple[str, ...]
 
 
@@ -117,7 +117,7 @@ def compare(
     )
     if champion is None:
         alone = by_itself(settings, plan, group)
-        verdict = gate.first(alone.validation, params.promote)
+        verdict = gate.first(alone.validation, params.promote, params.title)
     elif verdict is None:
         outcome = _run_both(
             settings,
@@ -130,12 +130,14 @@ def compare(
             challenger=digest,
             champion=champion,
         )
-        verdict = gate.check(against, outcome.validation, outcome.arrivals.diff, params.promote)
+        verdict = gate.check(
+            against, outcome.validation, outcome.arrivals.diff, params.promote, params.title
+        )
     assert verdict is not None
-    title = f"{group}: version {challenger.number} against {against}"
+    title = f"{params.title(group)}: version {challenger.number} against {against}"
     applied = gate.in_words(params.promote)
     document = report.document(title, verdict, applied, outcome, alone)
-    registry.log_files(challenger, report.files(document, outcome, alone))
+    registry.log_files(challenger, report.files(document, outcome, alone, params.title))
     changes = outcome.arrivals.changes if outcome else ()
     store.comparisons.record(digest, document, changes, now=datetime.now(UTC))
     page = registry.page_of(challenger, report.PAGE)
@@ -153,11 +155,11 @@ def compare(
         metrics=_metrics(outcome),
         data_revision=data_revision(checkout(settings, plan)),
         mlflow_run=challenger.run_id,
-        text=report.text(document, page),
+        text=report.text(document, page, params.title),
         report=page,
         commit=plan.commit,
         warnings=verdict.warnings,
-        changed=_changed(outcome) if outcome else (),
+        changed=_changed(outcome, params.title) if outcome else (),
     )
 
 
@@ -238,13 +240,13 @@ def _contender(
     return Contender(registry.fetch(version, bundles), scores, seen)
 
 
-def _changed(outcome: SideBySide) -> tuple[ChangedPicture, ...]:
+def _changed(outcome: SideBySide, title: Callable[[str], str]) -> tuple[ChangedPicture, ...]:
     """Return the first of the arrivals whose tags change, as many as an approval shows."""
     return tuple(
         ChangedPicture(
             image_id=change.image_id,
-            gained=tuple(tag for tag in change.after if tag not in change.before),
-            lost=tuple(tag for tag in change.before if tag not in change.after),
+            gained=tuple(title(tag) for tag in change.after if tag not in change.before),
+            lost=tuple(title(tag) for tag in change.before if tag not in change.after),
         )
         for change in outcome.arrivals.changes[:PICTURES]
     )

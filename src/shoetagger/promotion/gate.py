@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,20 @@ class Verdict:
     warnings: tuple[str, ...] = ()  # what stops nobody, and should be seen
 
 
-def check(against: str, validation: PairedMetrics, diff: TagDiff, promote: Promote) -> Verdict:
-    """Apply `promote.rule` to a comparison with the champion, which `against` names."""
-    faults = _faults(validation, promote.rule)
+def check(
+    against: str,
+    validation: PairedMetrics,
+    diff: TagDiff,
+    promote: Promote,
+    title: Callable[[str], str] = str,
+) -> Verdict:
+    """Apply `promote.rule` to a comparison with the champion, which `against` names.
+
+    `title` gives what people read for a tag, as in `first`.
+    """
+    faults = _faults(validation, promote.rule, title)
     warnings = tuple(
-        f"F1 of {t.tag} is {t.f1.challenger:.3f} on {t.positives} positives, too few to be "
+        f"F1 of {title(t.tag)} is {t.f1.challenger:.3f} on {t.positives} positives, too few to be "
         "stopped for it (promote.rule.tag_min_positives)"
         for t in validation.tags
         if t.f1
@@ -36,7 +45,9 @@ def check(against: str, validation: PairedMetrics, diff: TagDiff, promote: Promo
     macro = validation.macro_f1
     if faults or macro is None:
         return Verdict(False, faults, warnings=warnings)
-    checked = [t.tag for t in validation.tags if t.f1 and _is_checked(t.positives, promote.rule)]
+    checked = [
+        title(t.tag) for t in validation.tags if t.f1 and _is_checked(t.positives, promote.rule)
+    ]
     reasons = [
         f"macro F1 {macro.challenger:.3f} against {macro.champion:.3f} of {against}: not worse by "
         f"more than {promote.rule.macro_f1_margin}"
@@ -48,14 +59,17 @@ def check(against: str, validation: PairedMetrics, diff: TagDiff, promote: Promo
     return Verdict(True, tuple(reasons), approval_reason(promote, diff), warnings)
 
 
-def first(validation: Mapping[str, Any], promote: Promote) -> Verdict:
+def first(
+    validation: Mapping[str, Any], promote: Promote, title: Callable[[str], str] = str
+) -> Verdict:
     """Let the first version of a group pass, since without it the group has no tags at all.
 
     `validation` is its own report. A tag below the floor is a warning.
     """
     warnings = tuple(
-        f"F1 of {tag} is {values['f1']:.3f} on {values['support']} positives: the model does not "
-        "find it (promote.rule.tag_f1_floor, which does not stop the first version of a group)"
+        f"F1 of {title(tag)} is {values['f1']:.3f} on {values['support']} positives: the model "
+        "does not find it (promote.rule.tag_f1_floor, which does not stop the first version of its "
+        "group)"
         for tag, values in validation["tags"].items()
         if isinstance(values["f1"], int | float) and values["f1"] < promote.rule.tag_f1_floor
     )
@@ -96,7 +110,7 @@ def _is_checked(positives: int, rule: Rule) -> bool:
     return positives >= rule.tag_min_positives
 
 
-def _faults(validation: PairedMetrics, rule: Rule) -> tuple[str, ...]:
+def _faults(validation: PairedMetrics, rule: Rule, title: Callable[[str], str]) -> tuple[str, ...]:
     """Return every reason to stop a challenger, as sentences."""
     if validation.pictures < rule.min_support:
         return (
@@ -115,14 +129,14 @@ def _faults(validation: PairedMetrics, rule: Rule) -> tuple[str, ...]:
             f"{rule.macro_f1_margin} (promote.rule.macro_f1_margin)"
         )
     faults += [
-        f"F1 of {t.tag} {t.f1.challenger:.3f} against {t.f1.champion:.3f} on "
+        f"F1 of {title(t.tag)} {t.f1.challenger:.3f} against {t.f1.champion:.3f} on "
         f"{t.positives} positives: worse by more than {rule.tag_f1_margin} "
         "(promote.rule.tag_f1_margin)"
         for t in validation.tags
         if t.f1 and _is_checked(t.positives, rule) and t.f1.difference < -rule.tag_f1_margin
     ]
     faults += [
-        f"F1 of {t.tag} {t.f1.challenger:.3f} (of the champion {t.f1.champion:.3f}) on "
+        f"F1 of {title(t.tag)} {t.f1.challenger:.3f} (of the champion {t.f1.champion:.3f}) on "
         f"{t.positives} positives: below {rule.tag_f1_floor}, so the model does not find this tag "
         "(promote.rule.tag_f1_floor)"
         for t in validation.tags

@@ -1,4 +1,7 @@
-"""A comparison as people and programs read it: JSON, an HTML page, a contact sheet, a text."""
+"""A comparison as people and programs read it: JSON, an HTML page, a contact sheet, a text.
+
+The document keeps the names of tags; where people read, `title` gives what they read for one.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ import base64
 import io
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 from ..rendering import template
 from .by_itself import ByItself
@@ -16,8 +19,13 @@ from .gate import Verdict
 from .paired import PairedMetrics, ScorePair
 from .side_by_side import SideBySide
 
+if TYPE_CHECKING:
+    from ..learning.evaluation.contact_sheet import Shown
+
 _INLINE_SHEET = re.compile(rb'<img src="data:image/png;base64,[^"]*"[^>]*>')
 _WARNING = "\N{WARNING SIGN}\N{VARIATION SELECTOR-16}"  # in colour
+Title = Callable[[str], str]
+
 PAGE, DOCUMENT, SHEET = "comparison.html", "comparison.json", "changes.png"
 
 
@@ -71,15 +79,20 @@ def document(
 
 
 def files(
-    document: Mapping[str, Any], outcome: SideBySide | None, alone: ByItself | None = None
+    document: Mapping[str, Any],
+    outcome: SideBySide | None,
+    alone: ByItself | None = None,
+    title: Title = str,
 ) -> dict[str, bytes]:
     """Return the report's files by name; the page needs none of the others."""
-    sheet = _sheet(str(document["title"]), outcome) if outcome and outcome.arrivals.shown else None
+    shown_changes = outcome.arrivals.shown if outcome else ()
+    sheet = _sheet(str(document["title"]), shown_changes, title) if shown_changes else None
     shown = {"sheet": sheet, "validation_sheet": alone and alone.sheet}
     inline = {name: png and base64.b64encode(png).decode() for name, png in shown.items()}
+    words = {"title_of": title, "listed": lambda tags: ", ".join(map(title, tags))}
     made = {
         DOCUMENT: _json(document),
-        PAGE: template(PAGE).render(document, **inline).encode(),
+        PAGE: template(PAGE, words).render(document, **inline).encode(),
     }
     return made | ({SHEET: sheet} if sheet else {})
 
@@ -108,7 +121,7 @@ def _json(document: Mapping[str, Any]) -> bytes:
     return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def text(document: Mapping[str, Any], page: str | None) -> str:
+def text(document: Mapping[str, Any], page: str | None, title: Title = str) -> str:
     """Return what the person who approves is shown, in Markdown."""
     lines = [f"**{document['title']}**", ""]
     if document["approval_reason"]:
@@ -120,26 +133,30 @@ def text(document: Mapping[str, Any], page: str | None) -> str:
         lines += ["| tag | positives | predicted | right | F1 |", "| --- | --- | --- | --- | --- |"]
         lines += [f"| macro F1 |  |  |  | {_number(alone['macro_f1'])} |"]
         lines += [
-            f"| {escaped(row['tag'])} | {row['positives']} | {row['predicted']} | "
+            f"| {escaped(title(row['tag']))} | {row['positives']} | {row['predicted']} | "
             f"{'' if row['right'] is None else row['right']} | {_number(row['f1'])} |"
             for row in alone["tags"]
         ]
     if validation := document["validation"]:
         without = _without(document["left_out"])
         lines += ["", f"On {validation['pictures']} validation pictures{without}:", ""]
-        lines += [*_HEAD, _row("macro F1", "", validation["macro_f1"]), *_tag_rows(validation)]
+        lines += [
+            *_HEAD,
+            _row("macro F1", "", validation["macro_f1"]),
+            *_tag_rows(validation, title),
+        ]
     if out_of_fold := document["out_of_fold"]:
-        lines += ["", "Rare tags, out of fold:", "", *_HEAD, *_tag_rows(out_of_fold)]
+        lines += ["", "Rare tags, out of fold:", "", *_HEAD, *_tag_rows(out_of_fold, title)]
     if (checked := document["checked"]) and checked["pictures"]:
         without = _without(checked["learned"])
         lines += ["", f"On {checked['pictures']} arrivals that people checked{without}:", ""]
-        lines += [*_HEAD, _row("macro F1", "", checked["macro_f1"]), *_tag_rows(checked)]
+        lines += [*_HEAD, _row("macro F1", "", checked["macro_f1"]), *_tag_rows(checked, title)]
         lines += ["", "No rule of the gate: people chose these pictures, and saw the tags."]
     arrivals = document["arrivals"]
     if arrivals and arrivals["pictures"]:
         lines += ["", f"{arrivals['changed']} of {arrivals['pictures']} sampled arrivals change:"]
         lines += [
-            f"- {escaped(tag)}: {gained} gain it, {lost} lose it"
+            f"- {escaped(title(tag))}: {gained} gain it, {lost} lose it"
             for tag, (gained, lost) in arrivals["tags"].items()
         ]
     lines += ["", f"The gate (`promote` in params.yaml): {escaped(document['gate'])}."]
@@ -158,8 +175,8 @@ def _without(pictures: int) -> str:
     return f", without {pictures} that one of the two trained on" if pictures else ""
 
 
-def _tag_rows(part: Mapping[str, Any]) -> list[str]:
-    return [_row(t["tag"], t["positives"], t["f1"]) for t in part["tags"]]
+def _tag_rows(part: Mapping[str, Any], title: Title) -> list[str]:
+    return [_row(title(t["tag"]), t["positives"], t["f1"]) for t in part["tags"]]
 
 
 def _paired(metrics: PairedMetrics) -> dict[str, Any]:
@@ -204,11 +221,19 @@ def _score_pair(pair: ScorePair | None) -> dict[str, Any] | None:
     return asdict(pair) | {"difference": pair.difference}
 
 
-def _sheet(title: str, outcome: SideBySide) -> bytes:
+def _sheet(heading: str, shown: Sequence[Shown], title: Title) -> bytes:
     from ..learning.evaluation.contact_sheet import CHANGES, contact_sheet
 
+    titled = [
+        replace(
+            picture,
+            true_tags=[title(tag) for tag in picture.true_tags],
+            predicted_tags=[title(tag) for tag in picture.predicted_tags],
+        )
+        for picture in shown
+    ]
     buffer = io.BytesIO()
-    figure = contact_sheet(outcome.arrivals.shown, f"{title}: pictures whose tags change", CHANGES)
+    figure = contact_sheet(titled, f"{heading}: pictures whose tags change", CHANGES)
     figure.savefig(buffer, dpi=80, format="png")
     return buffer.getvalue()
 
