@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -109,6 +110,8 @@ def test_from_a_fresh_clone_to_tagged_pictures_and_again(settings: Settings, por
         ports.mlflow_page,
     ):
         assert expected in output
+    for group in GROUPS:
+        assert re.search(rf"{group} +\d+ of {ARRIVALS} right: .*; micro F1 [01]\.\d\d", output)
     assert credentials(settings)[1] not in output
     pages = "".join(page.read_text() for page in (settings.published / "pages").rglob("*.html"))
     assert "sneaker" in pages
