@@ -21,7 +21,7 @@ from more_itertools import chunked
 
 from shoetagger.config import params
 from shoetagger.config.settings import Settings, sqlite_url
-from shoetagger.ingest import inbox
+from shoetagger.ingest import folder
 from shoetagger.store.rows import Prediction, Tagged, file_id_of
 from shoetagger.store.store import Store
 from shoetagger.tagging import run as run_module
@@ -81,7 +81,7 @@ def make_known(home: Path, known: int) -> None:
                 registry_name=None, version=None, now=yesterday,
             )  # fmt: skip
         run_id = store.runs.start("night", pins, yesterday)
-        for batch in chunked(inbox.scan(settings.inbox), 5000):
+        for batch in chunked(folder.scan(settings.inbox), 5000):
             store.files.note(batch, yesterday)
             # Invented image ids suffice: no file is opened here.
             ids = {a.locator: file_id_of(a.locator + "#bytes") for a in batch}

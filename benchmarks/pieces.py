@@ -24,7 +24,7 @@ from shoetagger.inference.bundle import load_bundle
 from shoetagger.inference.decision import tags_of
 from shoetagger.inference.engine import Engine, for_inference
 from shoetagger.inference.loading import load_model
-from shoetagger.ingest import inbox
+from shoetagger.ingest import folder
 from shoetagger.ingest.batches import decode_pool
 from shoetagger.network.backbone import State, begin
 from shoetagger.network.layers import CONTRAST, HISTOGRAM, LAYERS, layer_of
@@ -74,7 +74,7 @@ def files(paths: Sequence[Path], options: Params, transform: Transform) -> Rates
         tagging_view(open_with_size(data, limits, longest=transform.size).image, transform)
     rates["decode to the square, one core"] = len(some) / (time.perf_counter() - started)
 
-    locators = [inbox.locator_of(path) for path in paths]
+    locators = [folder.locator_of(path) for path in paths]
     root = Path(os.path.commonpath(paths))
     with decode_pool(options, [transform], root, settle_seconds=0.0, batch=512) as pool:
         list(pool.run(locators[:_WARM]))
@@ -239,7 +239,7 @@ def tiled(views: np.ndarray, count: int) -> np.ndarray:
 
 
 def _read(path: Path, limits: Limits) -> bytes:
-    return inbox.read(inbox.locator_of(path), limits.max_bytes).data
+    return folder.read(folder.locator_of(path), limits.max_bytes).data
 
 
 def _forget(path: Path) -> None:

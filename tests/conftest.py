@@ -17,9 +17,11 @@ import pytest
 if TYPE_CHECKING:
     from shoetagger.ops.environment import Ports
 
-# Settings of the person who runs the tests must not reach them.
+# Settings of the person who runs the tests must not reach them, nor may keys to their buckets.
+_OURS = ("SHOETAGGER_", "AIRFLOW_", "MLFLOW_TRACKING", "MLFLOW_PORT", "DVC_")
+_OURS += ("AWS_", "AZURE_", "GOOGLE_")
 for _name in list(os.environ):
-    if _name.startswith(("SHOETAGGER_", "AIRFLOW_", "MLFLOW_TRACKING", "MLFLOW_PORT", "DVC_")):
+    if _name.startswith(_OURS):
         del os.environ[_name]
 
 # Before anything imports the tools: they read some of these only once.

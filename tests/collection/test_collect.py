@@ -23,7 +23,8 @@ from shoetagger.config import params
 from shoetagger.config.params import Params
 from shoetagger.config.settings import Settings
 from shoetagger.images.decode import image_id
-from shoetagger.ingest.inbox import Arrival, locator_of
+from shoetagger.ingest.folder import locator_of
+from shoetagger.ingest.inbox import Arrival
 from shoetagger.store.rows import Edit, Tagged, file_id_of
 from shoetagger.store.store import Store
 

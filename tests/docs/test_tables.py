@@ -27,8 +27,8 @@ from shoetagger.config import params
 # What `make up` gives its own servers, so that `make down` finds them, and a DAG run gives its
 # stages; nobody sets these.
 INTERNAL_VARIABLES = {"SHOETAGGER_SERVERS_OF", "SHOETAGGER_SERVER", "SHOETAGGER_DAG_RUN"}
-# Read by torch; the code only passes them on.
-FOREIGN_VARIABLES = {"TORCH_HOME"}
+# Read by torch and by the clients of object stores; the code only passes them on.
+FOREIGN_VARIABLES = {"TORCH_HOME", "AWS_ACCESS_KEY_ID"}
 # Of every program.
 COMMON_VARIABLES = {"PATH", "PYTHONPATH", "XDG_CONFIG_HOME"}
 

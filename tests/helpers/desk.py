@@ -20,7 +20,8 @@ from shoetagger.config.settings import Settings
 from shoetagger.desk.app import create
 from shoetagger.desk.dependencies import Person
 from shoetagger.desk.gallery import Gallery
-from shoetagger.ingest.inbox import Arrival, locator_of
+from shoetagger.ingest.folder import locator_of
+from shoetagger.ingest.inbox import Arrival
 from shoetagger.learning.audit.finding import PICTURES, TABLE, Finding, as_lines, picture_file
 from shoetagger.publishing.publication import publish_changes
 from shoetagger.publishing.tables import csv_line

@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from helpers.model import TAGS, Thing, digest_of, image_id, scores_of, tags_of
 
 from shoetagger.ingest import batches
-from shoetagger.ingest.inbox import Arrival, locator_of
+from shoetagger.ingest.folder import locator_of
+from shoetagger.ingest.inbox import Arrival
 from shoetagger.ingest.pool import Decoded
 from shoetagger.store.store import Store
 from shoetagger.tracking.connection import MLflowUnavailable

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-from shoetagger.ingest.inbox import Arrival, locator_of
+from shoetagger.ingest.folder import locator_of
+from shoetagger.ingest.inbox import Arrival
 from shoetagger.store import tables
 from shoetagger.store.rows import (
     CurrentRow,

@@ -1,414 +1,358 @@
-# Names are bytes here, which pathlib does not take:
-# ruff: noqa: PTH103, PTH118, PTH120, PTH123
+"""What every inbox does, a folder and buckets of several servers alike."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
-import pickle
-import socket
-import stat
-import tempfile
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from helpers import object_stores
+from helpers.object_stores import ObjectStore
 
-from shoetagger.ingest import inbox
-from shoetagger.ingest.inbox import Arrival, InboxError, locator_of, path_of, read, scan
-
-NAMES = st.binary(min_size=1, max_size=255).filter(
-    lambda name: b"/" not in name and b"\0" not in name and name not in (b".", b"..")
+from shoetagger.config.places import Bucket, Place, PlaceError, place, root
+from shoetagger.ingest import bucket as bucket_module
+from shoetagger.ingest.bucket import BucketInbox
+from shoetagger.ingest.folder import locator_of
+from shoetagger.ingest.inbox import (
+    Arrival,
+    Gone,
+    Inbox,
+    InboxError,
+    TooLarge,
+    Unreachable,
+    Unreadable,
 )
+from shoetagger.ingest.places import inbox_at, locators_named, name_of
+from shoetagger.publishing.rows import shown_name
 
 
-def listed(root: Path) -> dict[str, Arrival]:
-    arrivals = list(scan(root))
-    by_path = {os.fsdecode(path_of(a.locator)): a for a in arrivals}
-    assert len(by_path) == len(arrivals)
-    return {os.path.relpath(path, root): arrival for path, arrival in by_path.items()}
+class Arriving(Protocol):
+    """A place where a test lets files arrive."""
+
+    place: Place
+
+    def put(self, name: str, data: bytes) -> None: ...
+    def put_all(self, names: Iterable[str]) -> None: ...
+    def remove(self, name: str) -> None: ...
 
 
-@given(st.lists(NAMES, min_size=1, max_size=4))
-def test_any_path_survives_the_way_through_a_locator(names: list[bytes]) -> None:
-    path = b"/" + b"/".join(names)
-    locator = locator_of(path)
-    assert os.fsencode(path_of(locator)) == path
-    assert locator.isascii()
-    assert locator.isprintable()
-    assert " " not in locator
+class FolderOfFiles:
+    def __init__(self, folder: Path) -> None:
+        self.place: Place = folder
+        self._folder = folder
+        folder.mkdir()
+
+    def put(self, name: str, data: bytes) -> None:
+        (self._folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (self._folder / name).write_bytes(data)
+
+    def put_all(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.put(name, b"a")
+
+    def remove(self, name: str) -> None:
+        (self._folder / name).unlink()
 
 
-def test_paths_that_mean_the_same_have_one_locator(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert locator_of(Path("a.jpg")) == locator_of(tmp_path / "b" / ".." / "a.jpg")
-    assert locator_of("a.jpg") == locator_of(os.fsencode(tmp_path) + b"//a.jpg")
+class BucketOfObjects:
+    def __init__(self, server: ObjectStore) -> None:
+        self.server, self.bucket = server, server.bucket()
+        self.place: Place = Bucket("s3", self.bucket, "new pictures/today")
+
+    def put(self, name: str, data: bytes) -> None:
+        self.server.put(self.bucket, f"new pictures/today/{name}", data)
+
+    def put_all(self, names: Iterable[str]) -> None:
+        self.server.put_all(self.bucket, {f"new pictures/today/{name}": b"a" for name in names})
+
+    def remove(self, name: str) -> None:
+        self.server.delete(self.bucket, f"new pictures/today/{name}")
 
 
-@pytest.mark.parametrize("text", ["", "a.jpg", "file://host/a", "s3://bucket/a", "file:///a%00b"])
-def test_what_is_no_locator_is_refused(text: str) -> None:
-    with pytest.raises(InboxError, match="names no local file"):
-        path_of(text)
+@pytest.fixture(scope="module")
+def seaweedfs() -> Iterator[ObjectStore]:
+    with object_stores.seaweedfs() as server:
+        yield server
 
 
-def test_files_are_found_whatever_their_names_and_depth(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def ceph() -> Iterator[ObjectStore]:
+    with object_stores.ceph() as server:
+        yield server
+
+
+@pytest.fixture(params=["folder", "seaweedfs", "ceph"])
+def arriving(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Arriving:
+    if request.param == "folder":
+        return FolderOfFiles(tmp_path / "inbox")
+    server: ObjectStore = request.getfixturevalue(request.param)
+    use(server.environment, monkeypatch)
+    return BucketOfObjects(server)
+
+
+@pytest.fixture(params=["seaweedfs", "ceph"])
+def objects(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> BucketOfObjects:
+    server: ObjectStore = request.getfixturevalue(request.param)
+    use(server.environment, monkeypatch)
+    return BucketOfObjects(server)
+
+
+def use(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def listed(inbox: Inbox, at: Place) -> dict[str, Arrival]:
+    """Return what there is by its name below the inbox, each once."""
+    arrivals = list(inbox.scan())
+    by_name = {name_below(arrival.locator, at): arrival for arrival in arrivals}
+    assert len(by_name) == len(arrivals)
+    return by_name
+
+
+def name_below(locator: str, at: Place) -> str:
+    assert locator.startswith(root(at))
+    return shown_name(locator, at)
+
+
+# --- what both kinds do ---
+
+
+def test_what_arrives_is_listed_and_read_whatever_it_is_called(arriving: Arriving) -> None:
     names = [
-        b"plain.jpg",
-        b"no extension",
-        "schön, \"quoted\" 'x' 100%41.jpg".encode(),
-        b"line\nbreak\r\x1b.jpg",
-        b"\xff\xfe invalid \x80.jpg",
-        b"x" * 251 + b".jpg",
-        b"-rf",
-        b"deep/er/and <b>deeper</b>/a.jpg",
+        "plain.jpg",
+        "no extension",
+        "schön, \"quoted\" 'x' 100%41.jpg",
+        "a+b&c=d?e#f;g.jpg",
+        "-rf",
+        "deep/er/and <b>deeper</b>/a.jpg",
+        "~tilde*[x]{y}|^`.jpg",
+        "日本/靴.jpg",
+        "cafe\u0301.jpg",
+        "caf\u00e9.jpg",
+        "x" * 200 + ".jpg",
     ]
     for number, name in enumerate(names):
-        path = os.path.join(os.fsencode(tmp_path), name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "wb") as file:
-            file.write(b"%d" % number)
-    arrivals = list(scan(tmp_path))
-    assert {os.fsencode(path_of(a.locator)) for a in arrivals} == {
-        os.path.join(os.fsencode(tmp_path), name) for name in names
+        arriving.put(name, b"%d" % number)
+    inbox = inbox_at(arriving.place)
+    found = listed(inbox, arriving.place)
+    assert set(found) == set(names)
+    for number, name in enumerate(names):
+        content = inbox.read(found[name].locator, 10)
+        assert (content.data, content.token) == (b"%d" % number, found[name].token)
+        assert found[name].locator in locators_named(arriving.place, name)
+        assert name_of(found[name].locator) == name.rsplit("/", 1)[-1]
+        assert found[name].locator.isascii()
+        assert found[name].refused is None
+
+
+def test_what_is_hidden_is_left_out(arriving: Arriving) -> None:
+    for name in (".DS_Store", ".thumbs/a.jpg", "deep/._a.jpg", "a.jpg"):
+        arriving.put(name, b"a")
+    assert list(listed(inbox_at(arriving.place), arriving.place)) == ["a.jpg"]
+
+
+def test_more_than_a_page_of_names_is_listed_in_whatever_order_they_come(
+    arriving: Arriving,
+) -> None:
+    # With folders among them: some servers list these first.
+    names = {f"{number:04}{'/in' * (number % 400 == 7)}.jpg" for number in range(1100)}
+    arriving.put_all(names)
+    assert set(listed(inbox_at(arriving.place), arriving.place)) == names
+
+
+def test_what_is_replaced_has_another_token_and_what_vanished_is_gone(arriving: Arriving) -> None:
+    inbox = inbox_at(arriving.place)
+    arriving.put("a.jpg", b"one")
+    arriving.put("b.jpg", b"one")
+    before = listed(inbox, arriving.place)
+    arriving.put("a.jpg", b"two")
+    arriving.remove("b.jpg")
+    replaced, gone = before["a.jpg"], before["b.jpg"]
+    assert inbox.read(replaced.locator, 10).token != replaced.token
+    with pytest.raises(Gone):
+        inbox.read(gone.locator, 10)
+    after = listed(inbox, arriving.place)
+    assert list(after) == ["a.jpg"]
+    assert after["a.jpg"].token == inbox.read(replaced.locator, 10).token
+
+
+def test_what_is_too_large_is_not_read(arriving: Arriving) -> None:
+    arriving.put("a.jpg", b"12345")
+    inbox = inbox_at(arriving.place)
+    locator = listed(inbox, arriving.place)["a.jpg"].locator
+    with pytest.raises(TooLarge, match=r"too large \(5 bytes, limit 4\)"):
+        inbox.read(locator, 4)
+    assert inbox.read(locator, 5).data == b"12345"
+
+
+def test_what_lies_elsewhere_is_neither_read_nor_gone(arriving: Arriving) -> None:
+    for locator in ("s3://other-bucket/a.jpg", "gs://bucket/a.jpg"):
+        with pytest.raises(Unreachable, match="another inbox than SHOETAGGER_INBOX names"):
+            inbox_at(arriving.place).read(locator, 10)
+    if isinstance(arriving.place, Bucket):
+        for locator in (locator_of("/inbox/a.jpg"), arriving.place.locator("new pictures/b.jpg")):
+            with pytest.raises(Unreachable, match="another inbox"):
+                inbox_at(arriving.place).read(locator, 10)
+
+
+# --- buckets alone ---
+
+
+def test_a_place_for_folders_is_no_file_and_an_empty_one_is_refused(
+    objects: BucketOfObjects,
+) -> None:
+    objects.put("folder/", b"")
+    objects.put("folder/a.jpg", b"a")
+    objects.put("empty.jpg", b"")
+    found = listed(inbox_at(objects.place), objects.place)
+    assert {name: arrival.refused for name, arrival in found.items()} == {
+        "folder/a.jpg": None,
+        "empty.jpg": "an empty file",
     }
-    assert all(a.refused is None for a in arrivals)
-    assert {read(a.locator, 10).data for a in arrivals} == {b"%d" % n for n in range(len(names))}
-    assert {read(a.locator, 10).token for a in arrivals} == {a.token for a in arrivals}
-    assert {a.locator for a in arrivals} == {locator_of(path_of(a.locator)) for a in arrivals}
 
 
-def test_what_is_hidden_and_the_folder_of_the_state_are_left_out(tmp_path: Path) -> None:
-    for name in (".DS_Store", "._a.jpg", ".shoetagger/pages/a.jpg", "state/pages/a.jpg", "a.jpg"):
-        (tmp_path / "inbox" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "inbox" / name).write_bytes(b"a")
-    (tmp_path / "link").symlink_to("inbox")
-    for inbox_folder in (tmp_path / "inbox", tmp_path / "link"):
-        found = scan(inbox_folder, state=tmp_path / "inbox" / "state")
-        assert [path_of(a.locator) for a in found] == [inbox_folder / "a.jpg"]
-    found = scan(tmp_path / "inbox" / "state", state=tmp_path / "inbox")
-    assert len(list(found)) == 1, "the inbox may lie in the state, as it does by default"
-    with pytest.raises(InboxError, match="the folder of the state as well: set SHOETAGGER_INBOX"):
-        list(scan(tmp_path / "link", state=tmp_path / "inbox"))
-
-
-def test_an_empty_inbox_holds_nothing(tmp_path: Path) -> None:
-    assert list(scan(tmp_path)) == []
-
-
-def test_an_inbox_that_cannot_be_listed_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(InboxError, match="does not exist: create it, or set SHOETAGGER_INBOX"):
-        next(scan(tmp_path / "missing"))
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(InboxError, match="is no folder: set SHOETAGGER_INBOX"):
-        next(scan(tmp_path / "file"))
-
-
-def test_an_inbox_may_itself_be_a_link(tmp_path: Path) -> None:
-    (tmp_path / "mount").mkdir()
-    (tmp_path / "mount" / "a.jpg").write_bytes(b"a")
-    (tmp_path / "mount" / "b.jpg").symlink_to("a.jpg")
-    inbox_link = tmp_path / "inbox"
-    inbox_link.symlink_to("mount")
-    arrivals = listed(inbox_link)
-    assert set(arrivals) == {"a.jpg", "b.jpg"}
-    assert [read(a.locator, 9, root=inbox_link).data for a in arrivals.values()] == [b"a", b"a"]
-
-
-def test_what_is_no_file_of_the_inbox_is_refused_and_never_opened(tmp_path: Path) -> None:
-    root = tmp_path / "inbox"
-    root.mkdir()
-    secret = tmp_path / "secret.jpg"
-    secret.write_bytes(b"secret")
-    (root / "folder.jpg").mkdir()
-    (root / "folder.jpg" / "inside.jpg").write_bytes(b"inside")
-    (root / "out.jpg").symlink_to(secret)
-    (root / "out-relative.jpg").symlink_to("../secret.jpg")
-    (root / "nowhere.jpg").symlink_to("missing")
-    (root / "loop.jpg").symlink_to("loop.jpg")
-    (root / "around").symlink_to(".")
-    (root / "up").symlink_to("..")
-    (root / "second-name.jpg").symlink_to("folder.jpg/inside.jpg")
-    os.mkfifo(root / "pipe.jpg")
-    (root / "to-pipe.jpg").symlink_to("pipe.jpg")
-    server = socket.socket(socket.AF_UNIX)
-    server.bind(str(root / "socket.jpg"))
-    server.close()
-    with contextlib.suppress(PermissionError):  # only root can make a device
-        os.mknod(root / "null.jpg", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
-    reasons = {name: a.refused for name, a in listed(root).items()}
-    assert reasons.pop("null.jpg", "a device, not a file") == "a device, not a file"
+def test_a_key_that_cannot_be_asked_for_is_refused_and_stops_nothing(
+    objects: BucketOfObjects,
+) -> None:
+    objects.put("a.jpg", b"a")
+    objects.put("tab\t.jpg", b"a")
+    objects.put("line\nbreak.jpg", b"a")
+    objects.put("z.jpg", b"a")
+    inbox = inbox_at(objects.place)
+    found = {arrival.locator: arrival for arrival in inbox.scan()}
+    reasons = {name_below(at, objects.place): a.refused for at, a in found.items()}
     assert reasons == {
-        "folder.jpg/inside.jpg": None,
-        "second-name.jpg": None,
-        "out.jpg": "a symbolic link out of the inbox",
-        "out-relative.jpg": "a symbolic link out of the inbox",
-        "nowhere.jpg": "a symbolic link that leads nowhere",
-        "loop.jpg": "a symbolic link that leads nowhere",
-        "around": "a symbolic link to a folder",
-        "up": "a symbolic link to a folder",
-        "pipe.jpg": "a FIFO, not a file",
-        "to-pipe.jpg": "a symbolic link to a FIFO, not a file",
-        "socket.jpg": "a socket, not a file",
+        "a.jpg": None,
+        "tab\\t.jpg": "no object can be asked for by this key: rename it",
+        "line\\nbreak.jpg": "no object can be asked for by this key: rename it",
+        "z.jpg": None,
     }
-    for name in ("out.jpg", "out-relative.jpg", "loop.jpg", "pipe.jpg", "to-pipe.jpg"):
-        for named in (None, root):
-            with pytest.raises(inbox.Unreadable):
-                read(locator_of(root / name), 100, root=named)
+    for locator, arrival in found.items():
+        if arrival.refused:
+            with pytest.raises(Unreadable):
+                inbox.read(locator, 10)
+        else:
+            assert inbox.read(locator, 10).token == arrival.token
 
 
-def test_a_link_is_read_only_inside_the_root_that_is_named(tmp_path: Path) -> None:
-    root = tmp_path / "inbox"
-    (root / "sub").mkdir(parents=True)
-    (root / "sub" / "a.jpg").write_bytes(b"a")
-    (root / "link.jpg").symlink_to("sub/a.jpg")
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside" / "a.jpg").write_bytes(b"secret")
-    target, link = locator_of(root / "sub" / "a.jpg"), locator_of(root / "link.jpg")
-    assert read(link, 10, root=root) == read(target, 10)
-    with pytest.raises(inbox.Unreadable, match="a symbolic link"):
-        read(link, 10)
-
-    # The folder becomes a link after it was listed: what was listed must not lead outside.
-    (root / "sub").rename(tmp_path / "moved")
-    (root / "sub").symlink_to(tmp_path / "outside")
-    for locator in (target, link):
-        with pytest.raises(inbox.Unreadable, match="out of the inbox"):
-            read(locator, 10, root=root)
+@pytest.mark.usefixtures("objects")
+def test_a_bucket_that_is_not_there_is_named_and_makes_no_object_gone() -> None:
+    nowhere = Bucket("s3", "no-such-bucket")
+    with pytest.raises(
+        InboxError, match=r"no bucket no-such-bucket in http://127.0.0.1.*create it"
+    ):
+        list(inbox_at(nowhere).scan())
+    with pytest.raises(Unreachable, match="NoSuchBucket"):
+        inbox_at(nowhere).read("s3://no-such-bucket/a.jpg", 10)
 
 
-def test_a_sibling_whose_name_begins_like_the_root_is_outside(tmp_path: Path) -> None:
-    (tmp_path / "inbox").mkdir()
-    (tmp_path / "inbox-private").mkdir()
-    (tmp_path / "inbox-private" / "a.jpg").write_bytes(b"secret")
-    (tmp_path / "inbox" / "a.jpg").symlink_to("../inbox-private/a.jpg")
-    assert listed(tmp_path / "inbox")["a.jpg"].refused == "a symbolic link out of the inbox"
-
-
-def test_each_reason_not_to_read_has_its_own_error(tmp_path: Path) -> None:
-    file = tmp_path / "a.jpg"
-    with pytest.raises(inbox.Gone) as gone:
-        read(locator_of(file), 10)
-    assert gone.value.reason == "gone"
-    file.write_bytes(b"x" * 11)
-    with pytest.raises(inbox.TooLarge) as large:
-        read(locator_of(file), 10)
-    assert large.value.reason == "too large (11 bytes, limit 10)"
-    assert str(large.value) == f"{locator_of(file)}: {large.value.reason}"
-    assert read(locator_of(file), 11).data == b"x" * 11
-    with pytest.raises(inbox.Gone):
-        read(locator_of(file / "below-a-file.jpg"), 10)
-    with pytest.raises(inbox.Gone, match="took the file's place"):
-        read(locator_of(tmp_path), 10)
-    with pytest.raises(inbox.Unreadable, match="name too long"):
-        read(locator_of(tmp_path / ("x" * 256)), 10)
-
-
-def test_errors_survive_the_way_between_processes() -> None:
-    error = pickle.loads(pickle.dumps(inbox.TooLarge("file:///a", "too large")))
-    assert (type(error), error.locator, error.reason) == (inbox.TooLarge, "file:///a", "too large")
-
-
-def test_an_empty_file_is_read(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"")
-    assert read(locator_of(tmp_path / "a.jpg"), 10).data == b""
-
-
-def test_the_time_a_file_was_written_comes_with_its_bytes(tmp_path: Path) -> None:
-    file = tmp_path / "a.jpg"
-    file.write_bytes(b"a")
-    os.utime(file, (1e9, 1e9))
-    modified = read(locator_of(file), 10).modified_at
-    assert modified is not None
-    assert modified.isoformat() == "2001-09-09T01:46:40+00:00"
-
-
-def test_a_file_that_was_written_to_has_another_token_and_one_with_another_inode_has_not(
-    tmp_path: Path,
+def test_a_wrong_key_is_refused_in_a_sentence_without_it(
+    objects: BucketOfObjects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "a.jpg"
-    file.write_bytes(b"a")
-    first = listed(tmp_path)["a.jpg"].token
-    assert listed(tmp_path)["a.jpg"].token == first
-    (tmp_path / "b").write_bytes(b"a")
-    os.utime(tmp_path / "b", ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
-    (tmp_path / "b").rename(file)  # as where a share is mounted again
-    assert listed(tmp_path)["a.jpg"].token == first
-    os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
-    assert listed(tmp_path)["a.jpg"].token != first
+    objects.put("a.jpg", b"a")
+    locator = locators_named(objects.place, "a.jpg")[0]
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-this-secret")
+    inbox = inbox_at(objects.place)
+    with pytest.raises(
+        InboxError, match=r"refuses to show s3://.* check AWS_ACCESS_KEY_ID"
+    ) as error:
+        list(inbox.scan())
+    assert "not-this-secret" not in str(error.value)
+    with pytest.raises(Unreachable, match=r"403|SignatureDoesNotMatch"):
+        inbox.read(locator, 10)
 
 
-def test_a_file_that_grows_while_it_is_read_is_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_after_many_failures_in_a_row_the_inbox_as_a_whole_is_away(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    file = tmp_path / "a.jpg"
-    file.write_bytes(b"half")
-    really_read = os.read
-
-    def read_as_it_grows(descriptor: int, length: int) -> bytes:
-        data = really_read(descriptor, length)
-        with file.open("ab") as writer:
-            writer.write(b"more")
-        return data
-
-    monkeypatch.setattr(os, "read", read_as_it_grows)
-    with pytest.raises(inbox.Changed) as changed:
-        read(locator_of(file), 100)
-    assert changed.value.reason == "changed while it was read"
-
-
-def test_a_reader_sees_whole_files_or_changed_while_a_writer_rewrites(tmp_path: Path) -> None:
-    file = tmp_path / "a.jpg"
-    file.write_bytes(b"0" * 100_000)
-    stop = threading.Event()
-
-    def rewrite() -> None:
-        number = 0
-        while not stop.is_set():
-            number = (number + 1) % 10
-            with file.open("r+b") as writer:
-                writer.write(b"%d" % number * 50_000)
-                writer.write(b"%d" % number * 50_000)
-
-    writer = threading.Thread(target=rewrite)
-    writer.start()
-    try:
-        for _ in range(50):
-            try:
-                assert len(read(locator_of(file), 1_000_000).data) == 100_000
-            except inbox.Changed:
-                continue
-    finally:
-        stop.set()
-        writer.join()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
+    monkeypatch.setitem(bucket_module._RETRIES, "max_retries", 0)
+    monkeypatch.setattr(bucket_module, "_OUTAGE", 3)
+    inbox = BucketInbox(Bucket("s3", "pictures"))
+    with pytest.raises(InboxError, match=r"does not answer .*error sending request.*as gone"):
+        list(inbox.scan())
+    for _ in range(2):
+        with pytest.raises(Unreachable, match="error sending request"):
+            inbox.read("s3://pictures/a.jpg", 10)
+    with pytest.raises(InboxError, match="does not answer"):
+        inbox.read("s3://pictures/a.jpg", 10)
 
 
-def test_a_failing_disk_or_share_is_unreachable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_credentials_a_sentence_says_which_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Where machines have roles they ask this address.
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setitem(bucket_module._RETRIES, "max_retries", 0)
+    with pytest.raises(InboxError, match="no credentials for s3://pictures: set AWS_ACCESS_KEY_ID"):
+        list(BucketInbox(Bucket("s3", "pictures")).scan())
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    with pytest.raises(InboxError, match=r"Missing SecretAccessKey.*set AWS_ACCESS_KEY_ID and"):
+        list(BucketInbox(Bucket("s3", "pictures")).scan())
+    with pytest.raises(InboxError, match=r"az://pictures.*set AZURE_STORAGE_ACCOUNT_NAME"):
+        BucketInbox(Bucket("az", "pictures"))
+
+
+def test_an_endpoint_that_is_none_is_named_with_its_variable(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"a")
-
-    def broken(*_: object) -> bytes:
-        raise OSError(5, os.strerror(5))
-
-    monkeypatch.setattr(os, "read", broken)
-    with pytest.raises(inbox.Unreachable, match="cannot be read: Input/output error"):
-        read(locator_of(tmp_path / "a.jpg"), 10)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "127.0.0.1:8333")
+    with pytest.raises(InboxError, match=r"AWS_ENDPOINT_URL='127.0.0.1:8333' is no address"):
+        BucketInbox(Bucket("s3", "pictures"))
 
 
-@pytest.mark.parametrize("name", ["EACCES", "EPERM", "EKEYEXPIRED", "EREMOTEIO", "ESTALE", "EBUSY"])
-def test_a_fault_that_may_pass_is_not_the_files_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"a")
-    number = getattr(errno, name)
-
-    def refuse(*_: object, **__: object) -> int:
-        raise OSError(number, os.strerror(number))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "open", refuse)
-        with pytest.raises(inbox.Unreachable):
-            read(locator_of(tmp_path / "a.jpg"), 10)
+# --- addresses ---
 
 
-class Listing(contextlib.closing[Any]):
-    """What `os.scandir` returns: it can be closed at once, or at the end of a block."""
-
-    def close(self) -> None: ...
-
-
-class Entry:
-    """A file whose status its share does not tell."""
-
-    def __init__(self, path: Path) -> None:
-        self.name, self.path = os.fsencode(path.name), os.fsencode(path)
-
-    def is_dir(self, **_: bool) -> bool:
-        return False
-
-    def stat(self, **_: bool) -> None:
-        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("s3://pictures", Bucket("s3", "pictures")),
+        ("s3://pictures/", Bucket("s3", "pictures")),
+        ("gs://pictures/new/2026", Bucket("gs", "pictures", "new/2026")),
+        ("az://pictures/a b%20c/", Bucket("az", "pictures", "a b%20c")),
+        ("/folder", Path("/folder")),
+        ("folder", Path.cwd() / "folder"),
+    ],
+)
+def test_a_place_is_a_folder_or_a_bucket(address: str, expected: Place) -> None:
+    found = place(address, "SHOETAGGER_INBOX")
+    assert found == expected
+    assert place(str(found), "SHOETAGGER_INBOX") == found
 
 
-def test_a_listing_that_breaks_off_shows_the_folder_and_what_cannot_be_looked_at_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def listing() -> Iterator[Entry]:
-        yield Entry(tmp_path / "a.jpg")
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "scandir", lambda _: Listing(listing()))
-        (file, folder) = scan(tmp_path)
-    assert (file.locator, file.is_unknown) == (locator_of(tmp_path / "a.jpg"), True)
-    assert (folder.is_folder, folder.refused) == (
-        True,
-        "folder cannot be listed: Input/output error",
-    )
-
-
-def test_what_may_not_be_read_is_left_to_the_next_run() -> None:
-    """As another user where we are root, whom no permission stops."""
-    with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        root.chmod(0o755)
-        (root / "locked").mkdir(mode=0o700)
-        (root / "locked" / "inside.jpg").write_bytes(b"a")
-        (root / "a.jpg").write_bytes(b"a")
-        (root / "a.jpg").chmod(0)
-        (root / "locked").chmod(0)
-        child = os.fork()
-        if child == 0:
-            ok = False
-            try:
-                if os.geteuid() == 0:
-                    os.setgroups([])
-                    os.setgid(65534)
-                    os.setuid(65534)
-                arrivals = listed(root)
-                assert set(arrivals) == {"locked", "a.jpg"}
-                assert arrivals["locked"].refused == "folder cannot be listed: Permission denied"
-                with pytest.raises(inbox.Unreachable, match="cannot be read: Permission denied"):
-                    read(arrivals["a.jpg"].locator, 10)
-                ok = True
-            finally:
-                os._exit(0 if ok else 1)
-        _, status = os.waitpid(child, 0)
-        (root / "locked").chmod(0o700)
-        assert status == 0
+@pytest.mark.parametrize(
+    ("address", "fault"),
+    [
+        ("http://pictures", "begins with http://.*set it to a path, or to s3://bucket/prefix"),
+        ("file:///folder", "begins with file://"),
+        ("s3://", "names no bucket that can be"),
+        ("s3:///prefix", "names no bucket that can be"),
+        ("s3://pic tures", "names no bucket that can be"),
+        ("s3://pictures/a//b", "empty part"),
+        ("s3://pictures/../b", "empty part, a dot"),
+        ("s3://pictures/a\tb", "control character"),
+    ],
+)
+def test_an_address_of_no_place_is_refused_with_what_to_do(address: str, fault: str) -> None:
+    with pytest.raises(PlaceError, match=f"SHOETAGGER_INBOX.*{fault}"):
+        place(address, "SHOETAGGER_INBOX")
 
 
-def test_a_path_too_long_to_open_is_shown_and_ends_nothing(tmp_path: Path) -> None:
-    here = os.open(tmp_path, os.O_RDONLY)
-    depth = 0
-    for _ in range(20):  # 20 x 250 bytes: beyond what one path may have
-        os.mkdir("d" * 250, dir_fd=here)
-        below = os.open("d" * 250, os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here, depth = below, depth + 1
-    os.close(here)
-    (tmp_path / "a.jpg").write_bytes(b"a")
-    arrivals = list(scan(tmp_path))
-    assert sorted(a.refused or "" for a in arrivals) == [
-        "",
-        "folder cannot be listed: File name too long",
-    ]
+def test_a_login_in_an_address_is_refused_and_not_shown() -> None:
+    with pytest.raises(PlaceError, match="holds a login") as error:
+        place("s3://somebody:a-secret@pictures/new", "SHOETAGGER_INBOX")
+    assert "a-secret" not in str(error.value)
+    assert "AWS_SECRET_ACCESS_KEY" in str(error.value)
 
 
-def test_listing_streams(tmp_path: Path) -> None:
-    for number in range(100):
-        (tmp_path / f"{number}.jpg").write_bytes(b"")
-    arrivals = scan(tmp_path)
-    first = next(arrivals)
-    for number in range(100):
-        (tmp_path / f"{number}.jpg").unlink()  # what is not yet looked at vanishes: no error
-    rest = list(arrivals)
-    assert first.locator not in {a.locator for a in rest}
-    assert len(rest) < 100
+def test_a_file_is_named_by_its_address_or_locator_whatever_the_inbox_is(tmp_path: Path) -> None:
+    for inbox in (tmp_path, Bucket("s3", "pictures", "new")):
+        for name in ("s3://pictures/new/a b.jpg", "s3://pictures/new/a%20b.jpg"):
+            assert "s3://pictures/new/a%20b.jpg" in locators_named(inbox, name)
+        assert locator_of("/elsewhere/a.jpg") in locators_named(inbox, "/elsewhere/a.jpg")
+    assert locators_named(Bucket("s3", "pictures"), "a.jpg")[0] == "s3://pictures/a.jpg"

@@ -9,7 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 from helpers.corpus import LIMITS, corpus, encode, plain, shoe
 from PIL import Image
 
+from shoetagger.errors import TransientError
 from shoetagger.images.decode import Rejected, image_id, open_image
 from shoetagger.images.framing import framed
 from shoetagger.images.views import Transform, tagging_view
@@ -530,3 +532,108 @@ def test_views_are_plain_arrays(pool: DecodePool) -> None:
     assert result.views[0].dtype == np.uint8
     assert result.views[0].shape == (64, 64, 3)
     assert result.views[0].flags.owndata
+
+
+# --- files that are read ahead, for workers that hold no way to them ---
+
+
+def read_here(locator: str, pid: int = os.getpid()) -> Content:
+    """Read as `read`, in the process that imported this."""
+    assert os.getpid() == pid
+    return read(locator)
+
+
+def test_files_read_ahead_come_back_as_those_that_workers_read() -> None:
+    names = [*shoes(40), "refused:", "gone:", "no-answer:", "young:", *shoes(3)]
+    both = []
+    for way in ({"read": read_here, "fetched_ahead": 8}, {"read": read}):
+        with make_pool(workers=2, settle_seconds=60.0, **way) as pool:
+            found = list(pool.run(names))
+        views = [None if d.views is None else d.views[0].tobytes() for d in found]
+        both.append(([replace(d, views=None) for d in found], views))
+    assert both[0] == both[1]
+    assert sum(view is not None for view in both[0][1]) == 43
+
+
+def test_no_more_than_wanted_are_read_ahead_and_none_stays_open() -> None:
+    lock, begun, most = threading.Lock(), 0, 0
+
+    def counted(locator: str) -> Content:
+        nonlocal begun, most
+        with lock:
+            begun += 1
+            most = max(most, begun - taken)
+        return read(locator)
+
+    def still_open() -> list[str]:
+        found = []
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with suppress(FileNotFoundError):  # that of this listing
+                found.append(str(descriptor.readlink()))
+        return [name for name in found if "shoetagger-file" in name]
+
+    taken = 0
+    with make_pool(read=counted, fetched_ahead=5, ahead=8) as pool:
+        for _ in pool.run(shoes(30)):
+            taken += 1
+            time.sleep(0.005)
+        assert (begun, most <= 8 + 5, still_open()) == (30, True, [])
+        results = pool.run(shoes(30))
+        next(results)
+        assert still_open()
+        results.close()  # halfway, with files read that nobody wants any more
+        assert wait_until(lambda: not still_open())
+
+
+def test_what_was_read_ahead_is_handed_to_another_worker_where_one_dies() -> None:
+    reads: list[str] = []
+
+    def counted(locator: str) -> Content:
+        reads.append(locator)
+        return read(locator)
+
+    with make_pool(read=counted, fetched_ahead=8) as pool:
+        results = pool.run(shoes(30))
+        found = [next(results)]
+        pool._workers[0].process.kill()
+        found += results
+    assert [result.locator for result in found] == shoes(30)
+    assert all(result.views for result in found)
+    assert sorted(reads) == sorted(shoes(30)), "each was read once"
+
+
+def test_where_the_inbox_as_a_whole_is_away_the_run_ends_with_the_reason() -> None:
+    def away(_: str) -> Content:
+        raise TransientError("all of it is away")
+
+    def broken(_: str) -> Content:
+        raise ZeroDivisionError("of our own")
+
+    with (
+        make_pool(read=away, fetched_ahead=8) as pool,
+        pytest.raises(TransientError, match="away"),
+    ):
+        list(pool.run(shoes(3)))
+    with (
+        make_pool(read=broken, fetched_ahead=8) as pool,
+        pytest.raises(DecodingError, match="cannot be read: ZeroDivisionError"),
+    ):
+        list(pool.run(shoes(3)))
+
+
+def test_a_worker_gets_no_secret_of_our_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = {
+        "AWS_SECRET_ACCESS_KEY": "one", "SHOETAGGER_STORE_URL": "postgresql://me:two@host/tags",
+        "SHOETAGGER_NOTIFY_URL": "three", "MLFLOW_TRACKING_PASSWORD": "four",
+        "AIRFLOW__CORE__FERNET_KEY": "five", "DATABASE_URL": "six",
+    }  # fmt: skip
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    with make_pool() as pool:
+        list(pool.run(shoes(1)))
+        (worker,) = pool._workers
+        environment = Path(f"/proc/{worker.process.pid}/environ").read_bytes().decode()
+    given = dict(line.split("=", 1) for line in environment.split("\0") if line)
+    assert given.keys().isdisjoint(secrets)
+    assert set(given.values()).isdisjoint(secrets.values())
+    assert given["PATH"] == os.environ["PATH"]

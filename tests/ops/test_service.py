@@ -57,6 +57,7 @@ def test_the_unit_is_one_that_systemd_takes_and_keeps_its_secrets_private(
 
 def test_the_service_gets_the_variables_of_now(settings: Settings) -> None:
     given = {"SHOETAGGER_GPU_SLOTS": "2", "TORCH_HOME": "/big disk/torch", "SECRET": "x"}
+    given |= {"AWS_ENDPOINT_URL": "https://storage.example", "AWS_ACCESS_KEY_ID": "me"}
     text = environment_file(settings, Ports(8081, 5001), given)
     # A shell reads these lines as systemd does.
     read = dict(shlex.split(line)[0].split("=", 1) for line in text.splitlines())
@@ -67,4 +68,8 @@ def test_the_service_gets_the_variables_of_now(settings: Settings) -> None:
     assert echoed.stdout == settings.store_url
     assert (read["AIRFLOW_PORT"], read["MLFLOW_PORT"]) == ("8081", "5001")
     assert (read["SHOETAGGER_GPU_SLOTS"], read["TORCH_HOME"]) == ("2", "/big disk/torch")
+    assert (read["AWS_ENDPOINT_URL"], read["AWS_ACCESS_KEY_ID"]) == (
+        "https://storage.example",
+        "me",
+    )
     assert "SECRET" not in read

@@ -27,7 +27,7 @@ from shoetagger.config.params import Params
 from shoetagger.config.recipe import Group
 from shoetagger.config.settings import Settings
 from shoetagger.images import decode
-from shoetagger.ingest.inbox import scan
+from shoetagger.ingest.folder import scan
 from shoetagger.publishing import pages
 from shoetagger.publishing.csv_lines import csv_line
 from shoetagger.publishing.export import export

@@ -24,7 +24,7 @@ from helpers.stores import (
     tag,
 )
 
-from shoetagger.ingest.inbox import locator_of
+from shoetagger.ingest.folder import locator_of
 from shoetagger.store import database, migrations, tables
 from shoetagger.store.rows import (
     StoreError,

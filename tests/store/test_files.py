@@ -19,7 +19,7 @@ from helpers.stores import (
     tagged,
 )
 
-from shoetagger.ingest.inbox import locator_of
+from shoetagger.ingest.folder import locator_of
 from shoetagger.store.rows import (
     FileRow,
     StoreError,

@@ -23,7 +23,8 @@ from helpers.stores import (
     tagged,
 )
 
-from shoetagger.ingest.inbox import Arrival, locator_of
+from shoetagger.ingest.folder import locator_of
+from shoetagger.ingest.inbox import Arrival
 from shoetagger.store.rows import (
     GroupCounts,
     Prediction,

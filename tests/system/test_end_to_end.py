@@ -19,7 +19,7 @@ from playwright.sync_api import sync_playwright
 from shoetagger.config.settings import Settings
 from shoetagger.demo import __main__
 from shoetagger.demo.arrivals import ARRIVALS
-from shoetagger.ingest import inbox
+from shoetagger.ingest import folder
 from shoetagger.ops.environment import HOST, Ports
 from shoetagger.ops.processes import marked_processes
 from shoetagger.ops.servers import credentials, down
@@ -58,7 +58,7 @@ def tags_in_store(settings: Settings) -> dict[str, dict[str, tuple[str, ...]]]:
     """File name -> group -> current tags."""
     store = Store(settings.store_url)
     found = {
-        inbox.path_of(locator).name: {group: current.tags for group, current in row.groups.items()}
+        folder.path_of(locator).name: {group: current.tags for group, current in row.groups.items()}
         for row in store.current.rows(GROUPS)
         for locator in row.locators
     }
@@ -89,7 +89,7 @@ def test_from_a_fresh_clone_to_tagged_pictures_and_again(settings: Settings, por
     tags = tags_in_store(settings)
     arrived = {path.name for path in settings.inbox.iterdir()}
     store = Store(settings.store_url)
-    reasons = {inbox.path_of(row.locator).name: row.reason for row in store.files.rejected()}
+    reasons = {folder.path_of(row.locator).name: row.reason for row in store.files.rejected()}
     store.close()
     assert len(tags) == ARRIVALS
     assert all(set(current) == set(GROUPS) for current in tags.values())

@@ -43,7 +43,7 @@ from hypothesis.stateful import (
 
 from shoetagger import atomic
 from shoetagger.config import params as parameters
-from shoetagger.ingest import inbox as real_inbox
+from shoetagger.ingest import folder as real_inbox
 from shoetagger.promotion import moves, versions
 from shoetagger.promotion.compare import Comparison
 from shoetagger.promotion.versions import PromotionError

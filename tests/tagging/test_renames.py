@@ -15,7 +15,8 @@ from helpers.webhook import webhook
 
 from shoetagger.config.settings import Settings
 from shoetagger.inference.engine import Engine
-from shoetagger.ingest.inbox import InboxError, locator_of
+from shoetagger.ingest.folder import locator_of
+from shoetagger.ingest.inbox import InboxError
 from shoetagger.orchestration.nightly import night
 from shoetagger.store.store import Store
 

@@ -37,9 +37,10 @@ from shoetagger.errors import TransientError
 from shoetagger.images.decode import image_id
 from shoetagger.images.views import Transform
 from shoetagger.inference.engine import Engine
-from shoetagger.ingest import inbox
+from shoetagger.ingest import folder as inbox_folder
 from shoetagger.ingest.batches import prefetched
-from shoetagger.ingest.inbox import InboxError, locator_of
+from shoetagger.ingest.folder import locator_of
+from shoetagger.ingest.inbox import InboxError
 from shoetagger.ops.installation import opened
 from shoetagger.orchestration.nightly import night
 from shoetagger.publishing import thumbnails
@@ -430,7 +431,7 @@ def test_a_listing_or_a_model_that_hangs_does_not_keep_a_time_limit_from_ending_
 ) -> None:
     goes_on = threading.Event()
     run = begin(settings, "night")
-    monkeypatch.setattr(inbox, "scan", lambda *_, **__: iter(goes_on.wait, True))
+    monkeypatch.setattr(inbox_folder, "scan", lambda *_, **__: iter(goes_on.wait, True))
     try:
         with pytest.raises(TimeLimit), time_limit(0.2):
             find_arrivals(settings, run)

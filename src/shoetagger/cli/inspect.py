@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..config.places import Place
 from ..config.settings import Settings
 from ..errors import ShoetaggerError
 from ..notification.addresses import fault_of
@@ -146,9 +147,9 @@ def _print_move(move: Move, versions: Mapping[str, str]) -> None:
         typer.echo(f"    {origins}")
 
 
-def image_id_of(store: Store, inbox: Path, picture: str) -> str:
+def image_id_of(store: Store, inbox: Place, picture: str) -> str:
     """Return the id of a picture named by the beginning of its id, or by its file."""
-    from ..ingest.inbox import locator_of
+    from ..ingest.places import locators_named
 
     if re.fullmatch(r"[0-9a-f]{8,64}", picture):
         ids = store.current.image_ids_starting_with(picture, 2)
@@ -156,8 +157,8 @@ def image_id_of(store: Store, inbox: Path, picture: str) -> str:
             raise ShoetaggerError(f"more than one picture begins with {picture}: write more of it")
         if ids:
             return ids[0]
-    for path in (inbox / picture, Path(picture)):
-        known = store.files.find(locator_of(path))
+    for locator in locators_named(inbox, picture):
+        known = store.files.find(locator)
         if known is not None and known.image_id is not None:
             return known.image_id
     raise ShoetaggerError(

@@ -100,7 +100,7 @@ def _champions(installation: Installation) -> tuple[list[Path], dict[str, str]]:
 
 def _files(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
     """Yield the name to print and the locator of every file named or found in a folder named."""
-    from ..ingest.inbox import locator_of, path_of, scan
+    from ..ingest.folder import locator_of, path_of, scan
 
     for path in paths:
         if not path.is_dir():

@@ -21,10 +21,12 @@ from urllib.parse import unquote
 from filelock import FileLock, Timeout
 
 from ..config.params import Params
+from ..config.places import Place
 from ..config.settings import Settings
 from ..errors import ShoetaggerError, TransientError
 from ..images.decode import Limits, image_id, unreadable
-from ..ingest.inbox import ReadError, read
+from ..ingest.inbox import Inbox, ReadError
+from ..ingest.places import inbox_at
 from ..learning.dataset.labels import LABELLED_AT, LABELLED_BY, NAME_COLUMN, ORIGIN, read_labels
 from ..learning.dataset.sheet import LabelsError, find_sheet
 from ..learning.dataset.sheet_rows import Row, write_rows
@@ -132,13 +134,13 @@ def _base(repo: Path, branch: str) -> str:
 
 
 def _put_images(
-    checked: Sequence[Checked], tree: Path, inbox: Path, params: Params
+    checked: Sequence[Checked], tree: Path, inbox: Place, params: Params
 ) -> tuple[list[_Taken], list[str]]:
     """Copy the pictures' bytes into the data, but for those that are there already.
 
     Also returns a sentence for each picture that could not be taken.
     """
-    images = data_folder(tree) / "images"
+    images, opened = data_folder(tree) / "images", inbox_at(inbox)
     known = {
         image_id(path.read_bytes()): path.relative_to(images).as_posix()
         for path in sorted(images.rglob("*"))
@@ -148,7 +150,7 @@ def _put_images(
     for picture in checked:
         if (name := known.get(picture.image_id)) is not None:
             taken.append(_Taken(picture, name, is_new=False))
-        elif (data := _bytes_of(picture, inbox, Limits.of(params.images).max_bytes)) is not None:
+        elif (data := _bytes_of(picture, opened, Limits.of(params.images).max_bytes)) is not None:
             name = _name_of(picture)
             path = images / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,11 +164,11 @@ def _put_images(
     return taken, left_out
 
 
-def _bytes_of(picture: Checked, inbox: Path, max_bytes: int) -> bytes | None:
+def _bytes_of(picture: Checked, inbox: Inbox, max_bytes: int) -> bytes | None:
     """Return the bytes of the first file that still holds the picture."""
     for locator in picture.locators:
         try:
-            data = read(locator, max_bytes, root=inbox).data
+            data = inbox.read(locator, max_bytes).data
         except ReadError:
             continue
         if image_id(data) == picture.image_id:

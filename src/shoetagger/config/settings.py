@@ -10,6 +10,7 @@ from getpass import getuser
 from pathlib import Path
 
 from ..errors import ShoetaggerError
+from .places import Place, place
 
 # In the published folder: what all its files depend on. Without it, all days are written again.
 PUBLISHED_FORMAT = ".format"
@@ -31,7 +32,7 @@ class Settings:
 
     repo: Path
     home: Path
-    inbox: Path
+    inbox: Place
     # These may hold a secret.
     store_url: str = field(repr=False)
     tracking_uri: str = field(repr=False)
@@ -51,7 +52,7 @@ class Settings:
         return cls(
             repo=repo,
             home=home,
-            inbox=Path(environ.get("SHOETAGGER_INBOX") or home / "inbox").absolute(),
+            inbox=place(environ.get("SHOETAGGER_INBOX") or str(home / "inbox"), "SHOETAGGER_INBOX"),
             store_url=_absolute(environ.get("SHOETAGGER_STORE_URL"))
             or sqlite_url(home / "store.db"),
             tracking_uri=_absolute(environ.get("MLFLOW_TRACKING_URI")) or _mlflow_database(home),

@@ -14,6 +14,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -226,10 +227,11 @@ def pull_data(settings: Settings) -> None:
 
 
 def _refuse_foreign_inbox(settings: Settings) -> None:
-    if not settings.inbox.is_relative_to(settings.home):
+    inbox = settings.inbox
+    if not isinstance(inbox, Path) or not inbox.is_relative_to(settings.home):
         raise DemoError(
             f"the demo puts drawn pictures into the inbox, and SHOETAGGER_INBOX names one of your "
-            f"own, {settings.inbox}: unset it for the demo"
+            f"own, {inbox}: unset it for the demo"
         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..config.settings import Settings
-from ..ingest import inbox
+from ..ingest.folder import path_of
 from ..store.rows import CurrentRow
 from ..store.store import Store
 from .sample import write_arrivals
@@ -35,10 +35,12 @@ def let_arrive(settings: Settings) -> int:
 
     Each appears there whole, and one that is there already is not touched.
     """
-    settings.inbox.mkdir(parents=True, exist_ok=True)
+    inbox = settings.inbox
+    assert isinstance(inbox, Path)  # a bucket is never the demo's own
+    inbox.mkdir(parents=True, exist_ok=True)
     arrived = 0
     for source in drawn(settings):
-        target = settings.inbox / source.name
+        target = inbox / source.name
         if not target.exists():
             beside = settings.home / "demo" / f".{os.getpid()}-{source.name}"
             shutil.copy2(source, beside)
@@ -54,13 +56,13 @@ def tagged(store: Store, settings: Settings, groups: Sequence[str]) -> dict[str,
         name: row
         for row in store.current.rows(groups)
         for locator in row.locators
-        if (name := inbox.path_of(locator).name) in names
+        if (name := path_of(locator).name) in names
     }
 
 
 def rejected(store: Store) -> dict[str, str]:
     """Return the rejected files of the inbox: file name -> reason."""
-    return {inbox.path_of(row.locator).name: row.reason for row in store.files.rejected()}
+    return {path_of(row.locator).name: row.reason for row in store.files.rejected()}
 
 
 def untagged(settings: Settings, groups: Sequence[str]) -> list[str]:

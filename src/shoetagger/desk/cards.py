@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from ..config.places import Place
 from ..config.recipe import Group
 from ..inference.bundle import load_bundle
 from ..network.layers import ModelError
@@ -101,7 +102,7 @@ def cards(
     corrections: Mapping[tuple[str, str], Correction],
     groups: Mapping[str, Group],
     *,
-    inbox: Path,
+    inbox: Place,
     bundles: Path,
 ) -> list[Card]:
     """Return the cards of pictures; `corrections` are those in force, by image id and group."""
@@ -112,7 +113,7 @@ def _card(
     row: CurrentRow,
     corrections: Mapping[tuple[str, str], Correction],
     groups: Mapping[str, Group],
-    inbox: Path,
+    inbox: Place,
     bundles: Path,
 ) -> Card:
     # Those of groups that params.yaml no longer has, too.

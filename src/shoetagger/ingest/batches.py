@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ..config.places import Place
 from ..images.decode import Limits, Rejected
 from ..images.views import Transform
-from .inbox import Changed, Content, Gone, TooLarge, Unreachable, Unreadable, read
+from .inbox import Changed, Content, Gone, Inbox, TooLarge, Unreachable, Unreadable
+from .places import inbox_at
 from .pool import Decoded, DecodePool
 from .worker import RetryLater
 
@@ -26,13 +27,13 @@ if TYPE_CHECKING:  # decoding processes import this module: no torch in them, an
 GONE = "no longer there"
 
 
-def read_picture(locator: str, max_bytes: int, root: Path | None = None) -> Content:
+def read_picture(locator: str, inbox: Inbox, max_bytes: int) -> Content:
     """Read a file for a DecodePool: what can never be read is Rejected, the rest RetryLater.
 
     A file that is gone is RetryLater with a message that begins with `GONE`.
     """
     try:
-        return read(locator, max_bytes, root=root)
+        return inbox.read(locator, max_bytes)
     except (TooLarge, Unreadable) as error:
         raise Rejected(error.reason) from None
     except Gone as error:
@@ -63,23 +64,24 @@ class KeptViews:
 def decode_pool(
     options: Params,
     transforms: Sequence[Transform],
-    root: Path,
+    inbox: Place,
     *,
     settle_seconds: float,
     batch: int | None = None,
     derived: int = 0,
     preview: int = 0,
 ) -> DecodePool:
-    """Return the decoding processes as params.yaml bounds them; `root` bounds symbolic links.
+    """Return the decoding processes as params.yaml bounds them, for the files of an inbox.
 
-    They work up to two batches ahead of the caller; `batch` (default: `tag.batch_size`) is the
-    size of one.
+    They read a folder's files by themselves, and are handed those of a bucket. They work up to two
+    batches ahead of the caller; `batch` (default: `tag.batch_size`) is the size of one.
     """
-    limits = Limits.of(options.images)
+    limits, opened = Limits.of(options.images), inbox_at(inbox)
     return DecodePool(
         transforms,
         limits,
-        read=partial(read_picture, max_bytes=limits.max_bytes, root=root),
+        read=partial(read_picture, inbox=opened, max_bytes=limits.max_bytes),
+        fetched_ahead=opened.fetched_ahead,
         workers=options.tag.decode_workers,
         seconds=options.tag.decode_seconds,
         memory_mb=options.tag.decode_memory_mb,

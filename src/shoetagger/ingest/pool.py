@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ShoetaggerError
-from ..images.decode import Limits
+from ..errors import ShoetaggerError, TransientError
+from ..images.decode import Limits, Rejected
 from ..images.views import Transform
+from .fetching import Fetcher
 from .shared_memory import READING, Slots, nameless_file
-from .worker import OUT_OF_MEMORY, Content, Job
+from .worker import OUT_OF_MEMORY, Content, Job, RetryLater
 from .worker_process import Picture, WorkerProcess
 
 
@@ -60,9 +61,11 @@ _SLOW_STREAM_SECONDS = 0.01
 class DecodePool(AbstractContextManager["DecodePool"]):
     """Long-lived worker processes that turn locators into views.
 
-    `read` gets a locator and returns its Content. It is pickled by reference: a function of an
-    importable module, or a functools.partial of one. It raises Rejected for a file that can never
-    be read, RetryLater or OSError for one that the next run should try again.
+    `read` gets a locator and returns its Content. It raises Rejected for a file that can never be
+    read, RetryLater or OSError for one that the next run should try again. The workers call it:
+    it is pickled by reference, a function of an importable module, or a functools.partial of one.
+    With `fetched_ahead`, threads of this process call it, for up to so many files ahead, and hand
+    the bytes over: workers then need no way to the files. A TransientError from it ends the run.
 
     Each worker may take `memory_mb`; reading a picture and decoding it may take `seconds` each.
     A picture whose worker crashes, hangs or runs out of memory is tried once more, alone in a
@@ -83,6 +86,7 @@ class DecodePool(AbstractContextManager["DecodePool"]):
         limits: Limits,
         *,
         read: Callable[[str], Content],
+        fetched_ahead: int = 0,
         workers: int,
         seconds: float,
         memory_mb: int,
@@ -99,7 +103,7 @@ class DecodePool(AbstractContextManager["DecodePool"]):
         self._slots = Slots(self._memory_file, *shapes, previews=preview > 0)
         self._job = pickle.dumps(
             Job(
-                read=read,
+                read=None if fetched_ahead else read,
                 transforms=tuple(transforms),
                 derived=derived,
                 preview=preview,
@@ -116,6 +120,9 @@ class DecodePool(AbstractContextManager["DecodePool"]):
         self._selector = selectors.DefaultSelector()
         self._failed_starts = 0
         self._flow: _Flow | None = None
+        self._fetcher = Fetcher(read, fetched_ahead) if fetched_ahead else None
+        if self._fetcher:
+            self._selector.register(self._fetcher.awake, selectors.EVENT_READ, self._fetcher)
 
     def __enter__(self) -> DecodePool:
         try:
@@ -138,6 +145,9 @@ class DecodePool(AbstractContextManager["DecodePool"]):
         for worker in list(self._workers):
             self._end(worker)
         self._selector.close()
+        if self._fetcher:
+            self._fetcher.close()
+            self._fetcher = None
         if self._memory_file >= 0:
             os.close(self._memory_file)
             self._memory_file = -1
@@ -157,6 +167,8 @@ class DecodePool(AbstractContextManager["DecodePool"]):
             yield from self._run(iter(locators), flow)
         finally:
             self._flow = None
+            for picture in flow.under_way.values():
+                self._let_go(picture)
             # A caller that stops halfway drops the pictures under way.
             for worker in [w for w in self._workers if w.queue]:
                 self._end(worker)
@@ -177,7 +189,7 @@ class DecodePool(AbstractContextManager["DecodePool"]):
                 room = 0 if time.monotonic() - before > _SLOW_STREAM_SECONDS else room - 1
                 if locator is not None:
                     picture = Picture(taken, locator, flow.free.pop(), flow.previews)
-                    flow.waiting.append(picture)
+                    flow.add(picture)
                     taken += 1
             elif ready:
                 yield flow.done.pop(given)
@@ -199,11 +211,33 @@ class DecodePool(AbstractContextManager["DecodePool"]):
 
     def _send(self, flow: _Flow) -> None:
         self._fill_up()
-        while flow.waiting:
+        self._fetch(flow)
+        while (picture := next((p for p in flow.waiting if p.is_ready()), None)) is not None:
+            if picture.fetched and (error := picture.fetched.exception()):
+                flow.waiting.remove(picture)
+                self._give(flow, picture, _unread(picture.locator, error))
+                continue
             able = [worker for worker in self._workers if worker.has_room()]
             if not able:
                 return
-            min(able, key=lambda worker: len(worker.queue)).send(flow.waiting.popleft())
+            flow.waiting.remove(picture)
+            min(able, key=lambda worker: len(worker.queue)).send(picture)
+
+    def _fetch(self, flow: _Flow) -> None:
+        """Begin to read what there is room for; where workers read, all may go to them."""
+        while flow.drawn and (self._fetcher is None or self._fetcher.has_room()):
+            picture = flow.drawn.popleft()
+            if self._fetcher:
+                picture.fetched = self._fetcher.begin(picture.locator)
+            flow.waiting.append(picture)
+
+    def _give(self, flow: _Flow, picture: Picture, decoded: Decoded) -> None:
+        flow.give(picture, decoded)
+        self._let_go(picture)
+
+    def _let_go(self, picture: Picture) -> None:
+        if self._fetcher and picture.fetched:
+            self._fetcher.end(picture.fetched)
 
     def _receive(self, flow: _Flow, timeout: float | None) -> None:
         if timeout is None:
@@ -211,6 +245,9 @@ class DecodePool(AbstractContextManager["DecodePool"]):
             timeout = None if patience == math.inf else patience
         events = self._selector.select(timeout)
         for key, _ in events:
+            if isinstance(key.data, Fetcher):
+                key.data.sleep_again()
+                continue
             worker: WorkerProcess = key.data
             try:
                 message = worker.receive()
@@ -247,7 +284,7 @@ class DecodePool(AbstractContextManager["DecodePool"]):
         )
         worker.queue.popleft()
         worker.alone = False
-        flow.give(picture, decoded)
+        self._give(flow, picture, decoded)
 
     def _bury(self, worker: WorkerProcess, flow: _Flow) -> None:
         """Replace a worker that died; the picture it died of is tried alone, then rejected."""
@@ -267,10 +304,10 @@ class DecodePool(AbstractContextManager["DecodePool"]):
         hung = worker.hung or code == -signal.SIGALRM
         if hung and self._slots.phase[suspect.slot] == READING:
             why = f"reading it took longer than {self._seconds:g} s"
-            flow.give(suspect, Decoded(suspect.locator, retry=True, why=why))
+            self._give(flow, suspect, Decoded(suspect.locator, retry=True, why=why))
         elif suspect.second_try:
             reason = self._cause_of_death(code, hung=hung)
-            flow.give(suspect, Decoded(suspect.locator, rejected=reason))
+            self._give(flow, suspect, Decoded(suspect.locator, rejected=reason))
         else:
             suspect.second_try = True
             fresh = self._workers[-1]
@@ -292,9 +329,27 @@ class _Flow:
 
     free: list[int]  # slots
     previews: bool = False
-    waiting: deque[Picture] = field(default_factory=deque)
+    drawn: deque[Picture] = field(default_factory=deque)
+    waiting: deque[Picture] = field(default_factory=deque)  # for a worker, or until they are read
+    under_way: dict[int, Picture] = field(default_factory=dict)
     done: dict[int, Decoded] = field(default_factory=dict)
 
+    def add(self, picture: Picture) -> None:
+        self.drawn.append(picture)
+        self.under_way[picture.number] = picture
+
     def give(self, picture: Picture, decoded: Decoded) -> None:
+        del self.under_way[picture.number]
         self.done[picture.number] = decoded
         self.free.append(picture.slot)
+
+
+def _unread(locator: str, error: BaseException) -> Decoded:
+    """Return what becomes of a file that could not be read here; raises what concerns all files."""
+    if isinstance(error, Rejected):
+        return Decoded(locator, rejected=error.reason)
+    if isinstance(error, RetryLater | OSError):
+        return Decoded(locator, retry=True, why=str(error))
+    if isinstance(error, TransientError):
+        raise error
+    raise DecodingError(f"{locator} cannot be read: {error!r}") from error

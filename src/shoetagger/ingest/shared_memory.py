@@ -57,10 +57,13 @@ class Slots:
         return self._previews[slot, :length].tobytes()
 
 
-def nameless_file(size: int) -> int:
-    """Return the descriptor of memory that vanishes with the last process that has it open."""
+def nameless_file(size: int, of: str = "views") -> int:
+    """Return the descriptor of memory that vanishes with the last process that has it open.
+
+    `of` is what it holds, for whoever looks at the descriptors of a process.
+    """
     if hasattr(os, "memfd_create"):
-        file = os.memfd_create("shoetagger-views")
+        file = os.memfd_create(f"shoetagger-{of}")
     else:
         with tempfile.TemporaryFile() as temporary:
             file = os.dup(temporary.fileno())

@@ -14,8 +14,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from multiprocessing.connection import Connection
-from typing import Protocol
+from multiprocessing.reduction import recv_handle
+from typing import Any, Protocol
 
 from PIL import Image
 
@@ -45,7 +47,7 @@ class Content(Protocol):
 class Job:
     """What a worker needs, sent to it once."""
 
-    read: Callable[[str], Content]
+    read: Callable[[str], Content] | None  # None: the parent reads, and hands the bytes over
     transforms: tuple[Transform, ...]
     derived: int  # how many of them, the last ones, may be made from the views before them
     preview: int  # pixels of previews, longer side; 0: none are made
@@ -81,9 +83,13 @@ def work(socket_file: int) -> None:
             while not pipe.poll(_IDLE_SECONDS):
                 if os.getppid() != parent:
                     return
-            number, locator, slot, wants_preview = json.loads(pipe.recv_bytes())
+            number, locator, slot, wants_preview, given = json.loads(pipe.recv_bytes())
+            read = partial(_received, given, recv_handle(pipe)) if given else job.read
+            assert read is not None
             try:
-                result = _decode_one(locator, slot, job, slots, wants_preview=bool(wants_preview))
+                result = _decode_one(
+                    locator, read, slot, job, slots, wants_preview=bool(wants_preview)
+                )
             except MemoryError:
                 os._exit(OUT_OF_MEMORY)
             pipe.send_bytes(json.dumps(vars(result) | {"number": number}).encode())
@@ -109,11 +115,38 @@ class _Result:
     fault: str | None = None
 
 
-def _decode_one(locator: str, slot: int, job: Job, slots: Slots, *, wants_preview: bool) -> _Result:
+@dataclass(frozen=True)
+class _Received:
+    """The Content that the parent read of a file."""
+
+    data: bytes
+    token: str
+    modified_at: datetime | None
+
+
+def _received(given: dict[str, Any], file: int, _: str) -> _Received:
+    """Return the bytes in a file that the parent has handed over, and what it says of them."""
+    try:
+        data = os.pread(file, given["size"], 0)
+    finally:
+        os.close(file)
+    moment = given["modified_at"]
+    return _Received(data, given["token"], moment and datetime.fromisoformat(moment))
+
+
+def _decode_one(
+    locator: str,
+    read: Callable[[str], Content],
+    slot: int,
+    job: Job,
+    slots: Slots,
+    *,
+    wants_preview: bool,
+) -> _Result:
     slots.phase[slot] = READING
     signal.setitimer(signal.ITIMER_REAL, job.seconds)
     try:
-        content = job.read(locator)
+        content = read(locator)
         slots.phase[slot] = DECODING
         signal.setitimer(signal.ITIMER_REAL, job.seconds)
         return _decode(content, slot, job, slots, wants_preview=wants_preview)

@@ -6,31 +6,50 @@ import contextlib
 import json
 import math
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
 from collections import deque
+from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import send_handle
 from typing import Any
 
+from .fetching import Fetched
 from .worker import Job
 
 _QUEUED_BYTES = 64 * 1024  # less than a socket holds: sending to a hung worker never blocks
 _START_SECONDS = 120.0
 _GRACE_SECONDS = 5.0
+# All that a decoder gets of our environment, which may hold passwords and keys: decoders handle
+# bytes of strangers. With the last two, `make down` finds processes that it has started.
+_ENVIRONMENT = re.compile(
+    r"PATH|HOME|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|LD_LIBRARY_PATH|LD_PRELOAD|MALLOC_\w+|PYTHONHOME"
+    r"|PYTHONHASHSEED|PYTHONDONTWRITEBYTECODE|PYTHONPYCACHEPREFIX|PYTHONWARNINGS"
+    r"|SHOETAGGER_SERVERS_OF|SHOETAGGER_SERVER"
+)
 
 
 @dataclass
 class Picture:
-    """One locator in work; `slot` is the place in shared memory for its views and preview."""
+    """One locator in work; `slot` is the place in shared memory for its views and preview.
+
+    `fetched` is what was read of it, or will have been, where workers do not read by themselves.
+    """
 
     number: int
     locator: str
     slot: int
     wants_preview: bool = False
     second_try: bool = False
+    fetched: Future[Fetched] | None = None
+
+    def is_ready(self) -> bool:
+        """Return whether a worker can be given it."""
+        return self.fetched is None or self.fetched.done()
 
 
 class WorkerProcess:
@@ -45,11 +64,7 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # a decoder's output must not mix with ours
                 pass_fds=(worker_end.fileno(), memory_file),
-                env=os.environ
-                | {
-                    "PYTHONPATH": os.pathsep.join(sys.path),  # `read` is imported there as well
-                    "OPENBLAS_NUM_THREADS": "1",  # its threads would take memory
-                },
+                env=_environment(),
             )
         self.connection = Connection(our_end.detach())
         self.queue: deque[Picture] = deque()
@@ -68,8 +83,12 @@ class WorkerProcess:
         if not self.queue:
             self._alive_at = time.monotonic()
         self.queue.append(picture)
+        fetched = picture.fetched and picture.fetched.result()
         message = [picture.number, picture.locator, picture.slot, picture.wants_preview]
-        self._put(json.dumps(message).encode())
+        self._put(json.dumps([*message, fetched and fetched.description()]).encode())
+        if fetched:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                send_handle(self.connection, fetched.file, self.process.pid)
 
     def _put(self, message: bytes) -> None:
         # A process that has just died shows as an end of file soon.
@@ -100,3 +119,12 @@ class WorkerProcess:
             self.process.wait(timeout=_GRACE_SECONDS)
         self.connection.close()
         return self.process.returncode or 0
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of a worker: nothing secret, whatever this process was given."""
+    kept = {k: v for k, v in os.environ.items() if _ENVIRONMENT.fullmatch(k)}
+    return kept | {
+        "PYTHONPATH": os.pathsep.join(sys.path),  # `read` is imported there as well
+        "OPENBLAS_NUM_THREADS": "1",  # its threads would take memory
+    }

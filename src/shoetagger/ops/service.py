@@ -23,6 +23,8 @@ _PASSED_ON = (
     "SHOETAGGER_USERS",
     "TORCH_HOME",
 )
+# And what clients of object stores read.
+_OF_OBJECT_STORES = ("AWS_", "AZURE_", "GOOGLE_")
 _UNIT = """\
 [Unit]
 Description=shoetagger: Airflow and MLflow
@@ -78,6 +80,7 @@ def environment_file(settings: Settings, ports: Ports, environ: Mapping[str, str
     variables = settings.as_environment()
     variables |= {f"{name.upper()}_PORT": str(port) for name, port in asdict(ports).items()}
     variables |= {name: environ[name] for name in _PASSED_ON if environ.get(name)}
+    variables |= {k: v for k, v in environ.items() if k.startswith(_OF_OBJECT_STORES) and v}
     return "".join(f"{name}={_quoted(value)}\n" for name, value in variables.items())
 
 

@@ -53,7 +53,7 @@ def setup_locked(settings: Settings, ports: Ports, report: Report) -> None:
     for folder in (airflow_home(settings), settings.home / "logs"):
         folder.mkdir(exist_ok=True)
     airflow_home(settings).chmod(0o700)
-    if settings.inbox.is_relative_to(settings.home):
+    if isinstance(settings.inbox, Path) and settings.inbox.is_relative_to(settings.home):
         settings.inbox.mkdir(parents=True, exist_ok=True)
     _write_secrets(settings)
     _explain_home_page(settings)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from more_itertools import chunked
 
 from ..config.params import Params
+from ..config.places import Place
 from ..ingest.batches import decode_pool, stack_views
 from ..store.rows import TaggedImage
 from .paired import PairedMetrics
@@ -49,7 +49,7 @@ def scores_of_checked(
     *,
     learned: Collection[str],
     params: Params,
-    inbox: Path,
+    inbox: Place,
 ) -> CheckedScores:
     """Score arrivals that people checked by all bundles of an engine, without those `learned`.
 

@@ -13,7 +13,7 @@ from more_itertools import chunked
 
 from ..config import recipe
 from ..config.params import Params
-from ..ingest import inbox as inboxes
+from ..config.places import Place
 from ..learning.dataset.split import side
 from ..learning.dataset.tables import (
     read_scores_by_image,
@@ -83,7 +83,7 @@ def side_by_side(
     champion: Contender,
     sample: Sequence[TaggedImage],
     checked: Sequence[TaggedImage],
-    inbox: Path,
+    inbox: Place,
     device: str,
 ) -> SideBySide:
     """Run both on today's validation pictures and on arrivals.
@@ -202,10 +202,11 @@ def _scores(engine: Engine, params: Params, files: Sequence[Path]) -> dict[str, 
 
 
 def _on_arrivals(
-    engine: Engine, challenger: Bundle, params: Params, sample: Sequence[TaggedImage], inbox: Path
+    engine: Engine, challenger: Bundle, params: Params, sample: Sequence[TaggedImage], inbox: Place
 ) -> Arrivals:
     """Tag a sample of what the champion has tagged with the challenger, and note the changes."""
     from ..ingest.batches import decode_pool
+    from ..ingest.places import name_of
     from ..learning.evaluation.contact_sheet import Shown
 
     diff, unread, changes, shown = TagDiff(), 0, list[TagChange](), list[Shown]()
@@ -229,6 +230,6 @@ def _on_arrivals(
                     continue
                 changes.append(TagChange(row.image_id, row.tags, prediction.tags))
                 if len(shown) < _SHOWN:
-                    name = inboxes.path_of(row.locator).name
+                    name = name_of(row.locator)
                     shown.append(Shown(name, view.copy(), row.tags, prediction.tags))
     return Arrivals(diff, unread, tuple(changes), tuple(shown))

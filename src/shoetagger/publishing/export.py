@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from ..atomic import atomic_write
 from ..config.operations import NO_ARTICLES, Articles
+from ..config.places import Place
 from ..config.recipe import Group
 from ..store.store import Store
 from .articles import by_article, write_articles
@@ -22,7 +23,7 @@ def export(
     fmt: str,
     out: Path | BinaryIO,
     *,
-    inbox: Path,
+    inbox: Place,
     scores: bool = False,
     articles: Articles = NO_ARTICLES,
     per_article: bool = False,

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from ..atomic import put_in_place
 from ..config.params import Params
+from ..config.places import Place
 from ..config.settings import PUBLISHED_FORMAT
 from ..errors import TransientError
 from ..store.store import Store
@@ -66,7 +67,7 @@ def publish_changes(
     params: Params,
     *,
     published: Path,
-    inbox: Path,
+    inbox: Place,
     every_day: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, int]:
@@ -97,7 +98,7 @@ def publish_changes(
 
 
 def forget(
-    store: Store, params: Params, image_id: str, *, published: Path, inbox: Path
+    store: Store, params: Params, image_id: str, *, published: Path, inbox: Place
 ) -> dict[str, int]:
     """Erase a picture from the store and from all that is published; returns as publish_changes.
 
@@ -120,7 +121,7 @@ class _Publication:
         params: Params,
         *,
         published: Path,
-        inbox: Path,
+        inbox: Place,
         staging: Path,
         progress: Progress | None,
     ) -> None:
@@ -345,7 +346,7 @@ class _Publication:
             shutil.rmtree(path)
 
 
-def _look(params: Params, inbox: Path) -> str:
+def _look(params: Params, inbox: Place) -> str:
     """Return a digest of everything besides rows that every day's files depend on."""
     depends = {
         "tables": str(parquet_schema(params.groups)),
@@ -355,7 +356,7 @@ def _look(params: Params, inbox: Path) -> str:
         "page_size": params.publish.page_size,
         "max_pages": params.publish.max_pages,
         "page_days": params.keep.page_days,
-        "inbox": os.fsencode(inbox).hex(),
+        "inbox": os.fsencode(str(inbox)).hex(),
         "articles": params.articles.pattern,
     }
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 from ..config.operations import Articles
+from ..config.places import Place, root
 from ..config.recipe import Group
 from ..store.rows import CurrentRow
 
@@ -57,17 +57,16 @@ def is_none(row: Row, group: str) -> bool:
     return row.verdict is None and cell is not None and not cell.tags
 
 
-def shown_name(locator: str, inbox: Path) -> str:
+def shown_name(locator: str, inbox: Place) -> str:
     """Return a file's name below `inbox` (else its last part) as one line of valid text.
 
     Bytes that are not UTF-8, control characters and those that turn the direction of writing
     appear as escapes (`\\xff`, `\\n`, `\\u202e`), so that a name can neither break a line nor pass
     for another.
     """
-    path = unquote_to_bytes(urlsplit(locator).path)
-    root = bytes(inbox).rstrip(b"/") + b"/"
-    name = path[len(root) :] if path.startswith(root) else path.rsplit(b"/", 1)[-1]
-    return printable(name.decode("utf-8", "backslashreplace"))
+    above = root(inbox)
+    name = locator[len(above) :] if locator.startswith(above) else locator.rsplit("/", 1)[-1]
+    return printable(unquote_to_bytes(name).decode("utf-8", "backslashreplace"))
 
 
 def printable(text: str) -> str:
@@ -88,7 +87,7 @@ def _visible(letter: str) -> str:
 def rows(
     current: Iterable[CurrentRow],
     groups: Mapping[str, Group],
-    inbox: Path,
+    inbox: Place,
     articles: Articles,
 ) -> Iterator[Row]:
     """Turn the store's rows into those of the tables, one by one."""

@@ -4,6 +4,7 @@ preview by which people judge tags on the desk."""
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -18,10 +19,14 @@ from PIL import Image
 from ..atomic import atomic_write
 from ..config.operations import Publish
 from ..config.params import Params
+from ..config.places import Place
 from ..config.settings import PREVIEWS
 from ..images.views import Transform
 from ..ingest.batches import KeptViews, decode_pool
+from ..ingest.inbox import InboxError
 from ..ingest.pool import DecodePool
+
+logger = logging.getLogger(__name__)
 
 # image ids -> where the bytes of each have been seen
 Sources = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
@@ -150,9 +155,9 @@ class Thumbnails(AbstractContextManager["Thumbnails"]):
     `sources` returns, for image ids, the locators at which their bytes have been seen.
     """
 
-    def __init__(self, folder: Path, root: Path, params: Params, sources: Sources) -> None:
+    def __init__(self, folder: Path, inbox: Place, params: Params, sources: Sources) -> None:
         self._folder = folder
-        self._root = root
+        self._inbox = inbox
         self._params = params
         self._sources = sources
         self._pool: DecodePool | None = None
@@ -180,16 +185,20 @@ class Thumbnails(AbstractContextManager["Thumbnails"]):
         sources = {image_id: list(seen) for image_id, seen in self._sources(missing).items()}
         while batch := [(i, sources[i].pop(0)) for i in missing if i in left and sources.get(i)]:
             decoded = self._workers().run(locator for _, locator in batch)
-            for (image_id, _), picture in zip(batch, decoded, strict=True):
-                if picture.views and picture.size and picture.image_id == image_id:
-                    keep(self._folder, image_id, picture.views[0], picture.size)
-                    left.discard(image_id)
-                    self.made += 1
+            try:
+                for (image_id, _), picture in zip(batch, decoded, strict=True):
+                    if picture.views and picture.size and picture.image_id == image_id:
+                        keep(self._folder, image_id, picture.views[0], picture.size)
+                        left.discard(image_id)
+                        self.made += 1
+            except InboxError as error:  # tags are published all the same
+                logger.warning("%d thumbnails cannot be made: %s", len(left), error)
+                break
         return left
 
     def _workers(self) -> DecodePool:
         if self._pool is None:
             thumbnail = transform(self._params.publish.thumbnail)
-            pool = decode_pool(self._params, [thumbnail], self._root, settle_seconds=0.0)
+            pool = decode_pool(self._params, [thumbnail], self._inbox, settle_seconds=0.0)
             self._pool = pool.__enter__()
         return self._pool

@@ -20,8 +20,10 @@ from more_itertools import chunked
 from pydantic import BaseModel, computed_field
 
 from ..config import operations
+from ..config.places import Place
 from ..errors import ShoetaggerError
-from ..ingest import inbox as inboxes
+from ..ingest.inbox import InboxError
+from ..ingest.places import inbox_at
 from ..logfmt import event
 from ..notification.message import Message
 from ..notification.send import send
@@ -91,7 +93,7 @@ def part(store: Store, run: TaggingRun, name: str) -> Iterator[None]:
 
 
 def find_arrivals(
-    store: Store, inbox: Path, run: TaggingRun, *, options: operations.Tag, state: Path
+    store: Store, inbox: Place, run: TaggingRun, *, options: operations.Tag, state: Path
 ) -> dict[str, int]:
     """Stream the inbox's listing into the store; return the numbers of files seen and new.
 
@@ -103,7 +105,7 @@ def find_arrivals(
     seen: set[int] = set()
     unlisted: list[str] = []
     new = refused = 0
-    batches = chunked(inboxes.scan(inbox, state=state), _NOTED_AT_ONCE)
+    batches = chunked(inbox_at(inbox).scan(state=state), _NOTED_AT_ONCE)
     # While the database looks a batch up, the next one is listed.
     lister = ThreadPoolExecutor(max_workers=1)
     try:
@@ -121,10 +123,11 @@ def find_arrivals(
     there = len(seen) + len(unseen)
     # A few files may well be removed on purpose, but not all of them at once.
     many = not seen or len(unseen) >= options.alert_from
+    doubt = "is its disk or share mounted?" if isinstance(inbox, Path) else "is that its address?"
     if many and len(unseen) > options.max_missing * there:
-        raise inboxes.InboxError(
+        raise InboxError(
             f"the inbox {inbox} lacks {len(unseen)} of {there} known files, more than a share of "
-            f"{options.max_missing} (tag.max_missing): is its disk or share mounted? Nothing was "
+            f"{options.max_missing} (tag.max_missing): {doubt} Nothing was "
             "marked as gone; where the files were removed on purpose, set tag.max_missing to 1.0 "
             "for one run"
         )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from more_itertools import chunked
 
 from ..config.params import Params
+from ..config.places import Place
 from ..ingest import batches
 from ..ingest.batches import KeptViews, T, decode_pool, prefetched, stack_views
 from ..ingest.pool import Decoded, DecodePool
@@ -69,7 +70,7 @@ def tag_shard(
     of: int,
     *,
     params: Params,
-    inbox: Path,
+    inbox: Place,
     progress: Progress | None = None,
     kept: KeptViews | None = None,
 ) -> dict[str, Any]:

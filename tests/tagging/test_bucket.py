@@ -1,0 +1,162 @@
+"""A night over pictures in a bucket, from listing to tables, and what people do afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from helpers import object_stores
+from helpers.installation import (
+    TAGS,
+    begin,
+    find_arrivals,
+    forget,
+    install,
+    make_live,
+    predictions,
+    publish,
+    put_pictures,
+)
+from helpers.object_stores import ObjectStore
+from typer.testing import CliRunner
+
+from shoetagger.cli.app import app
+from shoetagger.config.places import Bucket
+from shoetagger.config.settings import Settings
+from shoetagger.images.decode import image_id
+from shoetagger.ingest import bucket as bucket_module
+from shoetagger.ingest.inbox import InboxError
+from shoetagger.orchestration.nightly import night
+from shoetagger.publishing import thumbnails
+from shoetagger.store.store import Store
+from shoetagger.tagging.explain import explain
+
+
+@pytest.fixture(scope="module")
+def seaweedfs() -> Iterator[ObjectStore]:
+    with object_stores.seaweedfs() as server:
+        yield server
+
+
+@pytest.fixture
+def settings(seaweedfs: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """An installation whose pictures are in a bucket, six of them in a folder at first."""
+    local = install(tmp_path)
+    bucket = seaweedfs.bucket()
+    put_pictures(local, 6)
+    for path in local.inbox.iterdir():
+        seaweedfs.put(bucket, f"new shoes/{path.name}", path.read_bytes())
+    seaweedfs.put(bucket, "new shoes/page.jpg", b"<html>")
+    seaweedfs.put(bucket, "other/shoe.jpg", b"of somebody else")
+    found = replace(local, inbox=Bucket("s3", bucket, "new shoes"))
+    for name, value in (seaweedfs.environment | found.as_environment()).items():
+        monkeypatch.setenv(name, value)
+    assert Settings.from_environment() == found
+    return found
+
+
+def shoetagger(*arguments: str) -> str:
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.mark.slow
+def test_a_night_tags_what_is_in_a_bucket_and_people_go_on_from_there(
+    settings: Settings, seaweedfs: ObjectStore
+) -> None:
+    assert isinstance(settings.inbox, Bucket)
+    name = settings.inbox.name
+    local = settings.home.parent / "inbox"
+    originals = {path.name: path.read_bytes() for path in local.iterdir()}
+
+    summary = night(settings, "night")
+    assert (summary.state, summary.alerts) == ("done", ())
+    counts = {k: summary.counts[k] for k in ("seen", "new", "tagged", "rejected", "deferred")}
+    assert counts == {"seen": 7, "new": 7, "tagged": 6, "rejected": 1, "deferred": 0}
+    assert set(predictions(settings)) == {image_id(data) for data in originals.values()}
+    tables = list(settings.published.rglob("*.parquet"))
+    rows = [row for table in tables for row in pq.ParquetFile(table).read().to_pylist()]
+    assert {row["file"] for row in rows} == set(originals)
+    assert {row["locator"] for row in rows} == {
+        settings.inbox.locator(f"new shoes/{file}") for file in originals
+    }
+
+    some = next(iter(originals))
+    identity = image_id(originals[some])
+    for folder in (thumbnails.folder_in, thumbnails.previews_in):
+        assert thumbnails.is_kept(folder(settings.published), identity)
+    assert night(settings, "night").counts["new"] == 0
+    assert "6 of 6 pictures tagged" in shoetagger("status")
+    assert identity in shoetagger("history", "--picture", some)
+    assert identity in shoetagger("history", "--picture", f"s3://{name}/new shoes/{some}")
+    shown = explain(settings, identity, {"color": live(settings, "color")})
+    assert shown["color"]["fault"] is None
+    assert set(shown["color"]["tags"]) == set(TAGS["color"].tags)
+
+    # What is rejected is tried again; a new model reads what was tagged before.
+    seaweedfs.put(name, "new shoes/page.jpg", originals[some] + b" ")
+    shoetagger("retry", "page.jpg")
+    make_live(settings, "color", head_seed=3)
+    summary = night(settings, "retag")
+    assert (summary.counts["tagged"], summary.counts["retagged"]) == (1, 6)
+    # Thumbnails that are missing are made from the objects.
+    thumbnails.remove(settings.published, identity)
+    publish(settings, every_day=True)
+    assert thumbnails.is_kept(thumbnails.folder_in(settings.published), identity)
+
+    seaweedfs.delete(name, f"new shoes/{some}")
+    forget(settings, identity)
+    night(settings, "night")
+    assert identity not in predictions(settings)
+    with Store(settings.store_url) as store:
+        assert store.current.counts(list(TAGS)).gone == 1
+
+
+@pytest.mark.slow
+def test_a_folder_that_became_a_bucket_keeps_its_tags_without_a_model_run(
+    settings: Settings,
+) -> None:
+    folder = settings.home.parent / "inbox"
+    night(replace(settings, inbox=folder), "night")
+    before = predictions(settings)
+    assert len(before) == 6
+    with Store(settings.store_url) as store:
+        locators = [one for row in store.current.rows([]) for one in row.locators]
+    assert all(locator.startswith("file://") for locator in locators)
+
+    summary = night(settings, "night")
+    assert (summary.state, summary.counts["new"], summary.counts["tagged"]) == ("done", 7, 6)
+    assert predictions(settings) == before
+    with Store(settings.store_url) as store:
+        rows = list(store.current.rows([]))
+        files = store.current.counts(list(TAGS))
+    assert all(row.locators[0].startswith("s3://") for row in rows)
+    assert (files.images, files.tagged, files.gone) == (6, 6, 6)
+
+
+def test_an_outage_marks_nothing_as_gone_and_says_what_is_away(
+    settings: Settings, seaweedfs: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(bucket_module._CLIENT, "timeout", "500ms")
+    monkeypatch.setitem(bucket_module._RETRIES, "max_retries", 0)
+    run = begin(settings, "night")
+    find_arrivals(settings, run)
+    with seaweedfs.stopped(), pytest.raises(InboxError, match=r"does not answer .*as gone"):
+        find_arrivals(settings, run)
+    monkeypatch.setenv("SHOETAGGER_INBOX", "s3://no-such-bucket")
+    elsewhere = Settings.from_environment()
+    with pytest.raises(InboxError, match="no bucket no-such-bucket"):
+        find_arrivals(elsewhere, run)
+    with Store(settings.store_url) as store:
+        counts = store.current.counts(list(TAGS))
+    assert (counts.waiting, counts.gone) == (6 + 1, 0)
+    assert find_arrivals(settings, run) == {"seen": 7, "new": 0, "rejected": 0}
+
+
+def live(settings: Settings, group: str) -> str:
+    with Store(settings.store_url) as store:
+        return store.ledger.live()[group]
