@@ -21,7 +21,7 @@ from shoetagger.config import params
 from shoetagger.config.params import Params
 from shoetagger.images.decode import Limits
 from shoetagger.images.views import Transform
-from shoetagger.learning.training import features
+from shoetagger.learning.training import feature_files, features
 from shoetagger.learning.training.examples import Examples
 from shoetagger.learning.training.fit import fit
 from shoetagger.learning.training.images import ImageDataset
@@ -110,11 +110,11 @@ def train(
         seed=shared.seed,
     )
     names, models = [path.name for path in paths], {}
-    with clock("features"), clock.of_function(ImageDataset, "view", "drawing"):
+    with clock("features"), clock.of_function(ImageDataset, "views", "drawing"):
         torch.manual_seed(shared.seed)
         model, _ = build(shared.arch, 1, shared.weights, POOLED, 0.0)
         digests = prefix_digests(model.eval(), dataset.transform)
-        features.compute(
+        feature_files.compute(
             model,
             dataset,
             names,
@@ -123,7 +123,9 @@ def train(
             max_gb=options.features.max_gb,
             prefix=digests[freeze] if freeze != "none" else None,
             directory=folder,
+            cache=None,
             device=device,
+            on_work=lambda _: None,
             on_batch=lambda *_: None,
         )
         wait_for(device)

@@ -18,13 +18,8 @@ from shoetagger.config.recipe import Augment, Train
 from shoetagger.images.decode import Limits, open_image
 from shoetagger.images.views import Transform
 from shoetagger.learning.training.examples import Examples
-from shoetagger.learning.training.features import (
-    Cached,
-    Live,
-    Source,
-    compute,
-    read_index,
-)
+from shoetagger.learning.training.feature_files import compute
+from shoetagger.learning.training.features import Cached, Live, Source, read_index
 from shoetagger.learning.training.fit import fit
 from shoetagger.learning.training.head import Criterion, cross_entropy
 from shoetagger.learning.training.images import ImageDataset
@@ -57,6 +52,7 @@ _STATES = (
     _HERE / "resizing.py",
     _PACKAGE / "images",
     _PACKAGE / "network",
+    _PACKAGE / "learning" / "training" / "feature_files.py",
     _PACKAGE / "learning" / "training" / "features.py",
     _PACKAGE / "learning" / "training" / "images.py",
 )
@@ -252,7 +248,9 @@ def states(
             max_gb=16.0,
             prefix=prefix_digests(model, dataset.transform)[freeze],
             directory=folder,
+            cache=None,
             device=task.device,
+            on_work=_silent,
             on_batch=_silent,
         )
     return Cached(folder, read_index(folder), recipe.pooled, task.device)

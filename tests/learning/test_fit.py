@@ -15,16 +15,10 @@ from shoetagger.config import params as parameters
 from shoetagger.config.recipe import Augment, Train
 from shoetagger.images.decode import Limits
 from shoetagger.images.views import Transform
-from shoetagger.learning.training import features
+from shoetagger.learning.training import feature_files, features
 from shoetagger.learning.training.backbone import TrainError, averaged
 from shoetagger.learning.training.examples import Examples, positive_weight
-from shoetagger.learning.training.features import (
-    Cached,
-    FeaturesError,
-    Live,
-    open_source,
-    views_that_fit,
-)
+from shoetagger.learning.training.features import Cached, FeaturesError, Live, open_source
 from shoetagger.learning.training.fit import Epoch, epochs_of, fit
 from shoetagger.learning.training.head import ROUNDS
 from shoetagger.learning.training.images import ImageDataset
@@ -218,10 +212,11 @@ def test_rare_positives_weigh_more_up_to_a_bound() -> None:
 def compute(
     dataset: ImageDataset, folder: Path, freeze: str, max_gb: float, device: torch.device = CPU
 ) -> features.Index:
-    return features.compute(
+    return feature_files.compute(
         new_model(1).eval(), dataset, IDS, freeze=freeze, views=3, max_gb=max_gb,
         prefix=prefix_digests(new_model(), dataset.transform)[freeze],
-        directory=folder, device=device, on_batch=lambda *_: None,
+        directory=folder, cache=None, device=device, on_work=lambda _: None,
+        on_batch=lambda *_: None,
     )  # fmt: skip
 
 
@@ -278,9 +273,9 @@ def test_what_does_not_fit_is_computed_live(dataset: ImageDataset, tmp_path: Pat
 
 
 def test_views_are_bounded_by_the_room_there_is() -> None:
-    assert views_that_fit(220, bytes_per_view=100_000, views=12, max_gb=2.0) == 12
-    assert views_that_fit(20_000, bytes_per_view=100_000, views=12, max_gb=10.0) == 4
-    assert views_that_fit(20_000, bytes_per_view=100_000, views=12, max_gb=2.0) == 0
+    assert feature_files.views_that_fit(220, bytes_per_view=100_000, views=12, max_gb=2.0) == 12
+    assert feature_files.views_that_fit(20_000, bytes_per_view=100_000, views=12, max_gb=10.0) == 4
+    assert feature_files.views_that_fit(20_000, bytes_per_view=100_000, views=12, max_gb=2.0) == 0
 
 
 def test_features_of_another_backbone_are_refused(dataset: ImageDataset, tmp_path: Path) -> None:

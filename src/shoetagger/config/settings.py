@@ -102,6 +102,11 @@ class Settings:
         return self.home / "bundles"
 
     @property
+    def features(self) -> Path:
+        """States of pictures that the stage `features` has computed, for its next run."""
+        return self.home / "features"
+
+    @property
     def audit(self) -> Path:
         """Where `shoetagger audit` writes, unless told otherwise, and the desk looks."""
         return self.repo / "audit"

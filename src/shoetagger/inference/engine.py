@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -20,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..images.views import Transform
 from ..network.backbone import State, TagModel, advance, begin
-from ..network.devices import multiply_in_full, pick_device, pick_dtype
+from ..network.devices import cores, multiply_in_full, pick_device, pick_dtype
 from ..network.layers import LAYERS
 from .bundle import Bundle, load_bundle
 from .decision import tags_of
@@ -102,7 +100,7 @@ class Engine:
         self._heads = [_merged(list(alike)) for _, alike in groupby(heads, _layers_and_pooled)]
         self.transforms = tuple(dict.fromkeys(b.transform for b in self.bundles))
         self._threads = torch.get_num_threads() if self.device.type == "cpu" else 1
-        self._cores = _cores(self._threads) if self._threads > 1 else None
+        self._cores = cores(self._threads, "engine") if self._threads > 1 else None
 
     def _load(self, directory: Path, bundle: Bundle) -> _Heads:
         model = load_model(directory, bundle)
@@ -226,20 +224,6 @@ class Engine:
             if projection := self._projections[bundle.digest]:
                 vectors = [projection.space + vector.tobytes() for vector in found[_VECTORS]]
         return predictions, vectors
-
-
-def _cores(threads: int) -> ThreadPoolExecutor:
-    """Return threads that each compute on one core; torch elsewhere keeps its own threads."""
-
-    def alone() -> None:
-        torch.set_num_threads(1)
-        torch.get_num_threads()  # at its first use a thread adopts the process's setting: now
-
-    all_there = threading.Barrier(threads)
-    cores = ThreadPoolExecutor(threads, "engine", initializer=alone)
-    list(cores.map(lambda _: all_there.wait(), range(threads)))
-    torch.set_num_threads(threads)
-    return cores
 
 
 def _folded(bundle: Bundle, model: TagModel, device: torch.device) -> _Heads:

@@ -1,6 +1,9 @@
-"""The device to compute on, and the number type there."""
+"""The device to compute on, how the work is laid on its cores, and the number type there."""
 
 from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -33,3 +36,17 @@ def pick_dtype(device: torch.device) -> torch.dtype:
         supported = torch.cpu.get_capabilities()
         native = bool(supported.get("avx512_bf16") or supported.get("amx_bf16"))
     return torch.bfloat16 if native else torch.float32
+
+
+def cores(threads: int, name: str) -> ThreadPoolExecutor:
+    """Return threads that each compute on one core; torch elsewhere keeps its own threads."""
+
+    def alone() -> None:
+        torch.set_num_threads(1)
+        torch.get_num_threads()  # at its first use a thread adopts the process's setting: now
+
+    all_there = threading.Barrier(threads)
+    pool = ThreadPoolExecutor(threads, name, initializer=alone)
+    list(pool.map(lambda _: all_there.wait(), range(threads)))
+    torch.set_num_threads(threads)
+    return pool

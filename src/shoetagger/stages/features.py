@@ -11,7 +11,7 @@ import typer
 from ..config import params as parameters
 from ..config.settings import Settings
 from ..learning.dataset.tables import read_split
-from ..learning.training.features import compute
+from ..learning.training.feature_files import Work, compute
 from ..learning.training.images import open_dataset
 from ..network.devices import pick_device
 from ..network.digests import prefix_digests
@@ -26,8 +26,8 @@ def main(
     out: Annotated[Path, typer.Argument(help="folder to write the states to")],
 ) -> None:
     """Run all views of all pictures through the frozen layers, and write the states."""
-    params = parameters.load(Path("params.yaml"))
-    recipe, device = params.train, pick_device(Settings.from_environment().device)
+    params, settings = parameters.load(Path("params.yaml")), Settings.from_environment()
+    recipe, device = params.train, pick_device(settings.device)
     table = read_split(listing)
     dataset = open_dataset(params, table, images)
     torch.manual_seed(recipe.seed)
@@ -50,7 +50,9 @@ def main(
             max_gb=params.features.max_gb,
             prefix=prefix_digests(model, dataset.transform)[frozen[-1]] if frozen else None,
             directory=out,
+            cache=settings.features,
             device=device,
+            on_work=tell,
             on_batch=on_batch,
         )
     if not frozen:
@@ -62,7 +64,32 @@ def main(
             "view of each; raise it"
         )
     else:
-        typer.echo(f"{index.views} augmented views of {len(dataset)} pictures, to {recipe.freeze}")
+        fewer = (
+            ""
+            if index.views == params.features.views
+            else (
+                f" instead of {params.features.views}, for which features.max_gb="
+                f"{params.features.max_gb} has no room"
+            )
+        )
+        typer.echo(
+            f"{index.views} augmented views{fewer} of {len(dataset)} pictures, to {recipe.freeze}"
+        )
+
+
+def tell(work: Work) -> None:
+    """Say how much there is to compute, and about how long it will take."""
+    typer.echo(
+        f"{work.views:,} views of {work.pictures:,} pictures, {work.kept:,} of them kept from "
+        f"earlier runs; the others take about {_duration(work.seconds)} more"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if not minutes:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{seconds / 3600:.1f} h"
 
 
 if __name__ == "__main__":

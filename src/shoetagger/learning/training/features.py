@@ -7,8 +7,8 @@ the stage's files (`Cached`) or computed from the pictures each time (`Live`).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -55,89 +55,6 @@ class Index:
     prefix: str | None  # digest of the frozen prefix
 
 
-def views_that_fit(count: int, bytes_per_view: int, views: int, max_gb: float) -> int:
-    """Return how many augmented views of `count` images fit beside the plain one; 0 means live."""
-    room = int(max_gb * 1e9 // max(count * bytes_per_view, 1)) - 1
-    return max(0, min(views, room))
-
-
-def compute(
-    model: TagModel,
-    dataset: ImageDataset,
-    image_ids: Sequence[str],
-    *,
-    freeze: str,
-    views: int,
-    max_gb: float,
-    prefix: str | None,
-    directory: Path,
-    device: torch.device,
-    on_batch: Callable[[int, int], None],
-) -> Index:
-    """Write the states after the layer `freeze` of all views of all pictures, as half floats.
-
-    Writes `map.npy` (unless the whole backbone is frozen) and a `pooled_<name>.npy` for each name
-    that `model` pools up to there, all of shape (views + 1, N, ...) with the plain view last; then
-    `index.json`. Writes the index alone where nothing is frozen or nothing fits `max_gb`.
-    `on_batch` gets the number of pictures done, and of all.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    layers = frozen_layers(freeze)
-    shapes = _shapes(model, layers, dataset) if layers and len(dataset) else {}
-    bytes_per_view = sum(2 * int(np.prod(shape)) for shape in shapes.values())
-    fitting = views_that_fit(len(dataset), bytes_per_view, views, max_gb) if shapes else 0
-    if fitting:
-        live = Live(model, dataset, freeze, fitting, device)
-        _write(live, dataset, layers, shapes, directory, on_batch)
-    index = Index(freeze, fitting, tuple(image_ids), prefix)
-    (directory / INDEX_FILE).write_text(json.dumps(asdict(index), indent=1) + "\n")
-    return index
-
-
-def _write(
-    live: Live,
-    dataset: ImageDataset,
-    layers: Sequence[str],
-    shapes: Mapping[str, tuple[int, ...]],
-    directory: Path,
-    on_batch: Callable[[int, int], None],
-) -> None:
-    """Write a file for each of `shapes`, picture by picture, so that each is decoded once."""
-    planes = (live.views + 1, len(dataset))
-    files = {
-        name: np.lib.format.open_memmap(
-            _file(directory, name), mode="w+", dtype=np.float16, shape=(*planes, *shape)
-        )
-        for name, shape in shapes.items()
-    }
-    for row in range(len(dataset)):
-        drawn = [dataset.view(row, number) for number in range(live.views)]
-        state = live.state([*drawn, dataset.plain(row)])
-        for name, array in _arrays(state, layers).items():
-            files[name][:, row] = array
-        on_batch(row + 1, len(dataset))
-    for file in files.values():
-        file.flush()
-
-
-def _shapes(
-    model: TagModel, layers: Sequence[str], dataset: ImageDataset
-) -> dict[str, tuple[int, ...]]:
-    state = Live(model, dataset, layers[-1], 1, torch.device("cpu")).plain(np.arange(1))
-    return {name: array.shape[1:] for name, array in _arrays(state, layers).items()}
-
-
-def _arrays(state: State, layers: Sequence[str]) -> dict[str, np.ndarray]:
-    tensors = {f"pooled_{k}": v for k, v in state.pooled.items()}
-    if layers[-1] != LAYERS[-1]:
-        tensors["map"] = state.map
-    return {name: tensor.half().cpu().numpy() for name, tensor in tensors.items()}
-
-
-def _file(directory: Path, name: str) -> Path:
-    return directory / f"{name}.npy"
-
-
 class Live:
     """States computed from the pictures at each call."""
 
@@ -179,7 +96,7 @@ class Cached:
         if frozen[-1] != LAYERS[-1]:  # after the last layer only the head runs
             names.append("map")
         try:
-            self._files = {n: np.load(_file(directory, n), mmap_mode="r") for n in names}
+            self._files = {n: np.load(file_of(directory, n), mmap_mode="r") for n in names}
         except FileNotFoundError as error:
             raise FeaturesError(
                 f"{error.filename} is missing: {directory} was computed for other heads; run "
@@ -226,6 +143,11 @@ def open_source(
     if index.views:
         return Cached(directory, index, model.pooled, device)
     return Live(model, dataset, freeze, _LIVE_VIEWS, device)
+
+
+def file_of(directory: Path, name: str) -> Path:
+    """Return the file of the stage's folder that has the map, or what `name` pools."""
+    return directory / f"{name}.npy"
 
 
 def read_index(directory: Path) -> Index:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,21 +53,30 @@ class ImageDataset:
 
     def view(self, index: int, number: int) -> Square:
         """Return one augmented view of a picture; `augment` must be given."""
+        return self.views(index, [number])[0]
+
+    def views(self, index: int, numbers: Iterable[int]) -> list[Square]:
+        """Return some augmented views of a picture; `augment` must be given."""
         if self.augment is None:
             raise ValueError("these pictures have no augment: only their plain view can be drawn")
         identity, image = self._image(self.paths[index])
-        rng = np.random.default_rng([self.seed, number, int(identity, 16)])
-        return training_view(image, self.transform, self.augment, rng)
+        drawn = []
+        for number in numbers:
+            rng = np.random.default_rng([self.seed, number, int(identity, 16)])
+            drawn.append(training_view(image, self.transform, self.augment, rng))
+        return drawn
 
     def _image(self, path: Path) -> tuple[str, Image.Image]:
-        # Views of one picture are mostly drawn one after the other: decode it once for them.
-        if self._last is None or self._last[0] != path:
+        # Views of one picture are mostly drawn one after the other: decode it once for them. Other
+        # threads may draw views of other pictures meanwhile.
+        last = self._last
+        if last is None or last[0] != path:
             longest = 2 * self.transform.longest
             identity, image = _open_file(path, self.limits, longest)
             if max(image.size) > longest:
                 image = fit_longest(image, longest)
-            self._last = path, identity, image
-        return self._last[1], self._last[2]
+            self._last = last = path, identity, image
+        return last[1], last[2]
 
 
 def _open_file(path: Path, limits: Limits, longest: int) -> tuple[str, Image.Image]:
