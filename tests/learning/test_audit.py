@@ -53,6 +53,9 @@ def project(tmp_path: Path) -> Path:
         )
         write(tmp_path / "split" / f"{group}.csv", pd.concat([table, truth], axis=1))
         scores = table[["image_name", "fold"]].join(truth * 0.8 + 0.1)
+        held = (truth * 0.8 + 0.1).add_prefix("score ").assign(part="validation")
+        predictions = table[["image_name"]].join(held)[table["side"] == "validation"]
+        write(tmp_path / "predictions" / f"{group}.csv", predictions)
         write(tmp_path / "crossval" / f"{group}.csv", scores[table["side"] == "train"])
     return tmp_path
 
@@ -70,7 +73,8 @@ def change(path: Path, name: str, **cells: object) -> None:
 
 
 def audit(params: Params, project: Path) -> list[Finding]:
-    return findings(params, project / "split", project / "crossval", project / "data" / "images")
+    tables = [project / folder for folder in ("split", "crossval", "predictions")]
+    return findings(params, *tables, project / "data" / "images")
 
 
 def test_nothing_is_found_where_sheet_and_scores_agree(params: Params, project: Path) -> None:
@@ -94,6 +98,23 @@ def test_cells_that_scores_contradict_come_ranked_by_tag(params: Params, project
         (NAMES[3], "0", 0.93, "looks like black"),
     ]
     assert next(f for f in found if f.tag == "white").image_name == NAMES[0]
+
+
+def test_cells_of_the_validation_side_are_judged_by_the_model_that_has_not_seen_them(
+    params: Params, project: Path
+) -> None:
+    predictions = project / "predictions" / "color.csv"
+    change(predictions, NAMES[18], **{"score black": 0.03})  # ticked black, scored otherwise
+    found = [f for f in audit(params, project) if f.kind == "score" and f.tag == "black"]
+    assert (found[0].image_name, found[0].score) == (NAMES[18], 0.03)
+    table = pd.read_csv(predictions)
+    for stale in (table[1:], table.drop(columns="score white")):
+        stale.to_csv(predictions, index=False)
+        with pytest.raises(AuditError, match=r"predictions/color\.csv has the scores of another"):
+            audit(params, project)
+    predictions.unlink()
+    with pytest.raises(AuditError, match=r"predictions/color\.csv is missing: run `dvc repro`"):
+        audit(params, project)
 
 
 def test_at_most_as_many_cells_per_tag_as_params_say(params: Params, project: Path) -> None:
@@ -145,6 +166,10 @@ def test_a_near_duplicate_is_across_the_split_where_it_is_for_one_group(
     scores = project / "crossval" / "detail.csv"
     table = pd.read_csv(scores)
     table[table["image_name"] != NAMES[9]].to_csv(scores, index=False)
+    predictions = project / "predictions" / "detail.csv"
+    held = pd.read_csv(predictions)
+    moved = held[:1].assign(image_name=NAMES[9])
+    pd.concat([held, moved]).to_csv(predictions, index=False)
     found = [f for f in audit(params, project) if f.kind == "near_duplicate"]
     assert [f.message for f in found] == ["nearly the same picture on both sides of the split"]
 

@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from shoetagger.learning.evaluation.abstention import abstention
+from shoetagger.learning.evaluation.documents import macro_f1_in_words
 from shoetagger.learning.evaluation.metrics import (
     NOT_MEASURABLE,
     frequency_macro_f1,
@@ -36,7 +37,11 @@ def test_a_tag_with_too_few_positives_is_not_measurable_never_zero() -> None:
     assert tags["often"]["f1"] == pytest.approx(f1_score(TRUTH[:, 0], PREDICTED[:, 0]), abs=1e-4)
 
 
-def test_means_leave_out_what_is_not_measurable() -> None:
+def test_means_leave_out_what_is_not_measurable_and_it_is_named() -> None:
+    assert metrics_of_all()["not_measurable"] == ["seldom", "never", "always"]
+    words = macro_f1_in_words({"macro_f1": 0.8123, "not_measurable": ["seldom", "never"]})
+    assert words == "0.812 (not measurable: seldom, never)"
+    assert macro_f1_in_words({"macro_f1": NOT_MEASURABLE}) == "not measurable"
     assert metrics_of_all()["macro_f1"] == metrics_of_all()["tags"]["often"]["f1"]
     nothing = report(
         TRUTH[:, 2:3], SCORES[:, 2:3], PREDICTED[:, 2:3], ("never",),

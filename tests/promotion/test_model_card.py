@@ -34,7 +34,7 @@ def split() -> pd.DataFrame:
 
 
 METRICS = {
-    "crossval": {"macro_f1": 0.8123, "pictures": 10},
+    "crossval": {"macro_f1": 0.8123, "pictures": 10, "not_measurable": ["a_b", "never"]},
     "validation": {"macro_f1": "not measurable", "pictures": 1},
 }
 ORIGIN = {"commit": "c" * 40, "data": "d" * 32, "overrides": ""}
@@ -45,7 +45,10 @@ def test_the_card_says_how_far_each_tag_can_be_trusted() -> None:
     assert "- **boot**: right in 3 of 5, found 3 of 4; learned from 4\n" in card
     assert "- **a\\_b**: right in 1 of 1, found 1 of 1; learned from 0\n" in card
     assert "- **never**: never predicted, and none of the pictures has it; learned from 0" in card
-    assert f"- commit: `{'c' * 40}`\n- data: `{'d' * 32}`\n- macro F1 out of fold: 0.812" in card
+    assert (
+        f"- commit: `{'c' * 40}`\n- data: `{'d' * 32}`\n- macro F1 out of fold: 0.812 (not " in card
+    )
+    assert "(not measurable: a\\_b, never), 10 pictures\n" in card
     assert "overrides" not in card, "there were none"
     mistakes = card[card.index("worst mistakes") :]
     assert mistakes.index("4\\_x.jpg: boot instead of nothing") < mistakes.index("5\\_x.jpg: boot")

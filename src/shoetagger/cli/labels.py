@@ -58,10 +58,11 @@ def audit(
     settings = Settings.from_environment()
     options, repo = parameters.load(settings.params_file), settings.repo
     images = repo / "data" / "images"
+    split, crossval, predictions = (repo / name for name in ("split", "crossval", "predictions"))
     notes = _notes(repo / "data", options.tags)
     found = [
         replace(finding, notes=notes.get(finding.image_name, ""))
-        for finding in auditing.findings(options, repo / "split", repo / "crossval", images)
+        for finding in auditing.findings(options, split, crossval, predictions, images)
     ]
     sections = audit_sections(found, options.audit.shown)
     shown = [finding for section in sections for finding in section.findings]

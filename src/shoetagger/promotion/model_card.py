@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..learning.evaluation.documents import macro_f1_in_words
 from .report import escaped
 
 LONGEST = 5000  # characters, as MLflow's databases have it
@@ -66,8 +67,8 @@ def _quality(metrics: Mapping[str, Any]) -> list[str]:
     for part, where in (("crossval", "out of fold"), ("validation", "on the validation side")):
         report = metrics[part]
         if report and isinstance(report["macro_f1"], int | float):
-            number, pictures = f"{report['macro_f1']:.3f}", report["pictures"]
-            found.append(f"macro F1 {where}: {number}, {pictures} pictures")
+            macro_f1, pictures = escaped(macro_f1_in_words(report)), report["pictures"]
+            found.append(f"macro F1 {where}: {macro_f1}, {pictures} pictures")
     return found
 
 

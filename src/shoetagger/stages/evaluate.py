@@ -19,7 +19,7 @@ from ..learning.dataset.tables import read_scores, write_predictions
 from ..learning.evaluation import plot_tables, plots
 from ..learning.evaluation.calibration import calibrate
 from ..learning.evaluation.contact_sheet import SHEET_IMAGES, Shown, contact_sheet
-from ..learning.evaluation.documents import flat_metrics, write_metrics
+from ..learning.evaluation.documents import flat_metrics, macro_f1_in_words, write_metrics
 from ..learning.evaluation.metrics import frequency_macro_f1, measurable_tags
 from ..learning.evaluation.novelty import distances, unsure_above
 from ..learning.evaluation.predictions import Predictions, thresholds_of_other_folds
@@ -82,7 +82,8 @@ def main(
         for name, figure in figures.items():
             figure.savefig(plots_dir / name, dpi=80, metadata={"Software": None})
             tracked.log_figure(name, figure)
-    typer.echo(f"{group}: macro F1 {document['macro_f1']} on {len(validation.truth)} pictures")
+    found = macro_f1_in_words(document["validation"])
+    typer.echo(f"{group}: macro F1 {found} on {len(validation.truth)} pictures")
 
 
 def _scores_and_truth(table: pd.DataFrame, data: GroupData) -> tuple[np.ndarray, np.ndarray]:

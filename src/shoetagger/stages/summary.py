@@ -12,7 +12,7 @@ from ..config import params as parameters
 from ..config.params import Params
 from ..config.settings import Settings
 from ..learning.dataset.tables import read_predictions
-from ..learning.evaluation.documents import flat_report, write_metrics
+from ..learning.evaluation.documents import flat_report, macro_f1_in_words, write_metrics
 from ..learning.evaluation.metrics import report
 from .command import run
 from .mlflow_run import start_summary
@@ -36,7 +36,8 @@ def main(
     validation = document["validation"]
     if validation is not None:
         pictures = validation["pictures"]
-        typer.echo(f"macro F1 {validation['macro_f1']} on {pictures} validation pictures")
+        found = macro_f1_in_words(validation)
+        typer.echo(f"macro F1 {found} on {pictures} validation pictures")
 
 
 def _report(params: Params, tables: list[pd.DataFrame], part: str) -> dict[str, Any] | None:

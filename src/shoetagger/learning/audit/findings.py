@@ -1,6 +1,6 @@
 """Cells, rows and pictures of the label sheet that deserve a second look.
 
-Reads what the stages `split` and `crossval` wrote, and changes nothing.
+Reads what the stages `split`, `crossval` and `evaluate` wrote, and changes nothing.
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ from PIL import Image
 from ...config.params import Params
 from ...images.decode import Limits, open_image
 from ...images.views import Transform, tagging_view
-from ..dataset.tables import read_split
+from ..dataset.tables import read_predictions, read_split
 from .finding import AuditError, Finding
 from .near_duplicates import THUMBNAIL, near_duplicates
 
 
-def findings(params: Params, split: Path, crossval: Path, images: Path) -> list[Finding]:
+def findings(
+    params: Params, split: Path, crossval: Path, predictions: Path, images: Path
+) -> list[Finding]:
     """Return all findings: cells by tag and rank, then contradictions, then near-duplicates.
 
-    `split` and `crossval` are the folders of the tables that the stages of these names wrote.
-    Raises AuditError, naming the command to run, where params.yaml, the sheet or the pictures
-    changed since.
+    Each picture was scored by a model that has not seen it: those of the training side out of fold,
+    those of the validation side by the final model. `split`, `crossval` and `predictions` are the
+    folders of the tables that the stages split, crossval and evaluate wrote. Raises AuditError,
+    naming the command to run, where params.yaml, the sheet or the pictures changed since.
     """
     result: list[Finding] = []
     _check_exclusive(params)
@@ -35,8 +38,15 @@ def findings(params: Params, split: Path, crossval: Path, images: Path) -> list[
         group: _read(split / f"{group}.csv", spec.tags) for group, spec in params.groups.items()
     }
     for group, spec in params.groups.items():
-        scores = _read_scores(crossval / f"{group}.csv", spec.tags, tables[group])
-        result += _doubtful_cells(group, spec.tags, tables[group], scores, params.audit.per_tag)
+        table, name = tables[group], f"{group}.csv"
+        scores = pd.concat(
+            [
+                _read_scores(crossval / name, spec.tags, table),
+                _read_validation(predictions / name, spec.tags, table),
+            ],
+            ignore_index=True,
+        )
+        result += _doubtful_cells(group, spec.tags, table, scores, params.audit.per_tag)
     result += _contradictions(params, tables)
     result += _near_duplicates(params, tables, images)
     ids: dict[str, str] = {}
@@ -76,6 +86,20 @@ def _read_scores(path: Path, tags: Sequence[str], table: pd.DataFrame) -> pd.Dat
     return scores
 
 
+def _read_validation(path: Path, tags: Sequence[str], table: pd.DataFrame) -> pd.DataFrame:
+    """Read the scores of the validation side of a group's `table`, as `_read_scores` gives them."""
+    if not path.is_file():
+        raise AuditError(f"{path} is missing: run `dvc repro` first")
+    predictions = read_predictions(path)
+    scored = predictions[predictions["part"] == "validation"]
+    validation = table.loc[table["side"] == "validation", "image_name"]
+    columns = {f"score {tag}": tag for tag in tags}
+    known = set(columns) <= set(scored.columns)
+    if not known or set(scored["image_name"]) != set(validation):
+        raise AuditError(f"{path} has the scores of another split: run `dvc repro` first")
+    return scored[["image_name", *columns]].rename(columns=columns)
+
+
 def _check_exclusive(params: Params) -> None:
     for i, tags in enumerate(params.audit.exclusive):
         if unknown := [tag for tag in tags if tag not in params.tags]:
@@ -88,7 +112,7 @@ def _check_exclusive(params: Params) -> None:
 def _doubtful_cells(
     group: str, tags: Sequence[str], table: pd.DataFrame, scores: pd.DataFrame, most: int
 ) -> list[Finding]:
-    """Return the cells that out-of-fold scores contradict, the strongest contradiction first.
+    """Return the cells that scores contradict, the strongest contradiction first.
 
     A cell is doubtful when the score of its opposite is at least the mean score of that opposite
     over the pictures that have it in the sheet: confident learning (Northcutt, Jiang and Chuang,

@@ -36,6 +36,15 @@ def summarise(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
+def macro_f1_in_words(report: Mapping[str, Any]) -> str:
+    """Return the macro F1 of a report, and which tags it leaves out as not measurable."""
+    value = report["macro_f1"]
+    number = f"{value:.3f}" if isinstance(value, int | float) else str(value)
+    # Documents of earlier commits do not name them.
+    left_out = ", ".join(report.get("not_measurable", []))
+    return f"{number} (not measurable: {left_out})" if left_out else number
+
+
 def flat_metrics(document: dict[str, Any]) -> dict[MetricName, float]:
     """Return the numbers of a metrics document by the names that MLflow shows."""
     flat: dict[MetricName, Any]

@@ -26,8 +26,9 @@ def report(
     """Return all metrics of one set of pictures, ready for JSON.
 
     `truth` and `predicted` are (N, tags) 0/1, `scores` (N, tags) in 0..1. A tag with fewer than
-    `min_positives` positives is "not measurable": its metrics are that text, and means leave it
-    out. Intervals are the central 95 % over `bootstrap` resamples of the pictures.
+    `min_positives` positives is "not measurable": its metrics are that text, means leave it out,
+    and the document names it beside them. Intervals are the central 95 % over `bootstrap` resamples
+    of the pictures.
     """
     measurable = measurable_tags(truth, min_positives)
     draws = resampled_rows(len(truth), bootstrap, seed)
@@ -42,6 +43,7 @@ def report(
         else NOT_MEASURABLE,
         "exact_match": rounded((truth == predicted).all(axis=1).mean()) if len(truth) else None,
         "most_frequent_prediction": most_frequent_prediction(predicted, tags),
+        "not_measurable": [tag for tag, enough in zip(tags, measurable, strict=True) if not enough],
         "tags": {},
     }
     for i, tag in enumerate(tags):
