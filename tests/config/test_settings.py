@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
+from shoetagger.config.places import Bucket
 from shoetagger.config.settings import Settings, find_repo, sqlite_url
 from shoetagger.errors import ShoetaggerError
 
@@ -70,12 +71,29 @@ def test_settings_reach_another_process_through_its_environment(repo: Path, tmp_
         "SHOETAGGER_STORE_URL": "postgresql+psycopg://me:secret@host/store",
         "SHOETAGGER_DEVICE": "cuda:1",
         "SHOETAGGER_NOTIFY_URL": "https://host/path",
+        "SHOETAGGER_MLFLOW_URL": "https://mlflow.example",
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000",
     }
     settings = Settings.from_environment(named)
     assert settings.as_environment() == named
     for chosen in (settings, Settings.from_environment({"SHOETAGGER_REPO": str(repo)})):
         assert Settings.from_environment(named | chosen.as_environment()) == chosen
+
+
+def test_an_inbox_in_a_bucket_reaches_another_process_as_it_is(repo: Path) -> None:
+    settings = Settings.from_environment(
+        {"SHOETAGGER_REPO": str(repo), "SHOETAGGER_INBOX": "s3://pictures/new shoes/"}
+    )
+    assert settings.inbox == Bucket("s3", "pictures", "new shoes")
+    assert Settings.from_environment(settings.as_environment()) == settings
+
+
+@pytest.mark.usefixtures("repo")
+def test_where_people_open_mlflow_is_an_address_for_browsers() -> None:
+    with pytest.raises(ShoetaggerError, match=r"MLFLOW_URL='mlflow.example' is no address"):
+        Settings.from_environment({"SHOETAGGER_MLFLOW_URL": "mlflow.example"})
+    named = Settings.from_environment({"SHOETAGGER_MLFLOW_URL": "https://me:pass@mlflow.example"})
+    assert named.mlflow_url == "https://mlflow.example"
 
 
 def test_a_device_that_is_none_is_refused_by_name(repo: Path) -> None:

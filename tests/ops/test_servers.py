@@ -28,6 +28,7 @@ from shoetagger.ops.environment import (
     ServersError,
     airflow_environment,
     airflow_home,
+    mlflow_address,
     passwords_file,
     whole_environment,
 )
@@ -36,7 +37,13 @@ from shoetagger.ops.processes import Started, marked_processes, write_state
 from shoetagger.ops.servers import credentials, down, login, server_commands, status, up
 from shoetagger.ops.setup import _migrated_beside, _write_secrets
 from shoetagger.tracking.connection import MLflowUnavailable
-from shoetagger.tracking.login import ensure_login, login_file, login_variables, read_login
+from shoetagger.tracking.login import (
+    ensure_login,
+    is_own,
+    login_file,
+    login_variables,
+    read_login,
+)
 from shoetagger.tracking.registry import Registry
 
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
@@ -153,6 +160,15 @@ def test_another_mlflow_is_used_and_none_started(settings: Settings, ports: Port
     assert airflow_environment(theirs, ports)["MLFLOW_TRACKING_URI"] == theirs.tracking_uri
 
 
+def test_people_are_sent_where_they_open_mlflow(settings: Settings, ports: Ports) -> None:
+    own = f"http://localhost:{ports.mlflow}/#/?workflowType=machine_learning"
+    assert mlflow_address(settings, ports) == own
+    theirs = replace(settings, tracking_uri="http://me:secret@mlflow.internal:5000")
+    assert mlflow_address(theirs, ports).startswith("http://mlflow.internal:5000/#/")
+    told = replace(theirs, mlflow_url="https://mlflow.example")
+    assert mlflow_address(told, ports).startswith("https://mlflow.example/#/")
+
+
 def test_our_own_mlflow_named_by_its_address_is_still_ours(
     settings: Settings, ports: Ports
 ) -> None:
@@ -263,6 +279,8 @@ def test_the_login_of_mlflow_is_written_once_and_given_to_our_server_alone(
     with_it = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": login.password}
     for address in (ports.mlflow_url, ports.mlflow_url.replace(HOST, "localhost")):
         assert login_variables(address, artifacts) == with_it
+        assert is_own(address, artifacts)
+    assert not is_own("http://127.0.0.1:9", artifacts), "it may be the end of a tunnel"
     for another in (
         "http://127.0.0.1:9",
         f"http://mlflow.example.org:{ports.mlflow}",

@@ -140,6 +140,10 @@ def test_the_address_of_a_page_shows_no_password(registry: Registry, first: Path
         "https://mlflow.example.org/#/experiments/1/runs/"
         f"{version.run_id}/artifacts/versions/1/comparison.html?workflowType=machine_learning"
     )
+    registry._pages = "https://me:hunter@people.example.org"
+    page = registry.page_of(version, "comparison.html")
+    assert page is not None
+    assert page.startswith("https://people.example.org/#/experiments/1/")
 
 
 def test_a_version_belongs_to_the_run_that_trained_its_weights(

@@ -515,7 +515,7 @@ def test_a_server_that_dies_midway_and_comes_back_hears_everything_once(
     served = elsewhere(tracker, f"http://127.0.0.1:{port}")
     with served.start("train", tags=TAGS, params={"epochs": 2}) as run:  # before it is up
         run.log_metrics({"loss": 0.5}, step=0)
-        with mlflow_server(uri, port, tmp_path):
+        with mlflow_server(uri, port, tmp_path, tracker.outbox.artifacts):
             run._next_flush = 0.0
             run.log_metrics({"loss": 0.25}, step=1)
             assert only_run(uri).info.status == "RUNNING"
@@ -523,7 +523,7 @@ def test_a_server_that_dies_midway_and_comes_back_hears_everything_once(
         run.log_text("report.txt", "after its death")
     assert len(caplog.messages) == 1
     assert only_run(uri).info.status == "RUNNING"
-    with mlflow_server(uri, port, tmp_path):
+    with mlflow_server(uri, port, tmp_path, tracker.outbox.artifacts):
         assert served.outbox.sync() == SyncReport(sent=1, waiting=0)
     run_found = only_run(uri)
     assert run_found.info.status == "FINISHED"
@@ -533,9 +533,10 @@ def test_a_server_that_dies_midway_and_comes_back_hears_everything_once(
 
 
 @contextmanager
-def mlflow_server(uri: str, port: int, folder: Path) -> Iterator[None]:
+def mlflow_server(uri: str, port: int, folder: Path, artifacts: Path) -> Iterator[None]:
     """A real server on the database, killed at the end without a word."""
     options = ["--backend-store-uri", uri, "--no-serve-artifacts", "--workers", "1"]
+    options += ["--default-artifact-root", artifacts.as_uri()]
     with (folder / "server.log").open("ab") as log:
         server = subprocess.Popen(
             [

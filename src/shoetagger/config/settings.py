@@ -38,6 +38,7 @@ class Settings:
     tracking_uri: str = field(repr=False)
     device: str
     notify_url: str | None = field(default=None, repr=False)
+    mlflow_url: str | None = None  # where people open MLflow, if not where programs do
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -58,6 +59,7 @@ class Settings:
             tracking_uri=_absolute(environ.get("MLFLOW_TRACKING_URI")) or _mlflow_database(home),
             device=device,
             notify_url=environ.get("SHOETAGGER_NOTIFY_URL") or None,
+            mlflow_url=_web_address(environ, "SHOETAGGER_MLFLOW_URL"),
         )
 
     def as_environment(self) -> dict[str, str]:
@@ -69,6 +71,7 @@ class Settings:
             "SHOETAGGER_STORE_URL": self.store_url,
             "SHOETAGGER_DEVICE": self.device,
             "SHOETAGGER_NOTIFY_URL": self.notify_url or "",
+            "SHOETAGGER_MLFLOW_URL": self.mlflow_url or "",
             "MLFLOW_TRACKING_URI": self.tracking_uri,
         }
 
@@ -133,6 +136,17 @@ def redacted(text: str) -> str:
     token.
     """
     return _QUERY_SECRET.sub(r"\1***", _USER_INFO.sub(r"\1", text))
+
+
+def _web_address(environ: Mapping[str, str], variable: str) -> str | None:
+    """Return an address for browsers, without its login; None where none is set."""
+    address = environ.get(variable) or None
+    if address is not None and not address.startswith(("http://", "https://")):
+        raise ShoetaggerError(
+            f"{variable}={redacted(address)!r} is no address to open in a browser: begin it with "
+            "https:// or http://"
+        )
+    return address and redacted(address)
 
 
 def _absolute(url: str | None) -> str:

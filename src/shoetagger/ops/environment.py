@@ -104,9 +104,8 @@ def own_mlflow(settings: Settings, ports: Ports) -> str | None:
 
 def mlflow_address(settings: Settings, ports: Ports) -> str:
     """Return the address of MLflow to open in a browser: without a password."""
-    return page(
-        ports.mlflow_page if own_mlflow(settings, ports) else redacted(settings.tracking_uri)
-    )
+    of_server = ports.mlflow_page if own_mlflow(settings, ports) else settings.tracking_uri
+    return page(redacted(settings.mlflow_url or of_server))
 
 
 def airflow_environment(settings: Settings, ports: Ports) -> dict[str, str]:

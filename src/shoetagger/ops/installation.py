@@ -39,5 +39,5 @@ def opened(settings: Settings, *, unattended: bool = False) -> Iterator[Installa
         load_or_last_good(settings) if unattended else (load(settings.params_file), None)
     )
     with Store(settings.store_url) as store:
-        registry = Registry(settings.tracking_uri, settings.artifacts)
+        registry = Registry(settings.tracking_uri, settings.artifacts, settings.mlflow_url)
         yield Installation(settings, params, store, registry, fault)

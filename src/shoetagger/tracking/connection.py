@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from ..config.settings import redacted
 from ..errors import ShoetaggerError, TransientError
-from .login import login_variables
+from .login import is_own, login_variables
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -116,14 +116,15 @@ def prepare(tracking_uri: str) -> None:
 def experiment_id(client: MlflowClient, artifacts: Path) -> str:
     """Return the id of this project's experiment; create it where there is none.
 
-    A database, and a server on this machine, keep their files under `artifacts`, so that clients of
-    either read the same files; any other server uses its own place.
+    A database, and the server that `make up` starts, keep their files under `artifacts`, so that
+    clients of either read the same files. Any other server uses its own place, wherever it is: one
+    on this machine, too, may be the end of a tunnel.
     """
     from mlflow.exceptions import MlflowException
 
-    url = urlsplit(client.tracking_uri)
-    local = url.scheme not in ("http", "https") or url.hostname in ("127.0.0.1", "localhost", "::1")
-    root = artifacts.absolute().as_uri() if local else None
+    is_server = urlsplit(client.tracking_uri).scheme in ("http", "https")
+    ours = not is_server or is_own(client.tracking_uri, artifacts)
+    root = artifacts.absolute().as_uri() if ours else None
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
         try:

@@ -59,15 +59,25 @@ def read_login(artifacts: Path) -> Login | None:
     return Login(parser["client"]["server"], server["admin_username"], server["admin_password"])
 
 
+def is_own(tracking_uri: str, artifacts: Path) -> bool:
+    """Return whether an address is that of the server which `make up` starts, however written."""
+    return _is_server_of(read_login(artifacts), tracking_uri)
+
+
 def login_variables(tracking_uri: str, artifacts: Path) -> dict[str, str]:
     """Return the variables with which MLflow's client logs in; none for a server of another."""
-    uri = urlsplit(tracking_uri)
-    if uri.scheme != "http" or uri.hostname not in _HOSTS or uri.username is not None:
-        return {}
     login = read_login(artifacts)
-    if login is None or urlsplit(login.server).port != uri.port:
+    names_user = urlsplit(tracking_uri).username is not None
+    if login is None or names_user or not _is_server_of(login, tracking_uri):
         return {}
     return {"MLFLOW_TRACKING_USERNAME": login.user, "MLFLOW_TRACKING_PASSWORD": login.password}
+
+
+def _is_server_of(login: Login | None, tracking_uri: str) -> bool:
+    uri = urlsplit(tracking_uri)
+    if uri.scheme != "http" or uri.hostname not in _HOSTS or login is None:
+        return False
+    return urlsplit(login.server).port == uri.port
 
 
 def _write(artifacts: Path, login: Login) -> None:

@@ -56,9 +56,12 @@ class Registry:
     MLflow does not answer, MLflowRefused where it refuses.
     """
 
-    def __init__(self, tracking_uri: str, artifacts: Path) -> None:
-        """`artifacts` is where a database or local server keeps its models."""
-        self._artifacts, self._uri = artifacts, tracking_uri
+    def __init__(self, tracking_uri: str, artifacts: Path, pages: str | None = None) -> None:
+        """`artifacts` is where a database, or the server of `make up`, keeps its models.
+
+        `pages` is the address at which people open MLflow, where it is another one.
+        """
+        self._artifacts, self._uri, self._pages = artifacts, tracking_uri, pages
         self._mlflow = Connection(tracking_uri, artifacts, seconds=60)
 
     @property
@@ -175,12 +178,13 @@ class Registry:
 
     def page_of(self, version: Version, name: str) -> str | None:
         """Return the address at which MLflow's UI shows a version's file; None without a server."""
-        if version.run_id is None or not self._uri.startswith(("http://", "https://")):
+        address = self._pages or self.address
+        if version.run_id is None or not address.startswith(("http://", "https://")):
             return None
         with self._mlflow.open() as (client, _):
             experiment = client.get_run(version.run_id).info.experiment_id
         place = f"experiments/{experiment}/runs/{version.run_id}/artifacts/{_folder(version)}"
-        return page(self.address, f"{place}/{name}")
+        return page(redacted(address), f"{place}/{name}")
 
     def fetch(self, version: Version, cache: Path) -> Path:
         """Return a folder with the bundle of a version, `cache`/<digest>; download it if needed.
