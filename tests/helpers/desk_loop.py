@@ -135,7 +135,7 @@ def walk(w: Walk) -> None:
     assert tag in exported(w)[image_id][group]
     names_are_text(w, ann)
 
-    confirm(w, ann)
+    confirm_the_queue(w, ann)
     before = set(w.airflow.runs(TRAINING))
     tagged = w.airflow.runs(TAGGING).keys()
     collect(w)
@@ -285,16 +285,25 @@ def exported(w: Walk) -> dict[str, dict[str, list[str]]]:
     return {row["image_id"]: row["tags"] for row in rows}
 
 
-def confirm(w: Walk, page: Page) -> None:
-    """Confirm pictures one after the other, by Enter alone."""
+def confirm_the_queue(w: Walk, page: Page) -> None:
+    """Confirm pictures of the queue one after the other, by Enter alone."""
     page.goto(f"{w.ports.airflow_url}/plugin/pictures/pictures/")
     desk = desk_of(page)
+    desk.get_by_role("link", name="Next to label").click()
+    desk.wait_for_url("**/queue")
+    w.take(page, "queue")
     cards(desk).first.focus()
+    confirmed = []
     for _ in range(CHECKED):
         picture = desk.locator(":focus").get_attribute("data-image") or ""
         page.keyboard.press("Enter")
         expect(card(desk, picture).locator(".mark")).not_to_have_count(0)
         until(lambda picture=picture: is_checked(w, picture))
+        confirmed.append(picture)
+    assert len(set(confirmed)) == CHECKED
+    with Store(w.settings.store_url) as store:
+        rows = [row for picture in confirmed for row in store.corrections.history(picture)]
+    assert {row.origin for row in rows if row.kind == "confirm"} == {"queue", "random"}
     w.take(page, "confirmed")
 
 
@@ -307,8 +316,9 @@ def collect(w: Walk) -> None:
     run = w.airflow.trigger(COLLECTING, {})
     w.airflow.follow(COLLECTING, run, lambda _: None)
     message = w.run("git", "log", "-1", "--format=%B", "labels")
-    assert str(CHECKED) in message
-    assert "ann" in message
+    assert f"{CHECKED} checked pictures" in message
+    assert f"checked by ann: {CHECKED}" in message
+    assert "met in queue: " in message
     assert w.run("git", "status", "--porcelain") == ""
     assert "up to date" in w.run(sys.executable, "-m", "dvc", "status", "data.dvc")
 
