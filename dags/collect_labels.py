@@ -5,7 +5,8 @@ people checked in every group become rows, in a commit on the branch `labels.bra
 to DVC's remote. Then `train_tag_models` trains from that commit.
 
 It runs every day, and waits until `labels.batch` pictures are checked. Trigger it by hand to take
-what is there.
+what is there. With `labels.approval: always` a person is asked first, who sees the pictures and
+what to look at.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from datetime import timedelta
 from airflow.sdk import CronTriggerTimetable, dag
 
 from shoetagger.orchestration import dag_parts, tasks
+from shoetagger.orchestration.operators import ApproveLabels
 
 LABELS = dag_parts.read_params().labels
 
@@ -27,7 +29,9 @@ LABELS = dag_parts.read_params().labels
     default_args=dag_parts.RETRIED | dag_parts.NOTIFIED,
 )
 def collect_labels() -> None:
-    dag_parts.step(tasks.collect, outlets=[dag_parts.COLLECTED])()
+    waiting = dag_parts.step(tasks.look_at_labels)()
+    approved = ApproveLabels(task_id="approve", waiting=waiting).output
+    dag_parts.step(tasks.collect, outlets=[dag_parts.COLLECTED])(approved=approved)
 
 
 collect_labels()

@@ -16,8 +16,16 @@ import pytest
 import yaml
 from filelock import FileLock
 from PIL import Image
+from typer.testing import CliRunner
 
-from shoetagger.collection.collect import Collected, CollectionError, CollectionUnderWay, collect
+from shoetagger.cli.app import app
+from shoetagger.collection.collect import (
+    Collected,
+    CollectionError,
+    CollectionUnderWay,
+    collect,
+    preview,
+)
 from shoetagger.collection.gather import gather
 from shoetagger.config import params
 from shoetagger.config.params import Params
@@ -206,6 +214,85 @@ def test_what_is_not_a_shoe_never_becomes_a_row_of_noes(place: Place) -> None:
     place.store.corrections.judge(face, is_shoe=True, by="ann", why="", now=NOW)
     found = [one.image_id for one in gather(place.store, place.params.groups)]
     assert set(found) == {shoe, face}
+
+
+@pytest.mark.slow
+def test_a_row_goes_with_the_verdict_and_comes_back_when_that_is_taken_back(place: Place) -> None:
+    face, known = place.arrive("face.png", 10), place.arrive("known.png", 0)
+    for picture_id in (face, known):
+        place.check(picture_id, color="red", style="boot")
+    place.collect()
+
+    def judge(picture_id: str, is_shoe: bool) -> None:
+        place.store.corrections.judge(picture_id, is_shoe=is_shoe, by="bo", why="", now=NOW)
+
+    judge(face, is_shoe=False)
+    collected = place.collect()
+    assert (collected.pictures, collected.removed) == (0, 1)
+    sheet, images = place.data()
+    assert (len(sheet), images) == (3, ["old0.png", "old1.png"])
+    message = run(place.repo, "git", "log", "-1", "--format=%B", "labels")
+    assert message.startswith("Labels: 0 checked pictures, 0 of them new, 1 removed\n")
+    assert f"checked by bo: 1\nnot a shoe: collected/face-{face[:8]}.png" in message
+    assert place.collect() == Collected(None, 0)
+    judge(face, is_shoe=True)
+    assert (place.collect().pictures, len(place.data()[0])) == (1, 4)
+    # A verdict on what has no row is looked at once.
+    judge(place.arrive("other.png", 11), is_shoe=False)
+    assert place.collect() == Collected(None, 0)
+    assert place.store.corrections.uncollected_verdicts() == []
+
+
+@pytest.mark.slow
+def test_what_the_sheet_says_already_makes_no_commit(place: Place) -> None:
+    boot = place.arrive("a.png", 10)
+    place.check(boot, color="red", style="boot")
+    first = place.collect().commit
+    place.check(boot, color="red", style="boot")
+    assert place.collect() == Collected(None, 0)
+    assert place.store.corrections.uncollected() == []
+    assert run(place.repo, "git", "rev-parse", "labels") == first
+
+
+@pytest.mark.slow
+def test_a_preview_says_all_and_changes_nothing(place: Place) -> None:
+    def called(*arguments: str) -> str:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in place.settings.as_environment().items():
+                patch.setenv(name, value)
+            result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+        return result.output
+
+    assert preview(place.settings, place.params, place.store) is None
+    assert called("collect", "--dry-run").startswith("nothing to collect")
+    known = place.arrive("known.png", 0)
+    place.check(known, color="red", style="boot")
+    place.check(place.arrive("b.png", 11), "random", color="black", style="")
+    place.store.corrections.judge(place.arrive("c.png", 1), is_shoe=False, by="bo", why="", now=NOW)
+    found = preview(place.settings, place.params, place.store)
+    assert found is not None
+    assert found.edits.summary == "2 checked pictures, 1 of them new, 1 removed"
+    shown = called("collect", "--dry-run")
+    for line in (
+        "old0.png  boot red  (ann, browse)",
+        "old1.png  removed, since it is not a shoe  (bo)",
+        "changed: old0.png: + red, - black (ann)",
+        "would be a commit on labels: 2 checked pictures, 1 of them new, 1 removed",
+    ):
+        assert line in shown.splitlines()
+    assert run(place.repo, "git", "branch", "--list", "labels") == ""
+    assert len(place.store.corrections.uncollected()) == 2
+
+    # What comes after an approval waits for the next time.
+    place.check(place.arrive("late.png", 12), color="red", style="boot")
+    collected = collect(
+        place.settings, place.params, place.store, until=found.until, approved_by="kim"
+    )
+    assert (collected.pictures, collected.removed) == (2, 1)
+    assert collected.changes == ("old0.png: + red, - black (ann)",)
+    message = run(place.repo, "git", "log", "-1", "--format=%B", "labels")
+    assert "approved by kim\nnot a shoe: old1.png\nchanged: old0.png: + red" in message
+    assert "1 pictures collected" in called("collect")
 
 
 @pytest.mark.slow

@@ -10,8 +10,9 @@ import openpyxl
 import pytest
 
 from shoetagger.config.recipe import Split
+from shoetagger.learning.dataset.image_files import ImageFiles
 from shoetagger.learning.dataset.labels import read_labels
-from shoetagger.learning.dataset.sheet_rows import write_rows
+from shoetagger.learning.dataset.sheet_rows import remove_rows, spelled_names, write_rows
 from shoetagger.learning.dataset.split import split_group
 
 COLUMNS = ("image_name", "red", "boot", "origin")
@@ -69,6 +70,43 @@ def test_a_workbook_keeps_its_other_cells(tmp_path: Path) -> None:
     assert rows[2] == ["new.jpg", 1, 0, None, "queue"]
     assert book.worksheets[0]["B2"].font.bold
     assert book["notes"]["A1"].value == "hello"
+
+
+def test_a_row_is_removed_from_a_csv_of_which_all_else_keeps_its_bytes(tmp_path: Path) -> None:
+    sheet = tmp_path / "labels.csv"
+    before = 'Image_Name;red;note\r\n\r\na.jpg;1;"two\r\nlines"\r\nb.jpg;;"x"\r\nc.jpg;1'
+    sheet.write_bytes(b"\xef\xbb\xbf" + before.encode())
+    remove_rows(sheet, ["a.jpg"])
+    after = 'Image_Name;red;note\r\n\r\nb.jpg;;"x"\r\nc.jpg;1'
+    assert sheet.read_bytes() == b"\xef\xbb\xbf" + after.encode()
+
+
+def test_a_removed_row_of_a_workbook_is_empty_and_moves_no_other(tmp_path: Path) -> None:
+    sheet, images = tmp_path / "labels.xlsx", tmp_path / "images"
+    book = openpyxl.Workbook()
+    for row in (["image_name", "red", "boot", "of"], ["a.jpg", 1], ["b.jpg", 0, 1, "=B4"]):
+        book.worksheets[0].append(row)
+    book.worksheets[0].append(["c.jpg", 1, 0])
+    book.save(sheet)
+    remove_rows(sheet, ["a.jpg"])
+    rows = list(openpyxl.load_workbook(sheet).worksheets[0].iter_rows(values_only=True))
+    assert rows[1] == (None,) * 4
+    assert rows[2:] == [("b.jpg", 0, 1, "=B4"), ("c.jpg", 1, 0, None)]
+    images.mkdir()
+    for name in ("b.jpg", "c.jpg"):
+        (images / name).touch()
+    labels = read_labels(sheet, images, ("red", "boot"), unreadable=lambda _: None)
+    assert labels.names == ("b.jpg", "c.jpg")
+
+
+def test_a_sheet_may_spell_a_picture_otherwise_than_the_disk(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for name in ("sto\u0308vel.jpg", "b.jpg"):
+        (tmp_path / "images" / name).touch()
+    sheet = tmp_path / "labels.csv"
+    sheet.write_text("red,image_name\n1,st\u00f6vel.jpg\n,./b.jpg\n,gone.jpg\n")
+    spelled = spelled_names(sheet, ImageFiles(tmp_path / "images"))
+    assert spelled == {"sto\u0308vel.jpg": "st\u00f6vel.jpg", "b.jpg": "./b.jpg"}
 
 
 def test_rows_that_the_queue_drew_may_validate_and_those_it_chose_may_not(tmp_path: Path) -> None:

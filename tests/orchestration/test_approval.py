@@ -43,8 +43,9 @@ from pathlib import Path
 from airflow.sdk import dag, task, task_group
 from shoetagger.orchestration import tasks
 from shoetagger.orchestration.dag_parts import PROMOTED, NOTIFIED
-from shoetagger.orchestration.operators import Approve
+from shoetagger.orchestration.operators import Approve, ApproveLabels
 
+LABELS = json.loads(Path(__file__).with_name("labels.json").read_text())
 CASES = json.loads(Path(__file__).with_name("cases.json").read_text())
 
 @dag(schedule=None, params={"groups": ["one"]}, default_args=NOTIFIED)
@@ -54,6 +55,19 @@ def approvals():
         approval = Approve(task_id="approve", comparison=case)
         task(tasks.promote, outlets=[PROMOTED])(approval.output)
     model.expand(case=CASES)
+
+    @task
+    def look(name):
+        return LABELS[name]
+
+    @task
+    def collect(approved):
+        return approved
+
+    for name in LABELS:
+        looked = look.override(task_id=f"{name}.look")(name)
+        approved = ApproveLabels(task_id=f"{name}.approve", waiting=looked).output
+        collect.override(task_id=f"{name}.collect")(approved)
 
 approvals()
 """
@@ -76,7 +90,7 @@ outcome = {"answers": {}, "waiting": None}
 
 def open_approvals(session):
     found = session.scalars(select(TaskInstance).where(TaskInstance.state == "awaiting_input"))
-    return {ti.rendered_map_index: ti for ti in found}
+    return {ti.rendered_map_index or ti.task_id.partition(".")[0]: ti for ti in found}
 
 # Before there are two threads: they would wait for each other's imports.
 client = TestClient(create_app("all"))
@@ -84,20 +98,20 @@ bag = DagBag(folder)
 
 def people():
     with create_session() as session:
-        while len(open_approvals(session)) < 4:
+        while len(open_approvals(session)) < 6:
             time.sleep(0.5)
             session.rollback()
         waiting = open_approvals(session)
         outcome["waiting"] = {g: [ti.pool, ti.pid and 0] for g, ti in waiting.items()}
-        places = {g: (ti.run_id, ti.map_index) for g, ti in waiting.items()}
+        places = {g: (ti.run_id, ti.task_id, ti.map_index) for g, ti in waiting.items()}
 
     def token(user):
         body = {"username": user, "password": json.load(open(passwords))[user]}
         return client.post("/auth/token", json=body).json()["access_token"]
 
     def answer(group, user, option, why=None):
-        run, index = places[group]
-        path = f"/api/v2/dags/approvals/dagRuns/{run}/taskInstances/model.approve/{index}"
+        run, task_id, index = places[group]
+        path = f"/api/v2/dags/approvals/dagRuns/{run}/taskInstances/{task_id}/{index}"
         path += "/hitlDetails"
         headers = {"Authorization": f"Bearer {token(user)}"}
         if option is None:
@@ -111,6 +125,9 @@ def people():
     outcome["answers"]["again"] = answer("approved", "ann", "Reject")
     outcome["answers"]["rejected"] = answer("rejected", "ann", "Reject", "worse on sandals")
     outcome["answers"]["stale"] = answer("stale", "ann", "Approve")
+    outcome["shown_labels"] = answer("wanted", "vera", None)
+    outcome["answers"]["wanted"] = answer("wanted", "ann", "Approve")
+    outcome["answers"]["unwanted"] = answer("unwanted", "ann", "Reject")
     time.sleep(2)
     SchedulerJobRunner(Job()).check_awaiting_input_timeouts()
 
@@ -128,6 +145,10 @@ with create_session() as session:
     outcome["states"] = [
         [ti.task_id, ti.map_index, str(ti.state)] for ti in run.get_task_instances(session=session)
     ]
+    collected = session.scalars(
+        select(XComModel).where(XComModel.task_id.endswith(".collect"))
+    )
+    outcome["collected"] = {row.task_id: row.value for row in collected}
     links = session.scalars(select(XComModel).where(XComModel.key == "_link_ReportLink"))
     outcome["links"] = {row.map_index: row.value for row in links}
 json.dump(outcome, open(report, "w"), default=str)
@@ -214,6 +235,14 @@ def ran(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Ran:
     dags = folder / "dags"
     dags.mkdir()
     (dags / "approvals.py").write_text(DAG)
+    answer_by = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    asked = {"least": 1, "until": 7, "body": "{{ a name }}", "answer_by": answer_by}
+    labels = {
+        "wanted": asked | {"summary": "3 checked pictures"},
+        "unwanted": asked | {"summary": "9 checked pictures"},
+        "unasked": {"least": 50, "until": None, "body": None},
+    }
+    (dags / "labels.json").write_text(json.dumps(labels))
     (dags / "cases.json").write_text(json.dumps([case.model_dump(mode="json") for case in cases]))
     passwords = folder / "passwords.json"
     passwords.write_text(json.dumps(dict.fromkeys(USERS, "secret")))
@@ -265,7 +294,12 @@ def test_whoever_decides_is_shown_the_comparison(ran: Ran) -> None:
 def test_people_hear_of_approvals_that_wait_and_of_tasks_that_failed(ran: Ran) -> None:
     waiting = {told["summary"]: told for told in ran.told if told["state"] == "waiting"}
     assert set(waiting) == {
-        f"Promote {group} version 1?" for group in ("approved", "rejected", "timed_out", "stale")
+        "Collect the labels of 3 checked pictures?",
+        "Collect the labels of 9 checked pictures?",
+        *(
+            f"Promote {group} version 1?"
+            for group in ("approved", "rejected", "timed_out", "stale")
+        ),
     }
     told = waiting["Promote approved version 1?"]
     assert told["alerts"][0].startswith("answer by 2")
@@ -275,6 +309,21 @@ def test_people_hear_of_approvals_that_wait_and_of_tasks_that_failed(ran: Ran) -
     assert "it moved meanwhile; run the training again" in failed["alerts"][0]
     assert "/dags/approvals/runs/" in failed["url"]
     assert "hook/s3cret" not in ran.log
+
+
+def test_labels_are_collected_once_somebody_approved_or_where_nobody_is_asked(ran: Ran) -> None:
+    assert ran.outcome["shown_labels"]["subject"] == "Collect the labels of 3 checked pictures?"
+    assert ran.outcome["shown_labels"]["body"] == "{{ a name }}"
+    states = {task: state for task, _, state in ran.outcome["states"] if task.endswith(".collect")}
+    assert states == {
+        "wanted.collect": "success", "unwanted.collect": "skipped", "unasked.collect": "success",
+    }  # fmt: skip
+    wanted, unasked = (
+        json.loads(value) if isinstance(value, str) else value
+        for value in (ran.outcome["collected"][f"{name}.collect"] for name in ("wanted", "unasked"))
+    )
+    assert (wanted["until"], wanted["by"]) == (7, "ann")
+    assert unasked == {"least": 50, "until": None, "body": None}
 
 
 def test_whoever_lacks_the_right_decides_nothing(ran: Ran) -> None:
@@ -318,7 +367,8 @@ def test_what_the_gate_stopped_is_skipped_with_the_reasons_and_nobody_asked(ran:
 
 def test_groups_end_each_by_itself_and_none_holds_a_slot_while_it_waits(ran: Ran) -> None:
     assert ran.live() == {"approved", "not_needed"}
-    assert set(ran.outcome["waiting"]) == {"approved", "rejected", "timed_out", "stale"}
+    asked = {"approved", "rejected", "timed_out", "stale", "wanted", "unwanted"}
+    assert set(ran.outcome["waiting"]) == asked
 
 
 @pytest.mark.parametrize(

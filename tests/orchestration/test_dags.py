@@ -265,9 +265,13 @@ def test_an_approval_finds_the_desk(read: Any) -> None:
     assert read["desk"][0] == read["desk"][1]
 
 
-def test_a_collection_of_labels_starts_training(read: Any) -> None:
-    (task,) = read["dags"]["collect_labels"]["tasks"].values()
-    assert task["outlets"] == ["shoetagger-labels-collected"]
+def test_a_collection_of_labels_is_approved_and_starts_training(read: Any) -> None:
+    tasks = read["dags"]["collect_labels"]["tasks"]
+    order = ["look_at_labels", "approve", "collect"]
+    assert set(tasks) == set(order)
+    for before, after in itertools.pairwise(order):
+        assert tasks[after]["after"] == [before]
+    assert tasks["collect"]["outlets"] == ["shoetagger-labels-collected"]
     assert read["dags"]["collect_labels"]["max_active_runs"] == 1
     assert read["dags"]["train_tag_models"]["starts_on"] == ["shoetagger-labels"]
 
@@ -482,7 +486,7 @@ def test_what_people_checked_is_collected_and_updates_the_labels(shop: Shop) -> 
     assert ran.state == "success", ran.log[-5000:]
     assert len(ran.events) == len(nothing.events) + 1
     log = git(shop.settings.repo, "log", "-1", "--format=%s", "labels")
-    assert log == "Labels: 1 checked pictures, 1 of them new\n"
+    assert log == "Labels: 1 checked picture, 1 of them new\n"
 
 
 @pytest.mark.slow

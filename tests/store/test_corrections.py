@@ -252,3 +252,28 @@ def test_a_verdict_outlives_moves_is_no_sample_and_goes_with_a_forgotten_picture
     tagged_store.files.forget(image("a.jpg"), LATER)
     assert tagged_store.corrections.history(image("a.jpg")) == []
     assert tagged_store.corrections.judged([image("a.jpg")]) == set()
+
+
+def test_of_what_people_disagree_is_told_until_one_gives_in(tagged_store: Store) -> None:
+    (first,) = apply(tagged_store, edit("a.jpg", "blue"))
+    assert tagged_store.corrections.disputed() == set()
+    (second,) = apply(tagged_store, edit("a.jpg", "red", seen=first), by="bo")
+    assert tagged_store.corrections.disputed() == {image("a.jpg")}
+    (third,) = apply(tagged_store, edit("a.jpg", "red", seen=second))
+    assert tagged_store.corrections.disputed() == set()
+    tagged_store.corrections.undo([third], by="ann", now=NIGHT)
+    assert tagged_store.corrections.disputed() == {image("a.jpg")}
+
+
+def test_what_a_removed_row_said_is_collected_again_once_it_is_a_shoe(tagged_store: Store) -> None:
+    corrections = tagged_store.corrections
+    said = apply(tagged_store, edit("a.jpg", "blue"), edit("b.jpg", "red"))
+    corrections.mark_collected(said, "one")
+    about = {"by": "bo", "why": "", "now": LATER}
+    corrections.judge(image("a.jpg"), is_shoe=False, **about)
+    assert corrections.uncollected_verdicts() == [image("a.jpg")]
+    verdict = corrections.in_force([image("a.jpg")])[image("a.jpg"), WHOLE_IMAGE]
+    corrections.mark_collected([verdict.id], "two", removed=[image("a.jpg")])
+    assert corrections.uncollected_verdicts() == corrections.uncollected() == []
+    corrections.judge(image("a.jpg"), is_shoe=True, **about)
+    assert corrections.uncollected() == [image("a.jpg")]

@@ -7,12 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..config import params as parameters
 from ..config.settings import Settings
+
+if TYPE_CHECKING:
+    from ..collection.sheet_edits import SheetEdits
 
 
 def validate(
@@ -98,20 +101,56 @@ def _notes(data: Path, tags: Sequence[str]) -> dict[str, str]:
     }
 
 
-def collect() -> None:
+def collect(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be collected, and change nothing.")
+    ] = False,
+) -> None:
     """Commit what people checked on the desk to the label sheet, on the branch `labels.branch`."""
     from ..collection.collect import collect as run
+    from ..collection.collect import preview
     from ..ops.installation import opened
 
     with opened(Settings.from_environment()) as here:
-        collected = run(here.settings, here.params, here.store)
         branch = here.params.labels.branch
-    for sentence in (*collected.left_out, *collected.warnings):
+        if dry_run:
+            found = preview(here.settings, here.params, here.store)
+            edits = found.edits if found else None
+        else:
+            collected = run(here.settings, here.params, here.store)
+    if dry_run:
+        _print_preview(edits, branch)
+        return
+    for sentence in (*collected.left_out, *collected.doubts, *collected.warnings):
         typer.echo(f"warning: {sentence}", err=True)
     if collected.commit is None:
-        typer.echo("nothing to collect: no picture was checked in all groups since the last time")
+        typer.echo(_NOTHING)
         return
+    for sentence in collected.changes:
+        typer.echo(f"changed: {sentence}")
+    removed = f", {collected.removed} removed from the sheet" if collected.removed else ""
     typer.echo(
-        f"{collected.pictures} pictures collected: commit {collected.commit[:12]} on {branch}; "
-        f"`git merge {branch}` and `dvc checkout data.dvc` bring it into your workspace"
+        f"{collected.pictures} pictures collected{removed}: commit {collected.commit[:12]} on "
+        f"{branch}; `git merge {branch}` and `dvc checkout data.dvc` bring it into your workspace"
     )
+
+
+_NOTHING = "nothing to collect: no picture was checked in all groups since the last time"
+
+
+def _print_preview(edits: SheetEdits | None, branch: str) -> None:
+    if edits is None or not (edits or edits.left_out):
+        typer.echo(_NOTHING)
+        return
+    for taken in edits.taken:
+        picture = taken.picture
+        tags = " ".join(sorted(picture.tags)) or "no tag"
+        typer.echo(f"{', '.join(taken.names)}  {tags}  ({picture.by}, {picture.origin})")
+    for removed in edits.removed:
+        names = ", ".join(removed.names)
+        typer.echo(f"{names}  removed, since it is not a shoe  ({removed.picture.by})")
+    for sentence in edits.changes:
+        typer.echo(f"changed: {sentence}")
+    for sentence in (*edits.left_out, *edits.doubts):
+        typer.echo(f"warning: {sentence}", err=True)
+    typer.echo(f"would be a commit on {branch}: {edits.summary}")

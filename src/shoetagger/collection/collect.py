@@ -8,40 +8,30 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from urllib.parse import unquote
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from ..config.params import Params
-from ..config.places import Place
 from ..config.settings import Settings
 from ..errors import ShoetaggerError, TransientError
-from ..images.decode import Limits, image_id, unreadable
-from ..ingest.inbox import Inbox, ReadError
-from ..ingest.places import inbox_at
-from ..learning.dataset.labels import LABELLED_AT, LABELLED_BY, NAME_COLUMN, ORIGIN, read_labels
-from ..learning.dataset.sheet import LabelsError, find_sheet
-from ..learning.dataset.sheet_rows import Row, write_rows
+from ..learning.dataset.sheet import LabelsError
 from ..pipeline import checkout_lock
 from ..pipeline.checkout import clone
 from ..pipeline.dvc_files import data_folder, default_remote
 from ..pipeline.plan import Plan
 from ..pipeline.process import PipelineError, command_environment, run_dvc, run_git
 from ..store.store import Store
-from .gather import Checked, gather
+from .gather import Checked, NoShoe, gather, no_shoes
+from .sheet_edits import SheetEdits, edit_sheet
 
 log = logging.getLogger(__name__)
-
-# The folder below images/ that collected pictures go to.
-FOLDER = "collected"
 
 _BESIDE = ".collect."  # how the names of folders begin in which collections work
 
@@ -55,62 +45,128 @@ class CollectionUnderWay(CollectionError, TransientError):  # noqa: N818 - a sta
 
 
 @dataclass(frozen=True)
-class _Taken:
-    """A picture that is collected under a name below images/; `is_new` where no row had it."""
-
-    picture: Checked
-    name: str
-    is_new: bool
-
-
-@dataclass(frozen=True)
 class Collected:
     """What a collection did: `commit` is None where it had nothing to do.
 
-    `left_out` are sentences about pictures that could not be taken, `warnings` about what is done
-    but for a step that a person has to do.
+    `pictures` are those whose rows were written, `removed` those whose rows are gone since they are
+    no shoes. `left_out` are sentences about pictures that could not be taken, `changes` about rows
+    that say other tags now, `doubts` about what to look at before merging, `warnings` about what is
+    done but for a step that a person has to do.
     """
 
     commit: str | None
     pictures: int
+    removed: int = 0
     left_out: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-def collect(settings: Settings, params: Params, store: Store, *, least: int = 1) -> Collected:
+@dataclass(frozen=True)
+class Preview:
+    """What a collection would do now; `until` is the last correction that it takes into account."""
+
+    edits: SheetEdits
+    until: int
+
+
+def collect(
+    settings: Settings,
+    params: Params,
+    store: Store,
+    *,
+    least: int = 1,
+    until: int | None = None,
+    approved_by: str | None = None,
+) -> Collected:
     """Commit the checked pictures and their rows on `labels.branch`, and push data and branch.
 
-    Fewer than `least` pictures are left for a later collection. The branch begins at HEAD, and
-    follows it once it was merged. Raises CollectionError where branch and HEAD hold different data,
-    where the sheet would have faults, or where the data cannot be pushed; CollectionUnderWay where
-    another collection is at work.
+    The rows of pictures that people judged not to be shoes go. Fewer than `least` pictures, all
+    together, are left for a later collection, and so is what was edited after the correction
+    `until`. The branch begins at HEAD, and follows it once it was merged; the commit names who
+    checked and who approved. Raises CollectionError
+    where branch and HEAD hold different data, where the sheet would have faults, or where the data
+    cannot be pushed; CollectionUnderWay where another collection is at work.
     """
+    branch = params.labels.branch
     with _alone(settings.home):
-        checked = list(gather(store, params.groups))
-        if len(checked) < least:
-            log.info("%d checked pictures wait: a collection takes %d or more", len(checked), least)
+        checked, judged = _waiting(store, params, until)
+        if not _are_enough(checked, judged, least):
             return Collected(None, 0)
-        base = _base(settings.repo, params.labels.branch)
-        settings.checkouts.mkdir(parents=True, exist_ok=True)
-        for left_over in settings.checkouts.glob(f"{_BESIDE}*"):  # of one that was killed
-            shutil.rmtree(left_over)
-        with (
-            checkout_lock.shared(checkout_lock.cache(settings.checkouts)),
-            tempfile.TemporaryDirectory(dir=settings.checkouts, prefix=_BESIDE) as beside,
-        ):
-            tree = Path(beside) / "tree"
-            clone(settings.repo, Plan(commit=base), tree)
-            taken, left_out = _put_images(checked, tree, settings.inbox, params)
-            if not taken:
-                return Collected(None, 0, tuple(left_out))
-            _put_rows(taken, tree, params)
-            warnings = _version_data(tree, settings.repo)
-            commit = _commit(tree, settings.repo, taken, params.labels.branch)
+        with _edited(settings, params, checked, judged) as (tree, base, edits):
+            commit, warnings = base, []
+            if edits:
+                warnings = _version_data(tree, settings.repo)
+                commit = _commit(tree, settings.repo, edits, branch, approved_by)
+        numbers = [number for one in edits.taken for number in one.picture.corrections]
         store.corrections.mark_collected(
-            [number for one in taken for number in one.picture.corrections], commit
+            [*numbers, *(one.verdict for one in judged)],
+            commit,
+            removed=[one.picture.image_id for one in edits.removed],
         )
-        warnings += _push_branch(settings.repo, params.labels.branch)
-        return Collected(commit, len(taken), tuple(left_out), tuple(warnings))
+        if commit == base:  # the sheet says all of it already
+            return Collected(None, 0, left_out=edits.left_out)
+        return Collected(
+            commit,
+            len(edits.taken),
+            len(edits.removed),
+            edits.left_out,
+            edits.changes,
+            edits.doubts,
+            (*warnings, *_push_branch(settings.repo, branch)),
+        )
+
+
+def preview(settings: Settings, params: Params, store: Store, *, least: int = 1) -> Preview | None:
+    """Return what `collect` would do now, and change nothing; None where too little is checked.
+
+    Raises as `collect` does, but for what is pushed.
+    """
+    until = store.corrections.last()
+    with _alone(settings.home):
+        checked, judged = _waiting(store, params, until)
+        if not _are_enough(checked, judged, least):
+            return None
+        with _edited(settings, params, checked, judged) as (_, _, edits):
+            return Preview(edits, until)
+
+
+def _waiting(store: Store, params: Params, until: int | None) -> tuple[list[Checked], list[NoShoe]]:
+    checked = list(gather(store, params.groups, until=until))
+    return checked, list(no_shoes(store, until=until))
+
+
+def _are_enough(checked: Sequence[Checked], judged: Sequence[NoShoe], least: int) -> bool:
+    number = len(checked) + len(judged)
+    if number < least:
+        log.info("%d checked pictures wait: a collection takes %d or more", number, least)
+    return number >= least
+
+
+@contextmanager
+def _edited(
+    settings: Settings, params: Params, checked: Sequence[Checked], judged: Sequence[NoShoe]
+) -> Iterator[tuple[Path, str, SheetEdits]]:
+    """Make the edits in a clone of the commit to build on; yield clone, commit and edits."""
+    base = _base(settings.repo, params.labels.branch)
+    settings.checkouts.mkdir(parents=True, exist_ok=True)
+    for left_over in settings.checkouts.glob(f"{_BESIDE}*"):  # of one that was killed
+        shutil.rmtree(left_over)
+    with (
+        checkout_lock.shared(checkout_lock.cache(settings.checkouts)),
+        tempfile.TemporaryDirectory(dir=settings.checkouts, prefix=_BESIDE) as beside,
+    ):
+        tree = Path(beside) / "tree"
+        clone(settings.repo, Plan(commit=base), tree)
+        try:
+            edits = edit_sheet(data_folder(tree), checked, judged, settings.inbox, params)
+        except LabelsError as error:
+            raise CollectionError(
+                "nothing was collected, since the label sheet would not pass `shoetagger "
+                f"validate`:\n{error}"
+            ) from None
+        yield tree, base, edits
 
 
 def _base(repo: Path, branch: str) -> str:
@@ -131,88 +187,6 @@ def _base(repo: Path, branch: str) -> str:
             f"(`git merge {branch}`, then settle data.dvc by hand), and collect again"
         )
     return tip
-
-
-def _put_images(
-    checked: Sequence[Checked], tree: Path, inbox: Place, params: Params
-) -> tuple[list[_Taken], list[str]]:
-    """Copy the pictures' bytes into the data, but for those that are there already.
-
-    Also returns a sentence for each picture that could not be taken.
-    """
-    images, opened = data_folder(tree) / "images", inbox_at(inbox)
-    known = {
-        image_id(path.read_bytes()): path.relative_to(images).as_posix()
-        for path in sorted(images.rglob("*"))
-        if path.is_file()
-    }
-    taken, left_out = [], []
-    for picture in checked:
-        if (name := known.get(picture.image_id)) is not None:
-            taken.append(_Taken(picture, name, is_new=False))
-        elif (data := _bytes_of(picture, opened, Limits.of(params.images).max_bytes)) is not None:
-            name = _name_of(picture)
-            path = images / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-            taken.append(_Taken(picture, name, is_new=True))
-        else:
-            left_out.append(
-                f"{_shown(picture)} is gone from the inbox, or was replaced: its labels wait in "
-                "the store"
-            )
-    return taken, left_out
-
-
-def _bytes_of(picture: Checked, inbox: Inbox, max_bytes: int) -> bytes | None:
-    """Return the bytes of the first file that still holds the picture."""
-    for locator in picture.locators:
-        try:
-            data = inbox.read(locator, max_bytes).data
-        except ReadError:
-            continue
-        if image_id(data) == picture.image_id:
-            return data
-    return None
-
-
-def _name_of(picture: Checked) -> str:
-    """Return a name that every system and spreadsheet takes, the same for the same picture."""
-    path = PurePosixPath(unquote(picture.locators[0], errors="replace"))
-    stem = re.sub(r"[^A-Za-z0-9]+", "-", path.stem).strip("-")[:60] or "picture"
-    suffix = re.sub(r"[^a-z0-9.]", "", path.suffix.lower())[:6]
-    return f"{FOLDER}/{stem}-{picture.image_id[:8]}{suffix}"
-
-
-def _put_rows(taken: Sequence[_Taken], tree: Path, params: Params) -> None:
-    """Write the pictures' rows into the sheet, and check all of it as training will."""
-    data = data_folder(tree)
-    columns = (NAME_COLUMN, *params.tags, ORIGIN, LABELLED_BY, LABELLED_AT)
-    limits = Limits.of(params.images)
-    new = {data / "images" / one.name for one in taken if one.is_new}
-    try:
-        sheet = find_sheet(data)
-        write_rows(sheet, [_row(one, params.tags) for one in taken], columns)
-        read_labels(
-            sheet,
-            data / "images",
-            params.tags,
-            unreadable=lambda path: unreadable(path, limits) if path in new else None,
-        )
-    except LabelsError as error:
-        raise CollectionError(
-            "nothing was collected, since the label sheet would not pass `shoetagger validate`:\n"
-            f"{error}"
-        ) from None
-
-
-def _row(one: _Taken, tags: Sequence[str]) -> Row:
-    """Return the cells to write; a picture that has a row keeps its origin, and so its side."""
-    picture = one.picture
-    ticks = {tag: "1" if tag in picture.tags else "0" for tag in tags}
-    row = {NAME_COLUMN: one.name, **ticks, LABELLED_BY: picture.by}
-    row[LABELLED_AT] = f"{picture.at:%Y-%m-%d}"
-    return row | {ORIGIN: picture.origin} if one.is_new else row
 
 
 def _version_data(tree: Path, repo: Path) -> list[str]:
@@ -237,18 +211,23 @@ def _dvc(tree: Path, environment: Mapping[str, str], *arguments: str) -> None:
         )
 
 
-def _commit(tree: Path, repo: Path, taken: Sequence[_Taken], branch: str) -> str:
-    """Commit data.dvc and make the commit the branch's tip in the repo; return the commit."""
+def _commit(tree: Path, repo: Path, edits: SheetEdits, branch: str, approved_by: str | None) -> str:
+    """Commit data.dvc and make the commit the branch's tip in the repo; return the commit.
+
+    Where the data is as it was, that is the commit that the clone is at.
+    """
     run_git(tree, "update-index", "--no-assume-unchanged", "data.dvc")
     run_git(tree, "add", "data.dvc")
-    run_git(tree, *_identity(repo), "commit", "--quiet", "--message", _message(taken))
-    try:
-        run_git(tree, "push", "--quiet", str(repo), f"HEAD:refs/heads/{branch}")
-    except PipelineError as error:
-        raise CollectionError(
-            f"nothing was collected: the branch {branch} cannot move on. Is it checked out in "
-            f"{repo}? Then switch to another one (`git switch -`) and collect again\n{error}"
-        ) from None
+    if run_git(tree, "diff", "--cached", "--name-only"):
+        identity = _identity(repo)
+        run_git(tree, *identity, "commit", "--quiet", "--message", _message(edits, approved_by))
+        try:
+            run_git(tree, "push", "--quiet", str(repo), f"HEAD:refs/heads/{branch}")
+        except PipelineError as error:
+            raise CollectionError(
+                f"nothing was collected: the branch {branch} cannot move on. Is it checked out in "
+                f"{repo}? Then switch to another one (`git switch -`) and collect again\n{error}"
+            ) from None
     return run_git(tree, "rev-parse", "HEAD").strip()
 
 
@@ -260,13 +239,16 @@ def _identity(repo: Path) -> Iterator[str]:
         yield from ("-c", f"{key}={value}")
 
 
-def _message(taken: Sequence[_Taken]) -> str:
-    people = Counter(one.picture.by for one in taken)
-    origins = Counter(one.picture.origin for one in taken)
-    new = sum(one.is_new for one in taken)
-    lines = [f"Labels: {len(taken)} checked pictures, {new} of them new", ""]
+def _message(edits: SheetEdits, approved_by: str | None) -> str:
+    people = Counter(one.picture.by for one in edits.taken)
+    people.update(one.picture.by for one in edits.removed)
+    origins = Counter(one.picture.origin for one in edits.taken)
+    lines = [f"Labels: {edits.summary}", ""]
     lines += [f"checked by {name}: {number}" for name, number in people.most_common()]
     lines += [f"met in {origin}: {number}" for origin, number in origins.most_common()]
+    lines += [f"approved by {approved_by}"] if approved_by else []
+    lines += [f"not a shoe: {name}" for one in edits.removed for name in one.names]
+    lines += [f"changed: {words}" for words in edits.changes]
     return "\n".join(lines)
 
 
@@ -284,12 +266,6 @@ def _push_branch(repo: Path, branch: str) -> list[str]:
             f"`git push {remote} {branch}` ({error})"
         ]
     return []
-
-
-def _shown(picture: Checked) -> str:
-    if not picture.locators:
-        return f"picture {picture.image_id[:12]}"
-    return PurePosixPath(unquote(picture.locators[0], errors="replace")).name
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Pictures whose tags people checked in every group, as far as no collection has taken them."""
+"""What people said of pictures and no collection has taken: checked ones, and those of no shoe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import datetime
 from more_itertools import chunked
 
 from ..config.recipe import Group
-from ..store.rows import Correction
+from ..store.rows import WHOLE_IMAGE, Correction
 from ..store.store import Store
 
 _PAGE = 500
@@ -33,10 +33,26 @@ class Checked:
     at: datetime
 
 
-def gather(store: Store, groups: Mapping[str, Group]) -> Iterator[Checked]:
+@dataclass(frozen=True)
+class NoShoe:
+    """A picture that is not a shoe, as a person said: `verdict` is the id of the row that says so.
+
+    `locators` are as in Checked.
+    """
+
+    image_id: str
+    locators: tuple[str, ...]
+    verdict: int
+    by: str
+
+
+def gather(
+    store: Store, groups: Mapping[str, Group], *, until: int | None = None
+) -> Iterator[Checked]:
     """Yield the checked pictures in the order in which they were finished.
 
     One with a word on some groups only is left for later: what nobody said must not become a "no".
+    So is one that was edited after the correction `until`.
     One that is not a shoe never comes: it would be a row of noes.
     One that was collected and edited since comes again. Tags that params.yaml lacks are left out.
     """
@@ -50,8 +66,24 @@ def gather(store: Store, groups: Mapping[str, Group]) -> Iterator[Checked]:
         locators = {row.image_id: row.locators for row in rows}
         for image_id in whole:
             corrections = [in_force[image_id, group] for group in groups]
+            if until is not None and max(row.id for row in corrections) > until:
+                continue
             if any(row.collected_in is None for row in corrections):
                 yield _checked(image_id, locators.get(image_id, ()), corrections, groups, drawn)
+
+
+def no_shoes(store: Store, *, until: int | None = None) -> Iterator[NoShoe]:
+    """Yield the pictures that people judged not to be shoes since the last collection.
+
+    Those that were judged after the correction `until` are left for later.
+    """
+    for image_ids in chunked(store.corrections.uncollected_verdicts(), _PAGE):
+        in_force = store.corrections.in_force(image_ids)
+        locators = {r.image_id: r.locators for r in store.current.rows([], image_ids=image_ids)}
+        for image_id in image_ids:
+            verdict = in_force.get((image_id, WHOLE_IMAGE))  # None: taken back meanwhile
+            if verdict is not None and (until is None or verdict.id <= until):
+                yield NoShoe(image_id, locators.get(image_id, ()), verdict.id, verdict.by)
 
 
 def _checked(

@@ -21,8 +21,8 @@ from ..exchange.labelled import ExchangeError, LabelFile, Labelled, Vocabulary
 from ..images.decode import Limits, unreadable
 from ..learning.dataset.image_files import ImageFiles
 from ..learning.dataset.labels import LABELLED_AT, LABELLED_BY, NAME_COLUMN, Labels, read_labels
-from ..learning.dataset.sheet import LabelsError, find_sheet, folded, nearest, read_rows, text_of
-from ..learning.dataset.sheet_rows import Row, write_rows
+from ..learning.dataset.sheet import LabelsError, find_sheet, folded, nearest
+from ..learning.dataset.sheet_rows import Row, spelled_names, write_rows
 
 _SHOWN = 20  # faults, and names in one of them
 
@@ -246,15 +246,7 @@ def _write(
     choices: frozenset[str],
     files: ImageFiles,
 ) -> None:
-    rows = read_rows(sheet)
-    titles = [folded(text_of(cell)) for cell in rows[0]]
-    column = titles.index(NAME_COLUMN)
-    # As the sheet spells them, which may be otherwise than on disk.
-    spelled = {
-        files.resolve(cell, "", []): text_of(cell)
-        for row in rows[1:]
-        if column < len(row) and text_of(cell := row[column])
-    }
+    spelled = spelled_names(sheet, files)
     new: list[Row] = []
     for name, (answer, tags) in answers.items():
         row = {NAME_COLUMN: spelled.get(name, name)}

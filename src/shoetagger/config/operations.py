@@ -134,6 +134,8 @@ class Labels:
     )
     batch: Count = 50
     schedule: Schedule = "0 5 * * *"
+    approval: Literal["never", "always"] = "never"
+    approval_hours: Positive = 72.0
     queue: Queue = Queue()
 
 

@@ -53,6 +53,7 @@ LIMITS: Mapping[str, timedelta] = {
     "approve": _MINUTES,  # without the time in which it waits for a person
     "promote": _MINUTES,
     "roll_back": _MINUTES,
+    "look_at_labels": timedelta(hours=2),
     "collect": timedelta(hours=2),
     "clean": _HOURS,
 }

@@ -1,4 +1,4 @@
-"""Operators of the training DAG that are more than plain tasks: an approval, and a link."""
+"""Operators that are more than plain tasks: approvals, and a link."""
 
 from __future__ import annotations
 
@@ -108,6 +108,40 @@ class Approve(ApprovalOperator):
     def _approved(self, decision: Decision | None) -> dict[str, Any]:
         """Return what `promote` takes."""
         return {"comparison": self.comparison, "decision": decision and decision.model_dump()}
+
+
+class ApproveLabels(ApprovalOperator):
+    """Ask a person to approve what would be collected, where `labels.approval` says so.
+
+    Otherwise it goes on at once. Waiting for a person holds no worker; without an answer in time
+    nothing is collected.
+    """
+
+    template_fields = (*ApprovalOperator.template_fields, "waiting")
+
+    def __init__(self, *, waiting: Any, **kwargs: Any) -> None:
+        super().__init__(
+            doc_md=type(self).__doc__,
+            subject="Collect?",
+            defaults=[self.REJECT],
+            notifiers=[Waiting()],
+            **kwargs,
+        )
+        self.waiting = waiting
+        self.execution_timeout = LIMITS["approve"]  # given above, it would limit the person
+
+    def execute(self, context: Context) -> Any:
+        if self.waiting["body"] is None:
+            return self.waiting
+        self.subject = f"Collect the labels of {self.waiting['summary']}?"
+        self.body = self.waiting["body"]
+        answer_by = datetime.fromisoformat(self.waiting["answer_by"])
+        self.response_timeout = answer_by - datetime.now(UTC)
+        return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        super().execute_complete(context, event)  # skips what follows a rejection
+        return self.waiting | {"by": _name(event.get("responded_by_user"))}
 
 
 def _name(user: Mapping[str, str] | None) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..config.settings import Settings
@@ -199,25 +200,64 @@ def clean() -> dict[str, str]:
 
 
 # --- labels -------------------------------------------------------------------------------------
-def collect(dag_run: Any, outlet_events: Mapping[Any, Any]) -> dict[str, Any]:
-    """Commit what people checked on the desk to the label sheet; training starts from the commit.
+def look_at_labels(dag_run: Any) -> dict[str, Any]:
+    """Look at what people checked, for whoever has to approve it.
 
     A scheduled run waits for `labels.batch` pictures, one that a person triggers takes what is
-    there. A run with nothing to do is a success, and starts no training. It also looks whether
-    nights still run: nobody else would say so while nothing is trained.
+    there. It also looks whether nights still run: nobody else would say so while nothing is
+    trained.
+    """
+    from airflow.sdk.configuration import conf
+
+    from ..collection.approval import body
+    from ..collection.collect import preview
+    from ..tagging.alerts import alert_if_overdue
+
+    with installation() as here:
+        labels = here.params.labels
+        max_hours = here.params.tag.max_hours_without_night
+        alert_if_overdue(here.settings.notify_url, here.store, max_hours)
+        least = labels.batch if dag_run.run_type == "scheduled" else 1
+        waiting: dict[str, Any] = {"least": least, "until": None, "body": None}
+        if labels.approval == "never":
+            return waiting
+        waiting["until"] = here.store.corrections.last()
+        found = preview(here.settings, here.params, here.store, least=least)
+    if found is None or not found.edits:
+        return waiting
+    answer_by = datetime.now(UTC) + timedelta(hours=labels.approval_hours)
+    airflow = conf.get("api", "base_url", fallback="")
+    return waiting | {
+        "until": found.until,
+        "summary": found.edits.summary,
+        "body": body(found.edits, answer_by=answer_by, airflow=airflow, title=here.params.title),
+        "answer_by": answer_by.isoformat(),
+    }
+
+
+def collect(approved: Mapping[str, Any], outlet_events: Mapping[Any, Any]) -> dict[str, Any]:
+    """Commit what people checked on the desk to the label sheet; training starts from the commit.
+
+    What they checked after somebody approved waits for the next time. A run with nothing to do is
+    a success, and starts no training.
     """
     from ..collection.collect import collect as run
-    from ..tagging.alerts import alert_if_overdue
     from .dag_parts import COLLECTED, LABELS
 
     with installation() as here:
-        max_hours = here.params.tag.max_hours_without_night
-        alert_if_overdue(here.settings.notify_url, here.store, max_hours)
-        least = here.params.labels.batch if dag_run.run_type == "scheduled" else 1
-        collected = run(here.settings, here.params, here.store, least=least)
+        collected = run(
+            here.settings,
+            here.params,
+            here.store,
+            least=approved["least"],
+            until=approved["until"],
+            approved_by=approved.get("by"),
+        )
+    for sentence in (*collected.changes, *collected.doubts):
+        log.info("%s", sentence)
     for sentence in (*collected.left_out, *collected.warnings):
         log.warning("%s", sentence)
-    found = {"commit": collected.commit, "pictures": collected.pictures}
+    found = {"commit": collected.commit, "pictures": collected.pictures + collected.removed}
     if collected.commit is not None:
         outlet_events[COLLECTED].add(LABELS, extra=found)
     return found

@@ -22,33 +22,42 @@ def body(comparison: Comparison, *, answer_by: datetime, airflow: str) -> str:
     `airflow` is the address of the Airflow in whose UI the picture desk is: it serves thumbnails, a
     page per picture and a page of all that would change.
     """
-    until = answer_by.astimezone(UTC)
-    lines = [
-        f"**Answer by {until:%A}, {until.day} {until:%B %Y, %H:%M} UTC.** Without an answer by "
-        "then the challenger is rejected.",
-        "",
-        comparison.text,
-    ]
-    base = airflow.rstrip("/")
+    lines = [until(answer_by, "the challenger is rejected"), "", comparison.text]
     if comparison.changed:
-        lines += ["Arrivals whose tags change:", "", *_sheet(comparison.changed, base), ""]
+        pictures = [(picture.image_id, _change(picture)) for picture in comparison.changed]
+        lines += ["Arrivals whose tags change:", "", *contact_sheet(pictures, airflow), ""]
     page = f"{quote(comparison.group, safe='')}/{quote(comparison.version, safe='')}"
-    lines.append(
-        "[What it would change, picture by picture, on the desk]"
-        f"({base}{_IN_UI}/challengers/{page})"
-    )
+    address = desk_page(airflow, f"challengers/{page}")
+    lines.append(f"[What it would change, picture by picture, on the desk]({address})")
     return "\n".join(lines) + "\n"
 
 
-def _sheet(pictures: Sequence[ChangedPicture], base: str) -> list[str]:
-    """Return a contact sheet as a table: a row of pictures, then a row of what becomes of each."""
+def until(answer_by: datetime, otherwise: str) -> str:
+    """Return until when an answer is awaited, and what happens without one."""
+    moment = answer_by.astimezone(UTC)
+    return (
+        f"**Answer by {moment:%A}, {moment.day} {moment:%B %Y, %H:%M} UTC.** Without an answer by "
+        f"then {otherwise}."
+    )
+
+
+def desk_page(airflow: str, path: str) -> str:
+    """Return the address of one of the desk's pages, with Airflow's bar beside it."""
+    return f"{airflow.rstrip('/')}{_IN_UI}/{path}"
+
+
+def contact_sheet(pictures: Sequence[tuple[str, str]], airflow: str) -> list[str]:
+    """Return a contact sheet as a table: a row of pictures, then a row of words for each.
+
+    `pictures` are image ids, each with its words as Markdown.
+    """
     lines = ["| " * _COLUMNS + "|", "| --- " * _COLUMNS + "|"]
+    thumbs = f"{airflow.rstrip('/')}{DESK}/thumbs"
     for row in chunked(pictures, _COLUMNS):
-        ids = [quote(picture.image_id) for picture in row]
-        images = [f"![a picture]({base}{DESK}/thumbs/{image_id}.jpg)" for image_id in ids]
+        images = [f"![a picture]({thumbs}/{quote(image_id)}.jpg)" for image_id, _ in row]
         words = [
-            f"[{_change(picture)}]({base}{_IN_UI}/picture/{image_id})"
-            for picture, image_id in zip(row, ids, strict=True)
+            f"[{text}]({desk_page(airflow, f'picture/{quote(image_id)}')})"
+            for image_id, text in row
         ]
         for cells in (images, words):
             cells += [""] * (_COLUMNS - len(cells))

@@ -23,7 +23,7 @@ from .rows import (
 )
 from .sql import PAGE
 from .tables import corrections, images
-from .verdicts import IN_FORCE, IS_VERDICT, in_force_at, is_judged, judged_among
+from .verdicts import IN_FORCE, IS_VERDICT, disputed, in_force_at, is_judged, judged_among
 
 
 class Corrections:
@@ -150,6 +150,11 @@ class Corrections:
         with self._database.reading() as connection:
             return connection.execute(sa.select(sa.func.max(corrections.c.id))).scalar() or 0
 
+    def disputed(self) -> set[str]:
+        """Return the images of which the last person said otherwise than another one before."""
+        with self._database.reading() as connection:
+            return disputed(connection)
+
     def since(self, last: int) -> tuple[int, set[str]]:
         """Return the id of the latest row, and the images of the rows that came after `last`."""
         query = sa.select(corrections.c.id, corrections.c.image_id).where(corrections.c.id > last)
@@ -171,6 +176,14 @@ class Corrections:
         )
         with self._database.reading() as connection:
             return list(connection.execute(query).scalars())
+
+    def uncollected_verdicts(self) -> list[str]:
+        """Return the images that are not shoes, as no collection knows, the latest last."""
+        query = sa.select(corrections.c.image_id).where(
+            IN_FORCE, IS_VERDICT, corrections.c.collected_in.is_(None)
+        )
+        with self._database.reading() as connection:
+            return list(connection.execute(query.order_by(corrections.c.id)).scalars())
 
     def at_random(self) -> list[RandomReview]:
         """Return what people said about images that they met drawn at random, the earliest first.
@@ -204,15 +217,23 @@ class Corrections:
                 for row in connection.execute(query)
             ]
 
-    def mark_collected(self, ids: Sequence[int], commit: str) -> None:
-        """Record the commit whose label sheet says what these corrections say."""
+    def mark_collected(
+        self, ids: Sequence[int], commit: str, *, removed: Sequence[str] = ()
+    ) -> None:
+        """Record the commit whose label sheet says what these corrections say.
+
+        It no longer says anything of the images `removed`: should a person take their verdicts
+        back, what was said of their groups is to be collected again.
+        """
         with self._database.writing() as connection:
             for some in chunked(ids, PAGE):
-                connection.execute(
-                    sa.update(corrections)
-                    .where(corrections.c.id.in_(some))
-                    .values(collected_in=commit)
+                said = sa.update(corrections).where(corrections.c.id.in_(some))
+                connection.execute(said.values(collected_in=commit))
+            for images_gone in chunked(removed, PAGE):
+                of_groups = sa.update(corrections).where(
+                    corrections.c.image_id.in_(images_gone), ~IS_VERDICT
                 )
+                connection.execute(of_groups.values(collected_in=None))
 
     def images_of(self, days: Iterable[str]) -> set[str]:
         """Return the images of some days that were ever corrected."""

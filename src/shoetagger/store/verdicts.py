@@ -1,4 +1,4 @@
-"""Which corrections are in force, and which images a person judged not to be shoes."""
+"""Which corrections are in force, which images are no shoes, and where people disagree."""
 
 from __future__ import annotations
 
@@ -28,6 +28,18 @@ def judged_among(
         )
         found |= set(connection.execute(query).scalars())
     return found
+
+
+def disputed(connection: Connection) -> set[str]:
+    """Return the images of which a correction in force says otherwise than another person's."""
+    before = corrections.alias()
+    query = (
+        sa.select(corrections.c.image_id, corrections.c.tags, before.c.tags.label("before"))
+        .join(before, before.c.id == corrections.c.replaces)
+        .where(IN_FORCE, before.c.by != corrections.c.by)
+    )
+    rows = connection.execute(query).all()
+    return {row.image_id for row in rows if set(row.tags) != set(row.before)}
 
 
 def is_judged(image_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:

@@ -19,7 +19,7 @@ from ...images.decode import Limits, open_image
 from ...images.views import Transform, tagging_view
 from ..dataset.tables import read_predictions, read_split
 from .finding import AuditError, Finding
-from .near_duplicates import THUMBNAIL, near_duplicates
+from .near_duplicates import near_duplicates, small_view
 
 
 def findings(
@@ -174,7 +174,7 @@ def _near_duplicates(
     sides = pd.concat([table.set_index("image_name")["side"] for table in tables.values()], axis=1)
     names = [str(name) for name in sides.index]
     limits = Limits.of(params.images)
-    views = np.stack([_thumbnail(_bytes_of(images / name), limits) for name in names])
+    views = np.stack([small_view(_bytes_of(images / name), limits) for name in names])
     pairs = []
     for i, j, correlation in near_duplicates(views, params.audit.near_duplicate_correlation):
         across = bool((sides.iloc[i] != sides.iloc[j]).any())
@@ -202,8 +202,3 @@ def _bytes_of(image: Path) -> bytes:
     if not image.is_file():
         raise AuditError(f"{image} is gone since the split was made: run `dvc repro` first")
     return image.read_bytes()
-
-
-def _thumbnail(data: bytes, limits: Limits) -> np.ndarray:
-    image = open_image(data, limits, longest=THUMBNAIL)
-    return tagging_view(image, Transform(size=THUMBNAIL))

@@ -6,19 +6,32 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ...images.decode import Limits, open_image
+from ...images.views import Transform, tagging_view
+
 THUMBNAIL = 24  # pixels per side of the views that are compared
 _CHUNK = 512  # pictures compared with all others at a time
 
 
-def near_duplicates(views: np.ndarray, least: float) -> Iterator[tuple[int, int, float]]:
+def small_view(data: bytes, limits: Limits) -> np.ndarray:
+    """Return a picture's view for `near_duplicates`, (S, S, 3) uint8."""
+    image = open_image(data, limits, longest=THUMBNAIL)
+    return tagging_view(image, Transform(size=THUMBNAIL))
+
+
+def near_duplicates(
+    views: np.ndarray, least: float, *, first: int | None = None
+) -> Iterator[tuple[int, int, float]]:
     """Yield (i, j, correlation), i < j, of the views that correlate at least `least`.
 
-    `views` are (N, S, S, 3) uint8. A view is compared with the mirror image of another as well.
+    `views` are (N, S, S, 3) uint8; i is one of the `first` of them, if that is given. A view is
+    compared with the mirror image of another as well.
     """
     flat = _standardised(views)
     mirrored = _standardised(views[:, :, ::-1])
-    for start in range(0, len(views), _CHUNK):
-        rows = flat[start : start + _CHUNK]
+    end = len(views) if first is None else first
+    for start in range(0, end, _CHUNK):
+        rows = flat[start : min(start + _CHUNK, end)]
         correlations = np.maximum(rows @ flat.T, rows @ mirrored.T)
         for row, j in zip(*np.nonzero(correlations >= least), strict=True):
             if start + row < j:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from ...atomic import atomic_write
+from .image_files import ImageFiles
 from .labels import NAME_COLUMN
 from .sheet import folded, read_rows, text_of
 
@@ -26,6 +27,41 @@ def write_rows(sheet: Path, rows: Sequence[Row], columns: Sequence[str]) -> None
     positions = _positions(rows_before[0], columns)
     places = _places(rows_before, positions[NAME_COLUMN])
     write(sheet, rows, positions, places, len(rows_before))
+
+
+def remove_rows(sheet: Path, names: Collection[str]) -> None:
+    """Remove the rows of images, as the sheet spells them; in a workbook they become empty.
+
+    No other row of a workbook moves: formulas elsewhere in it name cells by their place.
+    """
+    rows = read_rows(sheet)
+    places = _places(rows, _positions(rows[0], [NAME_COLUMN])[NAME_COLUMN])
+    gone = {places[name] for name in names}
+    if sheet.suffix.lower() == ".xlsx":
+        from openpyxl import load_workbook  # slow to import, and most sheets are CSV
+
+        book = load_workbook(sheet)
+        for place in gone:
+            for cell in book.worksheets[0][place + 1]:
+                cell.value = None
+        with atomic_write(sheet) as file:
+            book.save(file)
+        return
+    mark, _, _, records = _parsed(sheet)
+    _put(sheet, mark, [record for place, record in enumerate(records) if place not in gone])
+
+
+def spelled_names(sheet: Path, images: ImageFiles) -> dict[str, str]:
+    """Return how a sheet spells the images of its rows, which may be otherwise than on disk."""
+    rows = read_rows(sheet)
+    column = _positions(rows[0], [NAME_COLUMN])[NAME_COLUMN]
+    return {
+        name: text_of(row[column])
+        for row in rows[1:]
+        if column < len(row)
+        and text_of(row[column])
+        and (name := images.resolve(row[column], "", []))
+    }
 
 
 def rename_column(sheet: Path, old: str, new: str) -> None:
