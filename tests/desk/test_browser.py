@@ -184,6 +184,27 @@ def test_pictures_of_the_queue_are_checked_by_keyboard_here_and_large(
     expect(page.locator("[role=gridcell]")).to_have_count(1)
 
 
+def test_a_picture_of_the_queue_is_skipped_and_taken_back_by_keyboard(
+    browser: Browser, address: str, desk: Desk
+) -> None:
+    page = opened(browser, address + "queue")
+    page.keyboard.press("ArrowRight")
+    first = page.locator(":focus").get_attribute("data-image")
+    page.keyboard.press("s")
+    expect(page.locator("#toast")).to_contain_text("skipped")
+    expect(page.locator(".skipped")).to_have_attribute("data-image", first)
+    assert page.locator(":focus").get_attribute("data-image") != first
+    assert desk.store.skips.of("ann") == {first}
+    page.keyboard.press("u")
+    expect(page.locator("#toast")).to_contain_text("undone")
+    expect(page.locator(".skipped")).to_have_count(0)
+    assert desk.store.skips.of("ann") == set()
+    page.get_by_role("button", name=re.compile("^Skip")).click()
+    expect(page.locator(".skipped")).to_have_count(1)
+    page.reload()
+    expect(page.locator("[role=gridcell]")).to_have_count(2)
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -192,6 +213,7 @@ def test_pictures_of_the_queue_are_checked_by_keyboard_here_and_large(
         "picture",
         "rejected",
         "queue",
+        "collection",
         "quality",
         "audit",
         "challengers",
@@ -205,6 +227,7 @@ def test_axe_finds_nothing_serious_on_any_screen(
     desk.reject("bad.jpg", "truncated")
     desk.audit([Finding("score", "style", "boot", "x.jpg", "0", 0.93, "looks like boot")])
     desk.compare()
+    desk.store.corrections.judge(image_id("c.jpg"), is_shoe=False, by="bo", why="", now=desk.now)
     path = f"picture/{image_id('a.jpg')}" if path == "picture" else path
     small = {"width": 390, "height": 844}
     page = opened(browser, address + path, color_scheme=scheme, viewport=small)

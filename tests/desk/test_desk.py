@@ -331,6 +331,26 @@ def judge(desk: Desk, name: str, *, is_shoe: bool = False, who: str = "ann", at:
     return desk.post("/edits", {"edits": [verdict]}, who)
 
 
+def test_contradictions_are_tags_that_exclude_each_other_and_where_people_disagree(
+    desk: Desk,
+) -> None:
+    desk.arrive(SHOES)
+    document = yaml.safe_load(desk.settings.params_file.read_text())
+    document["audit"]["exclusive"] = [["red", "flat"]]
+    desk.settings.params_file.write_text(yaml.safe_dump(document))
+    get = desk.client.get
+    assert names(get("/?state=contradiction")) == ["Sandal.JPG"]
+    assert "contradiction <small>1</small>" in get("/").text
+    edit(desk, "a.jpg", "black")
+    edit(desk, "b.jpg", "black", who="bo")
+    assert names(get("/?state=contradiction")) == ["Sandal.JPG"]
+    edit(desk, "a.jpg", "red", who="bo")
+    edit(desk, "Sandal.JPG", "black")
+    assert names(get("/?state=contradiction")) == ["a.jpg"]
+    edit(desk, "a.jpg", "red")
+    assert names(get("/?state=contradiction")) == []
+
+
 def test_what_is_not_a_shoe_has_no_tags_on_the_desk_and_can_be_found(desk: Desk) -> None:
     desk.arrive(SHOES)
     response = judge(desk, "a.jpg")

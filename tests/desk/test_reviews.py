@@ -5,12 +5,13 @@ from __future__ import annotations
 import html
 import json
 import re
+from datetime import timedelta
 
 import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from helpers.desk import COLOR, COLORS, STYLE, Desk, image_id
+from helpers.desk import COLOR, COLORS, COMPARISON, STYLE, Desk, go_live, image_id
 
 from shoetagger.config.operations import Queue
 from shoetagger.config.params import load
@@ -18,6 +19,7 @@ from shoetagger.images.views import Transform
 from shoetagger.inference.bundle import BUNDLE_FILE, Bundle, save_bundle
 from shoetagger.network.layers import LAYERS
 from shoetagger.review.label_queue import LabelQueue
+from shoetagger.store.rows import TagChange
 
 # Ids are names in hex: the first one is of the fifth that is drawn from, which ends at 33.
 SHOES = {"1.jpg": ("red", "boot"), "b.jpg": ("black", "boot"), "c.jpg": ("red", "flat")}
@@ -109,6 +111,56 @@ def test_the_queue_is_of_what_is_published_and_goes_on_the_next_day(desk: Desk) 
     assert "Nothing to check." in desk.client.get("/queue").text
     desk.arrive({"late.jpg": ("red", "boot")})
     assert set(asked(desk)) == {"late.jpg"}
+
+
+def test_what_a_person_skips_is_asked_of_others_and_of_them_once_taken_back(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    skipped = {"image_ids": [image_id("1.jpg"), image_id("b.jpg")]}
+    assert desk.post("/queue/skip", skipped).status_code == 200
+    assert set(asked(desk)) == {"c.jpg"}
+    assert set(asked(desk, "bo")) == SHOES.keys()
+    assert desk.tags("b.jpg") == (("black",), False)
+    back = {"image_ids": [image_id("b.jpg")], "back": True}
+    assert desk.post("/queue/skip", back).status_code == 200
+    assert set(asked(desk)) == {"b.jpg", "c.jpg"}
+    assert desk.post("/queue/skip", skipped, "kim").status_code == 403
+    assert desk.post("/queue/skip", {"image_ids": ["x"]}).status_code == 422
+
+
+def test_what_a_challenger_would_change_is_a_reason_until_it_is_live(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    now = desk.now
+    new = "9" * 64
+    version = {"group": "color", "tags": COLORS, "registry_name": "shoetagger-color"}
+    desk.store.ledger.add_version(digest=new, version="2", now=now, **version)
+    change = TagChange(image_id("b.jpg"), ("black",), ("red",))
+    desk.store.comparisons.record(new, COMPARISON, [change], now=now)
+    assert asked(desk)["b.jpg"] == "version 2 of color, not live, says red, not black"
+    go_live(desk.store, new, "color", COLORS, "2", now + timedelta(hours=1))
+    assert "version 2" not in asked(desk)["b.jpg"]
+
+
+def test_tags_that_exclude_each_other_are_a_reason(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    document = yaml.safe_load(desk.settings.params_file.read_text())
+    document["audit"]["exclusive"] = [["black", "boot"], ["red", "nowhere"]]
+    desk.settings.params_file.write_text(yaml.safe_dump(document))
+    assert asked(desk)["b.jpg"] == "black (0.90) and boot (0.90) exclude each other"
+
+
+def test_what_will_be_collected_is_shown_with_who_checked_it(desk: Desk) -> None:
+    desk.arrive(SHOES)
+    assert "Nothing to collect." in desk.client.get("/collection").text
+    check(desk, "1.jpg", "color", "style")
+    check(desk, "c.jpg", "color")
+    desk.store.corrections.judge(image_id("b.jpg"), is_shoe=False, by="bo", why="", now=desk.now)
+    page = desk.client.get("/collection").text
+    assert "2 pictures that people checked" in page
+    words = re.findall(r'<span class="why" id="by-\d+">([^<]*)</span>', page)
+    assert words == ["ann · random", "bo"]
+    rows = desk.store.corrections.in_force([image_id("1.jpg")]).values()
+    desk.store.corrections.mark_collected([row.id for row in rows], "a commit")
+    assert "1 picture that people checked" in desk.client.get("/collection").text
 
 
 def test_who_may_only_look_sees_the_queue_without_edits(desk: Desk) -> None:

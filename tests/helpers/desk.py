@@ -85,7 +85,7 @@ class Desk:
 
     def promote(self, digest: str, version: str, now: datetime, colors: dict[str, str]) -> None:
         """Make another version of the colours live, with predictions for some pictures."""
-        _go_live(self.store, digest, "color", COLORS, version, now)
+        go_live(self.store, digest, "color", COLORS, version, now)
         self.store.predictions.record(
             predictions=[
                 Prediction(image_id(name), digest, _scores(COLORS, color), (color,))
@@ -151,7 +151,7 @@ def _scores(tags: tuple[str, ...], chosen: str) -> tuple[float, ...]:
     return tuple(0.9 if tag == chosen else 0.1 for tag in tags)
 
 
-def _go_live(
+def go_live(
     store: Store, digest: str, group: str, tags: tuple[str, ...], version: str, now: datetime
 ) -> None:
     store.ledger.add_version(
@@ -203,5 +203,5 @@ def desk(tmp_path: Path, migrated: Path) -> Iterator[Desk]:
     app = create(lambda: Gallery(settings), access)
     with Store(settings.store_url) as store, TestClient(app, headers={"x-user": "ann"}) as client:
         for digest, group, tags in ((COLOR, "color", COLORS), (STYLE, "style", STYLES)):
-            _go_live(store, digest, group, tags, "1", FIRST)
+            go_live(store, digest, group, tags, "1", FIRST)
         yield Desk(settings, store, client)

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from shoetagger.config.operations import Queue
-from shoetagger.review.choosing import Pool, TagFacts, choose, fixed_ids, origin_of
+from shoetagger.review.choosing import (
+    Objection,
+    Pool,
+    TagFacts,
+    choose,
+    fixed_ids,
+    origin_of,
+)
 
 # Nothing is drawn: what is chosen is the subject.
 CHOSEN = Queue(size=10, random=0.0, rare=0.5, min_probability=0.2, per_tag=12)
@@ -133,6 +140,40 @@ def test_half_is_rare_and_half_unsure() -> None:
     found = choose(many(400), facts(), CHOSEN)
     kinds = [picture.reason.split()[0] for picture in found.pictures]
     assert kinds == ["unsure", "may"] * 5
+
+
+# Contradictions and objections
+
+
+def test_tags_that_exclude_each_other_are_asked_for_with_both_scores() -> None:
+    scores = [(0.95, 0.05, 0.05), (0.9, 0.05, 0.9), (0.9, 0.8, 0.05)]
+    known = replace(facts(20, 20, 5), exclusive=((1, 2), (0, 2)))
+    found = choose(pool(*scores), known, ALL_UNSURE)
+    assert order(found)[0] == 1
+    assert found.pictures[0].reason == "boot (0.90) and studded (0.90) exclude each other"
+    assert not any("exclude" in picture.reason for picture in found.pictures[1:])
+
+
+def test_what_a_challenger_objects_to_counts_as_at_its_threshold() -> None:
+    def first(*scores: tuple[float, ...]) -> tuple[int, str]:
+        pictures = pool(*scores)
+        objections = {pictures.image_ids[0].decode(): Objection((0,), "version 2 says otherwise")}
+        objections["e" * 64] = Objection((1,), "of a picture that is checked")
+        found = choose(pictures, facts(20, 20, 5), ALL_UNSURE, objections=objections)
+        return order(found)[0], found.pictures[0].reason
+
+    assert first((0.99, 0.01, 0.01), (0.6, 0.01, 0.01)) == (0, "version 2 says otherwise")
+    # Another doubt about the same picture, of a rarer tag, is more worth a look.
+    words = "unsure about studded (0.50, threshold 0.50)"
+    assert first((0.99, 0.01, 0.5), (0.6, 0.01, 0.01)) == (0, words)
+
+
+def test_an_objection_about_what_a_person_said_since_counts_no_more() -> None:
+    nothing = float("nan")
+    pictures = pool((nothing, 0.05, 0.05), (0.6, 0.05, 0.05))
+    objections = {pictures.image_ids[0].decode(): Objection((0,), "version 2 says otherwise")}
+    found = choose(pictures, facts(), ALL_UNSURE, objections=objections)
+    assert not any("version 2" in picture.reason for picture in found.pictures)
 
 
 # Both

@@ -23,7 +23,9 @@ def queue(
     with opened(Settings.from_environment()) as here:
         settings, groups = here.settings, here.params.groups
         waiting = LabelQueue(here.store, settings.published, settings.bundles)
-        choice = waiting.choose(groups, sized(here.params.labels.queue, size))
+        exclusive = here.params.audit.exclusive
+        options = sized(here.params.labels.queue, size)
+        choice = waiting.choose(groups, options, exclusive=exclusive)
         ids = [picture.image_id for picture in choice.pictures]
         rows = here.store.current.rows([], image_ids=ids)
         files = {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from ..config.recipe import Group
 from ..review.day_tables import DayTables
 from ..store.rows import NOT_A_SHOE, WHOLE_IMAGE, CurrentRow
-from .selection import GROUP_STATES, NONE, SIZE, Selection
+from .selection import CONTRADICTION, GROUP_STATES, NONE, SIZE, Selection
 
 # What a group has in the tables, of what is needed here.
 _COLUMNS = ("tags", "unsure", "stale", "corrected")
@@ -69,11 +69,23 @@ class Index:
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def find(self, selection: Selection, groups: Mapping[str, Group]) -> Found:
-        """Return the pictures of a selection; `groups` are those that the index was made with."""
+    def find(
+        self,
+        selection: Selection,
+        groups: Mapping[str, Group],
+        exclusive: Sequence[Sequence[str]] = (),
+        disputed: Collection[str] = (),
+    ) -> Found:
+        """Return the pictures of a selection; `groups` are those that the index was made with.
+
+        A picture is a contradiction where it has two tags of one of the sets of `exclusive`, or
+        where people disagree about it: `disputed` are image ids.
+        """
         states = {
             state: self._any(self.marks[state, group] for group in groups) for state in GROUP_STATES
-        } | {NOT_A_SHOE: self.marks[VERDICT]}
+        }
+        states[CONTRADICTION] = self._contradictions(groups, exclusive, disputed)
+        states[NOT_A_SHOE] = self.marks[VERDICT]
         conditions: dict[Mark, np.ndarray] = {("rest",): self._meets_rest(selection)}
         for group, tags in selection.tags.items():
             conditions["group", group] = self._any(self.marks["tag", group, tag] for tag in tags)
@@ -123,6 +135,27 @@ class Index:
         if selection.article:
             met &= pc.equal(self.articles, selection.article).fill_null(False).to_numpy()
         return met
+
+    def _contradictions(
+        self,
+        groups: Mapping[str, Group],
+        exclusive: Sequence[Sequence[str]],
+        disputed: Collection[str],
+    ) -> np.ndarray:
+        found = np.zeros(len(self), bool)
+        for tags in exclusive:
+            marks = [
+                self.marks["tag", name, tag]
+                for name, group in groups.items()
+                for tag in group.tags
+                if tag in tags
+            ]
+            for one, other in combinations(marks, 2):
+                found |= one & other
+        if disputed:
+            ids = pa.array(sorted(disputed), pa.string())
+            found |= pc.is_in(self.image_ids, value_set=ids).to_numpy()
+        return found
 
     def _any(self, masks: Iterable[np.ndarray]) -> np.ndarray:
         return reduce(np.logical_or, masks, np.zeros(len(self), bool))

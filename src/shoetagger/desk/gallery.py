@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
+from ..collection.gather import gather, no_shoes
 from ..config.last_good import load_or_last_good
 from ..config.params import Params
 from ..config.recipe import Group
@@ -17,6 +18,7 @@ from ..errors import ShoetaggerError
 from ..publishing import thumbnails
 from ..publishing.articles import Article
 from ..publishing.rows import rows, shown_name
+from ..review.choosing import Choice
 from ..review.label_queue import LabelQueue
 from ..store.rows import WHOLE_IMAGE, Correction, Edit, StoreError
 from ..store.store import Store
@@ -29,6 +31,7 @@ ORIGIN = "browse"
 REJECTED_SHOWN = 500
 SIMILAR_SHOWN = 8
 ARTICLE_SHOWN = 24
+COLLECTION_SHOWN = 500
 
 
 class UnknownPictureError(ShoetaggerError):
@@ -60,6 +63,14 @@ class ArticleOf:
 
 
 @dataclass(frozen=True)
+class ToCollect:
+    """A picture that the next collection takes; `words` say who checked it, and where."""
+
+    card: Card
+    words: str
+
+
+@dataclass(frozen=True)
 class RejectedFile:
     """A file that could not be tagged, by its name for people."""
 
@@ -82,6 +93,7 @@ class Gallery:
         self._lock = threading.Lock()
         self._params: tuple[tuple[int, int], Params, str | None] | None = None
         self._last_correction: int | None = None
+        self._disputed: set[str] = set()  # as of that correction
 
     def close(self) -> None:
         self.store.close()
@@ -119,8 +131,8 @@ class Gallery:
         groups = self.groups
         with self._lock:
             self._bring_up_to_date(groups)
-            index = self._catalogue.index
-        found = index.find(selection, groups)
+            index, disputed = self._catalogue.index, self._disputed
+        found = index.find(selection, groups, self.params.audit.exclusive, disputed)
         has_articles = self.params.articles.pattern is not None
         return Page(selection, found, self.cards(found.image_ids), index.days, has_articles)
 
@@ -209,6 +221,29 @@ class Gallery:
         """Take a person's own edits back, all or none; returns the pictures concerned."""
         return self.store.corrections.undo(ids, by=by, now=datetime.now(UTC))
 
+    def next_to_label(self, person: str) -> Choice:
+        """Return the pictures that a person should check next, without those they passed on."""
+        params = self.params
+        return self.label_queue.choose(
+            params.groups,
+            params.labels.queue,
+            params.title,
+            exclusive=params.audit.exclusive,
+            skipped=self.store.skips.of(person),
+        )
+
+    def to_collect(self) -> tuple[list[ToCollect], int]:
+        """Return the first of the pictures that the next collection takes, and how many it takes.
+
+        Those that are not shoes come last: they lose their rows, if the label sheet has them.
+        """
+        checked = list(gather(self.store, self.groups))
+        judged = list(no_shoes(self.store))
+        words = {one.image_id: f"{one.by} · {one.origin}" for one in checked[:COLLECTION_SHOWN]}
+        words |= {one.image_id: one.by for one in judged[: COLLECTION_SHOWN - len(words)]}
+        shown = [ToCollect(card, words[card.image_id]) for card in self.cards(list(words))]
+        return shown, len(checked) + len(judged)
+
     def rejected(self) -> list[RejectedFile]:
         """Return the latest of the files that could not be tagged."""
         return [
@@ -232,7 +267,10 @@ class Gallery:
         corrections = self.store.corrections
         if self._last_correction is None:
             self._last_correction = corrections.last()
+            self._disputed = corrections.disputed()
         self._last_correction, edited = corrections.since(self._last_correction)
+        if edited:
+            self._disputed = corrections.disputed()
         if changed:
             # The index was built from the tables alone, some of which are of before the last edits.
             edited |= corrections.images_of(day for day, _ in self.store.days.changed())

@@ -18,7 +18,7 @@ from ..store.rows import BundleVersion, Correction
 from .audit import Audit, model_says, sheet_says
 from .cards import Card, GroupCard
 from .challengers import Challenger
-from .gallery import ArticleOf, Page, RejectedFile
+from .gallery import ArticleOf, Page, RejectedFile, ToCollect
 from .selection import SIZE, STATES, Selection, field_of
 from .why import GroupMaps
 
@@ -29,6 +29,7 @@ KEYS = "1234567890qwertyiopadfghjklcvbm"
 SCREENS = {
     "": "Pictures",
     "queue": "Next to label",
+    "collection": "To collect",
     "quality": "Quality",
     "rejected": "Rejected files",
     "audit": "Audit",
@@ -202,6 +203,28 @@ def queue(
         pictures=[(by_id[one.image_id], one) for one in shown],
         drawn=sum(one.origin == DRAWN for one in shown),
         notes=choice.notes,
+        keys=keys(params.groups),
+    )
+
+
+def collection(
+    pictures: Sequence[ToCollect],
+    total: int,
+    params: Params,
+    may_write: bool,
+    notice: str | None = None,
+) -> str:
+    """Return the page of what the next collection takes, `total` pictures, of which some show."""
+    return _render(
+        "collection.html",
+        params,
+        root="",
+        screen="collection",
+        notice=notice,
+        may_write=may_write,
+        pictures=pictures,
+        total=total,
+        labels=params.labels,
         keys=keys(params.groups),
     )
 

@@ -13,8 +13,9 @@ from ..store.rows import NOT_A_SHOE
 
 # States of a group of a picture, and those of a picture as a whole.
 NONE = "none of these"
+CONTRADICTION = "contradiction"
 GROUP_STATES = ("unsure", "corrected", "stale", "untagged", NONE)
-STATES = (*GROUP_STATES, NOT_A_SHOE)
+STATES = (*GROUP_STATES, CONTRADICTION, NOT_A_SHOE)
 SIZE = 60
 
 # A tag's field in the address is its group's name behind this, so that a group may be called `q`.

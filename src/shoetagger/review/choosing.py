@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from more_itertools import chunked
@@ -51,12 +52,22 @@ class Pool:
 class TagFacts:
     """What the live versions have of each tag: a threshold, and the positives they learned from.
 
-    `tags` are the words for people.
+    `tags` are the words for people; `exclusive` are sets of tags, by their places, of which a
+    picture can have one at most.
     """
 
     tags: tuple[str, ...]
     thresholds: np.ndarray
     positives: np.ndarray
+    exclusive: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Objection:
+    """What a challenger says of a picture, in words, and the places of the tags that it changes."""
+
+    tags: tuple[int, ...]
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,8 @@ class Choice:
     pictures: tuple[QueuedPicture, ...]
     notes: tuple[str, ...]
 
+
+NO_OBJECTIONS: Mapping[str, Objection] = MappingProxyType({})
 
 # Image ids -> vectors of length 1, of those that have one: alike pictures have a cosine near 1.
 Vectors = Callable[[Sequence[str]], Mapping[str, np.ndarray]]
@@ -108,6 +121,17 @@ def unsureness(scores: np.ndarray, facts: TagFacts) -> np.ndarray:
     return worth
 
 
+def contradictions(scores: np.ndarray, facts: TagFacts) -> dict[int, tuple[int, ...]]:
+    """Return the rows of scores (N, tags) with tags that exclude each other, with those tags."""
+    found: dict[int, tuple[int, ...]] = {}
+    for exclusive in facts.exclusive:
+        places = np.array(exclusive)
+        passed = scores[:, places] >= facts.thresholds[places]
+        for row in np.flatnonzero(passed.sum(axis=1) > 1).tolist():
+            found.setdefault(row, tuple(places[passed[row]].tolist()))
+    return found
+
+
 def no_vectors(_: Sequence[str]) -> Mapping[str, np.ndarray]:
     """Know no vector: no two pictures count as nearly equal."""
     return {}
@@ -119,19 +143,21 @@ def choose(
     options: Queue,
     vectors: Vectors = no_vectors,
     by: Interest = interest,
+    objections: Mapping[str, Objection] = NO_OBJECTIONS,
 ) -> Choice:
     """Return up to `options.size` pictures to check next.
 
     A share of `options.random` is drawn from the reserved part. Of the others, a share of
     `options.rare` are the likeliest pictures of the tags with the fewest positives, the rest those
     that interest most; no two chosen ones have a cosine above `options.max_cosine`, and none is far
-    from all labelled ones. What runs out is made up for by the rest. The same pictures give the
-    same choice.
+    from all labelled ones. A tag that excludes another one of the picture, or to which a challenger
+    objects (`objections`, by image id), interests as if it were at its threshold. What runs out is
+    made up for by the rest. The same pictures give the same choice.
     """
     reserved = _reserved(pool.image_ids, options.random)
     drawn = iter(np.sort(pool.image_ids[reserved]).tolist())
     rest = pool.where(~reserved & ~pool.far)
-    chooser = _Chooser(rest, facts, options, vectors, by)
+    chooser = _Chooser(rest, facts, options, vectors, by, objections)
     rare, unsure = chooser.rare(), chooser.unsure()
     at_random = (QueuedPicture(i.decode(), DRAWN, "drawn at random") for i in drawn)
     pictures: list[QueuedPicture] = []
@@ -155,10 +181,17 @@ class _Chooser:
     """Chooses from pictures that are not reserved, each once, none like one chosen before."""
 
     def __init__(
-        self, pool: Pool, facts: TagFacts, options: Queue, vectors: Vectors, by: Interest
+        self,
+        pool: Pool,
+        facts: TagFacts,
+        options: Queue,
+        vectors: Vectors,
+        by: Interest,
+        objections: Mapping[str, Objection],
     ) -> None:
         self._pool, self._facts, self._options = pool, facts, options
         self._vectors_of, self._interest = vectors, by
+        self._objections = objections
         self._chosen: set[int] = set()
         self._vectors: list[np.ndarray] = []  # of the chosen ones
         # As if the pictures asked for were what they look like.
@@ -197,9 +230,29 @@ class _Chooser:
             for start in parts
         ]
         total = np.concatenate([np.zeros(0), *worth])
+        reasons: dict[int, str] = {}
+        for row, tags, reason in self._doubted():
+            as_at_threshold = 1 / np.sqrt(np.maximum(self._facts.positives[list(tags)], 1)).min()
+            if as_at_threshold >= total[row]:
+                total[row], reasons[row] = as_at_threshold, reason
         for row in self._unlike(_largest(total, self._options.size * _LOOKED_AT)):
             if total[row] > 0:
-                yield self._take(row, self._unsure_of(row))
+                yield self._take(row, reasons.get(row) or self._unsure_of(row))
+
+    def _doubted(self) -> Iterator[tuple[int, tuple[int, ...], str]]:
+        """Yield rows with tags that cannot all be right, those tags, and why."""
+        for row, tags in contradictions(self._pool.scores, self._facts).items():
+            both = " and ".join(
+                f"{self._facts.tags[tag]} ({self._pool.scores[row, tag]:.2f})" for tag in tags
+            )
+            yield row, tags, f"{both} exclude each other"
+        if not self._objections:
+            return
+        ids = fixed_ids(list(self._objections))
+        for row in np.flatnonzero(np.isin(self._pool.image_ids, ids)).tolist():
+            objection = self._objections[self._id(row)]
+            if not np.isnan(self._pool.scores[row, list(objection.tags)]).all():
+                yield row, objection.tags, objection.reason
 
     def _likeliest(self, tag: int) -> Iterator[int]:
         scores = self._pool.scores[:, tag]

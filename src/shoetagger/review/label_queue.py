@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +17,12 @@ from ..config.recipe import Group
 from ..inference.bundle import load_bundle
 from ..inference.decision import UNCALIBRATED
 from ..network.layers import ModelError
-from ..store.rows import WHOLE_IMAGE
+from ..store.rows import WHOLE_IMAGE, BundleVersion
 from ..store.store import Store
-from .choosing import Choice, Pool, TagFacts, choose, fixed_ids
+from .choosing import Choice, Objection, Pool, TagFacts, choose, fixed_ids
 from .day_tables import DayTables
+
+_KEPT = 8  # choices, of people who passed other pictures on
 
 
 class LabelQueue:
@@ -31,32 +33,55 @@ class LabelQueue:
         self._tables = DayTables(published, _unchecked)
         self._lock = threading.Lock()
         self._checked: set[str] = set()  # since the tables were written, as far as was asked
-        self._last: tuple[object, Choice] | None = None
+        self._made: OrderedDict[frozenset[str], tuple[object, Choice]] = OrderedDict()
 
     def choose(
-        self, groups: Mapping[str, Group], options: Queue, title: Callable[[str], str] = str
+        self,
+        groups: Mapping[str, Group],
+        options: Queue,
+        title: Callable[[str], str] = str,
+        *,
+        exclusive: Sequence[Sequence[str]] = (),
+        skipped: frozenset[str] = frozenset(),
     ) -> Choice:
         """Return the pictures to check next; the same ones until tables or corrections change.
 
-        `title` returns what people read for a tag.
+        `title` returns what people read for a tag; `exclusive` are sets of tags of which a picture
+        can have one at most. The pictures that are `skipped` are not asked for.
         """
         with self._lock:
             live = self._store.ledger.live()
             last = self._store.corrections.last()
-            facts = self._facts(groups, live, title)
+            facts = self._facts(groups, live, title, exclusive)
+            compared = self._store.comparisons.latest()
             self._tables.refresh(groups)
             stamps = self._tables.stamps
-            known = (stamps, tuple(groups.items()), options, facts.tags, live, last)
-            if self._last is None or self._last[0] != known:
-                self._last = known, self._choose(groups, options, facts)
-            return self._last[1]
+            known = (
+                stamps, tuple(groups.items()), options, facts.tags, facts.exclusive, live, last,
+                compared,
+            )  # fmt: skip
+            if skipped not in self._made or self._made[skipped][0] != known:
+                objections = self._objections(groups, live, title)
+                made = self._choose(groups, options, facts, objections, skipped)
+                self._made[skipped] = known, made
+                while len(self._made) > _KEPT:
+                    self._made.popitem(last=False)
+            return self._made[skipped][1]
 
-    def _choose(self, groups: Mapping[str, Group], options: Queue, facts: TagFacts) -> Choice:
+    def _choose(
+        self,
+        groups: Mapping[str, Group],
+        options: Queue,
+        facts: TagFacts,
+        objections: Mapping[str, Objection],
+        skipped: frozenset[str],
+    ) -> Choice:
         pool = _together(list(self._tables.contents.values()), len(facts.tags))
         self._checked = self._checked_of(self._checked, groups)
         while True:
-            rest = _without(pool, self._checked)
-            choice = choose(rest, facts, options, self._store.vectors.of)
+            rest = _without(pool, self._checked | skipped)
+            vectors = self._store.vectors.of
+            choice = choose(rest, facts, options, vectors, objections=objections)
             new = self._checked_of((picture.image_id for picture in choice.pictures), groups)
             if not new:
                 return choice
@@ -70,7 +95,11 @@ class LabelQueue:
         return judged | {i for i, number in corrected.items() if number == len(groups)}
 
     def _facts(
-        self, groups: Mapping[str, Group], live: Mapping[str, str], title: Callable[[str], str]
+        self,
+        groups: Mapping[str, Group],
+        live: Mapping[str, str],
+        title: Callable[[str], str],
+        exclusive: Sequence[Sequence[str]],
     ) -> TagFacts:
         """Return the thresholds and positives of the live versions.
 
@@ -95,12 +124,53 @@ class LabelQueue:
             tuple(map(title, tags)),
             np.array([limits.get(tag, UNCALIBRATED) for tag in tags]),
             np.array([positives[tag] for tag in tags]),
+            tuple(
+                tuple(map(tags.index, known))
+                for names in exclusive
+                if len(known := [name for name in names if name in tags]) > 1
+            ),
         )
+
+    def _objections(
+        self, groups: Mapping[str, Group], live: Mapping[str, str], title: Callable[[str], str]
+    ) -> dict[str, Objection]:
+        """Return what each group's latest challenger would change, by image id.
+
+        A version that was compared with an earlier champion is none any more.
+        """
+        tags = [tag for group in groups.values() for tag in group.tags]
+        versions = {v.digest: v for v in self._store.ledger.versions()}
+        found: dict[str, Objection] = {}
+        seen: set[str] = set()
+        for digest, compared_at in self._store.comparisons.latest():
+            version = versions.get(digest)
+            if version is None or version.group in seen:
+                continue
+            seen.add(version.group)
+            moves = self._store.ledger.history(version.group)
+            moved_since = any(m.done_at is not None and m.done_at > compared_at for m in moves)
+            if version.group not in groups or digest == live.get(version.group) or moved_since:
+                continue
+            kept = self._store.comparisons.get(digest)
+            for change in kept.changes if kept else ():
+                gained = [tag for tag in change.after if tag not in change.before]
+                lost = [tag for tag in change.before if tag not in change.after]
+                changed = tuple(tags.index(tag) for tag in (*gained, *lost) if tag in tags)
+                if changed:
+                    words = _objection(version, list(map(title, gained)), list(map(title, lost)))
+                    found.setdefault(change.image_id, Objection(changed, words))
+        return found
 
 
 def sized(options: Queue, size: int | None) -> Queue:
     """Return the options with another number of pictures, if one is given."""
     return options if size is None else replace(options, size=size)
+
+
+def _objection(version: BundleVersion, gained: Sequence[str], lost: Sequence[str]) -> str:
+    """Return in words what a challenger says of a picture otherwise than the live version."""
+    words = [" and ".join(gained)] * bool(gained) + ["not " + " or ".join(lost)] * bool(lost)
+    return f"version {version.version} of {version.group}, not live, says {', '.join(words)}"
 
 
 def _unchecked(table: pq.ParquetFile, groups: Mapping[str, Group]) -> Pool:

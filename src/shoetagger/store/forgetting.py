@@ -13,7 +13,17 @@ from .blocks import count_files
 from .days import bump, day_of
 from .image_rows import erase
 from .sql import GONE, NEW, PAGE, REJECTED, TAGGED, insert_into
-from .tables import changes, corrections, files, forgotten, images, predictions, vectors, versions
+from .tables import (
+    changes,
+    corrections,
+    files,
+    forgotten,
+    images,
+    predictions,
+    skips,
+    vectors,
+    versions,
+)
 
 FORGOTTEN = "forgotten: all data about it is erased; `shoetagger retry` with its name tags it again"
 
@@ -39,7 +49,7 @@ def forget(connection: Connection, image_id: str, now: datetime) -> bool:
     insert = insert_into(connection, forgotten).on_conflict_do_nothing()
     connection.execute(insert, {"image_id": image_id, "forgotten_at": now})
     connection.execute(sa.delete(corrections).where(corrections.c.image_id == image_id))
-    for table in (vectors, changes):
+    for table in (vectors, changes, skips):
         connection.execute(sa.delete(table).where(table.c.image_id == image_id))
     erase(connection, image_id)
     # Digest by digest: the key of predictions begins with it.

@@ -19,6 +19,7 @@ from .files import Files
 from .ledger import Ledger
 from .predictions import Predictions
 from .runs import TaggingRuns
+from .skips import Skips
 from .tables import files, versions
 from .vectors import Vectors
 
@@ -42,6 +43,7 @@ class Store:
         self.cleaning = Cleaning(self._database)
         self.vectors = Vectors(self._database)
         self.comparisons = Comparisons(self._database)
+        self.skips = Skips(self._database)
 
     def __enter__(self) -> Store:
         return self

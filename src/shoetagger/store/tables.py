@@ -216,6 +216,17 @@ vectors = Table(
     sqlite_with_rowid=False,
 )
 
+# The images that a person passed on when the queue asked about them.
+skips = Table(
+    "skips",
+    metadata,
+    Column("by", Text, primary_key=True),
+    Column("image_id", _DIGEST, primary_key=True),
+    Column("skipped_at", UtcTime, nullable=False),
+    Index("skips_image_id", "image_id"),
+    sqlite_with_rowid=False,
+)
+
 # What was found when a challenger was compared, the latest per bundle, as the report has it.
 comparisons = Table(
     "comparisons",

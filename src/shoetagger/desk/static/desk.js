@@ -209,13 +209,38 @@ function judge(pictures) {
   edit(pictures, (_, whole) => verdict(whole, judged), judged ? "not a shoe" : "a shoe after all");
 }
 
+// Steps are ids of edits, or the pictures that were passed on.
 async function undo() {
   const steps = undoable();
-  const ids = steps.at(-1);
-  if (!mayWrite || !ids) return;
+  const step = steps.at(-1);
+  if (!mayWrite || !step) return;
   remember(steps.slice(0, -1));
-  if (await send("undo", { ids })) say("undone");
+  const done = step.skipped
+    ? await send("queue/skip", { image_ids: step.skipped, back: true })
+    : await send("undo", { ids: step });
+  if (done) say("undone");
+  if (done && step.skipped) mark(step.skipped, false);
   describe();
+}
+
+// Elsewhere than in the queue nothing was asked: there it only goes to the next picture.
+async function skip(pictures) {
+  const next = neighbour("ArrowRight");
+  if (origin === "queue" && mayWrite && pictures.length) {
+    const ids = pictures.map((card) => card.dataset.image);
+    if (!await send("queue/skip", { image_ids: ids })) return;
+    remember([...undoable(), { skipped: ids }]);
+    mark(ids, true);
+    say(`skipped${ids.length > 1 ? ` (${ids.length} pictures)` : ""} · u takes it back`);
+  }
+  if (grid) goTo(next);
+  describe();
+}
+
+function mark(ids, skipped) {
+  for (const card of cards()) {
+    if (ids.includes(card.dataset.image)) card.classList.toggle("skipped", skipped);
+  }
 }
 
 // --- keyboard and mouse ---
@@ -226,6 +251,7 @@ const commands = {
   u: undo,
   x: () => withdraw(chosen()),
   n: () => judge(chosen()),
+  s: () => skip(chosen()),
   z: () => { if (grid && current) location.href = current.querySelector(".look").href; },
   "/": () => document.getElementById("search")?.focus(),
   "?": () => { const help = document.getElementById("help"); if (help) help.open = !help.open; },
@@ -260,7 +286,7 @@ function onKey(event) {
 function onClick(event) {
   const button = event.target.closest("button");
   if (button?.dataset.tag) return toggle(button);
-  if (button?.dataset.do) return { confirm: () => confirm(chosen()), withdraw: () => withdraw(chosen()), judge: () => judge(chosen()), undo }[button.dataset.do]();
+  if (button?.dataset.do) return { confirm: () => confirm(chosen()), withdraw: () => withdraw(chosen()), judge: () => judge(chosen()), skip: () => skip(chosen()), undo }[button.dataset.do]();
   if (button?.dataset.retry) return retry(button);
   const card = event.target.closest("[role=gridcell]");
   if (card && !event.target.closest("a")) {
