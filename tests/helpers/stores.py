@@ -84,6 +84,13 @@ def tag(store: Store, *names: str, digest: str | None = RED, now: datetime = NIG
     )
 
 
+def set_rates(store: Store, run_id: str, rates: dict[str, tuple[int, int]]) -> None:
+    """Let a run have seen so many of each tag, without the pictures."""
+    table = tables.tagging_runs
+    with store._database.writing() as connection:
+        connection.execute(sa.update(table).where(table.c.run_id == run_id).values(rates=rates))
+
+
 def rows_of(url: str) -> dict[str, list[tuple[object, ...]]]:
     """Everything in the store."""
     engine = sa.create_engine(url)

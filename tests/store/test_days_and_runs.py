@@ -12,6 +12,7 @@ from helpers.stores import (
     add_bundles,
     arrival,
     make_live,
+    set_rates,
     tag,
 )
 
@@ -47,10 +48,10 @@ def test_the_day_is_that_of_utc_and_times_come_back_as_they_went(store: Store) -
 def test_runs_are_kept_latest_first(store: Store) -> None:
     first = store.runs.start("night", {"color": RED}, NIGHT)
     second = store.runs.start("manual", {}, datetime.now(UTC))
-    store.runs.finish(first, "done", {"tagged": 3}, LATER)
+    store.runs.finish(first, "done", {"waiting": 3}, LATER)
     assert [run.run_id for run in store.runs.latest(9)] == [second, first]
     (night,) = store.runs.latest(1, "night")
-    assert (night.state, night.pins, night.counts) == ("done", {"color": RED}, {"tagged": 3})
+    assert (night.state, night.pins, night.counts["waiting"]) == ("done", {"color": RED}, 3)
     assert (night.started_at, night.ended_at) == (NIGHT, LATER)
     assert store.runs.latest(1)[0].state == "running"
     with pytest.raises(StoreError, match="no run nobody"):
@@ -108,8 +109,11 @@ def test_nights_that_are_killed_every_time_have_stopped_too(store: Store) -> Non
 def test_what_past_runs_saw_of_each_tag_is_there_to_compare_with(store: Store) -> None:
     for day in range(4):
         run = store.runs.start("night", {"color": RED}, NIGHT + timedelta(days=day))
-        rates = {"red": (day, 9)} if day != 1 else None  # a night without new pictures
-        store.runs.finish(run, "done", {}, LATER, rates=rates, alerts=["odd"] if day == 3 else [])
+        if day != 1:  # a night without new pictures
+            set_rates(store, run, {"red": (day, 9)})
+        store.runs.finish(run, "done", {}, LATER, alerts=["odd"] if day == 3 else [])
+    going_on = store.runs.start("night", {"color": RED}, NIGHT)
+    set_rates(store, going_on, {"red": (1, 1)})
     assert store.runs.past_rates(30, run) == [{"red": (2, 9)}, {"red": (0, 9)}]
     assert store.runs.past_rates(1, run) == [{"red": (2, 9)}]
     assert [run.alerts for run in store.runs.latest(2)] == [("odd",), ()]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -184,6 +185,12 @@ def test_tagging_killed_at_30_random_moments_ends_as_if_undisturbed(
     with closing(Store(killed.store_url)) as store:
         assert store.current.counts(list(TAGS)).groups["color"].stale == 0
         assert len(list(store.files.rejected())) == 1
+        counted = Counter[str]()
+        for tagging_run in store.runs.latest(
+            999
+        ):  # those that were killed count what they had written
+            counted.update(tagging_run.counts)
+    assert (counted["new"], counted["tagged"], counted["rejected"]) == (pictures + 1, pictures, 1)
 
 
 SAVES = """

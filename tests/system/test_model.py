@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -28,7 +29,7 @@ import sqlalchemy as sa
 import yaml
 from helpers import fakes, postgres
 from helpers.fakes import INBOX, Clock, Engine, Inbox, Killed, Killer, Pool, Registry
-from helpers.model import TAGS, File, Model, Tags, image_id
+from helpers.model import TAGS, File, Model, Tags, image_id, tags_of
 from helpers.recount import check_counts
 from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
@@ -49,8 +50,9 @@ from shoetagger.promotion.compare import Comparison
 from shoetagger.promotion.versions import PromotionError
 from shoetagger.publishing import publication
 from shoetagger.store import blocks, ledger, tables
-from shoetagger.store.rows import MoveConflict
+from shoetagger.store.rows import MoveConflict, file_id_of
 from shoetagger.store.store import Store
+from shoetagger.store.tally import COUNTED as COUNTED_OF_RUNS
 from shoetagger.tagging import run as tagging
 from shoetagger.tagging import shard as tagging_shard
 from shoetagger.tagging.pins import TaggingError
@@ -85,6 +87,9 @@ class Promises(RuleBasedStateMachine):
         self.clock, self.inbox, self.registry, self.model = Clock(), Inbox(), Registry(), Model()
         self.groups = GROUPS[:2]
         self.run: tagging.TaggingRun | None = None
+        self.did: Counter[str] = Counter()  # what the run did so far, and below which tags it gave
+        self.gave: Counter[str] = Counter()
+        self.left: set[str] = set()  # names that it read and left
         self.listed = False
         self.comparisons: list[Comparison] = []
         self.unanswered: set[tuple[str, str | None]] = set()  # group, digest
@@ -382,18 +387,18 @@ class Promises(RuleBasedStateMachine):
         self._begin(None)
         if self.run:
             self._list(None)
-            parts = self._tag(of, budget, kill, batch)
-            if len(parts) == of:
-                self._finish(parts, whole=budget is None)
+            if self._tag(of, budget, kill, batch) == of:
+                self._finish(whole=budget is None)
         self._changed()
 
-    def _finish(self, parts: list[dict[str, Any]], *, whole: bool) -> None:
+    def _finish(self, *, whole: bool) -> None:
         """What is left is counted, and an arrival that nobody came to read is an alert."""
         assert self.run
-        summary = tagging.finish(self.store, self.run, parts, options=TAG, notify_url=None)
+        summary = tagging.finish(self.store, self.run, options=TAG, notify_url=None)
         waiting = [file for file in self.model.files.values() if file.state == "new"]
         backlog = self.model.backlog(self.run.pins).values()
         counts = summary.counts
+        assert counts.items() >= self.did.items()
         assert counts["waiting"] == len(waiting)
         assert counts["backlog"] == max(map(len, backlog), default=0)
         unread = counts["waiting"] > counts["deferred"]
@@ -652,6 +657,7 @@ class Promises(RuleBasedStateMachine):
 
     def _begin(self, kill: Any) -> None:
         self.run, self.listed = None, False
+        self.did, self.gave, self.left = Counter(), Counter(), set()
         all_steps = [self._steps_to_reconcile(group) for group in self.groups]
 
         def act() -> None:
@@ -700,14 +706,21 @@ class Promises(RuleBasedStateMachine):
             expected[:] = [] if killed else expected
         for name in () if unmounted else missing:
             targets[name] = self.model.missed(name)
+        before = dict(self.model.files)
         self._adopt_files({n: [f] for n, f in targets.items()}, may_lack=killed)
+        noted = [n for n in self.inbox.things if self.model.files.get(n) != before.get(n)]
+        self.did["new"] += len(noted)
+        self.did["rejected"] += sum(self.inbox.things[name].refused for name in noted)
+        if not (killed or unmounted):
+            self.did["seen"] = len(self.inbox.things)
+        self._check_did()
 
-    def _tag(self, of: int, budget: int | None, kill: Any, batch: int) -> list[dict[str, Any]]:
+    def _tag(self, of: int, budget: int | None, kill: Any, batch: int) -> int:
         """One slot: the shards one after the other, until the budget that they share is spent.
 
-        Returns the counts of those that ended.
+        Returns how many of them ended.
         """
-        parts: list[dict[str, Any]] = []
+        ended = 0
         assert self.run
         run, model = self.run, self.model
         pool, engine = Pool(self.inbox), Engine(dict(run.pins), batch)
@@ -722,11 +735,12 @@ class Promises(RuleBasedStateMachine):
             connection.execute(sa.update(tables.handed_out).values(spent_seconds=0.0))
 
         def act() -> None:
+            nonlocal ended
             for shard in range(of):
-                part = tagging_shard.tag_shard(
+                tagging_shard.tag_shard(
                     self.store, engine, run, shard, of, params=params, inbox=INBOX
                 )
-                parts.append(part)
+                ended += 1
 
         with (
             mock.patch.object(tagging_shard, "decode_pool", return_value=pool),
@@ -791,7 +805,49 @@ class Promises(RuleBasedStateMachine):
         assert not (whole and undone)
         if again and undone and not killed:
             assert min(since[c] for c in again) >= max(since[c] for c in undone), "newest first"
-        return parts
+        # An arrival that was tagged again first, and then found under a name read anew.
+        ambiguous = {c for c, _ in new if c in settled and any(c in some for some in left.values())}
+        self._count_tagged(before, len(again), len(ambiguous), whole=whole)
+        return ended
+
+    def _count_tagged(
+        self, before: dict[str, File], again: int, ambiguous: int, *, whole: bool
+    ) -> None:
+        """Count what became of files that waited, or turned out to hold something else."""
+        assert self.run
+        for name, file in self.model.files.items():
+            if file == before[name] or file.state not in ("tagged", "rejected"):
+                continue
+            self.did[file.state] += 1
+            self.left.discard(name)
+            for group, digest in self.run.pins.items() if file.state == "tagged" else ():
+                self.gave.update(tags_of(image_id(file.content or ""), digest, group))
+        found = self.store.runs.find(self.run.run_id).counts["retagged"] - self.did["retagged"]
+        assert again <= found <= again + ambiguous
+        self.did["retagged"] += found
+        with self.reader.connect() as connection:
+            query = sa.select(tables.deferred_files.c.file_id)
+            query = query.where(tables.deferred_files.c.run_id == self.run.run_id)
+            rows = set(connection.execute(query).scalars())
+        left = {name for name in NAMES if file_id_of(self.inbox.locator(name)) in rows}
+        waiting = {name for name, file in self.model.files.items() if file.state == "new"}
+        gone = {name for name, file in self.model.files.items() if file.state == "gone"}
+        assert self.left - gone <= left <= self.left | waiting
+        assert left >= waiting or not whole
+        self.left = left
+        self.did["deferred"] = len(left)
+        self._check_did()
+
+    def _check_did(self) -> None:
+        """The run's counts are what the store has seen it do, whatever was killed or repeated."""
+        assert self.run
+        row = self.store.runs.find(self.run.run_id)
+        assert {name: row.counts[name] for name in COUNTED_OF_RUNS} == {
+            name: self.did[name] for name in COUNTED_OF_RUNS
+        }
+        pinned = [tag for group in self.run.pins for tag in TAGS[group]]
+        shown = {tag: (self.gave[tag], self.did["tagged"]) for tag in pinned}
+        assert (row.rates or {}) == (shown if self.did["tagged"] else {})
 
     def _predicted(self) -> set[tuple[str, str]]:
         """Return content and digest of every prediction in the store."""

@@ -98,7 +98,9 @@ def test_two_nights_a_retagging_a_promotion_and_a_tag_at_once(settings: Settings
         assert (counts.files, counts.tagged, counts.images) == (60, 60, 60)
         assert (counts.groups["color"].stale, counts.groups["color"].untagged) == (0, 0)
         assert store.ledger.pending() == []
-        assert [run.state for run in store.runs.latest(9)] == ["done"] * 4
+        runs = store.runs.latest(9)
+        assert [run.state for run in runs] == ["done"] * 4
+        assert sum(run.counts["tagged"] for run in runs) == 60, "each by one of them"
     assert len(list(settings.published.glob("csv/*.csv"))) >= 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -155,7 +156,57 @@ def test_what_a_killed_shard_had_drawn_is_done_when_it_runs_again(
     killer.arm("commit", 3)
     with pytest.raises(Killed):
         tag(monkeypatch, store, inbox, run, 0, 1e9)
-    for shard in range(4):
+    assert 0 < store.runs.find(run.run_id).counts["tagged"] < 20
+    for shard in (0, 0, 1, 2, 3):  # the killed one once more, and then again
         tag(monkeypatch, store, inbox, run, shard, 1e9)
     assert store.current.counts([]).waiting == 0
     assert store.predictions.count_work(run.pins).backlog == {"color": 0}
+    assert store.runs.find(run.run_id).counts["tagged"] == 20
+
+
+def test_the_counts_of_a_run_are_exact_wherever_a_shard_is_killed(
+    store: Store, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between batches and within them, again and again; with arrivals, junk and backlog."""
+    arrive(store, inbox, [f"old{n}.jpg" for n in range(6)], 0)
+    tag(monkeypatch, store, inbox, a_run(store, OLD), 0, 1e9)
+    for n in range(3):
+        inbox.put(f"junk{n}.jpg", "junk")
+    arrive(store, inbox, [f"new{n}.jpg" for n in range(9)], 1)
+    inbox.put("new0.jpg", "picture that changed after it was listed")
+    run, killer, kills = a_run(store, NEW), Killer(store), 0
+    moments = [("commit", 3), ("statement", 30), ("commit", 5), ("statement", 9)] * 4
+    for place, moment in enumerate(moments):
+        killer.arm(*moment)
+        try:
+            tag(monkeypatch, store, inbox, run, place // 4, 1e9)
+        except Killed:
+            kills += 1
+        killer.disarm()
+    assert kills > 3
+    for shard in range(4):
+        tag(monkeypatch, store, inbox, run, shard, 1e9)
+    done = store.runs.find(run.run_id)
+    assert {k: n for k, n in done.counts.items() if n} == {
+        "tagged": 8, "rejected": 3, "retagged": 6, "deferred": 1,
+    }  # fmt: skip
+    assert done.rates is not None
+    assert {pictures for _, pictures in done.rates.values()} == {8}
+
+
+def test_the_same_shard_twice_at_once_counts_everything_once(
+    store: Store, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrive(store, inbox, [f"{n}.jpg" for n in range(40)], 0)
+    run = a_run(store, OLD)
+    monkeypatch.setattr(tagging_shard, "decode_pool", lambda *_, **__: Pool(inbox))
+
+    def shard(_: int) -> dict[str, int]:
+        with Store(store._database._engine.url.render_as_string()) as own:
+            engine: Any = Engine(dict(run.pins), 3)
+            return tagging_shard.tag_shard(own, engine, run, 1, 4, params=PARAMS, inbox=INBOX)
+
+    with ThreadPoolExecutor(3) as threads:
+        parts = list(threads.map(shard, range(3)))
+    assert store.runs.find(run.run_id).counts["tagged"] == 40
+    assert sum(part["tagged"] for part in parts) == 40

@@ -29,6 +29,7 @@ from helpers.installation import (
     shards,
     tag_shard,
 )
+from helpers.stores import set_rates
 from helpers.webhook import webhook
 from PIL import Image
 
@@ -280,7 +281,7 @@ def test_arrivals_come_before_the_backlog_and_the_budget_ends_a_run(
     with Store(settings.store_url) as store:
         store.runs.spend(spent.run_id, 1e9)
     assert tag_shard(settings, spent, 0, 1)["tagged"] == 0
-    left = finish(settings, spent, [])
+    left = finish(settings, spent)
     assert (left.counts["waiting"], left.counts["backlog"]) == (2, 4)
     (reason,) = left.alerts
     assert reason.startswith("2 arrivals are still to be tagged")
@@ -304,7 +305,7 @@ def test_shards_part_the_work_and_may_run_twice(settings: Settings) -> None:
     parts = [tag_shard(settings, run, shard, 3) for shard in range(3)]
     assert sum(part["tagged"] for part in parts) == 12
     assert tag_shard(settings, run, 1, 3)["tagged"] == 0
-    summary = finish(settings, run, parts)
+    summary = finish(settings, run)
     assert summary.counts["tagged"] == 12
     assert "12 tagged" in str(summary)
 
@@ -348,7 +349,8 @@ def test_a_night_whose_tags_are_not_as_usual_raises_an_alert(settings: Settings)
     with Store(settings.store_url) as store:
         for _ in range(10):
             run = store.runs.start("night", {}, datetime.now(UTC))
-            store.runs.finish(run, "done", {}, datetime.now(UTC), rates=usual)
+            set_rates(store, run, usual)
+            store.runs.finish(run, "done", {}, datetime.now(UTC))
     put_pictures(settings, 30)  # noise: the models say the same of all
     summary = night(settings, "night")
     assert summary.state == "done"

@@ -5,9 +5,7 @@ The DAG `tag_new_images` runs each step as a task; `shoetagger night` needs no A
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from typing import Any
 
 from ..config.settings import Settings
 from ..ops.installation import Installation, opened
@@ -60,7 +58,7 @@ def tag_shard(
     shard: int,
     of: int,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> dict[str, int]:
     settings, params = installation.settings, installation.params
     with tagging.part(installation.store, run, f"tagging (shard {shard + 1} of {of})"):
         engine = tagging_shard.load_pinned(
@@ -102,13 +100,11 @@ def publish(installation: Installation, *, every_day: bool = False) -> dict[str,
 def finish(
     installation: Installation,
     run: TaggingRun,
-    parts: Iterable[Mapping[str, Any]],
     state: str = "done",
 ) -> Summary:
     return tagging.finish(
         installation.store,
         _with_fault(installation, run),
-        parts,
         state,
         options=installation.params.tag,
         notify_url=installation.settings.notify_url,
@@ -124,14 +120,13 @@ def night(settings: Settings, kind: Kind, progress: Progress | None = None) -> S
         with alert_on_failure(settings.notify_url, f"a {kind} run cannot begin"):
             installation = stack.enter_context(opened(settings, unattended=True))
             run = begin(installation, kind)
-        parts: list[dict[str, Any]] = []
         state = "failed"
         try:
-            parts.append(find_arrivals(installation, run))
+            find_arrivals(installation, run)
             if shards(installation, run):
-                parts.append(tag_shard(installation, run, 0, 1, progress))
+                tag_shard(installation, run, 0, 1, progress)
             publish_run(installation, run)
             state = "done"
         finally:
-            summary = finish(installation, run, parts, state)
+            summary = finish(installation, run, state)
         return summary

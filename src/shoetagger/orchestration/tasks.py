@@ -290,7 +290,7 @@ def shards(run: Mapping[str, Any]) -> list[dict[str, int]]:
         return [{"shard": number, "of": len(numbers)} for number in numbers]
 
 
-def tag_shard(run: Mapping[str, Any], shard: int, of: int) -> dict[str, Any]:
+def tag_shard(run: Mapping[str, Any], shard: int, of: int) -> dict[str, int]:
     """Tag new pictures, then those that a pinned version has not seen, until the time is up."""
     from . import nightly
 
@@ -313,7 +313,7 @@ def finish(
     counted: Iterable[Mapping[str, Any]] | None,
     published: Mapping[str, int] | None,
 ) -> dict[str, Any]:
-    """Close the run with the counts of its parts; fail where a part failed or it is unusual."""
+    """Close the run, whose counts the store has; fail where a part failed or it is unusual."""
     from airflow.sdk.exceptions import AirflowFailException
 
     from ..notification.message import Message
@@ -325,12 +325,11 @@ def finish(
         with failing_for_good():
             send(Settings.from_environment().notify_url, Message("failed", alerts=[reason]))
         raise AirflowFailException(reason)
-    parts = [part for part in counted or () if part is not None]
-    lacking = len(shards or ()) - len(parts)
+    lacking = len(shards or ()) - sum(part is not None for part in counted or ())
     whole = found is not None and shards is not None and not lacking and published is not None
     state = "done" if whole else "failed"
     with installation(unattended=True) as here:
-        summary = nightly.finish(here, _run(run), [found or {}, *parts], state)
+        summary = nightly.finish(here, _run(run), state)
     if not whole:
         reasons = "; ".join((*summary.alerts, "see the logs of the tasks that failed"))
         raise AirflowFailException(f"{summary}; {reasons}")

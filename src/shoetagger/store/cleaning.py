@@ -15,7 +15,7 @@ from .blocks import IMAGES, add, add_days, numbers, within
 from .database import Database
 from .ledger import all_versions, chains, moves
 from .sql import PAGE, count
-from .tables import handed_out, images, ledger, predictions, tagging_runs
+from .tables import deferred_files, handed_out, images, ledger, predictions, tagging_runs
 
 _BLOCKS_AT_ONCE = 5  # per transaction, so that no night waits long for its turn
 
@@ -66,7 +66,7 @@ class Cleaning:
         if not dry_run:
             for some in chunked(ids, PAGE):
                 with self._database.writing() as connection:
-                    for table in (tagging_runs, handed_out):
+                    for table in (tagging_runs, handed_out, deferred_files):
                         connection.execute(sa.delete(table).where(table.c.run_id.in_(some)))
         return len(ids)
 

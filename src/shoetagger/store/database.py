@@ -29,7 +29,7 @@ from ..config.settings import redacted
 from .rows import StoreError, StoreUnavailable
 
 # The revision in `migrations` that this code needs.
-REVISION = "0015"
+REVISION = "0017"
 BUSY_SECONDS = 60.0
 _WRITER_LOCK = 0x5403_7A66  # an advisory lock of PostgreSQL, the same for all stores
 _LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code

@@ -20,6 +20,7 @@ from .forgetting import forget, forgotten_among, not_forgotten, remember
 from .rows import FileRow, Noted, RejectedRow, StoreError, file_id_of, short_id
 from .sql import GONE, NEW, PAGE, REJECTED, move_place, place_in
 from .tables import files, handed_out
+from .tally import Tally, add_to_run
 
 if TYPE_CHECKING:
     from ..ingest.inbox import Arrival
@@ -31,8 +32,10 @@ class Files:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def note(self, arrivals: Sequence[Arrival], now: datetime) -> Noted:
+    def note(self, arrivals: Sequence[Arrival], now: datetime, run_id: str | None = None) -> Noted:
         """Note one batch of a scan; return how many files were unknown, changed or back.
+
+        They are added to the counts of the run that is named.
 
         An unknown or changed file becomes `new`, or `rejected` where it was refused; a file that
         was gone and is back as it was is `tagged` again. A known, unchanged file costs no write.
@@ -45,7 +48,9 @@ class Files:
         with self._database.writing() as connection:
             changed = unsettled(connection, {key: seen[key] for key in suspects})
             note(connection, seen, changed, now)
-        refused = sum(seen[file_id].refused is not None for file_id in changed)
+            refused = sum(seen[file_id].refused is not None for file_id in changed)
+            if run_id is not None:
+                add_to_run(connection, run_id, now, Tally(new=len(changed), rejected=refused))
         return Noted(len(changed), refused)
 
     def unseen(

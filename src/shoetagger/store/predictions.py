@@ -31,6 +31,7 @@ from .rows import (
     Backlog,
     BundleVersion,
     Prediction,
+    Recorded,
     RejectedFile,
     StoreError,
     Tagged,
@@ -38,8 +39,9 @@ from .rows import (
     Work,
 )
 from .settling import settle
-from .sql import PAGE, TAGGED, move_place, place_in, show_alive
+from .sql import PAGE, TAGGED, move_place, place_in
 from .tables import corrections, files, handed_out, images, predictions, versions
+from .tally import Tally, add_to_run
 from .vectors import write_vectors
 from .verdicts import IN_FORCE, is_judged
 
@@ -160,25 +162,34 @@ class Predictions:
         rejected: Sequence[RejectedFile] = (),
         predictions: Sequence[Prediction] = (),
         gone: Sequence[str] = (),
+        deferred: Sequence[str] = (),
         run_id: str,
         now: datetime,
-    ) -> None:
+    ) -> Recorded:
         """Write the results of a batch in one transaction; a second call changes nothing.
 
         `tagged` and `rejected` settle the files that still wait as of the same token: a file that
         changed meanwhile is left for the next run, and the first result for a file stands. A
         prediction stays as first written and is kept only for an image that some file has held.
-        `gone` are the file_ids of files that no longer exist: they are no work until they return.
-        Scores are rounded to 6 decimals. Raises StoreError for a bundle that `add_version` did not
-        make known.
+        `gone` are the file_ids of files that no longer exist: they are no work until they return;
+        `deferred` those of files that were read and are left to the next run. Scores are rounded to
+        6 decimals. What this changes is added to the run's counts and returned. Raises StoreError
+        for a bundle that `add_version` did not make known.
         """
         with self._database.writing() as connection:
-            touched = settle(connection, tagged, rejected)
-            touched |= write_predictions(connection, predictions, run_id, now)
+            settled = settle(connection, tagged, rejected)
+            written = write_predictions(connection, predictions, run_id, now)
             write_vectors(connection, predictions)
-            touched |= mark_gone(connection, gone)
-            bump(connection, touched)
-            show_alive(connection, run_id, now)
+            lost = mark_gone(connection, gone)
+            bump(connection, settled.days | set(written.values()) | lost)
+            tally = Tally(
+                tagged=settled.tagged,
+                rejected=len(settled.rejected),
+                retagged=len(written.keys() - {file.image_id for file in tagged}),
+                done=[*(file.file_id for file in settled.tagged), *settled.rejected, *gone],
+                deferred=deferred,
+            )
+            return add_to_run(connection, run_id, now, tally)
 
 
 def _backlog(
@@ -227,8 +238,11 @@ def _backlog(
 
 def write_predictions(
     connection: Connection, batch: Sequence[Prediction], run_id: str, now: datetime
-) -> set[str]:
-    """Insert the predictions that are missing, of known images only; return the images' days."""
+) -> dict[str, str]:
+    """Insert the predictions that are missing, of known images only.
+
+    Returns image id -> day of the images that got one.
+    """
     by_digest: dict[str, dict[str, Prediction]] = {}
     for prediction in batch:
         by_digest.setdefault(prediction.digest, {}).setdefault(prediction.image_id, prediction)
@@ -263,7 +277,7 @@ def write_predictions(
     shown = [(digest, image) for digest, image in written if not image.replaced]
     add(connection, Counter((digest, block_of(image.seq)) for digest, image in shown))
     add_days(connection, Counter((digest, image.day) for digest, image in shown))
-    return {image.day for _, image in written}
+    return {image.image_id: image.day for _, image in written}
 
 
 def check_scores(prediction: Prediction, version: BundleVersion) -> None:

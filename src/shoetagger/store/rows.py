@@ -100,13 +100,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Tagged:
-    """A file that could be read, as of `token`: its image, and the image's size in pixels."""
+    """A file that could be read, as of `token`: its image, and the image's size in pixels.
+
+    `tags` are those that the run's bundles give to the image, for the rates of the run.
+    """
 
     file_id: str
     token: str
     image_id: str
     width: int
     height: int
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -308,7 +312,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class TaggingRun:
-    """One tagging run: `pins` is group -> digest, `counts` is how much of what it did.
+    """One tagging run: `pins` is group -> digest, `counts` is how much of what it has done so far.
 
     `rates` is tag -> (new images that got it, new images), None where no image was new; `alerts`
     are the reasons why a person should look at the run.
@@ -320,9 +324,23 @@ class TaggingRun:
     ended_at: datetime | None
     state: str
     pins: Mapping[str, str]
-    counts: Mapping[str, object]
+    counts: Mapping[str, int]
     rates: Mapping[str, tuple[int, int]] | None = None
     alerts: tuple[str, ...] = ()
+
+
+class Recorded(NamedTuple):
+    """What a batch added to a run's counts.
+
+    `tagged` and `rejected` are the arrivals that it settled, `retagged` the images that got a
+    prediction otherwise, `deferred` the files that wait although the run has read them: less than
+    0 where an earlier attempt had left what this one settled.
+    """
+
+    tagged: int
+    rejected: int
+    retagged: int
+    deferred: int
 
 
 class Noted(NamedTuple):

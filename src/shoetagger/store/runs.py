@@ -13,12 +13,16 @@ from sqlalchemy.engine import Connection
 from .database import Database
 from .rows import StoreError, TaggingRun
 from .sql import move_place, place_in, show_alive
-from .tables import handed_out, tagging_runs
+from .tables import deferred_files, handed_out, tagging_runs
+from .tally import COUNTED
 
 # A run that has not shown for so long that it goes on was killed, wherever it ran. No step of one
 # takes half as long without a sign, nor does it wait so long for the slot of a training stage.
 # Where a run goes on all the same, nothing stops it, and its end is recorded as that of any other.
 SILENCE = timedelta(hours=18)
+
+# Of so many runs it is known which files they left: no shard of an older one is run again.
+_RUN_AGAIN = 20
 
 
 class TaggingRuns:
@@ -31,16 +35,30 @@ class TaggingRuns:
         """Record that a run started with these pins (group -> digest), and return its id."""
         run_id = uuid.uuid4().hex
         row = {"run_id": run_id, "kind": kind, "pins": dict(pins), "started_at": now}
+        row |= {"state": "running", "counts": dict.fromkeys(COUNTED, 0), "alive_at": now}
+        latest = sa.select(tagging_runs.c.run_id).order_by(tagging_runs.c.started_at.desc())
         with self._database.writing() as connection:
-            connection.execute(
-                sa.insert(tagging_runs), {**row, "state": "running", "counts": {}, "alive_at": now}
-            )
+            connection.execute(sa.insert(tagging_runs), row)
+            left = deferred_files.c.run_id.not_in(latest.limit(_RUN_AGAIN).scalar_subquery())
+            connection.execute(sa.delete(deferred_files).where(left))
         return run_id
 
     def go_on(self, run_id: str, now: datetime) -> None:
         """Record that a run goes on, which it shows by this and by each batch that it writes."""
         with self._database.writing() as connection:
             show_alive(connection, run_id, now)
+
+    def listed(self, run_id: str, seen: int) -> None:
+        """Record how many files a run's listing of the inbox showed."""
+        with self._database.writing() as connection:
+            counts = _one(connection, run_id).counts
+            update = sa.update(tagging_runs).where(tagging_runs.c.run_id == run_id)
+            connection.execute(update.values(counts={**counts, "seen": seen}))
+
+    def find(self, run_id: str) -> TaggingRun:
+        """Return a run, with what it has done so far; raises StoreError for an unknown one."""
+        with self._database.reading() as connection:
+            return _run(_one(connection, run_id))
 
     def fail(self, run_id: str, reason: str) -> None:
         """Record why a part of a run failed, for `failures`; each reason once."""
@@ -70,22 +88,21 @@ class TaggingRuns:
         self,
         run_id: str,
         state: str,
-        counts: Mapping[str, object],
+        left: Mapping[str, int],
         now: datetime,
         *,
-        rates: Mapping[str, tuple[int, int]] | None = None,
         alerts: Sequence[str] = (),
     ) -> None:
-        """Record how a run ended, what it did and what was odd; a later call overwrites it.
+        """Record how a run ended and what was odd; a later call overwrites it.
 
-        Raises StoreError for an unknown run.
+        `left` is the work left to do, beside the counts of what the run did. Raises StoreError for
+        an unknown run.
         """
-        values: dict[str, Any] = {"state": state, "counts": dict(counts), "ended_at": now}
-        values |= {"rates": dict(rates) if rates else None, "alerts": list(alerts)}
+        values: dict[str, Any] = {"state": state, "ended_at": now, "alerts": list(alerts)}
         update = sa.update(tagging_runs).where(tagging_runs.c.run_id == run_id)
         with self._database.writing() as connection:
-            if not connection.execute(update.values(values)).rowcount:
-                raise StoreError(f"no run {run_id} in the store: begin it with runs.start")
+            values["counts"] = {**_one(connection, run_id).counts, **left}
+            connection.execute(update.values(values))
             connection.execute(sa.delete(handed_out).where(handed_out.c.run_id == run_id))
 
     def latest(self, limit: int, kind: str | None = None) -> list[TaggingRun]:
@@ -103,12 +120,13 @@ class TaggingRuns:
     def past_rates(self, limit: int, before: str) -> list[Mapping[str, tuple[int, int]]]:
         """Return the rates of the latest runs that tagged new images, up to the run `before`.
 
-        Latest first; the run `before` is left out.
+        Latest first; the run `before` is left out, and so are those that have not ended.
         """
         started = sa.select(tagging_runs.c.started_at).where(tagging_runs.c.run_id == before)
         query = (
             sa.select(tagging_runs)
-            .where(tagging_runs.c.rates.is_not(None), tagging_runs.c.run_id != before)
+            .where(tagging_runs.c.rates.is_not(None), tagging_runs.c.ended_at.is_not(None))
+            .where(tagging_runs.c.run_id != before)
             .where(tagging_runs.c.started_at <= started.scalar_subquery())
             .order_by(tagging_runs.c.started_at.desc(), tagging_runs.c.run_id)
             .limit(limit)
@@ -120,6 +138,14 @@ class TaggingRuns:
 def _alerts(connection: Connection, run_id: str) -> list[str]:
     query = sa.select(tagging_runs.c.alerts).where(tagging_runs.c.run_id == run_id)
     return list(connection.execute(query).scalar() or ())
+
+
+def _one(connection: Connection, run_id: str) -> sa.Row[Any]:
+    query = sa.select(tagging_runs).where(tagging_runs.c.run_id == run_id)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise StoreError(f"no run {run_id} in the store: begin it with runs.start")
+    return row
 
 
 def _run(row: sa.Row[Any]) -> TaggingRun:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy.engine import Connection
 
@@ -16,10 +16,18 @@ from .image_rows import days_of, keep_images, recheck
 from .rows import RejectedFile, Tagged
 
 
+class Settled(NamedTuple):
+    """What became of files that waited: days whose rows changed, and what was an arrival."""
+
+    days: set[str]
+    tagged: list[Tagged]
+    rejected: list[str]  # file_ids
+
+
 def settle(
     connection: Connection, tagged: Sequence[Tagged], rejected: Sequence[RejectedFile]
-) -> set[str]:
-    """Settle the files that still wait as of the token they were read with; return the days."""
+) -> Settled:
+    """Settle the files that still wait as of the token they were read with."""
     results = _results(connection, tagged, rejected)
     known = file_rows(connection, results)
     updates: list[dict[str, Any]] = []
@@ -27,6 +35,8 @@ def settle(
     touched: set[str] = set()
     let_go: set[str | None] = set()
     states: Counter[str] = Counter()
+    arrivals: list[Tagged] = []
+    refused: list[str] = []
     for file_id in sorted(known):
         row, result = known[file_id], results[file_id]
         if row.state not in ("new", "gone") or row.token != result.token:
@@ -37,7 +47,10 @@ def settle(
         if isinstance(result, RejectedFile):
             update |= {"state": "rejected", "reason": storable(result.reason)}
             touched.add(day_of(row.first_seen))
+            refused += [file_id] if row.state == "new" else []
         else:
+            # One that is gone with this token was tagged before, and counted then.
+            arrivals += [result] if row.state == "new" else []
             size = {"image_id": result.image_id, "width": result.width, "height": result.height}
             # An image arrives when its bytes do, whatever the file held before.
             earlier = found.get(result.image_id)
@@ -50,7 +63,7 @@ def settle(
     count_files(connection, states)
     touched |= keep_images(connection, found)
     recheck(connection, let_go)
-    return touched | days_of(connection, let_go)
+    return Settled(touched | days_of(connection, let_go), arrivals, refused)
 
 
 def _results(

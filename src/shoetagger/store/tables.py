@@ -289,6 +289,15 @@ handed_out = Table(
     sqlite_with_rowid=False,
 )
 
+# The files that a run has read and left to the next one, of the latest runs: each counts once.
+deferred_files = Table(
+    "deferred_files",
+    metadata,
+    Column("run_id", String(32), primary_key=True),
+    Column("file_id", _DIGEST, primary_key=True),
+    sqlite_with_rowid=False,
+)
+
 # Images that a person had erased: their bytes are refused, whatever the file's name.
 forgotten = Table(
     "forgotten",

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -29,6 +28,7 @@ from ..notification.message import Message
 from ..notification.send import send
 from ..store.rows import StoreError, file_id_of, short_id
 from ..store.store import Store
+from ..store.tally import COUNTED
 from .alerts import alert_on_failure
 from .drift import unusual
 from .pins import pin
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 Kind = Literal["night", "retag", "manual"]
 _NOTED_AT_ONCE = 5000
-_COUNTS = ("seen", "new", "tagged", "rejected", "retagged", "deferred", "waiting", "backlog")
 _WORTH_A_SHARD = 500  # files; below, starting another task costs more than it saves
 
 
@@ -97,9 +96,10 @@ def find_arrivals(
 ) -> dict[str, int]:
     """Stream the inbox's listing into the store; return the numbers of files seen and new.
 
-    `rejected` counts the new ones that must not even be opened. The folder `state` is left out.
-    What was there and is not in the listing is gone; but a listing that lacks nearly all, by
-    `options`, is taken for an inbox that is not mounted: it raises InboxError and marks nothing.
+    `rejected` counts the new ones that must not even be opened. The run's counts have them, too.
+    The folder `state` is left out. What was there and is not in the listing is gone; but a listing
+    that lacks nearly all, by `options`, is taken for an inbox that is not mounted: it raises
+    InboxError and marks nothing.
     """
     began = datetime.now(UTC)
     seen: set[int] = set()
@@ -113,7 +113,7 @@ def find_arrivals(
         while batch := upcoming.result():
             upcoming = lister.submit(next, batches, None)
             known = [arrival for arrival in batch if not arrival.is_unknown]
-            noted = store.files.note(known, datetime.now(UTC))
+            noted = store.files.note(known, datetime.now(UTC), run.run_id)
             seen |= {short_id(file_id_of(arrival.locator)) for arrival in batch}
             unlisted += [arrival.locator for arrival in batch if arrival.is_folder]
             new, refused = new + noted.new, refused + noted.refused
@@ -132,6 +132,7 @@ def find_arrivals(
             "for one run"
         )
     store.files.lose(unseen)
+    store.runs.listed(run.run_id, len(seen))
     counts = {"seen": len(seen), "new": new, "rejected": refused}
     logger.info(event("listed", run=run.run_id, inbox=inbox, **counts))
     return counts
@@ -176,36 +177,29 @@ class Summary(BaseModel, frozen=True, extra="forbid"):
 def finish(
     store: Store,
     run: TaggingRun,
-    parts: Iterable[Mapping[str, Any]],
     state: str = "done",
     *,
     options: operations.Tag,
     notify_url: str | None,
 ) -> Summary:
-    """Close the run in the store with the sum of its parts' counts, and log them in one line.
+    """Close the run in the store, and log in one line what it did.
 
-    What is left to do is counted in the store: `waiting` files, and a `backlog` of pictures to tag
-    again. What is unusual, by `drift.unusual`, is in the summary, and people are told of it, as
-    they are of a run that failed, with the reasons that its parts gave.
+    The store has counted that as it was done. What is left to do is counted here: `waiting` files,
+    and a `backlog` of pictures to tag again. What is unusual, by `drift.unusual`, is in the
+    summary, and people are told of it, as they are of a run that failed, with the reasons that its
+    parts gave.
     """
-    counts = Counter(dict.fromkeys(_COUNTS, 0))
-    positives: Counter[str] = Counter()
-    not_shoes = 0
-    for part in parts:
-        rest = dict(part)
-        positives.update(rest.pop("positives", {}))
-        not_shoes += rest.pop("not_shoes", 0)
-        counts.update(rest)
-    pictures = counts["tagged"] - not_shoes
-    rates = {tag: (has, pictures) for tag, has in positives.items() if pictures}
     now = datetime.now(UTC)
     with alert_on_failure(notify_url, f"{run.kind} run {run.run_id} cannot be closed"):
         work = store.predictions.count_work(run.pins)
-        counts.update(waiting=work.new_files, backlog=max(work.backlog.values(), default=0))
+        left = {"waiting": work.new_files, "backlog": max(work.backlog.values(), default=0)}
+        done = store.runs.find(run.run_id)
+        # A run that older code began has counted nothing before.
+        counts = {**dict.fromkeys(COUNTED, 0), **done.counts, **left}
         past = store.runs.past_rates(options.drift.nights, run.run_id)
         failures = store.runs.failures(run.run_id) if state != "done" else []
-        reasons = [*run.alerts, *failures, *unusual(counts, rates, past, options)]
-        store.runs.finish(run.run_id, state, counts, now, rates=rates, alerts=reasons)
+        reasons = [*run.alerts, *failures, *unusual(counts, done.rates or {}, past, options)]
+        store.runs.finish(run.run_id, state, left, now, alerts=reasons)
     summary = Summary(
         run_id=run.run_id,
         kind=run.kind,
@@ -221,7 +215,7 @@ def finish(
     for reason in reasons:
         logger.error(event("alert", run=run.run_id, reason=reason))
     if reasons or state != "done":
-        more = {"run_id": run.run_id, "counts": dict(counts)}
+        more = {"run_id": run.run_id, "counts": counts}
         happened: Literal["done", "failed"] = "done" if state == "done" else "failed"
         send(notify_url, Message(happened, summary.summary, reasons, more=more))
     return summary

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from more_itertools import chunked
 
@@ -20,7 +20,7 @@ from ..ingest import batches
 from ..ingest.batches import KeptViews, T, decode_pool, prefetched, stack_views
 from ..ingest.pool import Decoded, DecodePool
 from ..logfmt import event
-from ..store.rows import Backlog, FileRow, Prediction, RejectedFile, Tagged, file_id_of
+from ..store.rows import Backlog, FileRow, Prediction, Recorded, RejectedFile, Tagged, file_id_of
 from ..store.store import Store
 from .pins import TaggingError
 from .run import TaggingRun
@@ -73,7 +73,7 @@ def tag_shard(
     inbox: Place,
     progress: Progress | None = None,
     kept: KeptViews | None = None,
-) -> dict[str, Any]:
+) -> dict[str, int]:
     """Tag new files, then the backlog, newest first, until the run's time is spent.
 
     `tag.budget_minutes` counts the time in which shards work: a wait for a slot is not counted, and
@@ -82,10 +82,9 @@ def tag_shard(
     run side by side or one after the other. In the end each looks through its own range of ids for
     what a killed shard had drawn and not written.
 
-    Returns the numbers of files tagged, rejected and deferred (read, and left to the next run), of
-    pictures tagged again; as `positives` how many of those tagged got each tag, and as `not_shoes`
-    how many a person had judged not to be shoes, which `positives` leaves out. A batch is
-    computed first and written in one short transaction: killed anywhere, nothing is half-written.
+    Returns what this call added to the run's counts: the numbers of files tagged, rejected and
+    deferred (read, and left to the next run), and of pictures tagged again. A batch is computed
+    first and written in one short transaction: killed anywhere, nothing is half-written.
     `kept` is then given its view, and a preview, of every new picture just tagged.
     """
     began, spent = time.monotonic(), store.runs.spent(run.run_id)
@@ -119,7 +118,7 @@ def tag_shard(
         worker.tag_backlog()
     counts = dict(worker.counts)
     logger.info(event("shard", run=run.run_id, shard=shard, of=of, **counts))
-    return counts | {"positives": dict(worker.positives), "not_shoes": worker.not_shoes}
+    return counts
 
 
 @contextmanager
@@ -169,8 +168,6 @@ class _Shard:
         self.counts: Counter[str] = Counter(tagged=0, rejected=0, retagged=0, deferred=0)
         self.deferred: set[str] = set()  # ids of files and images that the next run tries again
         self.reopened: list[FileRow] = []
-        self.positives = Counter({tag: 0 for b in self.engine.bundles for tag in b.tags})
-        self.not_shoes = 0
 
     def tag_arrivals(self) -> None:
         """Decode, score and settle every file that waits."""
@@ -258,42 +255,29 @@ class _Shard:
         good = [arrival for arrival in batch if arrival.is_good]
         bad = [(a.row, a.decoded) for a in batch if a.deferred is None and a.decoded.rejected]
         gone = [arrival.row.file_id for arrival in batch if _is_gone(arrival.decoded)]
-        self.store.predictions.record(
-            tagged=[_tagged(row, d) for row, d, _ in good],
+        later = [arrival for arrival in batch if arrival.deferred]
+        recorded = self.store.predictions.record(
+            tagged=_tagged(good, predictions),
             rejected=[
                 RejectedFile(row.file_id, d.token or row.token, d.rejected or "", d.image_id)
                 for row, d in bad
             ],
             predictions=predictions,
             gone=gone,
+            deferred=[a.row.file_id for a in later if not _is_gone(a.decoded)],
             run_id=self.run.run_id,
             now=datetime.now(UTC),
         )
         for row, d in bad:
             line = event("rejected", picture=d.image_id, file=row.locator, reason=d.rejected)
             logger.warning(line)
-        later = [arrival for arrival in batch if arrival.deferred]
         for arrival in later:
             row, reason = arrival.row, arrival.deferred
             self.deferred.add(row.file_id)
             logger.info(event("deferred", file=row.locator, reason=reason))
         if self.kept:
             self._hand_on([arrival.decoded for arrival in good], self.kept)
-        self._count_positives(good, predictions)
-        deferred = len(later) - len(gone)
-        self._count(len(batch), tagged=len(good), rejected=len(bad), deferred=deferred)
-
-    def _count_positives(self, good: Sequence[_Arrival], predictions: Sequence[Prediction]) -> None:
-        # A new file may hold an image that was there before, under another name.
-        image_ids = [_image_id(arrival.decoded) for arrival in good]
-        judged = self.store.corrections.judged(image_ids)
-        self.not_shoes += sum(image_id in judged for image_id in image_ids)
-        self.positives.update(
-            tag for p in predictions if p.image_id not in judged for tag in p.tags
-        )
-        for arrival in good:
-            if _image_id(arrival.decoded) not in judged:
-                self.positives.update(tag for tags in arrival.known.values() for tag in tags)
+        self._count(len(batch), recorded)
 
     def _hand_on(self, decoded: Sequence[Decoded], kept: KeptViews) -> None:
         image_ids = [_image_id(d) for d in decoded]
@@ -311,7 +295,7 @@ class _Shard:
         self, batch: Sequence[tuple[Backlog, Decoded]], predictions: Sequence[Prediction]
     ) -> None:
         gone = [file_id_of(d.locator) for _, d in batch if _is_gone(d)]
-        self.store.predictions.record(
+        recorded = self.store.predictions.record(
             predictions=predictions, gone=gone, run_id=self.run.run_id, now=datetime.now(UTC)
         )
         self.deferred |= {row.image_id for row, _ in batch} - {p.image_id for p in predictions}
@@ -322,7 +306,7 @@ class _Shard:
         }
         if other:
             self.reopened += self.store.files.reopen(other, datetime.now(UTC))
-        self._count(len(batch), retagged=len(_unchanged(batch)))
+        self._count(len(batch), recorded)
 
     def _predict(self, decoded: Sequence[Decoded], digests: Iterable[str]) -> list[Prediction]:
         if not decoded:
@@ -367,8 +351,8 @@ class _Shard:
             self.run.pins, *self.range, limit=4 * self.batch, after=after
         )
 
-    def _count(self, finished: int, **more: int) -> None:
-        self.counts.update(more)
+    def _count(self, finished: int, recorded: Recorded) -> None:
+        self.counts.update(recorded._asdict())
         self.progress(finished)
 
 
@@ -377,9 +361,18 @@ def _unchanged(batch: Sequence[tuple[Backlog, Decoded]]) -> list[tuple[Backlog, 
     return [(row, d) for row, d in batch if d.views and d.image_id == row.image_id]
 
 
-def _tagged(row: FileRow, decoded: Decoded) -> Tagged:
-    width, height = decoded.size or (0, 0)
-    return Tagged(row.file_id, decoded.token or row.token, _image_id(decoded), width, height)
+def _tagged(good: Sequence[_Arrival], predictions: Sequence[Prediction]) -> list[Tagged]:
+    predicted: dict[str, dict[str, tuple[str, ...]]] = {}
+    for p in predictions:
+        predicted.setdefault(p.image_id, {})[p.digest] = p.tags
+    tagged = []
+    for row, decoded, known in good:
+        image_id, (width, height) = _image_id(decoded), decoded.size or (0, 0)
+        by_digest = {**known, **predicted.get(image_id, {})}
+        tags = tuple(tag for some in by_digest.values() for tag in some)
+        token = decoded.token or row.token
+        tagged.append(Tagged(row.file_id, token, image_id, width, height, tags))
+    return tagged
 
 
 def _image_id(decoded: Decoded) -> str:
