@@ -23,6 +23,7 @@ from helpers.stores import make_live
 from PIL import Image
 
 from shoetagger.config import params
+from shoetagger.config.operations import Articles
 from shoetagger.config.params import Params
 from shoetagger.config.recipe import Group
 from shoetagger.config.settings import Settings
@@ -508,6 +509,47 @@ def test_pages_hold_so_many_pictures_and_a_smaller_day_loses_its_last_pages(work
     assert works.publish(page_size=1, max_pages=2)["pages"] == 2
     assert "first 2 of 5 pictures" in works.page(DAY, "001.html").root.all("p", "note")[0].text
     assert pq.read_table(works.settings.published / "parquet").num_rows == 5
+
+
+def test_the_tags_per_article_are_published_over_all_days_where_names_tell(works: Works) -> None:
+    works.arrive("7_1.png", "8_1.png", "other.png")
+    works.tag()
+    works.publish()
+    tables = [works.settings.published / f"articles.{fmt}" for fmt in ("csv", "parquet")]
+    assert not any(table.exists() for table in tables)
+    named = replace(works.params, articles=Articles(r"(?P<article>\d+)_\d+\.png$"))
+    works.publish_with(named)
+    works.arrive("7_2.png", shade=9)
+    works.tag(now=NOW + timedelta(days=1))
+    works.publish_with(named)
+
+    def rows() -> list[dict[str, str]]:
+        with tables[0].open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    seven, eight = rows()
+    assert (seven["article"], seven["pictures"], seven["color"]) == ("7", "2", "black, red")
+    assert (eight["article"], eight["pictures"]) == ("8", "1")
+    (first, *_) = (
+        row for row in works.store.current.rows(list(GROUPS)) if "8_1" in row.locators[0]
+    )
+    works.store.corrections.correct(first.image_id, "color", [], by="ann", why="", now=NOW)
+    works.publish_with(named)
+    assert (rows()[1]["color"], rows()[1]["corrected"]) == ("", "color")
+    known = pq.read_table(tables[1]).to_pylist()
+    assert [(row["article"], row["style_tags"]) for row in known] == [
+        ("7", ["boot"]),
+        ("8", ["boot"]),
+    ]
+    # Nothing changed: nothing is written again, but what was lost.
+    before = works.files()["articles.csv"]
+    works.publish_with(named)
+    assert works.files()["articles.csv"] == before
+    tables[1].unlink()
+    works.publish_with(named)
+    assert tables[1].exists()
+    works.publish()
+    assert not any(table.exists() for table in tables)
 
 
 def test_the_thumbnail_of_a_replaced_picture_goes(works: Works) -> None:

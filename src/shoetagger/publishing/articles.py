@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..config.recipe import Group
 from .csv_lines import csv_line
-from .rows import Row
+from .rows import Cell, Row
 from .tables import timestamp
+
+# By format, beside the folders with the days' tables.
+TABLES = {"parquet": "articles.parquet", "csv": "articles.csv"}
 
 
 @dataclass
@@ -73,6 +78,56 @@ def by_article(rows: Iterable[Row]) -> dict[str, Article]:
         if row.article is not None:
             found.setdefault(row.article, Article()).add(row)
     return dict(sorted(found.items()))
+
+
+def from_tables(tables: Iterable[Path], groups: Mapping[str, Group]) -> dict[str, Article]:
+    """Return the articles of the pictures in published tables, as `by_article` does."""
+    return by_article(row for table in tables for row in _rows(table, groups))
+
+
+def _rows(table: Path, groups: Mapping[str, Group]) -> Iterator[Row]:
+    """Yield the pictures of an article in a day's table, with what counts for it."""
+    cells = [f"{name}_{what}" for name in groups for what in ("tags", "corrected")]
+    with pq.ParquetFile(table) as file:
+        for batch in file.iter_batches(columns=["article", "first_seen", "verdict", *cells]):
+            for record in batch.filter(pc.is_valid(batch["article"])).to_pylist():
+                yield Row(
+                    "", "", "",
+                    record["first_seen"],
+                    {
+                        name: Cell(tuple(tags), {}, None, False, record[f"{name}_corrected"])
+                        for name in groups
+                        if (tags := record[f"{name}_tags"]) is not None
+                    },
+                    verdict=record["verdict"],
+                    article=record["article"],
+                )  # fmt: skip
+
+
+def stage_tables(staging: Path, tables: Sequence[Path], groups: Mapping[str, Group]) -> None:
+    """Write the tables of articles, of the pictures in the days' tables, into a folder."""
+    articles = from_tables(tables, groups)
+    for fmt, name in TABLES.items():
+        with (staging / name).open("wb") as out:
+            write_articles(articles, groups, fmt, out)
+
+
+def are_behind(published: Path, tables: Sequence[Path]) -> bool:
+    """Return whether a table of articles is missing or older than one of a day.
+
+    So it is where a publication was cut off after it had written its days.
+    """
+    written = [(published / name) for name in TABLES.values()]
+    if not all(file.is_file() for file in written):
+        return True
+    latest = max((table.stat().st_mtime_ns for table in tables), default=0)
+    return min(file.stat().st_mtime_ns for file in written) < latest
+
+
+def remove_tables(published: Path) -> None:
+    """Remove the tables of articles, which no name tells any more."""
+    for name in TABLES.values():
+        (published / name).unlink(missing_ok=True)
 
 
 def write_articles(

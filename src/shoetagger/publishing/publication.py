@@ -21,6 +21,7 @@ from ..config.places import Place
 from ..config.settings import PUBLISHED_FORMAT
 from ..errors import TransientError
 from ..store.store import Store
+from .articles import are_behind, remove_tables, stage_tables
 from .csv_lines import csv_line, is_whole
 from .pages import (
     Day,
@@ -152,6 +153,7 @@ class _Publication:
                 self._publish_day(day, thumbnails)
                 if revision is not None:
                     self._store.days.mark_published(day, revision)
+        self._stage_articles(changed=bool(days))
         self._remove_old_pages()
         for folder in (self._thumbs, previews_in(self._published)):
             sweep(folder)
@@ -277,6 +279,13 @@ class _Publication:
                 self._remove_pages_after(day, 0)
                 for picture in self._store.current.rows([], day=day):
                     remove(self._published, picture.image_id)
+
+    def _stage_articles(self, *, changed: bool) -> None:
+        tables = [self._parquet_of(day) for day in sorted(self._tallies)]
+        if self._params.articles.pattern is None:
+            remove_tables(self._published)
+        elif changed or are_behind(self._published, tables):
+            stage_tables(self._staging, tables, self._groups)
 
     def _publish_rejected(self) -> int:
         total = 0
