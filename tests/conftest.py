@@ -102,15 +102,6 @@ def installed_home(shared: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stage_server() -> Iterator[Path]:
-    """Where stages run that are to cost no imports: see `helpers.stage_server`."""
-    from helpers import stage_server
-
-    with stage_server.stage_server() as address:
-        yield address
-
-
-@pytest.fixture(scope="session")
 def postgres_server() -> Iterator[tuple[str, str]]:
     """URL of a server, and the name of a migrated database there to copy."""
     import sqlalchemy as sa
@@ -158,10 +149,12 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """Leave no bundle behind: what xdist ends does not get to its own exit handlers."""
+    """Leave no bundle and no server behind: what xdist ends does not get to exit handlers."""
     gc.unfreeze()  # or extension modules report what is frozen as leaked
     if bundles := sys.modules.get("helpers.bundles"):
         bundles.forget()
+    if fork_server := sys.modules.get("helpers.fork_server"):
+        fork_server.stop()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -23,6 +23,7 @@ from helpers.documents import (
     missing_and_stale,
     names_of_tests,
 )
+from helpers.fork_server import use_for_stages
 from PIL import Image
 
 from shoetagger.config import params
@@ -61,6 +62,7 @@ def newcomer(tmp_path: Path) -> Newcomer:
     clone, home = tmp_path / "a clone", tmp_path / "a home"
     git("clone", "--quiet", str(ROOT), str(clone), cwd=tmp_path)
     link_environment(clone / ".venv")
+    use_for_stages(clone)
     use_small_recipe(clone)
     own_data(clone, home / "shoes")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SHOETAGGER_")}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from helpers import fork_server
 
 from shoetagger.config.settings import Settings
 from shoetagger.ops import environment as environment_module
@@ -41,7 +42,7 @@ def run_program(
     report = settings.home / "report.json"
     report.unlink(missing_ok=True)
     done = subprocess.run(
-        [sys.executable, "-c", f"{_BEGIN}{program}{_END}", *arguments, str(report)],
+        fork_server.python("-c", f"{_BEGIN}{program}{_END}", *arguments, report),
         env=environment_module.whole_environment(settings, environment_module.Ports())
         | {"MLFLOW_TRACKING_URI": settings.tracking_uri}
         | environment,

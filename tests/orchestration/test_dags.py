@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 from helpers.airflow_program import run_program
+from helpers.fork_server import use_for_stages
 from helpers.sample import copy_sample
-from helpers.stage_server import use_stage_server
 from helpers.stores import make_live
 from PIL import Image
 
@@ -356,16 +356,14 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def shop(
-    tmp_path_factory: pytest.TempPathFactory, installed_home: Path, stage_server: Path
-) -> Shop:
+def shop(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Shop:
     """A clone with data of its own: fewer pictures than the sample has, so that tasks are short."""
     folder = tmp_path_factory.mktemp("shop")
     repo = folder / "repo"
     # Without the history, of which cleaning looks at every commit.
     clone = ["git", "clone", "--quiet", "--depth", "1", ROOT.as_uri(), str(repo)]
     subprocess.run(clone, check=True)
-    use_stage_server(repo, stage_server)
+    use_for_stages(repo)
     copy_sample(repo / "data", count=60)
     for command in (
         [sys.executable, "-m", "dvc", "add", "--quiet", "data"],

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.fork_server import use_for_stages
 from helpers.imported import files_run_by, lies_in
 from helpers.sample import copy_sample
-from helpers.stage_server import use_stage_server
 
 from shoetagger.tracking.outbox import Outbox
 
@@ -83,11 +83,11 @@ def repro(project: Path) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, stage_server: Path) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project of its own: two small groups, forty drawn shoes, a recipe of seconds."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    use_stage_server(folder, stage_server)
+    use_for_stages(folder)
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
     document = yaml.safe_load((ROOT / "params.yaml").read_text())

@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
+from helpers import fork_server
 from helpers.bundles import random_model, write_bundle
 from helpers.disks import fill
 from helpers.installation import TAGS, install, make_live, predictions, put_pictures, write_often
@@ -64,7 +64,7 @@ def nights(settings: Settings) -> Iterator[Callable[[float | None], int]]:
         os.environ | replace(settings, device="cpu").as_environment() | {"OMP_NUM_THREADS": "1"}
     )
     server = subprocess.Popen(
-        [sys.executable, "-c", NIGHTS], env=environment, text=True,
+        fork_server.python("-c", NIGHTS), env=environment, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     assert server.stdin is not None
@@ -198,6 +198,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from helpers.disks import fill
+from helpers import fork_server
 from helpers.bundles import random_model, write_bundle
 from shoetagger.network.weights import save_weights
 from shoetagger.network.layers import WEIGHTS_FILE
@@ -219,7 +220,7 @@ def test_a_killed_training_leaves_whole_weights_or_those_before(tmp_path: Path) 
     chance = random.Random(6)
     for _ in range(4):
         saver = subprocess.Popen(
-            [sys.executable, "-c", SAVES, str(tmp_path / "made"), str(Path(__file__).parents[1])],
+            fork_server.python("-c", SAVES, tmp_path / "made", Path(__file__).parents[1]),
             stdout=subprocess.PIPE,
         )  # fmt: skip
         assert saver.stdout is not None

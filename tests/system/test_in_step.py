@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 import yaml
 from helpers.airflow_program import run_program
+from helpers.fork_server import use_for_stages
 from helpers.sample import copy_images, copy_sample
-from helpers.stage_server import use_stage_server
 
 from shoetagger.config.settings import Settings
 from shoetagger.inference.bundle import load_bundle
@@ -213,15 +213,13 @@ def model_runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
 
 
 @pytest.fixture(scope="module")
-def shop(
-    tmp_path_factory: pytest.TempPathFactory, installed_home: Path, stage_server: Path
-) -> Shop:
+def shop(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Shop:
     """Two groups of two tags, 48 drawn shoes, one commit."""
     folder = tmp_path_factory.mktemp("in_step")
     repo = folder / "repo"
     shutil.copytree(ROOT / "src", repo / "src", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "dags", repo / "dags", ignore=shutil.ignore_patterns("__pycache__"))
-    use_stage_server(repo, stage_server)
+    use_for_stages(repo)
     for name in ("dvc.yaml", ".dvcignore", ".gitignore", "params.yaml"):
         shutil.copy(ROOT / name, repo)
     copy_sample(repo / "data", LABELLED)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import postgres
+from helpers import fork_server, postgres
 from helpers.installation import TAGS, install, make_live, predictions, put_pictures, write_often
 
 from shoetagger.config.settings import Settings
@@ -64,7 +63,7 @@ def start(settings: Settings, code: str, *arguments: str) -> subprocess.Popen[by
         os.environ | replace(settings, device="cpu").as_environment() | {"OMP_NUM_THREADS": "1"}
     )
     return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
+        fork_server.python("-c", code, *arguments),
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 

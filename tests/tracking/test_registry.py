@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import fork_server
 from helpers.bundles import random_model
 from helpers.imported import files_run_by
 from mlflow import MlflowClient
@@ -298,7 +299,7 @@ def test_processes_that_register_a_bundle_at_once_make_one_version(
     """
     crowd = [
         subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(code), uri, artifacts, first],
+            fork_server.python("-c", textwrap.dedent(code), uri, artifacts, first),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

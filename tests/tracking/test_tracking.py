@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from helpers import fork_server
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
@@ -574,7 +575,7 @@ def answers(url: str) -> bool:
 
 def in_another_process(code: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
+        fork_server.python("-c", textwrap.dedent(code), *arguments),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -758,8 +759,9 @@ def test_an_outbox_that_cannot_be_written_is_named(uri: str, tmp_path: Path) -> 
 
 def test_importing_tracking_does_not_import_mlflow() -> None:
     code = "import sys, shoetagger.tracking.run; print('mlflow' in sys.modules)"
-    process = in_another_process(code)
-    assert process.communicate()[0] == "False\n"
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"
 
 
 @pytest.mark.parametrize(
