@@ -238,7 +238,7 @@ def look_at_labels(dag_run: Any) -> dict[str, Any]:
 def collect(approved: Mapping[str, Any], outlet_events: Mapping[Any, Any]) -> dict[str, Any]:
     """Commit what people checked on the desk to the label sheet; training starts from the commit.
 
-    What they checked after somebody approved waits for the next time. A run with nothing to do is
+    What they checked since a person was asked waits for the next time. A run with nothing to do is
     a success, and starts no training.
     """
     from ..collection.collect import collect as run
