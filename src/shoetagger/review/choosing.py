@@ -53,13 +53,15 @@ class TagFacts:
     """What the live versions have of each tag: a threshold, and the positives they learned from.
 
     `tags` are the words for people; `exclusive` are sets of tags, by their places, of which a
-    picture can have one at most.
+    picture can have one at most. `uncounted` are the places of tags whose versions do not say how
+    many positives they learned from: what is counted there is too little.
     """
 
     tags: tuple[str, ...]
     thresholds: np.ndarray
     positives: np.ndarray
     exclusive: tuple[tuple[int, ...], ...] = ()
+    uncounted: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -215,12 +217,10 @@ class _Chooser:
                 self.notes.append(self._why_not(tag, times[tag]))
                 continue
             times[tag] += 1
-            number = int(self._facts.positives[tag])
-            yield self._take(
-                row,
-                f"may show {self._facts.tags[tag]} ({self._pool.scores[row, tag]:.2f}), "
-                f"learned from {number} so far",
-            )
+            reason = f"may show {self._facts.tags[tag]} ({self._pool.scores[row, tag]:.2f})"
+            if tag not in self._facts.uncounted:
+                reason += f", learned from {int(self._facts.positives[tag])} so far"
+            yield self._take(row, reason)
 
     def unsure(self) -> Iterator[QueuedPicture]:
         """Yield the pictures from which the models could learn most."""

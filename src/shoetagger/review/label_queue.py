@@ -104,9 +104,11 @@ class LabelQueue:
         """Return the thresholds and positives of the live versions.
 
         The positives that people gave since the last collection count too. A tag that no version
-        has learned yet has none, and the usual threshold.
+        has learned yet has none, and the usual threshold. A version that was trained without
+        cross-validation does not say how many it learned from.
         """
         limits: dict[str, float] = {}
+        uncounted: set[str] = set()
         positives: Counter[str] = Counter()
         for group in groups:
             try:
@@ -115,6 +117,8 @@ class LabelQueue:
                 continue
             limits |= dict(zip(bundle.tags, bundle.thresholds, strict=True))
             positives.update(dict(zip(bundle.tags, bundle.support, strict=True)))
+            if not any(bundle.support):
+                uncounted.update(bundle.tags)
         corrections = self._store.corrections
         for row in corrections.in_force(corrections.uncollected()).values():
             if row.collected_in is None:
@@ -129,6 +133,7 @@ class LabelQueue:
                 for names in exclusive
                 if len(known := [name for name in names if name in tags]) > 1
             ),
+            frozenset(place for place, tag in enumerate(tags) if tag in uncounted),
         )
 
     def _objections(
