@@ -54,7 +54,8 @@ def check(
     ]
     if checked:
         reasons.append(
-            f"no tag lost more than {promote.rule.tag_f1_margin} of: {', '.join(checked)}"
+            f"none of the tags with at least {promote.rule.tag_min_positives} positives lost more "
+            f"than {promote.rule.tag_f1_margin} of F1: {', '.join(checked)}"
         )
     return Verdict(True, tuple(reasons), approval_reason(promote, diff), warnings)
 
