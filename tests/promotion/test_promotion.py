@@ -254,6 +254,8 @@ def test_a_first_version_shows_how_it_did_by_itself(
     parent = client.get_run(child.data.tags["mlflow.parentRunId"])
     assert parent.info.run_name == f"training {plan.commit[:12]}"
     assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["validation/macro_f1/color"] == told["macro_f1"]
+    assert not any("black" in name for name in parent.data.metrics)
     assert "(http://airflow/dags/train/runs/1)" in parent.data.tags["mlflow.note.content"]
 
 

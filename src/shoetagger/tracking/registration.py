@@ -72,7 +72,8 @@ def log_model(
 ) -> LoggedModel:
     """Write the bundle in `directory` as a model of a run; where that fails, nothing of it stays.
 
-    The metrics are shown with the model and with its run.
+    The metrics are shown with the model and with its run; those that speak of the whole group,
+    which have names of two parts, also with the training's.
     """
     _remove_abandoned(client, experiment, bundle)
     model = client.create_logged_model(
@@ -84,6 +85,7 @@ def log_model(
         client.log_model_artifacts(model.model_id, str(target))
         client.finalize_logged_model(model.model_id, "READY")
         _link(client, run_id, model.model_id, metrics)
+        _show_with_training(client, run_id, bundle.group, metrics)
         _ensure_registered_model(client, bundle.group)
     return model
 
@@ -134,6 +136,23 @@ def _link(
         points.append(Metric(key, float(value), when, step, model_id, run_id=run_id))
     if points:
         client.log_batch(run_id, metrics=points)
+
+
+def _show_with_training(
+    client: MlflowClient, run_id: str, group: str, metrics: Mapping[tuple[str, ...], float]
+) -> None:
+    """Show the metrics of a whole group on the parent of its run, under the group's name."""
+    from mlflow.entities import Metric
+
+    parent = client.get_run(run_id).data.tags.get(PARENT)
+    now = int(time.time() * 1000)
+    points = [
+        Metric(metric_name(*name, group), float(value), now, 0)
+        for name, value in metrics.items()
+        if len(name) == 2
+    ]
+    if parent is not None and points:
+        client.log_batch(parent, metrics=points)
 
 
 def _ensure_registered_model(client: MlflowClient, group: str) -> None:
