@@ -34,7 +34,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # A file's tests share what they set up once; the longest files come first (tests/conftest.py).
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: another-device help setup demo up down status login service test test-fast lint bench audit lock
+.PHONY: another-device help setup demo up down status login service test test-fast lint bench tour audit lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ lint: $(STAMP) ## ruff, mypy, and who may import whom
 
 bench: $(STAMP) ## compare the speed with what people do today (PICTURES=folder)
 	@$(PYTHON) -m benchmarks $(if $(PICTURES),--pictures "$(PICTURES)")
+
+tour: $(STAMP) ## walk from a clone to the desk in a browser; write docs/TOUR.md and its pictures
+	@$(PYTHON) -m tour
 
 audit: $(STAMP) ## look the locked versions up in the list of known vulnerabilities
 	@$(VENV)/bin/uv tool run --python $(PYTHON) pip-audit --disable-pip --require-hashes -r requirements.lock

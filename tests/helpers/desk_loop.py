@@ -1,7 +1,6 @@
 """The whole loop of labels in real browsers, over an installation that has tagged pictures.
 
-See, correct, undo, label, collect, train, approve: the new version is live. `walk` is what a test
-runs; with a folder it takes pictures of the screens on its way, for the documents.
+See, correct, undo, label, collect, train, approve: the new version is live.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ import httpx
 import yaml
 from fastapi.routing import APIRoute
 from PIL import Image
-from playwright.sync_api import Browser, Frame, Locator, Page, expect
+from playwright.sync_api import Browser, Frame, Page, expect
+from tour.browser import card, cards, desk_of, log_in
 
 from shoetagger.config.settings import Settings
 from shoetagger.demo.__main__ import QUICK, follow_tagging
@@ -74,28 +74,14 @@ class Walk:
     ports: Ports
     browser: Browser
     groups: tuple[str, ...]
-    pictures: Path | None = None  # folder
 
     def __post_init__(self) -> None:
         self.airflow = Airflow(self.settings, self.ports)
         self.passwords: dict[str, str] = json.loads(passwords_file(self.settings).read_text())
 
-    def log_in(self, name: str, **options: Any) -> Page:
+    def log_in(self, name: str) -> Page:
         """Return the page of a browser of their own in which somebody has logged in to Airflow."""
-        page = self.browser.new_context(**{"viewport": {"width": 1360, "height": 900}, **options})
-        opened = page.new_page()
-        opened.set_default_timeout(60_000)
-        opened.goto(self.ports.airflow_url)
-        opened.locator("input[name=username]").fill(name)
-        opened.locator("input[name=password]").fill(self.passwords[name])
-        opened.get_by_role("button", name="Sign in").click()
-        expect(opened.get_by_role("link", name="Pictures")).to_be_visible(timeout=60_000)
-        return opened
-
-    def take(self, page: Page, name: str) -> None:
-        if self.pictures is not None:
-            page.wait_for_timeout(1000)
-            page.screenshot(path=self.pictures / f"{name}.png")
+        return log_in(self.browser, self.ports, self.passwords, name)
 
     def tags(self, image_id: str, group: str) -> GroupTags:
         with Store(self.settings.store_url) as store:
@@ -121,10 +107,9 @@ def walk(w: Walk) -> None:
     ann = w.log_in("ann")
     ann.get_by_role("link", name="Pictures").click()
     desk = desk_of(ann)
-    w.take(ann, "desk")
     a_choice_can_be_shared(ann, desk)
     image_id, group, tag = correct_by_keyboard(w, ann, desk)
-    look_around(w, ann, image_id)
+    look_around(ann, image_id)
     the_second_of_two_is_told(w, ann, image_id)
     a_viewer_cannot_write(w)
     a_form_from_mlflow_is_refused(w, ann)
@@ -197,26 +182,23 @@ def correct_by_keyboard(w: Walk, page: Page, desk: Frame) -> tuple[str, str, str
     card(desk, image_id).focus()
     page.keyboard.press(pressed)
     expect(desk.locator("#toast")).to_contain_text(f"with {tag}")
-    w.take(page, "desk-corrected")
     page.reload()
     desk = desk_of(page)
     expect(card(desk, image_id).locator(".corrected", has_text=tag)).to_have_count(1)
     return image_id, "style", tag
 
 
-def look_around(w: Walk, page: Page, image_id: str) -> None:
+def look_around(page: Page, image_id: str) -> None:
     """Look at a picture large, and at why it has its scores."""
     desk = desk_of(page)
     card(desk, image_id).locator(".look").click()
     desk.wait_for_url("**/picture/**")
     large = desk.locator("#single img")
     assert large.evaluate("i => i.decode().then(() => i.naturalWidth)") > 160
-    w.take(page, "picture")
     desk.get_by_role("link", name="Why these scores?").click()
     desk.wait_for_url("**/why**", timeout=120_000)
     heat = desk.locator("img.heat")
     assert heat.evaluate("i => i.decode().then(() => i.naturalWidth)") > 1
-    w.take(page, "why")
 
 
 def the_second_of_two_is_told(w: Walk, page: Page, image_id: str) -> None:
@@ -231,7 +213,6 @@ def the_second_of_two_is_told(w: Walk, page: Page, image_id: str) -> None:
         each.keyboard.press(key.get_attribute("data-key") or "")
         expect(desk.locator("#toast")).not_to_be_empty()
     expect(second.locator("#toast")).to_contain_text("ann edited detail of picture")
-    w.take(bo, "conflict")
     bo.context.close()
     page.keyboard.press("u")
     expect(first.locator("#toast")).to_contain_text("undone")
@@ -291,7 +272,6 @@ def confirm_the_queue(w: Walk, page: Page) -> None:
     desk = desk_of(page)
     desk.get_by_role("link", name="Next to label").click()
     desk.wait_for_url("**/queue")
-    w.take(page, "queue")
     cards(desk).first.focus()
     confirmed = []
     for _ in range(CHECKED):
@@ -304,7 +284,6 @@ def confirm_the_queue(w: Walk, page: Page) -> None:
     with Store(w.settings.store_url) as store:
         rows = [row for picture in confirmed for row in store.corrections.history(picture)]
     assert {row.origin for row in rows if row.kind == "confirm"} == {"queue", "random"}
-    w.take(page, "confirmed")
 
 
 def is_checked(w: Walk, image_id: str) -> bool:
@@ -383,7 +362,6 @@ def the_approval_leads_to_the_desk(w: Walk, page: Page, run: str, index: int) ->
     assert address.startswith(f"{w.ports.airflow_url}/plugin/pictures/pictures/challengers/")
     page.goto(address)
     expect(desk_of(page).locator("main")).to_contain_text("a person has to approve")
-    w.take(page, "challenger")
 
 
 def hitl(run: str, index: int) -> str:
@@ -400,23 +378,6 @@ def as_ann(w: Walk, method: str, path: str, body: object) -> dict[str, Any]:
     assert response.is_success, response.text
     found: dict[str, Any] = response.json()
     return found
-
-
-def desk_of(page: Page) -> Frame:
-    """Return the desk within Airflow's UI, once it is there."""
-    frame = page.wait_for_selector("iframe").content_frame()
-    assert frame is not None
-    frame.wait_for_selector("main")
-    frame.wait_for_load_state()
-    return frame
-
-
-def cards(desk: Frame) -> Locator:
-    return desk.locator("[role=gridcell]")
-
-
-def card(desk: Frame, image_id: str) -> Locator:
-    return desk.locator(f'[role=gridcell][data-image="{image_id}"]')
 
 
 def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:

@@ -139,10 +139,10 @@ class Airflow:
         response = self._request("GET", path, query={"limit": 1000, "order_by": "start_date"})
         return [TaskState.from_api(task) for task in response["task_instances"]]
 
-    def result(self, dag: str, run: str, task: str) -> Any:
+    def result(self, dag: str, run: str, task: str, map_index: int = -1) -> Any:
         """Return what a task of a run has returned; None where it returned nothing."""
         path = f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value"
-        found = self._find(path)
+        found = self._request("GET", path, query={"map_index": map_index}, missing=True)
         return found and found["value"]
 
     def log_file(self, dag: str, run: str, task: TaskState) -> Path:
