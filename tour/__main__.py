@@ -48,10 +48,12 @@ def main(
     """Take the tour, and write docs/TOUR.md and its pictures."""
     if shutil.which("chromium") is None:
         raise SystemExit("chromium is missing: on Debian, apt-get install chromium")
-    temporary = tempfile.TemporaryDirectory(prefix="shoetagger-tour-")
+    place = (
+        nullcontext(folder) if folder else tempfile.TemporaryDirectory(prefix="shoetagger-tour-")
+    )
     try:
-        with temporary if folder is None else nullcontext(folder) as place:
-            newcomer = Newcomer(Path(place).absolute(), free_ports(), _say)
+        with place as kept:
+            newcomer = Newcomer(Path(kept).absolute(), free_ports(), _say)
             camera = Camera(newcomer.folder / "pictures", _say)
             camera.folder.mkdir(parents=True, exist_ok=True)
             _walk(newcomer, camera)
