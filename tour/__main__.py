@@ -30,19 +30,19 @@ from .approval import answer, until_asked
 from .browser import chromium
 from .camera import Camera
 from .newcomer import Newcomer, TourError, bytes_of, free_ports
-from .plan import MOMENTS, SCREENS
+from .plan import MOMENTS, MORE, SCREENS
 from .visit import TAGGING, TRAINING, Visit
 
 REPO = Path(__file__).parents[1]
 DOCS = REPO / "docs"
-MORE, MORE_SEED = 36, 8  # pictures that arrive after the demo, drawn by a seed of their own
+MORE_SEED = 8  # by which the pictures are drawn that arrive after the demo
 # What a person edits and commits before the second training; fewer views make it quicker.
 EDITS = {"approval: never": "approval: always", "views: 12 ": "views: 3 "}
 
 
 def main(
     folder: Annotated[
-        Path | None, typer.Option(help="Stays, and is gone on with. [default: a temporary one]")
+        Path | None, typer.Option(help="Stays, and is gone on with; else a temporary one.")
     ] = None,
 ) -> None:
     """Take the tour, and write docs/TOUR.md and its pictures."""

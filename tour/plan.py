@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+MORE = 36  # pictures that arrive after the demo
+
 # Each is measured; the page has these words beside the time.
 STEPS: Mapping[str, str] = {
     "clone": "`git clone`",
     "setup": "`make setup`: the locked packages are downloaded and installed",
     "demo": "`make demo`: servers, three small models, 24 pictures tagged",
-    "arrivals": "36 more pictures arrive, are tagged and published",
+    "arrivals": f"{MORE} more pictures arrive, are tagged and published",
     "training": "another recipe is trained and compared, until a person is asked",
     "approval": "after the answer: the new versions are live, and all pictures tagged again",
     "audit": "`dvc repro`, which finds everything computed, and `shoetagger audit`",
