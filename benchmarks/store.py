@@ -2,8 +2,9 @@
 
 Fills a store on SQLite and on PostgreSQL, then does what nights, people and pages do, and prints
 for each step CPU and wall seconds, and how the database looks the rows up (from EXPLAIN). On
-PostgreSQL the server's CPU time counts too. `--save` writes the figures, `--beside` prints earlier
-ones next to the new ones.
+PostgreSQL the server's CPU time counts too. Then writers write pictures as fast as they can, one
+and several at once; per CPU second says what they do where others use the machine. `--save` writes
+the figures, `--beside` prints earlier ones next to the new ones.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from shoetagger.publishing import publication, thumbnails
 from shoetagger.store.rows import Prediction, RejectedFile, Tagged, file_id_of, short_id
 from shoetagger.store.store import Store
 
+from . import writers
 from .filled import GROUPS, Filling, digest_of, fill
 
 REPO = Path(__file__).parents[1]
@@ -62,18 +64,25 @@ def main(
     ] = None,
     save: Annotated[Path | None, typer.Option(help="JSON file to write the figures to.")] = None,
     beside: Annotated[Path | None, typer.Option(help="Figures of before, to print too.")] = None,
+    written: Annotated[int, typer.Option(help="Pictures that writers write, per row.")] = 20_000,
+    writers_only: Annotated[bool, typer.Option(help="Leave the steps out.")] = False,
 ) -> None:
-    """Print a table per database, with a row per step."""
+    """Print a table per database, with a row per step, and one of writers."""
     before = json.loads(beside.read_text()) if beside else {}
     figures: dict[str, dict[str, Any]] = {}
     filling = Filling(pictures)
     for kind in on or list(Databases):
         with filled(kind, filling, folder) as url, tempfile.TemporaryDirectory() as published:
             typer.echo(f"\n### {kind}, {pictures:,} pictures\n")
-            found, size = measure(url, filling, Path(published))
-            figures[kind] = {name: vars(figure) for name, figure in found.items()}
-            print_table(found, before.get(kind, {}))
-            typer.echo(f"\n{size / 1000:.2f} kB on disk per picture and bundle")
+            figures[kind] = {}
+            if not writers_only:
+                found, size = measure(url, filling, Path(published))
+                figures[kind] |= {name: vars(figure) for name, figure in found.items()}
+                print_table(found, before.get(kind, {}))
+                typer.echo(f"\n{size / 1000:.2f} kB on disk per picture and bundle")
+            rates = written_per_second(url, written)
+            figures[kind] |= {name: vars(rate) for name, rate in rates.items()}
+            print_rates(rates, before.get(kind, {}))
         if save:
             save.write_text(json.dumps(figures, indent=1))
 
@@ -119,6 +128,17 @@ def measure(url: str, filling: Filling, published: Path) -> tuple[dict[str, Figu
         }
         bundles = 3.5  # of which each picture has a prediction, on average
         return figures, bytes_of(store) / bundles / filling.pictures
+
+
+def written_per_second(url: str, pictures: int) -> dict[str, writers.Rate]:
+    """Let one and several writers write new pictures, and known ones again."""
+    with Store(url) as store:
+        store.migrate()
+    return {
+        f"{number} of {what}": writers.rate(url, work, number, pictures)
+        for number in (1, 4)
+        for work, what in (("new", "new pictures"), ("retag", "pictures tagged again"))
+    }
 
 
 def steps(store: Store, f: Filling, published: Path) -> dict[str, Callable[[], object]]:
@@ -368,6 +388,14 @@ def print_table(figures: dict[str, Figure], before: dict[str, Any]) -> None:
         old = f"{before[name]['cpu']:.3f}" if name in before else ""
         plan = "; ".join(figure.plan[:6]) + (" ..." if len(figure.plan) > 6 else "")
         typer.echo(f"| {name} | {old} | {figure.cpu:.3f} | {figure.wall:.3f} | {plan} |")
+
+
+def print_rates(rates: dict[str, writers.Rate], before: dict[str, Any]) -> None:
+    typer.echo("\n| writers, three groups | a second before | a second | a CPU second |")
+    typer.echo("| --- | --- | --- | --- |")
+    for name, rate in rates.items():
+        old = f"{before[name]['wall']:,.0f}" if name in before else ""
+        typer.echo(f"| {name} | {old} | {rate.wall:,.0f} | {rate.cpu:,.0f} |")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from helpers.stores import (
     LATER,
     NIGHT,
     RED,
+    TEAL,
     add_bundles,
     arrival,
     current,
@@ -279,3 +280,46 @@ def test_what_arrives_after_a_forgotten_picture_is_work_all_the_same(store: Stor
     assert [row.image_id for row in store.predictions.backlog(pins, "", None, 9)] == [
         image("c.jpg")
     ]
+
+
+def test_the_backlog_comes_in_ranges_too_of_all_or_since_a_day(store: Store) -> None:
+    add_bundles(store)
+    tag(store, "a", "b", "c")
+    tag(store, "d", "e", now=LATER)
+    pins = {"color": BLUE, "style": BOOT}
+    (part,) = store.predictions.backlog_ranges(pins, 256)
+    assert part.lacking == 5
+    page, below = store.predictions.backlog_within(pins, part, 3)
+    assert below is not None
+    rest, end = store.predictions.backlog_within(pins, part._replace(below=below), 3)
+    assert end is None
+    assert [row.image_id for row in page + rest] == [
+        row.image_id for row in store.predictions.backlog(pins, "", None, 9)
+    ]
+    assert {row.groups for row in page} == {("color", "style")}
+    (later,) = store.predictions.backlog_ranges(pins, 256, LATER)
+    assert later.lacking == 2
+    page, _ = store.predictions.backlog_within(pins, later, 9, LATER)
+    assert {row.image_id for row in page} == {image("d"), image("e")}
+    assert store.predictions.backlog_ranges({"color": RED}, 256) == []
+
+
+def test_scores_and_tags_are_written_as_they_are(store: Store) -> None:
+    tags = ['it\'s "quoted"', "tab\tand \\ back", "日本"]
+    store.ledger.add_version(
+        digest=TEAL, group="color", tags=tags, registry_name=None, version=None, now=NIGHT
+    )
+    store.files.note([arrival("a"), arrival("b")], NIGHT)
+    made = {
+        image("a"): Prediction(image("a"), TEAL, (1e-7, 0.12345678, 1.0), tuple(tags)),
+        image("b"): Prediction(image("b"), TEAL, (0.0, 1e-6, 0.1), ()),
+    }
+    store.predictions.record(
+        tagged=[tagged("a"), tagged("b")], predictions=list(made.values()), run_id="r", now=NIGHT
+    )
+    make_live(store, "color", TEAL)
+    rows = current(store, "color")
+    assert rows[image("a")].groups["color"].tags == tuple(tags)
+    assert list(rows[image("a")].groups["color"].scores.values()) == [0.0, 0.123457, 1.0]
+    assert rows[image("b")].groups["color"].tags == ()
+    assert list(rows[image("b")].groups["color"].scores.values()) == [0.0, 1e-6, 0.1]

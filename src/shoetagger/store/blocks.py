@@ -15,10 +15,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from more_itertools import chunked
 from sqlalchemy.engine import Connection
 
-from .sql import PAGE, insert_into
+from .bulk import among
+from .sql import insert_into
 from .tables import blocks, file_counts, images, predicted_days, predictions, versions
 
 BLOCK = 1000
@@ -110,13 +110,12 @@ def _predicted_by(
 
 def predicted(connection: Connection, digest: str, image_ids: Sequence[str]) -> set[str]:
     """Return the images among these that have a prediction of this bundle."""
-    found: set[str] = set()
-    for some in chunked(image_ids, PAGE):
-        query = sa.select(predictions.c.image_id).where(
-            predictions.c.bundle_digest == digest, predictions.c.image_id.in_(some)
-        )
-        found |= set(connection.execute(query).scalars())
-    return found
+    if not image_ids:
+        return set()
+    query = sa.select(predictions.c.image_id).where(
+        predictions.c.bundle_digest == digest, among(connection, predictions.c.image_id, image_ids)
+    )
+    return set(connection.execute(query).scalars())
 
 
 def numbers(connection: Connection, digests: Collection[str]) -> dict[str, dict[int, int]]:

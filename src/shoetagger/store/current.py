@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from more_itertools import chunked
 from sqlalchemy.engine import Connection
 
+from .backlog import lacks, locators_of
 from .blocks import IMAGES, files_by_state, numbers, within
 from .database import Database
 from .days import between, day_bounds
 from .ledger import all_versions, chains, visible_chains
-from .predictions import lacks, locators_of
 from .rows import (
     NOT_A_SHOE,
     WHOLE_IMAGE,

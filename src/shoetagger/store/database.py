@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, make_url
@@ -39,6 +40,7 @@ _HOLDERS = sa.text(
     " FROM pg_locks JOIN pg_stat_activity USING (pid)"
     " WHERE locktype = 'advisory' AND granted AND classid = 0 AND objid = :key"
 )
+_PASSING = (OperationalError, sqlite3.OperationalError, psycopg.OperationalError)
 _HOW_TO_MIGRATE = "run `shoetagger migrate`"
 
 
@@ -160,10 +162,10 @@ class Database:
             raise StoreError(f"store {self.name} has not been migrated: {_HOW_TO_MIGRATE}")
         try:
             yield
-        except (DBAPIError, sqlite3.Error, OSError) as error:
+        except (DBAPIError, sqlite3.Error, psycopg.Error, OSError) as error:
             cause = error.orig if isinstance(error, DBAPIError) else error
             first_lines = " ".join(str(cause).split("\n")[:2]).strip()
-            unavailable = isinstance(error, OperationalError | sqlite3.OperationalError | OSError)
+            unavailable = isinstance(error, (*_PASSING, OSError))
             kind = StoreUnavailable if unavailable else StoreError
             raise kind(
                 f"store {self.name}: {redacted(first_lines)}{_advice(first_lines)}"

@@ -11,6 +11,7 @@ from more_itertools import chunked
 from sqlalchemy.engine import Connection
 
 from .blocks import count_files
+from .bulk import among
 from .days import day_of
 from .image_rows import days_of, recheck
 from .rows import FileRow
@@ -34,11 +35,9 @@ def file_row(row: sa.Row[Any]) -> FileRow:
 
 def file_rows(connection: Connection, file_ids: Iterable[str]) -> dict[str, FileRow]:
     """Return the known files among these ids, by id."""
-    found: dict[str, FileRow] = {}
-    for some in chunked(file_ids, PAGE):
-        rows = connection.execute(sa.select(files).where(files.c.file_id.in_(some)))
-        found |= {row.file_id: file_row(row) for row in rows}
-    return found
+    named = among(connection, files.c.file_id, list(file_ids))
+    rows = connection.execute(sa.select(files).where(named))
+    return {row.file_id: file_row(row) for row in rows}
 
 
 def update_files(connection: Connection, updates: Sequence[Mapping[str, Any]]) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from datetime import datetime
 
 import sqlalchemy as sa
-from more_itertools import chunked
 from sqlalchemy.engine import Connection
 
 from .blocks import count_files
+from .bulk import among
 from .days import bump, day_of
 from .image_rows import erase
-from .sql import GONE, NEW, PAGE, REJECTED, TAGGED, insert_into
+from .sql import GONE, NEW, REJECTED, TAGGED, insert_into
 from .tables import (
     changes,
     corrections,
@@ -30,11 +30,8 @@ FORGOTTEN = "forgotten: all data about it is erased; `shoetagger retry` with its
 
 def forgotten_among(connection: Connection, image_ids: Iterable[str]) -> set[str]:
     """Return the images among these that a person had erased."""
-    found: set[str] = set()
-    for some in chunked(image_ids, PAGE):
-        query = sa.select(forgotten.c.image_id).where(forgotten.c.image_id.in_(some))
-        found |= set(connection.execute(query).scalars())
-    return found
+    named = among(connection, forgotten.c.image_id, list(image_ids))
+    return set(connection.execute(sa.select(forgotten.c.image_id).where(named)).scalars())
 
 
 def forget(connection: Connection, image_id: str, now: datetime) -> bool:

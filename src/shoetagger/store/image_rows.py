@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from more_itertools import chunked
 from sqlalchemy.engine import Connection
 
 from .blocks import IMAGES, add, block_of, move
+from .bulk import among, insert_rows, moment
 from .days import day_of
 from .sql import NOT_REJECTED, PAGE
 from .tables import files, images, last_seq
+
+_COLUMNS = ("image_id", "width", "height", "first_seen", "day", "seq", "replaced")
 
 
 def next_seqs(connection: Connection, number: int) -> range:
@@ -23,28 +27,57 @@ def next_seqs(connection: Connection, number: int) -> range:
     return range(highest - number + 1, highest + 1)
 
 
-def keep_images(connection: Connection, found: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """Insert the unknown images and renew the known ones; return the days of all.
+class Found(NamedTuple):
+    """An image that was read: its size, and when the first file with its bytes arrived."""
 
-    `found` is image id -> columns, `first_seen` among them.
+    width: int
+    height: int
+    first_seen: datetime
+
+
+class Kept(NamedTuple):
+    """A row of an image: its day and seq, and whether no file holds its bytes any more."""
+
+    day: str
+    seq: int
+    replaced: bool
+
+
+def keep_images(
+    connection: Connection, found: Mapping[str, Found]
+) -> tuple[dict[str, Kept], set[str]]:
+    """Insert the unknown images and renew the known ones; `found` is by image id.
+
+    Returns the rows inserted, and the days of all.
     """
-    days: dict[str, str] = {}
-    for some in chunked(found, PAGE):
-        query = sa.select(images.c.image_id, images.c.day).where(images.c.image_id.in_(some))
-        days |= dict(iter(connection.execute(query)))
-    order = sorted(found, key=lambda image_id: (found[image_id]["first_seen"], image_id))
-    known = [image_id for image_id in order if image_id in days]
-    unknown = [image_id for image_id in order if image_id not in days]
-    days |= {image_id: day_of(found[image_id]["first_seen"]) for image_id in unknown}
+    known = kept_images(connection, found)
+    order = sorted(found, key=lambda image_id: (found[image_id].first_seen, image_id))
+    unknown = [image_id for image_id in order if image_id not in known]
+    inserted: dict[str, Kept] = {}
     if unknown:
+        seqs = next_seqs(connection, len(unknown))
+        inserted = {
+            image_id: Kept(day_of(found[image_id].first_seen), seq, replaced=False)
+            for seq, image_id in zip(seqs, unknown, strict=True)
+        }
+        times = {f.first_seen: moment(connection, f.first_seen) for f in found.values()}
         rows = [
-            {**found[image_id], "day": days[image_id], "seq": seq, "replaced": False}
-            for seq, image_id in zip(next_seqs(connection, len(unknown)), unknown, strict=True)
+            (i, found[i].width, found[i].height, times[found[i].first_seen], *inserted[i])
+            for i in unknown
         ]
-        connection.execute(sa.insert(images), rows)
-        add(connection, Counter((IMAGES, block_of(row["seq"])) for row in rows))
-    renew(connection, known)
-    return set(days.values())
+        insert_rows(connection, images, _COLUMNS, rows)
+        add(connection, Counter((IMAGES, block_of(row.seq)) for row in inserted.values()))
+    renew(connection, [image_id for image_id in order if image_id in known])
+    return inserted, {row.day for row in (*known.values(), *inserted.values())}
+
+
+def kept_images(connection: Connection, image_ids: Collection[str]) -> dict[str, Kept]:
+    """Return the rows of the known images among these."""
+    if not image_ids:
+        return {}
+    query = sa.select(images.c.image_id, images.c.day, images.c.seq, images.c.replaced)
+    rows = connection.execute(query.where(among(connection, images.c.image_id, image_ids)))
+    return {image_id: Kept(*row) for image_id, *row in rows}
 
 
 def renew(connection: Connection, image_ids: Sequence[str]) -> None:

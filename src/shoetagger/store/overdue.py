@@ -10,12 +10,13 @@ from .store import Store
 def overdue(store: Store, max_hours: float | None, now: datetime) -> str | None:
     """Return why no run has tagged for longer than `max_hours`, in words, or None.
 
-    Runs of every kind count, but not those that were killed. Before the first run, the time since
-    the first champion counts. `max_hours` None switches this off. Raises StoreError.
+    Runs of every kind count, but not backfills and those that were killed. Before the first run,
+    the time since the first champion counts. `max_hours` None switches this off. Raises StoreError.
     """
     if max_hours is None:
         return None
-    runs = (run.started_at for run in store.runs.latest(50) if run.state != "abandoned")
+    latest = store.runs.latest(50)
+    runs = (r.started_at for r in latest if r.state != "abandoned" and r.kind != "backfill")
     champions = (move.done_at for move in store.ledger.history() if move.done_at)
     since = next(runs, None) or min(champions, default=None)
     if since is None or (now - since).total_seconds() <= max_hours * 3600:

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from functools import lru_cache
 
+import numpy as np
 import sqlalchemy as sa
-from more_itertools import chunked
 from sqlalchemy.engine import Connection
 
+from .backlog import backlog, backlog_ranges, backlog_within, locators_of
 from .blocks import (
     IMAGES,
     add,
     add_days,
     block_of,
     files_by_state,
-    lacking,
     predicted,
     totals_there,
-    within,
 )
+from .bulk import Row, among, insert_rows, moment
 from .database import Database
 from .days import bump
 from .file_rows import mark_gone
+from .image_rows import Kept, kept_images
 from .ledger import all_versions
 from .rows import (
     Backlog,
-    BundleVersion,
+    BacklogRange,
     Prediction,
     Recorded,
     RejectedFile,
@@ -39,13 +41,17 @@ from .rows import (
     Work,
 )
 from .settling import settle
-from .sql import PAGE, TAGGED, move_place, place_in
+from .sql import TAGGED, move_place, place_in
 from .tables import corrections, files, handed_out, images, predictions, versions
 from .tally import Tally, add_to_run
 from .vectors import write_vectors
 from .verdicts import IN_FORCE, is_judged
 
 SCORE_DIGITS = 6
+_COLUMNS = ("bundle_digest", "image_id", "scores", "tags", "run_id", "created_at", "unsure")
+
+# digest -> image id -> scores and tags as JSON, and whether it is unsure
+Ready = dict[str, dict[str, tuple[str, str, bool]]]
 
 
 class Predictions:
@@ -53,6 +59,7 @@ class Predictions:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._tags: dict[str, tuple[str, ...]] = {}  # of bundles, by digest: they never change
 
     def backlog(
         self,
@@ -75,7 +82,7 @@ class Predictions:
             if after is not None:
                 last = sa.select(sa.func.abs(images.c.seq)).where(images.c.image_id == after[1])
                 below = connection.execute(last).scalar()
-            return [row for row, _ in _backlog(connection, pins, start, stop, limit, below)]
+            return [row for row, _ in backlog(connection, pins, start, stop, limit, below)]
 
     def hand_out(self, run_id: str, pins: Mapping[str, str], limit: int) -> list[Backlog]:
         """Return the next images of `backlog`, latest first: each to one of a run's shards only."""
@@ -83,10 +90,27 @@ class Predictions:
             return []
         with self._database.writing() as connection:
             below = place_in(connection, run_id, handed_out.c.images_below)
-            found = _backlog(connection, pins, "", None, limit, below)
+            found = backlog(connection, pins, "", None, limit, below)
             if found:
                 move_place(connection, run_id, images_below=found[-1][1])
         return [row for row, _ in found]
+
+    def backlog_ranges(
+        self, pins: Mapping[str, str], least: int, since: datetime | None = None
+    ) -> list[BacklogRange]:
+        """Divide the backlog into ranges, the newest first: at least so many where it is large.
+
+        `since` leaves out images that arrived earlier.
+        """
+        with self._database.reading() as connection:
+            return backlog_ranges(connection, pins, least, since)
+
+    def backlog_within(
+        self, pins: Mapping[str, str], part: BacklogRange, limit: int, since: datetime | None = None
+    ) -> tuple[list[Backlog], int | None]:
+        """Return up to `limit` images of a range, latest first, and below what there are more."""
+        with self._database.reading() as connection:
+            return backlog_within(connection, pins, part, since, limit)
 
     def count_work(self, pins: Mapping[str, str]) -> Work:
         """Return the number of files that wait, and per group of images that lack its bundle."""
@@ -148,11 +172,12 @@ class Predictions:
         found: dict[tuple[str, str], tuple[str, ...]] = {}
         query = sa.select(predictions.c.image_id, predictions.c.tags)
         with self._database.reading() as connection:
-            for digest in digests:
-                by_bundle = query.where(predictions.c.bundle_digest == digest)
-                for some in chunked(image_ids, PAGE):
-                    rows = connection.execute(by_bundle.where(predictions.c.image_id.in_(some)))
-                    found |= {(digest, image_id): tuple(tags) for image_id, tags in rows}
+            # Most of what arrives was never seen: that costs one look, and not one per bundle.
+            image_ids = kept_images(connection, image_ids).keys()
+            named = among(connection, predictions.c.image_id, image_ids)
+            for digest in digests if image_ids else ():
+                rows = connection.execute(query.where(predictions.c.bundle_digest == digest, named))
+                found |= {(digest, image_id): tuple(tags) for image_id, tags in rows}
         return found
 
     def record(
@@ -176,142 +201,101 @@ class Predictions:
         6 decimals. What this changes is added to the run's counts and returned. Raises StoreError
         for a bundle that `add_version` did not make known.
         """
+        ready = self._prepared(predictions)  # while another one may be writing
         with self._database.writing() as connection:
             settled = settle(connection, tagged, rejected)
-            written = write_predictions(connection, predictions, run_id, now)
-            write_vectors(connection, predictions)
+            others = {p.image_id for p in predictions if p.image_id not in settled.images}
+            known = settled.images | kept_images(connection, others)
+            written = write_predictions(connection, ready, known, settled.images, run_id, now)
+            write_vectors(connection, predictions, known, settled.images)
             lost = mark_gone(connection, gone)
-            bump(connection, settled.days | set(written.values()) | lost)
+            bump(connection, settled.days | {known[i].day for i in written} | lost)
             tally = Tally(
                 tagged=settled.tagged,
                 rejected=len(settled.rejected),
-                retagged=len(written.keys() - {file.image_id for file in tagged}),
+                new_images=settled.images,
+                retagged=len(written - {file.image_id for file in tagged}),
                 done=[*(file.file_id for file in settled.tagged), *settled.rejected, *gone],
                 deferred=deferred,
             )
             return add_to_run(connection, run_id, now, tally)
 
+    def _prepared(self, batch: Sequence[Prediction]) -> Ready:
+        """Return what to write of predictions; raises StoreError for those that cannot be."""
+        if lacking := {p.digest for p in batch} - self._tags.keys():
+            with self._database.reading() as connection:
+                found = all_versions(connection, versions.c.digest.in_(lacking))
+            self._tags |= {version.digest: version.tags for version in found}
+        by_digest: dict[str, dict[str, Prediction]] = {}
+        for p in batch:
+            by_digest.setdefault(p.digest, {}).setdefault(p.image_id, p)
+        ready: Ready = {}
+        for digest, by_image in by_digest.items():
+            if digest not in self._tags:
+                raise StoreError(
+                    f"bundle {digest} is unknown to the store: add_version comes first"
+                )
+            some = list(by_image.values())
+            scores = _rounded(some, len(self._tags[digest]))
+            ready[digest] = {
+                p.image_id: (one, _as_json(p.tags), p.unsure)
+                for p, one in zip(some, scores, strict=True)
+            }
+        return ready
 
-def _backlog(
-    connection: Connection,
-    pins: Mapping[str, str],
-    start: str,
-    stop: str | None,
-    limit: int,
-    below: int | None,
-) -> list[tuple[Backlog, int]]:
-    """Return images that lack a pinned bundle, latest first, each with its seq.
 
-    Only blocks that lack something are searched, one by one.
-    """
-    query = sa.select(images.c.image_id, images.c.first_seen, images.c.seq)
-    query = query.where(sa.or_(*(lacks(digest) for digest in pins.values())))
-    # An expression: SQLite would look up the range of ids by the key, and not the block.
-    image_id = images.c.image_id.concat("")
-    if start:
-        query = query.where(image_id >= start)
-    if stop is not None:
-        query = query.where(image_id < stop)
-    query = query.order_by(images.c.seq.desc())
-    found: list[sa.Row[Any]] = []
-    for block in lacking(connection, pins.values(), below):
-        page = query.where(within(block, below)).limit(limit - len(found))
-        found.extend(connection.execute(page))
-        if len(found) == limit:
-            break
-    image_ids = [row.image_id for row in found]
-    locators = locators_of(connection, image_ids, TAGGED)
-    done = {group: predicted(connection, digest, image_ids) for group, digest in pins.items()}
-    return [
-        (
-            Backlog(
-                row.image_id,
-                row.first_seen,
-                locators.get(row.image_id, ()),
-                tuple(group for group in pins if row.image_id not in done[group]),
-            ),
-            row.seq,
-        )
-        for row in found
-    ]
+@lru_cache(4096)
+def _as_json(tags: tuple[str, ...]) -> str:
+    return json.dumps(tags, separators=(",", ":"), ensure_ascii=False)
 
 
 def write_predictions(
-    connection: Connection, batch: Sequence[Prediction], run_id: str, now: datetime
-) -> dict[str, str]:
-    """Insert the predictions that are missing, of known images only.
+    connection: Connection,
+    ready: Ready,
+    known: Mapping[str, Kept],
+    new: Collection[str],
+    run_id: str,
+    now: datetime,
+) -> set[str]:
+    """Insert the predictions that are missing, of `known` images only; return the images.
 
-    Returns image id -> day of the images that got one.
+    `new` are the images that this transaction has inserted, and so have none.
     """
-    by_digest: dict[str, dict[str, Prediction]] = {}
-    for prediction in batch:
-        by_digest.setdefault(prediction.digest, {}).setdefault(prediction.image_id, prediction)
-    known = {v.digest: v for v in all_versions(connection, versions.c.digest.in_(by_digest))}
-    known_images: dict[str, sa.Row[Any]] = {}
-    for some in chunked({prediction.image_id: None for prediction in batch}, PAGE):
-        query = sa.select(images.c.image_id, images.c.day, images.c.seq, images.c.replaced)
-        rows_of_some = connection.execute(query.where(images.c.image_id.in_(some)))
-        known_images |= {row.image_id: row for row in rows_of_some}
-    rows: list[dict[str, Any]] = []
-    for digest, by_image in sorted(by_digest.items()):
-        if digest not in known:
-            raise StoreError(f"bundle {digest} is unknown to the store: add_version comes first")
-        there = predicted(connection, digest, list(by_image))
-        for image_id in sorted(by_image.keys() & known_images.keys() - there):
-            prediction = by_image[image_id]
-            check_scores(prediction, known[digest])
-            rows.append(
-                {
-                    "image_id": image_id,
-                    "bundle_digest": digest,
-                    "scores": [round(float(s), SCORE_DIGITS) for s in prediction.scores],
-                    "tags": list(prediction.tags),
-                    "run_id": run_id,
-                    "created_at": now,
-                    "unsure": prediction.unsure,
-                }
-            )
-    if rows:
-        connection.execute(sa.insert(predictions), rows)
-    written = [(row["bundle_digest"], known_images[row["image_id"]]) for row in rows]
-    shown = [(digest, image) for digest, image in written if not image.replaced]
+    rows: list[Row] = []
+    shown: list[tuple[str, Kept]] = []
+    written: set[str] = set()
+    created = moment(connection, now)
+    for digest, by_image in sorted(ready.items()):
+        there = predicted(connection, digest, [i for i in by_image if i not in new])
+        for image_id in sorted(by_image.keys() & known.keys() - there):
+            scores, tags, unsure = by_image[image_id]
+            rows.append((digest, image_id, scores, tags, run_id, created, unsure))
+            written.add(image_id)
+            if not known[image_id].replaced:
+                shown.append((digest, known[image_id]))
+    insert_rows(connection, predictions, _COLUMNS, rows)
     add(connection, Counter((digest, block_of(image.seq)) for digest, image in shown))
     add_days(connection, Counter((digest, image.day) for digest, image in shown))
-    return {image.image_id: image.day for _, image in written}
+    return written
 
 
-def check_scores(prediction: Prediction, version: BundleVersion) -> None:
-    """Raise StoreError for a prediction that cannot come from the bundle it names."""
-    if len(prediction.scores) != len(version.tags) or not all(
-        map(math.isfinite, prediction.scores)
-    ):
-        raise StoreError(
-            f"prediction of picture {prediction.image_id} by bundle {prediction.digest}: "
-            f"{prediction.scores} are not {len(version.tags)} finite scores"
-        )
+def _rounded(batch: Sequence[Prediction], tags: int) -> list[str]:
+    """Return the scores of predictions by one bundle, which has so many tags, as JSON.
 
-
-def lacks(digest: str) -> sa.ColumnElement[bool]:
-    """Return the condition that an image has no prediction of this bundle."""
-    return ~sa.exists().where(
-        predictions.c.bundle_digest == digest, predictions.c.image_id == images.c.image_id
-    )
+    Raises StoreError for a prediction that cannot come from it.
+    """
+    for p in batch:
+        if len(p.scores) != tags or not all(map(math.isfinite, p.scores)):
+            raise StoreError(
+                f"prediction of picture {p.image_id} by bundle {p.digest}: "
+                f"{p.scores} are not {tags} finite scores"
+            )
+    # At once: number by number takes as long as all the rest that is done in Python.
+    rounded = np.round(np.array([p.scores for p in batch], np.float64), SCORE_DIGITS).tolist()
+    text = json.dumps(rounded, separators=(",", ":"))
+    return [f"[{row}]" for row in text[2:-2].split("],[")]
 
 
 def readable() -> sa.ColumnElement[bool]:
     """Return the condition that some file holds an image and was there when last looked for."""
     return sa.exists().where(files.c.image_id == images.c.image_id, TAGGED)
-
-
-def locators_of(
-    connection: Connection, image_ids: Sequence[str], which: sa.ColumnElement[bool]
-) -> dict[str, tuple[str, ...]]:
-    """Return the sorted locators of each image's files that meet a condition."""
-    found: dict[str, tuple[str, ...]] = {}
-    for some in chunked(image_ids, PAGE):
-        query = sa.select(files.c.image_id, files.c.locator).where(
-            files.c.image_id.in_(some), which
-        )
-        for image_id, locator in sorted(connection.execute(query)):
-            found[image_id] = (*found.get(image_id, ()), locator)
-    return found

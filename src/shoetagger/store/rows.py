@@ -81,6 +81,14 @@ class Backlog:
     groups: tuple[str, ...]
 
 
+class BacklogRange(NamedTuple):
+    """A part of the backlog, [start, below) of `seq`, and how many images in it lack something."""
+
+    start: int
+    below: int
+    lacking: int
+
+
 @dataclass(frozen=True)
 class TaggedImage:
     """An image, a file that holds its bytes, and the tags that a bundle or people gave it."""

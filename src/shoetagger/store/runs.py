@@ -26,7 +26,7 @@ _RUN_AGAIN = 20
 
 
 class TaggingRuns:
-    """Tagging runs, of the kinds `night`, `retag` and `manual`."""
+    """Tagging runs, of the kinds `night`, `retag`, `manual` and `backfill`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -4,34 +4,39 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy.engine import Connection
 
 from .blocks import count_files
+from .bulk import Row, update_rows
 from .days import day_of
-from .file_rows import file_rows, storable, update_files
+from .file_rows import file_rows, storable
 from .forgetting import FORGOTTEN, forgotten_among
-from .image_rows import days_of, keep_images, recheck
+from .image_rows import Found, Kept, days_of, keep_images, recheck
 from .rows import RejectedFile, Tagged
+from .tables import files
 
 
 class Settled(NamedTuple):
-    """What became of files that waited: days whose rows changed, and what was an arrival."""
+    """What became of files that waited: arrivals, new images, and days whose rows changed."""
 
-    days: set[str]
     tagged: list[Tagged]
     rejected: list[str]  # file_ids
+    images: dict[str, Kept]
+    days: set[str]
 
 
 def settle(
     connection: Connection, tagged: Sequence[Tagged], rejected: Sequence[RejectedFile]
 ) -> Settled:
     """Settle the files that still wait as of the token they were read with."""
+    if not (tagged or rejected):
+        return Settled([], [], {}, set())
     results = _results(connection, tagged, rejected)
     known = file_rows(connection, results)
-    updates: list[dict[str, Any]] = []
-    found: dict[str, dict[str, Any]] = {}
+    updates: list[Row] = []
+    found: dict[str, Found] = {}
     touched: set[str] = set()
     let_go: set[str | None] = set()
     states: Counter[str] = Counter()
@@ -43,27 +48,26 @@ def settle(
             continue
         if row.image_id != result.image_id or isinstance(result, RejectedFile):
             let_go.add(row.image_id)
-        update = {"id": file_id, "image_id": result.image_id, "state": "tagged", "reason": None}
         if isinstance(result, RejectedFile):
-            update |= {"state": "rejected", "reason": storable(result.reason)}
+            state, reason = "rejected", storable(result.reason)
             touched.add(day_of(row.first_seen))
             refused += [file_id] if row.state == "new" else []
         else:
             # One that is gone with this token was tagged before, and counted then.
             arrivals += [result] if row.state == "new" else []
-            size = {"image_id": result.image_id, "width": result.width, "height": result.height}
+            state, reason = "tagged", None
             # An image arrives when its bytes do, whatever the file held before.
             earlier = found.get(result.image_id)
-            if earlier is None or row.changed_at < earlier["first_seen"]:
-                found[result.image_id] = {**size, "first_seen": row.changed_at}
-        updates.append(update)
+            if earlier is None or row.changed_at < earlier.first_seen:
+                found[result.image_id] = Found(result.width, result.height, row.changed_at)
+        updates.append((file_id, result.image_id, state, reason))
         states[row.state] -= 1
-        states[str(update["state"])] += 1
-    update_files(connection, updates)
+        states[state] += 1
+    update_rows(connection, files, ("file_id", "image_id", "state", "reason"), updates)
     count_files(connection, states)
-    touched |= keep_images(connection, found)
+    new, days = keep_images(connection, found)
     recheck(connection, let_go)
-    return Settled(touched | days_of(connection, let_go), arrivals, refused)
+    return Settled(arrivals, refused, new, touched | days | days_of(connection, let_go))
 
 
 def _results(

@@ -6,7 +6,7 @@ The counts and rates of a run are read and written again while no other transact
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -29,11 +29,13 @@ COUNTED = ("seen", "new", "tagged", "rejected", "retagged", "deferred")
 class Tally:
     """What one transaction of a run did.
 
-    `tagged` are the arrivals that it settled, `done` the files that it settled or found gone, and
-    `deferred` those that were read and left to the next run.
+    `tagged` are the arrivals that it settled, `new_images` the images that it inserted, `done` the
+    files that it settled or found gone, and `deferred` those that were read and left to the next
+    run.
     """
 
     tagged: Sequence[Tagged] = ()
+    new_images: Collection[str] = ()
     rejected: int = 0
     retagged: int = 0
     new: int = 0
@@ -59,7 +61,7 @@ def add_to_run(connection: Connection, run_id: str, now: datetime, tally: Tally)
     if more := {k: n for k, n in {**recorded._asdict(), "new": tally.new}.items() if n}:
         values["counts"] = {**run.counts, **{k: counts[k] + n for k, n in more.items()}}
     if tally.tagged:
-        values["rates"] = _rates(connection, run, tally.tagged)
+        values["rates"] = _rates(connection, run, tally)
     connection.execute(
         sa.update(tagging_runs).where(tagging_runs.c.run_id == run_id).values(values)
     )
@@ -67,12 +69,13 @@ def add_to_run(connection: Connection, run_id: str, now: datetime, tally: Tally)
 
 
 def _rates(
-    connection: Connection, run: sa.Row[Any], tagged: Sequence[Tagged]
+    connection: Connection, run: sa.Row[Any], tally: Tally
 ) -> dict[str, tuple[int, int]] | None:
-    """Return the rates of a run with these arrivals, less those judged not to be shoes."""
+    """Return the rates of a run with its arrivals, less those judged not to be shoes."""
     rates: dict[str, tuple[int, int]] | None = run.rates
-    judged = judged_among(connection, {file.image_id for file in tagged})
-    shoes = [file for file in tagged if file.image_id not in judged]
+    new = tally.new_images
+    judged = judged_among(connection, {i for f in tally.tagged if (i := f.image_id) not in new})
+    shoes = [file for file in tally.tagged if file.image_id not in judged]
     if not shoes:
         return rates
     has = Counter(tag for file in shoes for tag in file.tags)

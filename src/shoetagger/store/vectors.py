@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,10 +10,11 @@ import sqlalchemy as sa
 from more_itertools import chunked
 from sqlalchemy.engine import Connection
 
+from .bulk import insert_rows, upsert_rows
 from .database import Database
 from .rows import Prediction
-from .sql import PAGE, insert_into
-from .tables import corrections, images, vectors
+from .sql import PAGE
+from .tables import corrections, vectors
 from .verdicts import IN_FORCE
 
 _SPACE_BYTES = 8  # at the head of a prediction's vector; the numbers follow, int8 each
@@ -82,27 +83,25 @@ class Vectors:
         return [Similar(rows[place].image_id, float(cosines[place])) for place in order]
 
 
-def write_vectors(connection: Connection, batch: Sequence[Prediction]) -> None:
-    """Keep the vectors among predictions, for known images; a later one replaces an earlier one."""
+def write_vectors(
+    connection: Connection,
+    batch: Sequence[Prediction],
+    known: Collection[str],
+    new: Collection[str],
+) -> None:
+    """Keep the vectors among predictions, for known images; a later one replaces an earlier one.
+
+    `new` are the images that this transaction has inserted, and so have none.
+    """
     made = {p.image_id: p.vector for p in batch if p.vector}
-    known: set[str] = set()
-    for some in chunked(sorted(made), PAGE):
-        query = sa.select(images.c.image_id).where(images.c.image_id.in_(some))
-        known |= set(connection.execute(query).scalars())
     rows = [
-        {
-            "image_id": image_id,
-            "space": made[image_id][:_SPACE_BYTES].hex(),
-            "vector": made[image_id][_SPACE_BYTES:],
-        }
-        for image_id in sorted(known)
+        (image_id, made[image_id][:_SPACE_BYTES].hex(), made[image_id][_SPACE_BYTES:])
+        for image_id in sorted(made)
+        if image_id in known
     ]
-    if rows:
-        insert = insert_into(connection, vectors)
-        new = {"space": insert.excluded.space, "vector": insert.excluded.vector}
-        connection.execute(
-            insert.on_conflict_do_update(index_elements=["image_id"], set_=new), rows
-        )
+    columns = ("image_id", "space", "vector")
+    insert_rows(connection, vectors, columns, [row for row in rows if row[0] in new])
+    upsert_rows(connection, vectors, columns, [row for row in rows if row[0] not in new])
 
 
 def _unit(vector: bytes) -> np.ndarray:
