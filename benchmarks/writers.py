@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing.synchronize import Barrier
@@ -150,8 +151,9 @@ def _servers(store: Store) -> Callable[[], float]:
         times = postmaster.cpu_times()
         total = times.children_user + times.children_system
         for child in postmaster.children():
-            of_child = child.cpu_times()
-            total += of_child.user + of_child.system
+            with suppress(psutil.NoSuchProcess):  # one that has just ended
+                of_child = child.cpu_times()
+                total += of_child.user + of_child.system
         return float(total)
 
     return spent

@@ -9,7 +9,7 @@ import sys
 import typer
 
 from ..errors import ShoetaggerError
-from . import correct, exchange, init, inspect, labels, notify, review, tag, upkeep
+from . import backfill, correct, exchange, init, inspect, labels, notify, review, tag, upkeep
 
 app = typer.Typer(
     help="Tag pictures of shoes with many small models, and keep the models in step.",
@@ -40,6 +40,7 @@ for command in (
     init.init,
     tag.tag,
     upkeep.night,
+    backfill.backfill,
     inspect.status,
     inspect.history,
     labels.validate,

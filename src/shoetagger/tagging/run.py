@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ..tracking.registry import Registry
 
 logger = logging.getLogger(__name__)
-Kind = Literal["night", "retag", "manual"]
+Kind = Literal["night", "retag", "manual", "backfill"]
 _NOTED_AT_ONCE = 5000
 _WORTH_A_SHARD = 500  # files; below, starting another task costs more than it saves
 

@@ -103,7 +103,7 @@ def tag_shard(
         preview=kept.preview if kept else 0,
     )
     with _spending(store, run, began, spent), pool:
-        worker = _Shard(
+        worker = Tagger(
             store=store,
             pool=pool,
             engine=engine,
@@ -151,8 +151,8 @@ class _Arrival(NamedTuple):
 
 
 @dataclass
-class _Shard:
-    """The loop over one shard's files and pictures; `counts` grows as it goes."""
+class Tagger:
+    """The loop over the files and pictures of a shard, or of a range; `counts` grows as it goes."""
 
     store: Store
     pool: DecodePool
@@ -192,12 +192,13 @@ class _Shard:
 
     def tag_backlog(self) -> None:
         """Score again, newest first, the pictures that lack a pinned bundle's prediction."""
-        self._tag_again(self._pages(self._drawn_backlog))
-        self._tag_again(self._pages(self._left_backlog))
+        self.tag_again(self._pages(self._drawn_backlog))
+        self.tag_again(self._pages(self._left_backlog))
         # Files that turned out to hold other bytes, although their size and time are the same.
         self._tag(row for row in self.reopened if time.monotonic() < self.deadline)
 
-    def _tag_again(self, images: Iterator[Backlog]) -> None:
+    def tag_again(self, images: Iterator[Backlog]) -> None:
+        """Score the pictures by the bundles that they lack; what cannot be read is left."""
         rows: dict[str, list[Backlog]] = {}
 
         def locators() -> Iterator[str]:
