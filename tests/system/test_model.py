@@ -711,8 +711,10 @@ class Promises(RuleBasedStateMachine):
         noted = [n for n in self.inbox.things if self.model.files.get(n) != before.get(n)]
         self.did["new"] += len(noted)
         self.did["rejected"] += sum(self.inbox.things[name].refused for name in noted)
-        if not (killed or unmounted):
-            self.did["seen"] = len(self.inbox.things)
+        if not unmounted:
+            seen = self.store.runs.find(run.run_id).counts["seen"]
+            assert seen == len(self.inbox.things) or (killed and seen == self.did["seen"])
+            self.did["seen"] = seen
         self._check_did()
 
     def _tag(self, of: int, budget: int | None, kill: Any, batch: int) -> int:
