@@ -53,12 +53,18 @@ def key_of(
         "augment": dataset.augment and asdict(dataset.augment),
         "seed": dataset.seed,
         "libraries": {name: version(name) for name in _LIBRARIES},
-        "device": [device.type, platform.machine(), torch.backends.cpu.get_cpu_capability()],
+        "device": [platform.machine(), _processor(device)],
     }
     digest = hashlib.sha256(canonical(described))
     for file in _sources():
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _processor(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _sources() -> Iterator[Path]:
