@@ -52,7 +52,7 @@ def main(
             GROUPS,
             options.train.freeze,
             [options.train_of(group).pooled for group in options.groups],
-            Transform(size=options.images.size),
+            Transform.of(options.images),
         )
         repo = project(folder / "repo", bundles)
         direct, through = (

@@ -104,7 +104,7 @@ def train(
     shared, clock = options.train, Clock()
     dataset = ImageDataset(
         paths,
-        Transform(size=options.images.size),
+        Transform.of(options.images),
         Limits.of(options.images),
         augment=options.images.augment,
         seed=shared.seed,

@@ -66,7 +66,7 @@ def run(
     a round all variants run once, each in a separate process. `say` gets a line per variant.
     """
     options = params.load(repo / "params.yaml")
-    transform = Transform(size=options.images.size)
+    transform = Transform.of(options.images)
     pooled = [options.train_of(group).pooled for group in options.groups]
     order = sorted(pictures)
     random.Random(0).shuffle(order)
