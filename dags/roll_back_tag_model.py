@@ -14,7 +14,7 @@ from __future__ import annotations
 from airflow.sdk import dag
 
 from shoetagger.orchestration import forms, tasks
-from shoetagger.orchestration.dag_parts import TAGS, read_params, step
+from shoetagger.orchestration.dag_parts import PUBLISHED, TAGS, read_params, step
 
 
 @dag(
@@ -24,7 +24,7 @@ from shoetagger.orchestration.dag_parts import TAGS, read_params, step
     params=forms.rollback(list(read_params().groups)),
 )
 def roll_back_tag_model() -> None:
-    step(tasks.roll_back)() >> step(tasks.publish)()
+    step(tasks.roll_back)() >> step(tasks.publish, outlets=[PUBLISHED])()
 
 
 roll_back_tag_model()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from helpers.installation import ROOT, install, put_pictures
 from typer.testing import CliRunner
 
 from shoetagger.cli.app import app
-from shoetagger.orchestration import tasks
+from shoetagger.orchestration import dag_parts, tasks
 from shoetagger.store.store import Store
 
 
@@ -81,6 +82,10 @@ def test_each_task_of_a_night_is_opened_at_most_once(opened: Counter[str]) -> No
     found = once(tasks.find_arrivals, run)
     shards = once(tasks.shards, run)
     parts = [once(tasks.tag_shard, run, **shard) for shard in shards]
-    published = once(tasks.publish)
+    announced: dict[Any, list[dict[str, Any]]] = {}
+    outlet = SimpleNamespace(add=lambda asset, extra: announced.setdefault(asset, []).append(extra))
+    published = once(tasks.publish, outlet_events={dag_parts.PUBLISHED: outlet})
+    assert announced == {dag_parts.TABLES: [{"days": [f"{datetime.now(UTC):%Y-%m-%d}"]}]}
+    once(tasks.publish, outlet_events={})  # nothing changed, so there is nothing to announce
     summary = once(tasks.finish, run, found, shards, parts, published)
     assert summary["counts"]["tagged"] == 2

@@ -30,6 +30,7 @@ from shoetagger.config.settings import Settings
 from shoetagger.images import decode
 from shoetagger.ingest.folder import scan
 from shoetagger.publishing import pages
+from shoetagger.publishing.announcing import take_unannounced
 from shoetagger.publishing.csv_lines import csv_line
 from shoetagger.publishing.export import export
 from shoetagger.publishing.publication import PublishError, publish_changes
@@ -749,6 +750,34 @@ def test_a_half_written_thumbnail_is_swept_when_nobody_can_be_writing_it(works: 
     os.utime(left, (1e9, 1e9))
     works.publish()
     assert list(unfinished.iterdir()) == [being_written]
+
+
+def test_the_days_of_a_publication_are_announced_once_also_where_it_was_cut_off(
+    works: Works, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = works.settings.published
+    works.arrive("a.png")
+    works.tag(now=NOW)
+    works.publish()
+    assert take_unannounced(published) == ["2026-01-02"]
+    assert take_unannounced(published) == []
+    works.publish()
+    assert take_unannounced(published) == []
+
+    works.arrive("b.png", shade=1)
+    works.tag(now=NOW + timedelta(days=1))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(works.store.days, "mark_published", killed)
+        with pytest.raises(KeyboardInterrupt):
+            works.publish()
+    works.publish()
+    works.promote("color", "2")
+    works.publish()
+    assert take_unannounced(published) == ["2026-01-03", "2026-01-02"]
 
 
 def test_two_publishers_at_once_do_the_work_once(works: Works) -> None:

@@ -34,6 +34,11 @@ PROMOTED = AssetAlias("shoetagger-champions-promoted")
 LABELS = Asset("shoetagger-labels", uri="shoetagger://labels")
 # The outlet of a collection, through which it updates LABELS only where it collected something.
 COLLECTED = AssetAlias("shoetagger-labels-collected")
+# Updated by each publication that wrote tables, whose days are in the event's `extra`; for DAGs of
+# others, which may start on it.
+TABLES = Asset("shoetagger-tags", uri="shoetagger://tags")
+# The outlet of a publication, through which it updates TABLES only where a day changed.
+PUBLISHED = AssetAlias("shoetagger-tags-published")
 
 # How long each task may take. One that hangs is ended and tried again, or it would keep all later
 # runs of its DAG waiting. What must read, train or write much has hours.

@@ -298,12 +298,19 @@ def tag_shard(run: Mapping[str, Any], shard: int, of: int) -> dict[str, int]:
         return nightly.tag_shard(here, _run(run), shard, of)
 
 
-def publish(run: Mapping[str, Any] | None = None) -> dict[str, int]:
-    """Write again the tables and pages of the days whose tags changed."""
+def publish(
+    run: Mapping[str, Any] | None = None, outlet_events: Mapping[Any, Any] | None = None
+) -> dict[str, int]:
+    """Write again the tables and pages of the days whose tags changed, and announce these days."""
+    from ..publishing.announcing import take_unannounced
     from . import nightly
+    from .dag_parts import PUBLISHED, TABLES
 
     with installation(unattended=True) as here:
-        return nightly.publish_run(here, _run(run)) if run else nightly.publish(here)
+        counts = nightly.publish_run(here, _run(run)) if run else nightly.publish(here)
+        if outlet_events is not None and (days := take_unannounced(here.settings.published)):
+            outlet_events[PUBLISHED].add(TABLES, extra={"days": days})
+        return counts
 
 
 def finish(

@@ -13,16 +13,16 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ..atomic import put_in_place
 from ..config.params import Params
 from ..config.places import Place
 from ..config.settings import PUBLISHED_FORMAT
 from ..errors import TransientError
 from ..store.store import Store
+from .announcing import Unannounced
 from .articles import are_behind, remove_tables, stage_tables
 from .csv_lines import csv_line, is_whole
+from .lock import alone
 from .pages import (
     Day,
     LiveGroup,
@@ -86,7 +86,7 @@ def publish_changes(
     """
     try:
         published.mkdir(parents=True, exist_ok=True)
-        with _alone(published), _staging(published) as staging:
+        with alone(published), _staging(published) as staging:
             publication = _Publication(
                 store, params, published=published, inbox=inbox, staging=staging, progress=progress
             )
@@ -108,7 +108,7 @@ def forget(
     """
     store.files.forget(image_id, datetime.now(UTC))
     published.mkdir(parents=True, exist_ok=True)
-    with _alone(published):  # another publisher may be making it just now
+    with alone(published):  # another publisher may be making it just now
         remove(published, image_id)
     return publish_changes(store, params, published=published, inbox=inbox)
 
@@ -149,8 +149,10 @@ class _Publication:
         latest = sorted({*self._tallies, *days}, reverse=True)
         self._paged = set(latest[: self._params.keep.page_days])
         with Thumbnails(self._thumbs, self._inbox, self._params, self._sources) as thumbnails:
+            unannounced = Unannounced(self._published)
             for day, revision in sorted(days.items()):
                 self._publish_day(day, thumbnails)
+                unannounced.add(day)
                 if revision is not None:
                     self._store.days.mark_published(day, revision)
         self._stage_articles(changed=bool(days))
@@ -369,21 +371,6 @@ def _look(params: Params, inbox: Place) -> str:
         "articles": params.articles.pattern,
     }
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
-
-
-@contextmanager
-def _alone(published: Path) -> Iterator[None]:
-    """Hold the folder's lock, waiting for another publisher; the lock of a killed one is free."""
-    lock = FileLock(published / ".lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        log.info("another publisher is at work in %s: waiting for it", published)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager
