@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from helpers.installation import (
     put_pictures,
 )
 from helpers.object_stores import ObjectStore
+from PIL import Image
 from typer.testing import CliRunner
 
 from shoetagger.cli.app import app
@@ -65,31 +67,33 @@ def shoetagger(*arguments: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_night_tags_what_is_in_a_bucket_and_people_go_on_from_there(
+def test_a_night_goes_on_in_a_bucket_where_a_folder_ended_and_people_go_on_from_there(
     settings: Settings, seaweedfs: ObjectStore
 ) -> None:
     assert isinstance(settings.inbox, Bucket)
-    name = settings.inbox.name
-    local = settings.home.parent / "inbox"
+    name, local = settings.inbox.name, settings.home.parent / "inbox"
     originals = {path.name: path.read_bytes() for path in local.iterdir()}
 
+    # The same bytes under keys are the same pictures: all files are read, and no model runs.
+    night(replace(settings, inbox=local), "night")
+    before = predictions(settings)
+    assert set(before) == {image_id(data) for data in originals.values()}
     summary = night(settings, "night")
     assert (summary.state, summary.alerts) == ("done", ())
     counts = {k: summary.counts[k] for k in ("seen", "new", "tagged", "rejected", "deferred")}
     assert counts == {"seen": 7, "new": 7, "tagged": 6, "rejected": 1, "deferred": 0}
-    assert set(predictions(settings)) == {image_id(data) for data in originals.values()}
+    assert predictions(settings) == before
+    with Store(settings.store_url) as store:
+        files = store.current.counts(list(TAGS))
+    assert (files.images, files.tagged, files.gone) == (6, 6, 6)
     tables = list(settings.published.rglob("*.parquet"))
     rows = [row for table in tables for row in pq.ParquetFile(table).read().to_pylist()]
-    assert {row["file"] for row in rows} == set(originals)
-    assert {row["locator"] for row in rows} == {
-        settings.inbox.locator(f"new shoes/{file}") for file in originals
+    assert {(row["file"], row["locator"]) for row in rows} == {
+        (file, settings.inbox.locator(f"new shoes/{file}")) for file in originals
     }
 
     some = next(iter(originals))
     identity = image_id(originals[some])
-    for folder in (thumbnails.folder_in, thumbnails.previews_in):
-        assert thumbnails.is_kept(folder(settings.published), identity)
-    assert night(settings, "night").counts["new"] == 0
     assert "6 of 6 pictures tagged" in shoetagger("status")
     assert identity in shoetagger("history", "--picture", some)
     assert identity in shoetagger("history", "--picture", f"s3://{name}/new shoes/{some}")
@@ -97,12 +101,17 @@ def test_a_night_tags_what_is_in_a_bucket_and_people_go_on_from_there(
     assert shown["color"]["fault"] is None
     assert set(shown["color"]["tags"]) == set(TAGS["color"].tags)
 
-    # What is rejected is tried again; a new model reads what was tagged before.
-    seaweedfs.put(name, "new shoes/page.jpg", originals[some] + b" ")
+    # A rejected file is tried again; what is new is tagged, and a new model reads what was before.
+    Image.new("RGB", (60, 40), "red").save(data := io.BytesIO(), "PNG")
+    seaweedfs.put(name, "new shoes/page.jpg", data.getvalue())
     shoetagger("retry", "page.jpg")
     make_live(settings, "color", head_seed=3)
     summary = night(settings, "retag")
     assert (summary.counts["tagged"], summary.counts["retagged"]) == (1, 6)
+    added = image_id(data.getvalue())
+    assert set(predictions(settings)) == {*before, added}
+    for folder in (thumbnails.folder_in, thumbnails.previews_in):
+        assert thumbnails.is_kept(folder(settings.published), added)
     # Thumbnails that are missing are made from the objects.
     thumbnails.remove(settings.published, identity)
     publish(settings, every_day=True)
@@ -110,32 +119,11 @@ def test_a_night_tags_what_is_in_a_bucket_and_people_go_on_from_there(
 
     seaweedfs.delete(name, f"new shoes/{some}")
     forget(settings, identity)
-    night(settings, "night")
+    find_arrivals(settings, begin(settings, "night"))
+    with Store(settings.store_url) as store:
+        found = store.files.find(settings.inbox.locator(f"new shoes/{some}"))
+    assert (found and found.state) == "gone"
     assert identity not in predictions(settings)
-    with Store(settings.store_url) as store:
-        assert store.current.counts(list(TAGS)).gone == 1
-
-
-@pytest.mark.slow
-def test_a_folder_that_became_a_bucket_keeps_its_tags_without_a_model_run(
-    settings: Settings,
-) -> None:
-    folder = settings.home.parent / "inbox"
-    night(replace(settings, inbox=folder), "night")
-    before = predictions(settings)
-    assert len(before) == 6
-    with Store(settings.store_url) as store:
-        locators = [one for row in store.current.rows([]) for one in row.locators]
-    assert all(locator.startswith("file://") for locator in locators)
-
-    summary = night(settings, "night")
-    assert (summary.state, summary.counts["new"], summary.counts["tagged"]) == ("done", 7, 6)
-    assert predictions(settings) == before
-    with Store(settings.store_url) as store:
-        rows = list(store.current.rows([]))
-        files = store.current.counts(list(TAGS))
-    assert all(row.locators[0].startswith("s3://") for row in rows)
-    assert (files.images, files.tagged, files.gone) == (6, 6, 6)
 
 
 def test_an_outage_marks_nothing_as_gone_and_says_what_is_away(
