@@ -701,6 +701,7 @@ class Promises(RuleBasedStateMachine):
         def act() -> None:
             tagging.find_arrivals(self.store, INBOX, run, options=options, state=self.folder)
 
+        killed = False
         with raises(expected):
             killed = self._killed(kill, act)
             expected[:] = [] if killed else expected
