@@ -269,8 +269,9 @@ def test_what_an_installation_sets_once_cannot_be_overridden(settings: Settings,
 
 def test_uncommitted_inputs_are_refused_by_name(settings: Settings) -> None:
     repo = settings.repo
-    with (repo / "params.yaml").open("a") as file:
-        file.write("# mine\n")
+    document = yaml.safe_load((repo / "params.yaml").read_text())
+    document["train"]["epochs"] += 1
+    (repo / "params.yaml").write_text(yaml.safe_dump(document))
     (repo / "src" / "new module.py").write_text("")
     (repo / "notes.txt").write_text("not an input")
     with pytest.raises(PipelineError) as caught:
@@ -280,6 +281,19 @@ def test_uncommitted_inputs_are_refused_by_name(settings: Settings) -> None:
     assert "src/new module.py" in message
     assert "commit" in message
     assert "notes.txt" not in message
+
+
+def test_what_is_the_installations_may_be_uncommitted(settings: Settings) -> None:
+    """The gate that a person has just set counts as it lies there."""
+    path = settings.repo / "params.yaml"
+    document = yaml.safe_load(path.read_text())
+    document["promote"]["approval"] = "always"
+    path.write_text(yaml.safe_dump(document))
+    assert prepare(settings.repo).commit
+    for text in ("train: {", "- a list\n", None):
+        path.unlink() if text is None else path.write_text(text)
+        with pytest.raises(PipelineError, match=r"uncommitted inputs: params\.yaml"):
+            prepare(settings.repo)
 
 
 def test_changed_labels_are_refused_by_name(settings: Settings) -> None:

@@ -21,8 +21,9 @@ from ..config.strict import ParamsError
 from .dvc_files import data_out
 from .process import PipelineError, run_git
 
-INPUTS = ("params.yaml", "dvc.yaml", "data.dvc", "src", ".dvcignore")
-NEEDED = ("params.yaml", "dvc.yaml", "data.dvc")
+PARAMS = "params.yaml"
+INPUTS = (PARAMS, "dvc.yaml", "data.dvc", "src", ".dvcignore")
+NEEDED = (PARAMS, "dvc.yaml", "data.dvc")
 
 
 class Plan(BaseModel):
@@ -46,7 +47,8 @@ def prepare(repo: Path, revision: str = "HEAD", overrides: Sequence[str] = ()) -
     """Resolve `revision` to a commit and check that a run can be made from it.
 
     Where it is the commit that the workspace is at, uncommitted inputs are refused by name: the
-    person who starts a run means the files that they see. Raises PipelineError.
+    person who starts a run means the files that they see. Sections of params.yaml that are the
+    installation's (OPERATIONS) count uncommitted, so they may differ. Raises PipelineError.
     """
     commit = _resolve(repo, revision)
     tracked = run_git(repo, "ls-tree", "-z", "--name-only", commit).split("\0")
@@ -154,6 +156,8 @@ def _refuse_uncommitted(repo: Path) -> None:
         repo, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *INPUTS
     )
     changed = [entry[3:] for entry in status.split("\0") if entry]
+    if PARAMS in changed and _learning(_workspace(repo)) == _learning(_committed(repo)):
+        changed.remove(PARAMS)
     if changed:
         raise PipelineError(
             f"uncommitted inputs: {_listed(changed)}. A run is made from one commit: commit them "
@@ -166,6 +170,25 @@ def _refuse_uncommitted(repo: Path) -> None:
             f"{data}/ is not what data.dvc says: {_listed(changed)}. "
             "Run `dvc add data` and commit data.dvc, or undo it with `dvc checkout data.dvc`"
         )
+
+
+def _learning(document: object) -> object:
+    """Return what of a params.yaml belongs to a commit: the rest is the installation's."""
+    if not isinstance(document, dict):
+        return None
+    return {name: value for name, value in document.items() if name not in OPERATIONS}
+
+
+def _workspace(repo: Path) -> object:
+    """Return the workspace's params.yaml; None where it cannot be read."""
+    try:
+        return yaml.safe_load((repo / PARAMS).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+
+
+def _committed(repo: Path) -> object:
+    return yaml.safe_load(run_git(repo, "show", f"HEAD:{PARAMS}"))
 
 
 def _changed_data(repo: Path, data: str) -> list[str]:
