@@ -28,8 +28,7 @@ def backfill(
 
     os.nice(10)  # before models and decoding processes start, which inherit it
     moment = since and since.replace(tzinfo=UTC)
-    settings = Settings.from_environment()
-    with opened(settings) as here, backfilling.begun(here) as run:
+    with opened(Settings.from_environment()) as here, backfilling.begun(here) as run:
         parts = backfilling.ranges(here, run, moment)
         total = sum(part.lacking for part in parts)
         if not parts:
@@ -41,7 +40,7 @@ def backfill(
             def progress(pictures: int) -> None:
                 bar.update(pictures)
 
-            filled = list(backfilling.locally(settings, run, parts, moment, progress))
+            filled = list(backfilling.worked_through(here, run, parts, moment, progress))
     tagged, left = (sum(numbers) for numbers in zip(*filled, strict=True))
     typer.echo(f"{tagged} pictures tagged; the next night publishes them")
     if left:

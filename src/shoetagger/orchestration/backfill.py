@@ -1,83 +1,24 @@
-"""`shoetagger backfill` on an installation: in this process, or by actors on a Ray cluster."""
+"""`shoetagger backfill` on an installation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from ..config.settings import Settings
 from ..ingest.batches import decode_pool
-from ..ops.installation import Installation, opened
+from ..ops.installation import Installation
 from ..store.rows import BacklogRange
-from ..tagging import backfill as tagging_backfill
-from ..tagging import run as tagging
-from ..tagging import shard as tagging_shard
-from ..tagging.backfill import RANGES, Filled
+from ..tagging.backfill import RANGES, Filled, fill
 from ..tagging.run import TaggingRun
-from ..tagging.shard import Progress
-
-
-class Backfiller:
-    """What works through ranges: store, models and decoding processes, opened once.
-
-    A process of its own opens all of it from the same environment.
-    """
-
-    def __init__(
-        self, settings: Settings, run: TaggingRun, since: datetime | None, progress: Progress | None
-    ) -> None:
-        self._run, self._since, self._progress = run, since, progress
-        self._stack = ExitStack()
-        here = self._stack.enter_context(opened(settings, unattended=True))
-        params = here.params
-        self._store = here.store
-        self._engine = tagging_shard.load_pinned(
-            here.store,
-            here.registry,
-            run,
-            bundles=settings.bundles,
-            device=settings.device,
-            precision=params.tag.precision,
-        )
-        self._batch = self._engine.batch_size(params.tag.batch_size)
-        self._pool = self._stack.enter_context(
-            decode_pool(
-                params,
-                self._engine.transforms,
-                settings.inbox,
-                settle_seconds=params.tag.settle_seconds,
-                batch=self._batch,
-            )
-        )
-
-    def fill(self, part: BacklogRange) -> Filled:
-        return tagging_backfill.fill(
-            self._store,
-            self._engine,
-            self._pool,
-            self._run,
-            part,
-            batch=self._batch,
-            since=self._since,
-            progress=self._progress,
-        )
-
-    def close(self) -> None:
-        self._stack.close()
+from . import nightly
 
 
 @contextmanager
 def begun(installation: Installation) -> Iterator[TaggingRun]:
-    """Open a run that counts what a backfill does, and close it; nobody is told of its end."""
-    store, params = installation.store, installation.params
-    run = tagging.begin(
-        store,
-        installation.registry,
-        groups=list(params.groups),
-        bundles=installation.settings.bundles,
-        kind="backfill",
-    )
+    """Open a run that counts what a backfill does, and close it; its end notifies nobody."""
+    store = installation.store
+    run = nightly.begin(installation, "backfill")
     state = "failed"
     try:
         yield run
@@ -95,17 +36,33 @@ def ranges(
     return installation.store.predictions.backlog_ranges(run.pins, RANGES, since=since)
 
 
-def locally(
-    settings: Settings,
+def worked_through(
+    installation: Installation,
     run: TaggingRun,
     parts: Sequence[BacklogRange],
     since: datetime | None,
     progress: Callable[[int], None],
 ) -> Iterator[Filled]:
-    """Work through the ranges in this process."""
-    backfiller = Backfiller(settings, run, since, progress)
-    try:
+    """Work through the ranges in this process; models and decoding processes are started once."""
+    params = installation.params
+    engine = nightly.load_models(installation, run)
+    batch = engine.batch_size(params.tag.batch_size)
+    pool = decode_pool(
+        params,
+        engine.transforms,
+        installation.settings.inbox,
+        settle_seconds=params.tag.settle_seconds,
+        batch=batch,
+    )
+    with pool:
         for part in parts:
-            yield backfiller.fill(part)
-    finally:
-        backfiller.close()
+            yield fill(
+                installation.store,
+                engine,
+                pool,
+                run,
+                part,
+                batch=batch,
+                since=since,
+                progress=progress,
+            )

@@ -6,6 +6,7 @@ The DAG `tag_new_images` runs each step as a task; `shoetagger night` needs no A
 from __future__ import annotations
 
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from ..config.settings import Settings
 from ..ops.installation import Installation, opened
@@ -15,6 +16,9 @@ from ..tagging import shard as tagging_shard
 from ..tagging.alerts import alert_on_failure
 from ..tagging.run import Kind, Summary, TaggingRun
 from ..tagging.shard import Progress
+
+if TYPE_CHECKING:
+    from ..inference.engine import Engine
 
 
 def begin(installation: Installation, kind: Kind) -> TaggingRun:
@@ -61,17 +65,9 @@ def tag_shard(
 ) -> dict[str, int]:
     settings, params = installation.settings, installation.params
     with tagging.part(installation.store, run, f"tagging (shard {shard + 1} of {of})"):
-        engine = tagging_shard.load_pinned(
-            installation.store,
-            installation.registry,
-            run,
-            bundles=settings.bundles,
-            device=settings.device,
-            precision=params.tag.precision,
-        )
         return tagging_shard.tag_shard(
             installation.store,
-            engine,
+            load_models(installation, run),
             run,
             shard,
             of,
@@ -80,6 +76,18 @@ def tag_shard(
             progress=progress,
             kept=thumbnails.of_shard(settings.published, params.publish),
         )
+
+
+def load_models(installation: Installation, run: TaggingRun) -> Engine:
+    """Return the models that a run pinned, on the installation's device."""
+    return tagging_shard.load_pinned(
+        installation.store,
+        installation.registry,
+        run,
+        bundles=installation.settings.bundles,
+        device=installation.settings.device,
+        precision=installation.params.tag.precision,
+    )
 
 
 def publish_run(installation: Installation, run: TaggingRun) -> dict[str, int]:
