@@ -64,11 +64,11 @@ def main(
 
 def _walk(newcomer: Newcomer, camera: Camera) -> None:
     """Do every step, and take every picture at its moment."""
-    told = newcomer.folder / "demo.txt"
+    output = newcomer.folder / "demo.txt"
     try:
         newcomer.step("clone", lambda: _clone(newcomer))
         newcomer.step("setup", lambda: newcomer.run("make", "setup"))
-        newcomer.step("demo", lambda: told.write_text(newcomer.run("make", "demo")))
+        newcomer.step("demo", lambda: output.write_text(newcomer.run("make", "demo")))
         newcomer.run("make", "up")  # an earlier call may have been cut off, or has stopped them
         newcomer.ports = ports_in_use(newcomer.settings)
         with sync_playwright() as playwright:
@@ -158,10 +158,10 @@ def _audit(newcomer: Newcomer) -> None:
 def _parts(newcomer: Newcomer) -> dict[str, str]:
     """Return the parts of the page, by their markers."""
     installed = bytes_of(newcomer.clone / ".venv")
-    told = (newcomer.folder / "demo.txt").read_text()
+    output = (newcomer.folder / "demo.txt").read_text()
     return {
         "times": page.times(newcomer.seconds, _machine(), installed),
-        "demo": page.told(told),
+        "demo": page.closing_words(output),
     }
 
 

@@ -39,7 +39,7 @@ def steps_of(text: str) -> list[str]:
     return [words for line in lines if (words := line[2:].rpartition(" | ")[0]) != _ALL]
 
 
-def told(output: str) -> str:
+def closing_words(output: str) -> str:
     """Return what the demo says of its pictures at its end, as a block of the page."""
     end = r"(?=\n +done after [\d:]+\n+Pages )"
     match = re.search(rf"^ +\d+ pictures tagged by .*?{end}", output, re.DOTALL | re.MULTILINE)

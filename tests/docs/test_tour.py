@@ -57,7 +57,7 @@ def test_what_the_tour_writes_takes_the_place_of_what_it_wrote_before() -> None:
     seconds = {name: 61.0 * number for number, name in enumerate(STEPS)}
     parts = {
         "times": page.times(seconds, "2 cores and no GPU", installed=5_990_000_000),
-        "demo": page.told(DEMO),
+        "demo": page.closing_words(DEMO),
     }
     text = page.with_parts(before, parts)
     assert page.steps_of(text) == list(STEPS.values())
@@ -72,4 +72,4 @@ def test_what_the_tour_writes_takes_the_place_of_what_it_wrote_before() -> None:
 
 def test_a_demo_that_ends_otherwise_stops_the_tour() -> None:
     with pytest.raises(TourError, match="the demo's end is not as it was"):
-        page.told("[6/6] result\nnothing\n")
+        page.closing_words("[6/6] result\nnothing\n")

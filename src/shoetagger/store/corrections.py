@@ -227,8 +227,8 @@ class Corrections:
         """
         with self._database.writing() as connection:
             for some in chunked(ids, PAGE):
-                said = sa.update(corrections).where(corrections.c.id.in_(some))
-                connection.execute(said.values(collected_in=commit))
+                update = sa.update(corrections).where(corrections.c.id.in_(some))
+                connection.execute(update.values(collected_in=commit))
             for images_gone in chunked(removed, PAGE):
                 of_groups = sa.update(corrections).where(
                     corrections.c.image_id.in_(images_gone), ~IS_VERDICT
