@@ -30,7 +30,7 @@ NIGHTLY = CronTriggerTimetable(TAG.schedule, timezone="UTC", run_immediately=tim
 def tag_new_images() -> None:
     tag_shard = step(
         tasks.tag_shard,
-        pool="gpu",
+        **dag_parts.on_gpu(),
         map_index_template="{{ task.op_kwargs['shard'] + 1 }} of {{ task.op_kwargs['of'] }}",
         doc_md=tasks.tag_shard.__doc__,  # Airflow takes it by itself only from unmapped tasks
         execution_timeout=timedelta(minutes=TAG.budget_minutes) + dag_parts.AFTER_BUDGET,

@@ -26,21 +26,22 @@ from shoetagger.orchestration.operators import Approve, ReportLink
     params=forms.training(list(dag_parts.read_params().groups)),
 )
 def train_tag_models() -> None:
+    on_gpu = dag_parts.on_gpu()
     run_stage = dag_parts.step(tasks.run_stage)
     training = dag_parts.step(tasks.checkout)()
     split = run_stage.override(task_id="split")(training, "split")
-    features = run_stage.override(task_id="features", pool="gpu")(split, "features")
+    features = run_stage.override(task_id="features", **on_gpu)(split, "features")
     groups = dag_parts.step(tasks.groups)(features)
 
     @task_group
     def model(training: object) -> None:
-        on_gpu = run_stage.override(pool="gpu", **dag_parts.NAMED)
-        trained = on_gpu.override(task_id="train")(training=training, stage="train")
-        crossval = on_gpu.override(task_id="crossval")(training=training, stage="crossval")
-        evaluated = on_gpu.override(task_id="evaluate")(training=trained, stage="evaluate")
+        of_group = run_stage.override(**on_gpu, **dag_parts.NAMED)
+        trained = of_group.override(task_id="train")(training=training, stage="train")
+        crossval = of_group.override(task_id="crossval")(training=training, stage="crossval")
+        evaluated = of_group.override(task_id="evaluate")(training=trained, stage="evaluate")
         crossval >> evaluated
         challenger = dag_parts.step(tasks.register, **dag_parts.NAMED)(training=evaluated)
-        compare = dag_parts.step(tasks.compare, pool="gpu", **dag_parts.NAMED)
+        compare = dag_parts.step(tasks.compare, **on_gpu, **dag_parts.NAMED)
         comparison = compare(training=challenger)
         comparison.operator.operator_extra_links = (ReportLink(),)
         approved = Approve(task_id="approve", comparison=comparison).output

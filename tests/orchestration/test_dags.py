@@ -22,8 +22,8 @@ from helpers.stores import make_live
 from PIL import Image
 
 from shoetagger.config import params
-from shoetagger.config.settings import Settings
-from shoetagger.ops.environment import POOL, Ports
+from shoetagger.config.settings import GPU_POOL, Settings
+from shoetagger.ops.environment import Ports
 from shoetagger.ops.setup import setup
 from shoetagger.store.runs import SILENCE
 from shoetagger.store.store import Store
@@ -70,6 +70,7 @@ dags = {
             task.task_id: {
                 "after": sorted(task.upstream_task_ids),
                 "pool": task.pool,
+                "queue": task.queue,
                 "retries": task.retries,
                 "rule": task.trigger_rule.value,
                 "doc": task.doc_md or getattr(task, "partial_kwargs", {}).get("doc_md"),
@@ -135,7 +136,10 @@ def read_dags(folder: Path, home: Path, **environment: str) -> Any:
 
 @pytest.fixture(scope="module")
 def read(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The DAGs of an installation in which three versions of a group were live by turns."""
+    """The DAGs of an installation in which three versions of a group were live by turns.
+
+    Its tasks that fill a GPU have a queue of their own.
+    """
     home = tmp_path_factory.mktemp("home")
     digests = ["a" * 64, "b" * 64, "c" * 64]
     with Store(f"sqlite:///{home / 'store.db'}") as store:
@@ -147,7 +151,8 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Any:
                 version=str(day), now=now,
             )  # fmt: skip
             make_live(store, "color", digest, now=now)
-    return read_dags(ROOT / "dags", home / "airflow", SHOETAGGER_HOME=str(home))
+    there = {"SHOETAGGER_HOME": str(home), "SHOETAGGER_GPU_QUEUE": "cuda"}
+    return read_dags(ROOT / "dags", home / "airflow", **there)
 
 
 @pytest.mark.slow
@@ -173,7 +178,7 @@ def test_training_goes_from_commit_to_champion_group_by_group(read: Any) -> None
     for before, after in itertools.pairwise(order):
         assert tasks[f"model.{after}"]["after"] == [f"model.{before}"]
     assert tasks["model.promote"]["outlets"] == ["shoetagger-champions-promoted"]
-    in_pool = {name for name, task in tasks.items() if task["pool"] == POOL}
+    in_pool = {name for name, task in tasks.items() if task["pool"] == GPU_POOL}
     models = {f"model.{name}" for name in ("train", "crossval", "evaluate", "compare")}
     assert in_pool == {"features", *models}
     assert all(task["named"] for name, task in tasks.items() if name.startswith("model."))
@@ -190,9 +195,17 @@ def test_tagging_publishes_and_finishes_whatever_became_of_its_shards(read: Any)
     assert "publish" in tasks["finish"]["after"]
     assert tasks["publish"]["outlets"] == ["shoetagger-tags-published"]
     assert tasks["publish"]["rule"] == tasks["finish"]["rule"] == "all_done"
-    assert {name for name, task in tasks.items() if task["pool"] == POOL} == {"tag_shard"}
+    assert {name for name, task in tasks.items() if task["pool"] == GPU_POOL} == {"tag_shard"}
     budget = params.load(ROOT / "params.yaml").tag.budget_minutes
     assert tasks["tag_shard"]["hours"] * 60 > budget
+
+
+def test_tasks_that_fill_a_gpu_go_to_its_queue_and_outlive_lost_workers(read: Any) -> None:
+    for dag in read["dags"].values():
+        for name, task in dag["tasks"].items():
+            on_gpu = task["pool"] == GPU_POOL
+            assert task["queue"] == ("cuda" if on_gpu else "default"), name
+            assert not on_gpu or task["retries"] == 5, name
 
 
 def test_tagging_goes_before_training_where_both_wait_for_a_slot(read: Any) -> None:

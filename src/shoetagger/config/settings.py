@@ -12,6 +12,9 @@ from pathlib import Path
 from ..errors import ShoetaggerError
 from .places import Place, place
 
+# Of Airflow: one slot per task that fills a GPU, or all cores.
+GPU_POOL = "gpu"
+
 # In the published folder: what all its files depend on. Without it, all days are written again.
 PUBLISHED_FORMAT = ".format"
 
@@ -39,6 +42,7 @@ class Settings:
     device: str
     notify_url: str | None = field(default=None, repr=False)
     mlflow_url: str | None = None  # where people open MLflow, if not where programs do
+    gpu_queue: str | None = None  # of Airflow, for tasks in GPU_POOL; None is its default queue
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -60,6 +64,7 @@ class Settings:
             device=device,
             notify_url=environ.get("SHOETAGGER_NOTIFY_URL") or None,
             mlflow_url=_web_address(environ, "SHOETAGGER_MLFLOW_URL"),
+            gpu_queue=environ.get("SHOETAGGER_GPU_QUEUE") or None,
         )
 
     def as_environment(self) -> dict[str, str]:
@@ -72,6 +77,7 @@ class Settings:
             "SHOETAGGER_DEVICE": self.device,
             "SHOETAGGER_NOTIFY_URL": self.notify_url or "",
             "SHOETAGGER_MLFLOW_URL": self.mlflow_url or "",
+            "SHOETAGGER_GPU_QUEUE": self.gpu_queue or "",
             "MLFLOW_TRACKING_URI": self.tracking_uri,
         }
 

@@ -15,7 +15,6 @@ from ..tracking.connection import page
 from .people import people
 
 HOST = "127.0.0.1"
-POOL = "gpu"
 MARK = "SHOETAGGER_SERVERS_OF"
 NAME = "SHOETAGGER_SERVER"
 Report = Callable[[str], None]

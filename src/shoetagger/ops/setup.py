@@ -16,13 +16,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..config.settings import Settings
+from ..config.settings import GPU_POOL, Settings
 from ..notification.addresses import fault_of
 from ..tracking import login
 from .environment import (
     MARK,
     NAME,
-    POOL,
     Ports,
     Report,
     ServersError,
@@ -161,8 +160,8 @@ def _migrate_airflow(settings: Settings, ports: Ports, report: Report) -> None:
 
         airflow("db", "migrate")
         # Slots that somebody changed in the UI are left alone, unless the environment says so.
-        if slots or is_new or f'"{POOL}"' not in airflow("pools", "list", "-o", "json"):
-            airflow("pools", "set", POOL, slots or "1", "tasks that fill the GPU, or all cores")
+        if slots or is_new or f'"{GPU_POOL}"' not in airflow("pools", "list", "-o", "json"):
+            airflow("pools", "set", GPU_POOL, slots or "1", "tasks that fill the GPU, or all cores")
     for old in airflow_home(settings).glob("migrated-*"):
         old.unlink()
     stamp.touch()

@@ -12,7 +12,7 @@ from airflow.sdk import Asset, AssetAlias, task
 
 from ..config.last_good import load_or_last_good
 from ..config.params import Params
-from ..config.settings import Settings
+from ..config.settings import GPU_POOL, Settings
 from .notifiers import TaskFailed
 
 TAGS = ("shoetagger",)
@@ -79,6 +79,16 @@ def step(function: Callable[..., Any], **options: Any) -> Any:
     # The tasks log sentences; the dicts that they hand on are in XCom.
     options.setdefault("show_return_value_in_logs", False)
     return task(on_execute_callback=end_in_any_case, **options)(function)
+
+
+def on_gpu() -> dict[str, Any]:
+    """Return the options of a task that fills a GPU, or all cores.
+
+    It takes a slot of the pool, and goes to the workers of SHOETAGGER_GPU_QUEUE, if that is set. As
+    these tasks take longest, they lose most workers, each of which costs them a try.
+    """
+    queue = Settings.from_environment().gpu_queue
+    return {"pool": GPU_POOL, "retries": 5} | ({"queue": queue} if queue else {})
 
 
 def end_in_any_case(context: Mapping[str, Any]) -> None:
