@@ -24,9 +24,9 @@ from shoetagger.config.params import Params, load, parse
 from shoetagger.config.settings import Settings
 from shoetagger.config.strict import ParamsError
 from shoetagger.images.decode import Limits, image_id, unreadable
+from shoetagger.learning.dataset.folds import fold
 from shoetagger.learning.dataset.labels import read_labels
 from shoetagger.learning.dataset.sheet import find_sheet
-from shoetagger.learning.dataset.split import fold
 from shoetagger.network.devices import pick_device
 from shoetagger.stages.command import progress, run
 from shoetagger.stages.mlflow_run import facts

@@ -26,9 +26,10 @@ from shoetagger.config.params import Params, load
 from shoetagger.config.recipe import Split
 from shoetagger.images.decode import Limits, image_id, unreadable
 from shoetagger.inference.decision import predict
+from shoetagger.learning.dataset.folds import fold
 from shoetagger.learning.dataset.labels import read_labels
 from shoetagger.learning.dataset.sheet import find_sheet
-from shoetagger.learning.dataset.split import SIDES, fold, side
+from shoetagger.learning.dataset.split import SIDES, side
 from shoetagger.learning.evaluation.calibration import calibrate
 from shoetagger.learning.evaluation.metrics import interval, macro_f1, measurable_tags, rounded
 from shoetagger.learning.evaluation.resampling import f1_by_tag, resampled_rows

@@ -131,6 +131,8 @@ def test_a_number_with_an_exponent_is_one_as_it_is_to_dvc(document: dict[str, An
         ("tag.schedule", 2, "tag.schedule: 2 is not text"),
         ("split.validation", 1, "split.validation: must lie between 0 and 1"),
         ("split.folds", 1, "split.folds: must be 0 (none) or at least 2"),
+        ("split.repeats", 0, "split.repeats: must be at least 1"),
+        ("split.repeats", 1.5, "split.repeats: 1.5 is not a whole number"),
         ("promote.margin", 0.1, "unknown key promote.margin: the keys here are min_positives, "),
         ("promote.rule.min_support", 0, "promote.rule.min_support: must be at least 1"),
         ("promote.approval", "sometimes", "'sometimes' is not one of never, always"),

@@ -30,7 +30,7 @@ from shoetagger.config import params
 
 # Enough to run every stage; what the models learn does not matter here.
 SMALL_RECIPE: Mapping[str, Mapping[str, Any]] = {
-    "split": {"folds": 2},
+    "split": {"folds": 2, "repeats": 1},
     "images": {"size": 32},
     "train": {"weights": "none", "freeze": "none", "epochs": 1},
     "evaluate": {"bootstrap": 20},

@@ -69,6 +69,18 @@ def test_thresholds_are_better_on_new_pictures_than_one_half_and_than_the_best_o
     assert np.mean(found) > f1_score(true, new >= 0.5) + 0.01
 
 
+def test_repeats_make_the_scores_many_and_not_the_pictures() -> None:
+    scores, truth = drawn(np.random.default_rng(3), 100)
+    once = calibrate(scores, truth, shrink=5.0)
+    assert calibrate(np.stack([scores, scores]), truth, shrink=5.0) == once
+    noise = np.random.default_rng(4).normal(0, 0.1, (5, *scores.shape))
+    noisy = np.clip(scores + noise, 0, 1)
+    alone = [calibrate(each, truth, shrink=5.0)[0][0] for each in noisy]
+    (together,), support = calibrate(noisy, truth, shrink=5.0)
+    assert support == once[1]
+    assert min(alone) < together < max(alone)
+
+
 def test_few_positives_leave_the_threshold_near_one_half() -> None:
     scores = np.array([[0.2], [0.15], [0.05], [0.04], [0.03], [0.02]])
     truth = np.array([[1], [1], [0], [0], [0], [0]], dtype=np.uint8)

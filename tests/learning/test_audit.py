@@ -100,6 +100,19 @@ def test_cells_that_scores_contradict_come_ranked_by_tag(params: Params, project
     assert next(f for f in found if f.tag == "white").image_name == NAMES[0]
 
 
+def test_repeats_of_the_cross_validation_count_by_their_mean(params: Params, project: Path) -> None:
+    path = project / "crossval" / "color.csv"
+    first = pd.read_csv(path).assign(repeat=0)
+    # Another repeat has other folds, which the split table does not know.
+    second = first.assign(repeat=1, fold=(first["fold"] + 1) % 5)
+    first.loc[first["image_name"] == NAMES[0], "black"] = 0.02  # ticked
+    second.loc[second["image_name"] == NAMES[0], "black"] = 0.1
+    pd.concat([first, second]).to_csv(path, index=False)
+    found = [f for f in audit(params, project) if f.kind == "score" and f.tag == "black"]
+    assert (found[0].image_name, found[0].score) == (NAMES[0], 0.06)
+    assert [f.image_name for f in found].count(NAMES[0]) == 1
+
+
 def test_cells_of_the_validation_side_are_judged_by_the_model_that_has_not_seen_them(
     params: Params, project: Path
 ) -> None:

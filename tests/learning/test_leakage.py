@@ -17,6 +17,7 @@ from shoetagger.config import params as parameters
 from shoetagger.inference.decision import predict
 from shoetagger.learning.evaluation.calibration import calibrate
 from shoetagger.learning.evaluation.novelty import unsure_above
+from shoetagger.learning.evaluation.predictions import thresholds_of_other_folds
 from shoetagger.learning.training.backbone import TrainError
 from shoetagger.learning.training.examples import Examples
 from shoetagger.learning.training.fit import Epoch
@@ -93,12 +94,18 @@ def test_a_fold_is_scored_by_a_model_that_learned_from_the_others(
     crossval.main("style", SPLIT, IMAGES, STATES, Path("crossval/style.csv"))
     training = rows_of(table, table["side"] == "train")
     for fold, (learned, held_out) in enumerate(zip(learner.learned, scored, strict=True)):
-        assert held_out == training & rows_of(table, table["fold"] == fold)
+        if fold < 5:  # the split table has the folds of the first repeat
+            assert held_out == training & rows_of(table, table["fold"] == fold)
         assert learned == training - held_out
-    assert set().union(*scored) == training
-    assert learner.validations == [None] * 5  # nothing is chosen by any other picture
+    assert learner.validations == [None] * 15  # nothing is chosen by any other picture
+    repeats = [scored[start : start + 5] for start in (0, 5, 10)]
+    for folds_of_repeat in repeats:
+        assert sorted(row for held_out in folds_of_repeat for row in held_out) == sorted(training)
+    assert repeats[0] != repeats[1] != repeats[2]
     written = pd.read_csv("crossval/style.csv")
-    assert set(written["image_name"]) == set(table.loc[table["side"] == "train", "image_name"])
+    for _, scores_of_repeat in written.groupby("repeat"):
+        names = list(scores_of_repeat["image_name"])
+        assert names == list(table.loc[table["side"] == "train", "image_name"])
 
 
 def test_what_is_far_is_told_by_the_training_side_alone(
@@ -126,7 +133,7 @@ def test_a_fold_that_leaves_one_picture_is_refused_with_what_to_do(table: pd.Dat
     few = table.assign(side=["train"] * 3 + ["validation"] * 37, fold=[0, 0, 1] + [0] * 37)
     few.to_csv(SPLIT, index=False)
     Path("params.yaml").write_text(Path("params.yaml").read_text().replace("folds: 5", "folds: 2"))
-    with pytest.raises(TrainError, match=r"fold 0 leaves 1 of 3 .* split\.folds \(2\)"):
+    with pytest.raises(TrainError, match=r"fold 0 of repeat 0 leaves 1 of 3 .* split\.folds \(2\)"):
         crossval.main("style", SPLIT, IMAGES, STATES, Path("crossval/style.csv"))
 
 
@@ -136,17 +143,33 @@ def test_a_fold_is_predicted_by_thresholds_of_the_others(table: pd.DataFrame) ->
     )
     training = table[table["side"] == "train"].reset_index(drop=True)
     half = np.arange(len(training)) % 4 // 2  # two folds, with boots and heels in both
-    found = training[["image_name"]].assign(fold=half)
+    found = training[["image_name"]].assign(repeat=0, fold=half)
     for tag in data.tags:  # each fold can be told apart, at a level of its own
         found[tag] = np.where(half == 0, 0.6, 0.1) + 0.2 * training[tag]
         found[f"true_{tag}"] = training[tag]
     predictions = evaluate._predict_out_of_fold(data, found)
     assert predictions is not None
+    (scores,), (predicted,) = predictions.scores, predictions.predicted
     # By what the other fold shows, everything in the first passes; its own thresholds know better.
-    assert predictions.predicted[half == 0].all()
-    own, _ = calibrate(predictions.scores[half == 0], predictions.truth[half == 0], 0.001)
-    np.testing.assert_array_equal(
-        predict(predictions.scores[half == 0], own), predictions.truth[half == 0]
-    )
+    assert predicted[half == 0].all()
+    own, _ = calibrate(scores[half == 0], predictions.truth[half == 0], 0.001)
+    np.testing.assert_array_equal(predict(scores[half == 0], own), predictions.truth[half == 0])
     names = data.table["image_name"].iloc[predictions.rows]
     assert list(names) == list(training["image_name"])
+
+
+def test_no_repeat_shows_a_threshold_the_picture_that_it_is_used_on() -> None:
+    rng = np.random.default_rng(0)
+    truth = (np.arange(60) % 3 == 0)[:, None].astype(np.uint8)
+    folds = np.stack([np.arange(60) % 5, rng.permutation(60) % 5])
+    scores = np.clip(0.4 * truth + rng.normal(0.3, 0.2, (2, 60, 1)), 0.01, 0.99)
+    limits = thresholds_of_other_folds(scores, truth, folds, shrink=1.0)
+    for picture in range(10):
+        changed, others = truth.copy(), scores.copy()
+        changed[picture], others[:, picture] = 1 - changed[picture], rng.random((2, 1))
+        again = thresholds_of_other_folds(others, changed, folds, shrink=1.0)
+        assert (again[:, picture] == limits[:, picture]).all()
+    together = folds == folds[:, :1]
+    for repeat in range(2):
+        assert np.unique(limits[repeat, together[repeat]]).size == 1
+        assert np.unique(limits[repeat]).size > 1

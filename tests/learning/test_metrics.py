@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from shoetagger.inference.decision import predict
 from shoetagger.learning.evaluation.abstention import abstention
 from shoetagger.learning.evaluation.documents import macro_f1_in_words
 from shoetagger.learning.evaluation.metrics import (
@@ -64,6 +65,30 @@ def test_intervals_surround_the_metric_and_are_repeatable() -> None:
     assert metrics_of_all(bootstrap=0)["macro_f1_interval"] is None
 
 
+def test_repeats_of_a_cross_validation_are_averaged_and_their_spread_is_told() -> None:
+    worse = np.where(RNG.random(TRUTH.shape) < 0.4, 1 - TRUTH, TRUTH).astype(np.uint8)
+    single = [
+        report(TRUTH, SCORES, predicted, TAGS, min_positives=5, bootstrap=50, seed=1)
+        for predicted in (PREDICTED, worse)
+    ]
+    both = report(
+        TRUTH, np.stack([SCORES, SCORES]), np.stack([PREDICTED, worse]), TAGS,
+        min_positives=5, bootstrap=50, seed=1,
+    )  # fmt: skip
+    assert (both["pictures"], both["repeats"]) == (60, 2)
+    for metric in ("macro_f1", "micro_f1", "exact_match"):
+        mean = np.mean([one[metric] for one in single])
+        assert both[metric] == pytest.approx(mean, abs=1e-4), metric
+    spread = abs(single[0]["macro_f1"] - single[1]["macro_f1"])
+    assert both["macro_f1_deviation"] == pytest.approx(spread / 2**0.5, abs=1e-4)
+    assert "macro_f1_deviation" not in single[0]
+    often = [one["tags"]["often"] for one in single]
+    assert both["tags"]["often"]["support"] == often[0]["support"] == 30
+    assert both["tags"]["often"]["f1"] == pytest.approx(np.mean([o["f1"] for o in often]), abs=1e-4)
+    low, high = both["macro_f1_interval"]
+    assert single[1]["macro_f1_interval"][0] < low < both["macro_f1"] < high
+
+
 def test_the_collapse_to_one_prediction_is_a_number() -> None:
     predicted = np.zeros((10, 3), np.uint8)
     predicted[:9, 1] = 1
@@ -93,7 +118,9 @@ def test_abstaining_is_counted_and_compared_with_giving_the_best_tag() -> None:
         [[0.8, 0.1]] * 6 + [[0.1, 0.8]] * 5 + [[0.1, 0.12]] + [[0.18, 0.1]] * 3 + [[0.3, 0.1]]
     )
     both = np.array([True, True])
-    found = abstention(truth, scores, np.array([0.5, 0.5]), both, 0.2)
+    found = abstention(
+        truth, lambda bound: predict(scores, np.array([0.5, 0.5]), bound)[None], both, 0.2
+    )
     assert found["pictures_without_tags"] == 4
     assert found["in_use"] == {
         "none_below": 0.2,

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoetagger.config.recipe import Split
+from shoetagger.learning.dataset.folds import fold
 from shoetagger.learning.dataset.labels import Labels
-from shoetagger.learning.dataset.split import SplitError, fold, side, split_group
+from shoetagger.learning.dataset.split import SplitError, side, split_group
 from shoetagger.learning.dataset.tables import read_split, write_split
 
 SPLIT = Split(seed=1, validation=0.2, folds=5)
@@ -40,6 +41,18 @@ def test_the_shares_are_as_configured_and_fold_does_not_depend_on_side() -> None
         shares = np.bincount([fold(i, SPLIT) for i in some], minlength=5) / len(some)
         assert len(shares) == 5
         assert (abs(shares - 0.2) < 0.05).all()
+
+
+def test_each_repeat_divides_the_pictures_anew_and_as_evenly() -> None:
+    ids = image_ids(4000)
+    first, second, third = (np.array([fold(i, SPLIT, repeat) for i in ids]) for repeat in range(3))
+    assert list(first) == [fold(i, SPLIT) for i in ids]
+    for one, other in ((first, second), (first, third), (second, third)):
+        # Independent: one picture in five is in the same fold, and so in each fold.
+        shares = [(one == other)[one == number].mean() for number in range(5)]
+        assert np.abs(np.array(shares) - 0.2).max() < 0.06
+    again = [fold(i, replace(SPLIT, seed=2), 1) for i in ids]
+    assert again != list(second)
 
 
 def test_without_folds_the_fold_is_0() -> None:

@@ -43,6 +43,7 @@ TINY = [
     "images.size=32",
     "features.views=1",
     "split.folds=2",
+    "split.repeats=1",
     "evaluate.bootstrap=10",
 ]
 

@@ -16,7 +16,7 @@ def predictions() -> pd.DataFrame:
     score = {"boot": [0.9] * 3 + [0.01] + [0.99, 0.8] + [0.1] * 4, "a_b": [0.2] * 10,
              "never": [0.1] * 10}  # fmt: skip
     columns: dict[str, object] = {"image_name": [f"{i}_x.jpg" for i in range(10)]}
-    columns["part"] = "crossval"
+    columns |= {"part": "crossval", "repeat": 0}
     for what, values in (("true", true), ("score", score), ("predicted", predicted)):
         columns |= {f"{what} {tag}": values[tag] for tag in TAGS}
     return pd.DataFrame(columns)
@@ -56,10 +56,20 @@ def test_the_card_says_how_far_each_tag_can_be_trusted() -> None:
     assert "0\\_x.jpg" not in mistakes, "that one is right"
 
 
+def test_of_several_repeats_the_card_gives_mean_counts_and_each_mistake_once() -> None:
+    other = predictions().assign(repeat=1)
+    other["predicted boot"] = [1, 1, 1, 1, 1, 1, 1] + [0] * 3  # one more that is right, one wrong
+    table = pd.concat([predictions(), other])
+    card = model_card("style", TAGS, METRICS, table, split(), ORIGIN)
+    assert "on the 10 pictures that it was cross-validated with" in card
+    assert "- **boot**: right in 4 of 6, found 4 of 4; learned from 4\n" in card
+    assert card.count("4\\_x.jpg: boot instead of nothing") == 1
+
+
 def test_the_card_of_a_group_with_many_tags_fits_into_mlflows_database() -> None:
     tags = [f"tag {i} {'x' * 90}" for i in range(60)]
     columns = {f"{what} {tag}": 0.0 for what in ("true", "score", "predicted") for tag in tags}
-    table = pd.DataFrame({"image_name": ["a.jpg"], "part": ["crossval"], **columns})
+    table = pd.DataFrame({"image_name": ["a.jpg"], "part": ["crossval"], "repeat": 0, **columns})
     learned = pd.DataFrame({"side": ["train"], **dict.fromkeys(tags, 0)})
     card = model_card("many", tags, METRICS, table, learned, ORIGIN)
     assert len(card) == LONGEST

@@ -131,7 +131,7 @@ def trained(settings: Settings, plan: Plan) -> Callable[[int], Bundle]:
         # Twelve pictures: black is found on half of its pictures, white never.
         truth = np.array([[1, 0]] * 6 + [[0, 1]] * 6, dtype=np.uint8)
         scores = np.array([[0.9, 0.1]] * 3 + [[0.1, 0.1]] * 9)
-        evaluated = Predictions(np.arange(12), truth, scores, np.full(2, 0.5), none_below=0.5)
+        evaluated = Predictions(np.arange(12), truth, scores[None], np.full(2, 0.5), none_below=0.5)
         rule = parameters.load(settings.params_file).evaluate
         report = evaluated.report(TAGS, rule, seed=1)
         metrics = {"macro_f1": report["macro_f1"], "frequency_macro_f1": 0.1, "crossval": None}

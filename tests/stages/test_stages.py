@@ -56,7 +56,7 @@ RUNS_OF_TRAIN = "attributes.run_name LIKE 'train %'"
 # --- with real DVC ----------------------------------------------------------------------------
 
 QUICK = {
-    "split": {"folds": 2, "validation": 0.3},
+    "split": {"folds": 2, "repeats": 2, "validation": 0.3},
     "images": {"size": 32},
     "train": {"weights": "none", "freeze": "none", "epochs": 1},
     "evaluate": {"bootstrap": 20, "min_positives": 1},
@@ -275,7 +275,11 @@ def test_tags_of_any_words_are_learned_measured_and_registered(
     train_in_process(project, "größe", ODD, slice(None))
     metrics = json.loads(Path("metrics/größe.json").read_text())
     assert list(metrics["validation"]["tags"]) == ODD
+    assert metrics["crossval"]["repeats"] == 2
+    together = json.loads(Path("metrics/overall.json").read_text())["crossval"]
+    assert together["macro_f1"] == metrics["crossval"]["macro_f1"], "of the only group"
     scored = read_scores(Path("crossval/größe.csv"))
+    assert set(scored["repeat"]) == {0, 1}
     predicted = read_predictions(Path("predictions/größe.csv")).query("part == 'crossval'")
     for tag in ODD:
         assert list(predicted[f"score {tag}"]) == list(scored[tag]), tag

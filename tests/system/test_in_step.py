@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[2]
 LABELLED, PICTURES = 48, 60
 # Seconds a model; sixteen epochs tell black from white better than one does.
 RECIPE: dict[str, dict[str, Any]] = {
-    "split": {"folds": 2, "validation": 0.3},
+    "split": {"folds": 2, "repeats": 1, "validation": 0.3},
     "images": {"size": 32},
     "train": {"weights": "none", "freeze": "none", "epochs": 16, "head_lr": 0.002},
     "evaluate": {"bootstrap": 20, "min_positives": 1},

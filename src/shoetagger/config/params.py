@@ -29,7 +29,7 @@ _RESERVED_GROUPS = {
 }
 
 # Columns that tables have beside those of a group's tags.
-_RESERVED_TAGS = frozenset({"image_name", "image_id", "side", "fold", "tags", "rejected"})
+_RESERVED_TAGS = frozenset({"image_name", "image_id", "side", "repeat", "fold", "tags", "rejected"})
 
 _LONGEST_GROUP, _LONGEST_TAG = 50, 100  # characters
 

@@ -67,6 +67,7 @@ class Split:
     seed: Whole
     validation: Annotated[Number, Field(gt=0, lt=1)]
     folds: Annotated[Whole, must(lambda n: n == 0 or n >= 2, "be 0 (none) or at least 2")]
+    repeats: Count = 1  # older commits lack this key
 
 
 @dataclass(frozen=True, config=SECTION)

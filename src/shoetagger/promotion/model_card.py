@@ -35,9 +35,10 @@ def model_card(
     lines = [f"Tags pictures with the tags of the group **{escaped(group)}**.", ""]
     lines += [f"- {name}: `{value}`" for name, value in origin.items() if value]
     lines += [f"- {sentence}" for sentence in _quality(metrics)]
-    lines += ["", f"How far to trust each tag, on the {len(table)} pictures {_WHERE[part]}:", ""]
+    pictures = table["image_name"].nunique()
+    lines += ["", f"How far to trust each tag, on the {pictures} pictures {_WHERE[part]}:", ""]
     lines += [f"- {trust(tag, table, learned)}" for tag in tags]
-    if mistakes := _mistakes(table, tags):
+    if mistakes := _mistakes(table[table["repeat"] == 0], tags):
         lines += ["", "The worst mistakes among them:", "", *mistakes]
     lines += ["", "A picture that shows nothing of the kind is tagged all the same."]
     return _bounded(lines)
@@ -52,11 +53,12 @@ _WHERE = {
 def trust(tag: str, table: pd.DataFrame, learned: pd.DataFrame) -> str:
     """Say in words how far a tag can be trusted, such as "right in 6 of 10; learned from 17".
 
-    `table` has the columns "true <tag>" and "predicted <tag>"; `learned` are the pictures that the
-    model was trained on.
+    `table` has the columns "repeat", "true <tag>" and "predicted <tag>"; of several repeats, the
+    numbers are means. `learned` are the pictures that the model was trained on.
     """
     true, predicted = (table[f"{what} {tag}"].to_numpy() == 1 for what in ("true", "predicted"))
-    hits, given, there = int((true & predicted).sum()), int(predicted.sum()), int(true.sum())
+    counts = (int(cells.sum()) for cells in (true & predicted, predicted, true))
+    hits, given, there = (round(count / table["repeat"].nunique()) for count in counts)
     right = f"right in {hits} of {given}" if given else "never predicted"
     found = f", found {hits} of {there}" if there else ", and none of the pictures has it"
     return f"**{escaped(tag)}**: {right}{found}; learned from {int(learned[tag].sum())}"

@@ -24,12 +24,13 @@ def main(
     features: Features,
     out: Annotated[Path, typer.Option(help="CSV file of the scores to write")],
 ) -> None:
-    """Score every training image by a model that has not seen its fold."""
+    """Score every training image by a model that has not seen its fold, once per repeat."""
     params = parameters.load(Path("params.yaml"))
-    folds = params.split.folds
+    folds, repeats = params.split.folds, params.split.repeats
     scored = _score(params, group, split, images, features) if folds else []
     table = write_scores(scored, params.group(group).tags, out)
-    typer.echo(f"{group}: {len(table)} pictures scored in {folds} folds")
+    pictures = table["image_name"].nunique()
+    typer.echo(f"{group}: {pictures} pictures scored in {folds} folds, {repeats} times")
 
 
 def _score(
@@ -42,7 +43,7 @@ def _score(
 
     device = pick_device(Settings.from_environment().device)
     data = open_group_data(params, group, split, images, features, device)
-    return score_folds(data, params.split.folds)
+    return score_folds(data)
 
 
 if __name__ == "__main__":

@@ -67,11 +67,12 @@ def main(
     document["unsure"] = _unsure(data, model, new_bundle)
     write_metrics(document, metrics, summary)
     plot_tables.write_tags(document["validation"]["tags"], tags_plot)
-    # Four times as many pictures as the validation side has: curves of rare tags need them.
+    # Four times as many pictures as the validation side has: curves of rare tags need them. Of
+    # several repeats the first is drawn, so that a mark is a picture.
     drawn = validation if out_of_fold is None else out_of_fold
-    plot_tables.write_confusions(drawn.truth, drawn.predicted, data.tags, confusion_plot)
-    plot_tables.write_precision_recall(drawn.truth, drawn.scores, curve_plot)
-    plot_tables.write_reliability(drawn.truth, drawn.scores, reliability_plot)
+    plot_tables.write_confusions(drawn.truth, drawn.predicted[0], data.tags, confusion_plot)
+    plot_tables.write_precision_recall(drawn.truth, drawn.scores[0], curve_plot)
+    plot_tables.write_reliability(drawn.truth, drawn.scores[0], reliability_plot)
 
     figures = _draw(data, validation, out_of_fold)
     plots_dir.mkdir(parents=True, exist_ok=True)
@@ -87,10 +88,16 @@ def main(
 
 
 def _scores_and_truth(table: pd.DataFrame, data: GroupData) -> tuple[np.ndarray, np.ndarray]:
-    """Return the out-of-fold scores of a table, (N, tags), and the truth of the same pictures."""
-    known = data.table.set_index("image_name").loc[table["image_name"]]
+    """Return out-of-fold scores (repeats, N, tags), and the truth (N, tags) of these pictures."""
     tags = list(data.tags)
-    return table[tags].to_numpy(dtype=np.float64), known[tags].to_numpy(dtype=np.uint8)
+    repeats = [scores[tags].to_numpy(dtype=np.float64) for _, scores in table.groupby("repeat")]
+    known = data.table.set_index("image_name").loc[list(_names(table))]
+    return np.stack(repeats), known[tags].to_numpy(dtype=np.uint8)
+
+
+def _names(table: pd.DataFrame) -> pd.Series[str]:
+    """Return the pictures of a table of scores; each repeat has them in the same order."""
+    return table.loc[table["repeat"] == 0, "image_name"]
 
 
 def _bundle(data: GroupData, model: TagModel, weights: Path, out_of_fold: pd.DataFrame) -> Bundle:
@@ -151,16 +158,16 @@ def _predict_validation(data: GroupData, model: TagModel, bundle: Bundle) -> Pre
     freeze = data.params.train.freeze
     scored = scores(model, data.source(model), examples.rows, freeze, data.device)
     thresholds = np.array(bundle.thresholds)
-    return Predictions(examples.rows, examples.truth, scored, thresholds, bundle.none_below)
+    return Predictions(examples.rows, examples.truth, scored[None], thresholds, bundle.none_below)
 
 
 def _predict_out_of_fold(data: GroupData, table: pd.DataFrame) -> Predictions | None:
     if not len(table):
         return None
     scored, truth = _scores_and_truth(table, data)
-    folds, shrink = table["fold"].to_numpy(), data.params.evaluate.shrink
-    thresholds = thresholds_of_other_folds(scored, truth, folds, shrink)
-    rows = pd.Index(data.table["image_name"]).get_indexer(table["image_name"])
+    folds = np.stack([scores["fold"].to_numpy() for _, scores in table.groupby("repeat")])
+    thresholds = thresholds_of_other_folds(scored, truth, folds, data.params.evaluate.shrink)
+    rows = pd.Index(data.table["image_name"]).get_indexer(_names(table))
     none_below = data.params.group(data.group).none_below
     return Predictions(rows, truth, scored, thresholds, none_below)
 
@@ -204,7 +211,8 @@ def _draw(
         if out_of_fold is None
         else (out_of_fold, "out of fold")
     )
-    truth, scored, predicted = predictions.truth, predictions.scores, predictions.predicted
+    # The first repeat, where there are several.
+    truth, scored, predicted = predictions.truth, predictions.scores[0], predictions.predicted[0]
     group, titles = data.params.title(data.group), _titles(data)
     title = f"{group}: {len(truth)} pictures {where}"
     wrong = (truth != predicted).any(axis=1)
@@ -245,7 +253,7 @@ def _sheet(data: GroupData, predictions: Predictions, order: Sequence[int], titl
         for row, true_tags, predicted_tags in zip(
             predictions.rows[chosen],
             tags_of(predictions.truth[chosen], _titles(data)),
-            tags_of(predictions.predicted[chosen], _titles(data)),
+            tags_of(predictions.predicted[0, chosen], _titles(data)),
             strict=True,
         )
     ]

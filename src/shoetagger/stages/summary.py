@@ -45,16 +45,20 @@ def _report(params: Params, tables: list[pd.DataFrame], part: str) -> dict[str, 
 
     A positive that was moved to the other side was moved in its group alone.
     """
-    indexed = [table[table["part"] == part].set_index("image_name") for table in tables]
-    joined = pd.concat(indexed, axis=1, join="inner")
+    keys = ["repeat", "image_name"]
+    indexed = [table[table["part"] == part].set_index(keys) for table in tables]
+    joined = pd.concat(indexed, axis=1, join="inner").sort_index()
     if joined.empty:
         return None
+    repeats = joined.index.get_level_values("repeat").nunique()
     truth, scores, predicted = (
-        joined[[f"{what} {tag}" for tag in params.tags]].to_numpy()
+        joined[[f"{what} {tag}" for tag in params.tags]]
+        .to_numpy()
+        .reshape(repeats, -1, len(params.tags))
         for what in ("true", "score", "predicted")
     )
     return report(
-        truth.astype("uint8"),
+        truth[0].astype("uint8"),
         scores,
         predicted.astype("uint8"),
         params.tags,

@@ -6,7 +6,7 @@ Reads what the stages `split`, `crossval` and `evaluate` wrote, and changes noth
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from PIL import Image
 from ...config.params import Params
 from ...images.decode import Limits, open_image
 from ...images.views import Transform, tagging_view
-from ..dataset.tables import read_predictions, read_split
+from ..dataset.tables import mean_scores, read_predictions, read_scores, read_split
 from .finding import AuditError, Finding
 from .near_duplicates import near_duplicates, small_view
 
@@ -27,10 +27,11 @@ def findings(
 ) -> list[Finding]:
     """Return all findings: cells by tag and rank, then contradictions, then near-duplicates.
 
-    Each picture was scored by a model that has not seen it: those of the training side out of fold,
-    those of the validation side by the final model. `split`, `crossval` and `predictions` are the
-    folders of the tables that the stages split, crossval and evaluate wrote. Raises AuditError,
-    naming the command to run, where params.yaml, the sheet or the pictures changed since.
+    Each picture was scored by models that have not seen it: those of the training side out of fold,
+    once per repeat, those of the validation side by the final model. `split`, `crossval` and
+    `predictions` are the folders of the tables that the stages split, crossval and evaluate wrote.
+    Raises AuditError, naming the command to run, where params.yaml, the sheet or the pictures
+    changed since.
     """
     result: list[Finding] = []
     _check_exclusive(params)
@@ -55,10 +56,12 @@ def findings(
     return [replace(finding, image_id=ids[finding.image_name]) for finding in result]
 
 
-def _read(path: Path, tags: Sequence[str]) -> pd.DataFrame:
+def _read(
+    path: Path, tags: Sequence[str], read: Callable[[Path], pd.DataFrame] = read_split
+) -> pd.DataFrame:
     if not path.is_file():
         raise AuditError(f"{path} is missing: run `dvc repro` first")
-    table = read_split(path)
+    table = read(path)
     if lacking := [tag for tag in tags if tag not in table.columns]:
         raise AuditError(
             f"{path} was made before params.yaml named {', '.join(map(repr, lacking))}: run "
@@ -68,8 +71,8 @@ def _read(path: Path, tags: Sequence[str]) -> pd.DataFrame:
 
 
 def _read_scores(path: Path, tags: Sequence[str], table: pd.DataFrame) -> pd.DataFrame:
-    """Read the out-of-fold scores of the training side of a group's `table`."""
-    scores = _read(path, tags)
+    """Read the out-of-fold scores of the training side of a group's `table`, means over repeats."""
+    scores = _read(path, tags, read_scores)
     if scores.empty:
         raise AuditError(
             f"{path} has no scores: set split.folds in params.yaml to 2 or more, and run "
@@ -77,13 +80,14 @@ def _read_scores(path: Path, tags: Sequence[str], table: pd.DataFrame) -> pd.Dat
         )
     # In another fold, or on the other side, a picture was learned from by the model that scored it.
     training = table.loc[table["side"] == "train", ["image_name", "fold"]]
-    scored, expected = ({*zip(t["image_name"], t["fold"], strict=True)} for t in (scores, training))
+    first = scores[scores["repeat"] == 0]  # the split table has the folds of this one
+    scored, expected = ({*zip(t["image_name"], t["fold"], strict=True)} for t in (first, training))
     if changed := scored ^ expected:
         raise AuditError(
             f"{path} has the scores of another split ({min(changed)[0]!r} is not in the same fold "
             "there): run `dvc repro` first"
         )
-    return scores
+    return mean_scores(scores, tags)
 
 
 def _read_validation(path: Path, tags: Sequence[str], table: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 
@@ -11,6 +10,7 @@ import pandas as pd
 
 from ...config import recipe
 from ...errors import ShoetaggerError
+from .folds import fold, fraction
 from .labels import CHOSEN, Labels
 
 SIDES = ("train", "validation")
@@ -22,12 +22,7 @@ class SplitError(ShoetaggerError):
 
 def side(image_id: str, split: recipe.Split) -> str:
     """Return the side of a picture, "train" or "validation", before any positive moves."""
-    return SIDES[_fraction(split.seed, "side", image_id) < split.validation]
-
-
-def fold(image_id: str, split: recipe.Split) -> int:
-    """Return the picture's fold, 0..folds-1, independent of its side; 0 where there are none."""
-    return int(_fraction(split.seed, "fold", image_id) * split.folds)
+    return SIDES[fraction(split.seed, "side", image_id) < split.validation]
 
 
 def split_group(
@@ -55,11 +50,6 @@ def split_group(
     report += _move_positives(table, tags, split, chosen)
     _refuse_without_negatives(table, tags)
     return table, report
-
-
-def _fraction(seed: int, purpose: str, image_id: str) -> float:
-    digest = hashlib.sha256(f"{seed}:{purpose}:{image_id}".encode()).digest()
-    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53  # 53 bits: never rounds up to 1
 
 
 def _refuse_rare(table: pd.DataFrame, tags: Sequence[str]) -> None:
@@ -120,7 +110,7 @@ class _Moves:
         self, table: pd.DataFrame, tags: Sequence[str], split: recipe.Split, chosen: Set[str]
     ) -> None:
         self._table, self._tags, self._chosen = table, tags, chosen
-        self._order = {i: _fraction(split.seed, "side", i) for i in table["image_id"].unique()}
+        self._order = {i: fraction(split.seed, "side", i) for i in table["image_id"].unique()}
         self._times_moved: Counter[str] = Counter()
         self._moved: dict[str, str] = {}  # image id -> sentence, of those not moved back since
         self._unmeasured: set[str] = set()

@@ -18,18 +18,26 @@ def calibrate(
 ) -> tuple[tuple[float, ...], tuple[int, ...]]:
     """Return a threshold per tag, and the number of positives it was calibrated on.
 
-    `scores` (N, tags) in 0..1 must be out of fold; `truth` (N, tags) is 0/1. The threshold of a
-    tag with n positives is the one with the best F1, as the mean over resamples of the pictures
-    (bagging; Breiman, 1996), shrunk towards 0.5 by shrink / (n + shrink), because few positives
-    place it at random. Both are computed in log-odds.
+    `scores` in 0..1 must be out of fold, `truth` is 0/1; both are (N, tags), or the scores are
+    (repeats, N, tags). The threshold of a tag with n positives is the one with the best F1, as the
+    mean over resamples of the pictures (bagging; Breiman, 1996), shrunk towards 0.5 by
+    shrink / (n + shrink), because few positives place it at random. Both are computed in log-odds.
+    A resample has all the scores of its pictures, and repeats add nothing to n: a picture is one
+    fact, however often it is scored.
     """
-    if scores.shape != truth.shape:
+    repeats = scores if scores.ndim == 3 else scores[None]
+    if repeats.shape[1:] != truth.shape:
         raise ShoetaggerError(f"scores {scores.shape} and truth {truth.shape} differ in shape")
-    resamples = resampled_rows(len(scores), _RESAMPLES, seed=0)
+    resamples = resampled_rows(len(truth), _RESAMPLES, seed=0)
     thresholds, support = [], []
-    for column, positives in zip(scores.T.astype(np.float64), truth.T.astype(bool), strict=True):
-        n = int(positives.sum())
-        best = np.array([_best_f1(column[rows], positives[rows]) for rows in resamples])
+    for tag, positives in enumerate(truth.T.astype(bool)):
+        column, n = repeats[:, :, tag].astype(np.float64), int(positives.sum())
+        best = np.array(
+            [
+                _best_f1(column[:, rows].ravel(), np.tile(positives[rows], len(repeats)))
+                for rows in resamples
+            ]
+        )
         trust = n / (n + shrink) if n else 0.0
         log_odds = trust * np.log(best / (1 - best)).mean()
         thresholds.append(round(float(1 / (1 + np.exp(-log_odds))), 4))

@@ -15,7 +15,9 @@ MetricName = tuple[str, ...]
 
 NOT_MEASURABLE = "not measurable"
 TAG_METRICS = ("precision", "recall", "f1", "average_precision", "f1_interval")
-_REPORT_METRICS = ("macro_f1", "macro_f1_at_half", "micro_f1", "exact_match")
+_REPORT_METRICS = (
+    "macro_f1", "macro_f1_deviation", "macro_f1_at_half", "micro_f1", "exact_match", "repeats",
+)  # fmt: skip
 _SUMMARY_METRICS = ("macro_f1", "micro_f1", "exact_match")
 
 

@@ -25,30 +25,35 @@ def report(
 ) -> dict[str, Any]:
     """Return all metrics of one set of pictures, ready for JSON.
 
-    `truth` and `predicted` are (N, tags) 0/1, `scores` (N, tags) in 0..1. A tag with fewer than
+    `truth` is (N, tags) 0/1; `predicted` 0/1 and `scores` in 0..1 are of the same shape, or of
+    (repeats, N, tags) from as many cross-validations. Then a metric is its mean over the repeats,
+    and the standard deviation of the macro F1 between them stands beside it. A tag with fewer than
     `min_positives` positives is "not measurable": its metrics are that text, means leave it out,
     and the document names it beside them. Intervals are the central 95 % over `bootstrap` resamples
     of the pictures.
     """
+    scores, predicted = _repeats(scores), _repeats(predicted)
     measurable = measurable_tags(truth, min_positives)
     draws = resampled_rows(len(truth), bootstrap, seed)
     document: dict[str, Any] = {
         "pictures": len(truth),
+        "repeats": len(predicted),
         "macro_f1": rounded(macro_f1(truth, predicted, measurable)),
         "macro_f1_interval": interval(
-            lambda rows: macro_f1(truth[rows], predicted[rows], measurable), draws
+            lambda rows: macro_f1(truth[rows], predicted[:, rows], measurable), draws
         ),
-        "micro_f1": rounded(f1_score(truth.ravel(), predicted.ravel(), zero_division=0.0))
+        **_deviation([macro_f1(truth, each, measurable) for each in predicted]),
+        "micro_f1": _mean([f1_score(truth.ravel(), p.ravel(), zero_division=0) for p in predicted])
         if len(truth)
         else NOT_MEASURABLE,
-        "exact_match": rounded((truth == predicted).all(axis=1).mean()) if len(truth) else None,
-        "most_frequent_prediction": most_frequent_prediction(predicted, tags),
+        "exact_match": rounded(exact_match(truth, predicted)) if len(truth) else None,
+        "most_frequent_prediction": most_frequent_prediction(np.concatenate(predicted), tags),
         "not_measurable": [tag for tag, enough in zip(tags, measurable, strict=True) if not enough],
         "tags": {},
     }
     for i, tag in enumerate(tags):
         document["tags"][tag] = _tag_report(
-            truth[:, i], scores[:, i], predicted[:, i], bool(measurable[i]), draws
+            truth[:, i], scores[..., i], predicted[..., i], bool(measurable[i]), draws
         )
     return document
 
@@ -61,10 +66,19 @@ def measurable_tags(truth: np.ndarray, min_positives: int) -> np.ndarray:
 
 
 def macro_f1(truth: np.ndarray, predicted: np.ndarray, measurable: np.ndarray) -> float | None:
-    """Return the mean F1 of the measurable tags, None where there is none."""
+    """Return the mean F1 of the measurable tags, None where there is none.
+
+    `truth` is (N, tags); `predicted`, too, or (repeats, N, tags), over which it is the mean.
+    """
     if not measurable.any():
         return None
-    return float(f1_by_tag(truth[:, measurable], predicted[:, measurable]).mean())
+    known = truth[:, measurable]
+    return float(np.mean([f1_by_tag(known, p[:, measurable]) for p in _repeats(predicted)]))
+
+
+def exact_match(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the share of the pictures whose tags are all right; shapes as in `macro_f1`."""
+    return float((truth == predicted).all(axis=-1).mean())
 
 
 def frequency_macro_f1(
@@ -107,19 +121,39 @@ def _tag_report(
     measurable: bool,
     draws: Sequence[np.ndarray],
 ) -> dict[str, Any]:
-    counts = {"support": int(truth.sum()), "predicted": int(predicted.sum())}
+    counts = {"support": int(truth.sum()), "predicted": round(predicted.sum() / len(predicted))}
     if not measurable:
         return counts | dict.fromkeys(TAG_METRICS, NOT_MEASURABLE)
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        truth, predicted, average="binary", zero_division=0.0
+    precision, recall, f1 = np.mean(
+        [
+            precision_recall_fscore_support(truth, each, average="binary", zero_division=0.0)[:3]
+            for each in predicted
+        ],
+        axis=0,
     )
     return counts | {
         "precision": rounded(precision),
         "recall": rounded(recall),
         "f1": rounded(f1),
-        "average_precision": rounded(average_precision_score(truth, scores)),
-        "f1_interval": interval(lambda rows: float(f1_by_tag(truth[rows], predicted[rows])), draws),
+        "average_precision": _mean([average_precision_score(truth, each) for each in scores]),
+        "f1_interval": interval(
+            lambda rows: float(np.mean([f1_by_tag(truth[rows], p[rows]) for p in predicted])), draws
+        ),
     }
+
+
+def _repeats(values: np.ndarray) -> np.ndarray:
+    return values if values.ndim == 3 else values[None]
+
+
+def _mean(values: Sequence[float]) -> Any:
+    return rounded(float(np.mean(values)))
+
+
+def _deviation(values: Sequence[float | None]) -> dict[str, Any]:
+    """Return by how much the macro F1 differs between repeats; empty where there is one."""
+    known = [value for value in values if value is not None]
+    return {"macro_f1_deviation": rounded(float(np.std(known, ddof=1)))} if len(known) > 1 else {}
 
 
 def rounded(value: float | None) -> Any:
