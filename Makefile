@@ -34,7 +34,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # A file's tests share what they set up once; the longest files come first (tests/conftest.py).
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: another-device help setup demo up down status login service test test-fast lint bench tour audit lock
+.PHONY: another-device help setup demo up cluster down status login service test test-fast lint bench tour audit lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,7 +48,10 @@ demo: $(STAMP) ## train on the sample shoes, tag new pictures, show the result
 up: $(STAMP) ## start Airflow and MLflow (AIRFLOW_PORT=8080 MLFLOW_PORT=5000)
 	@$(PYTHON) -m shoetagger.ops.servers up
 
-down: ## stop them
+cluster: $(STAMP) ## start them for several machines: with PostgreSQL, Redis, S3 and two workers
+	@$(PYTHON) -m shoetagger.ops.servers cluster
+
+down: ## stop what `make up` or `make cluster` started
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m shoetagger.ops.servers down; else echo "nothing is installed"; fi
 
 status: $(STAMP) ## say which servers run
@@ -83,7 +86,7 @@ audit: $(STAMP) ## look the locked versions up in the list of known vulnerabilit
 
 lock: $(STAMP) ## bring requirements.lock up to date with pyproject.toml, changing no other version
 	@$(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
-	  --extra dev --extra s3 --python-version 3.11 pyproject.toml --output-file requirements.lock
+	  --extra cluster --extra dev --extra metrics --extra s3 --python-version 3.11 pyproject.toml --output-file requirements.lock
 
 # A second `make` finds the stamp and installs nothing, until the lock or the package changes.
 # An interrupted installation leaves no stamp and is taken up again.

@@ -107,9 +107,10 @@ def postgres_server() -> Iterator[tuple[str, str]]:
     import sqlalchemy as sa
     from helpers import postgres
 
+    from shoetagger.ops.cluster.services import postgres_binaries
     from shoetagger.store.store import Store
 
-    folder = postgres.binaries()
+    folder = postgres_binaries()
     if folder is None:
         pytest.skip("no PostgreSQL binaries on this machine (apt-get install postgresql)")
     with postgres.server(folder) as url, postgres.database(url) as template:
@@ -123,6 +124,7 @@ def postgres_server() -> Iterator[tuple[str, str]]:
 LONGEST = (
     "system/test_end_to_end.py",
     "docs/test_commands.py",
+    "system/test_cluster.py",
     "system/test_in_step.py",
     "orchestration/test_dags.py",
     "system/test_overlaps.py",

@@ -12,12 +12,12 @@ from benchmarks import discovery, report, variants
 from benchmarks import store as store_benchmark
 from benchmarks.bundles import make_bundles
 from benchmarks.filled import Filling
-from helpers import postgres
 
 from shoetagger.demo import sample
 from shoetagger.images.views import Transform
 from shoetagger.inference.bundle import load_bundle
 from shoetagger.network.layers import LAYERS
+from shoetagger.ops.cluster.services import postgres_binaries
 from shoetagger.tagging import run
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ def test_bundles_share_just_what_is_frozen(
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 @pytest.mark.timeout(300)
 def test_no_step_of_the_store_reads_all_that_is_known(tmp_path: Path, kind: str) -> None:
-    if kind == "postgresql" and postgres.binaries() is None:
+    if kind == "postgresql" and postgres_binaries() is None:
         pytest.skip("no PostgreSQL binaries on this machine (apt-get install postgresql)")
     filling = Filling(1200, days=6)
     with store_benchmark.filled(kind, filling, tmp_path) as url:

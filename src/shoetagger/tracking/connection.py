@@ -90,12 +90,8 @@ def prepare(tracking_uri: str) -> None:
     if not tracking_uri.startswith("sqlite:///") or tracking_uri in _prepared:
         return
     load_mlflow()
-    import mlflow.db
     from alembic.util import CommandError
     from sqlalchemy.exc import SQLAlchemyError
-
-    upgrade = mlflow.db.upgrade.callback  # what `mlflow db upgrade` runs
-    assert upgrade is not None
 
     path = Path(tracking_uri.removeprefix("sqlite:///"))
     try:
@@ -111,6 +107,16 @@ def prepare(tracking_uri: str) -> None:
     except (OSError, sqlite3.Error, SQLAlchemyError, CommandError) as error:
         raise TrackingError(f"the MLflow database {path} cannot be opened: {error}") from error
     _prepared.add(tracking_uri)
+
+
+def upgrade(database: str) -> None:
+    """Create or migrate the tables of a tracking database, while nothing else uses it."""
+    load_mlflow()
+    import mlflow.db
+
+    command = mlflow.db.upgrade.callback  # what `mlflow db upgrade` runs
+    assert command is not None
+    command(database)
 
 
 def experiment_id(client: MlflowClient, artifacts: Path) -> str:

@@ -1,0 +1,1 @@
+"""`make cluster`: the servers of several machines, on the loopback interface of one."""
