@@ -68,6 +68,7 @@ def test_bundles_share_just_what_is_frozen(
     assert alike == list(LAYERS[:shared])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 @pytest.mark.timeout(300)
 def test_no_step_of_the_store_reads_all_that_is_known(tmp_path: Path, kind: str) -> None:
@@ -93,6 +94,7 @@ def test_every_page_of_a_large_desk_is_asked_for(tmp_path: Path) -> None:
     assert all(0 < cpu < 60 for _, cpu in figures.values())
 
 
+@pytest.mark.slow
 def test_finding_work_finds_just_what_is_new_among_many_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

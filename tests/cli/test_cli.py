@@ -85,6 +85,7 @@ def test_help_names_every_command_in_a_sentence() -> None:
     assert "nothing is stored" in call("tag", "--help")
 
 
+@pytest.mark.slow
 def test_tag_prints_one_json_line_a_file(installed: Settings, pictures: Path) -> None:
     lines = [
         json.loads(line) for line in call("tag", str(pictures), "--format", "jsonl").splitlines()
@@ -102,6 +103,7 @@ def test_tag_prints_one_json_line_a_file(installed: Settings, pictures: Path) ->
         assert store.current.counts(["color"]).files == 0  # nothing is stored
 
 
+@pytest.mark.slow
 def test_tag_uses_the_bundles_named(pictures: Path, tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "mine", "material", ("suede", "canvas"))
     out = call("tag", str(pictures / NAME), "--bundle", str(tmp_path / "mine"), "--format", "jsonl")
@@ -110,6 +112,7 @@ def test_tag_uses_the_bundles_named(pictures: Path, tmp_path: Path) -> None:
     assert set(shown["scores"]) == {"suede", "canvas"}
 
 
+@pytest.mark.slow
 def test_tag_as_csv_and_as_a_table(installed: Settings, pictures: Path) -> None:
     assert installed
     rows = list(csv.DictReader(io.StringIO(call("tag", str(pictures), "--format", "csv"))))
@@ -128,12 +131,14 @@ def test_tag_as_csv_and_as_a_table(installed: Settings, pictures: Path) -> None:
     assert "rejected: " in table
 
 
+@pytest.mark.slow
 def test_the_same_file_named_twice_is_two_lines(installed: Settings, pictures: Path) -> None:
     assert installed
     file = str(pictures / NAME)
     assert len(call("tag", file, file, "--format", "jsonl").splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_folders_are_found_by_any_path_and_links_by_name(
     installed: Settings, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +159,7 @@ def test_a_broken_file_is_judged_as_it_is_now(installed: Settings, pictures: Pat
     assert "arriving" not in shown["rejected"]
 
 
+@pytest.mark.slow
 def test_two_bundles_of_one_group_are_refused(pictures: Path, tmp_path: Path) -> None:
     write_bundle(tmp_path / "a")
     write_bundle(tmp_path / "b", head_seed=2)
@@ -169,6 +175,7 @@ def test_without_a_champion_it_says_what_to_do(pictures: Path) -> None:
         call("tag", str(pictures))
 
 
+@pytest.mark.slow
 def test_night_status_history_and_export(
     installed: Settings, pictures: Path, tmp_path: Path
 ) -> None:
@@ -253,6 +260,7 @@ def test_history_tells_which_version_tagged_a_picture_on_a_day(
         call("history", "--on", today)
 
 
+@pytest.mark.slow
 def test_correct_sets_a_persons_tags_and_withdraws_them(
     installed: Settings, pictures: Path, tmp_path: Path
 ) -> None:
@@ -272,6 +280,7 @@ def test_correct_sets_a_persons_tags_and_withdraws_them(
             call("correct", NAME, "color", *both)
 
 
+@pytest.mark.slow
 def test_the_queue_lists_what_to_check_and_quality_what_was_drawn(
     installed: Settings, pictures: Path
 ) -> None:
@@ -316,6 +325,7 @@ def test_a_verdict_takes_all_tags_and_is_taken_back(
     assert exported() == before
 
 
+@pytest.mark.slow
 def test_articles_are_exported_once_a_pattern_says_which_they_are(
     installed: Settings, pictures: Path, tmp_path: Path
 ) -> None:
@@ -356,6 +366,7 @@ def test_validate_reports_all_faults_at_once(tmp_path: Path) -> None:
     assert "no faults" in call("validate", str(tmp_path / "data"))
 
 
+@pytest.mark.slow
 def test_a_fault_is_one_line_and_a_non_zero_exit(tmp_path: Path) -> None:
     environment = os.environ | {"SHOETAGGER_HOME": str(tmp_path / "nothing")}
     done = subprocess.run(
@@ -368,6 +379,7 @@ def test_a_fault_is_one_line_and_a_non_zero_exit(tmp_path: Path) -> None:
     assert "migrate" in done.stderr
 
 
+@pytest.mark.slow
 def test_help_does_not_wait_for_torch() -> None:
     code = "import sys, shoetagger.cli.app\n"
     code += "print([m for m in ('torch', 'mlflow') if m in sys.modules])"

@@ -376,6 +376,7 @@ def test_the_branch_goes_to_gits_remote_and_a_refusal_is_a_warning(place: Place)
     assert "`git push origin labels`" in warning
 
 
+@pytest.mark.slow
 def test_a_picture_counts_as_drawn_only_where_people_met_all_of_it_so(place: Place) -> None:
     drawn, later, partly, chosen = (place.arrive(f"{n}.png", n) for n in range(10, 14))
     for picture_id in (drawn, later):

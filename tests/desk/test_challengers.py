@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from helpers.desk import Desk, image_id
 
 
@@ -26,6 +27,7 @@ def test_a_challenger_is_shown_with_each_picture_that_it_would_change(desk: Desk
         assert f'href="../../picture/{image_id(name)}"' in page
 
 
+@pytest.mark.slow
 def test_a_picture_that_was_erased_is_not_shown(desk: Desk) -> None:
     desk.arrive({"a.jpg": ("red", "boot"), "b.jpg": ("red", "flat")})
     desk.compare()

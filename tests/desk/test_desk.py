@@ -84,6 +84,7 @@ def test_no_match_says_so_and_leads_out(desk: Desk) -> None:
     assert "No pictures yet" not in page
 
 
+@pytest.mark.slow
 def test_pictures_of_one_article_are_shown_together(desk: Desk) -> None:
     params = yaml.safe_load(desk.settings.params_file.read_text())
     params["articles"] = {"pattern": r"(?P<article>\d+)_\d+\.jpg$"}
@@ -103,6 +104,7 @@ def test_pictures_of_one_article_are_shown_together(desk: Desk) -> None:
     assert ",71," in sheet.splitlines()[1]
 
 
+@pytest.mark.slow
 def test_a_wrong_address_is_refused_by_name(desk: Desk) -> None:
     for query, word in (
         ("g.color=blue", "color"),
@@ -118,6 +120,7 @@ def test_a_wrong_address_is_refused_by_name(desk: Desk) -> None:
     assert "there is no picture" in response.text
 
 
+@pytest.mark.slow
 def test_many_pictures_come_in_pages(desk: Desk) -> None:
     desk.arrive({f"{n:03d}.jpg": ("red", "boot") for n in range(70)})
     first, second = names(desk.client.get("/")), names(desk.client.get("/?page=2"))
@@ -179,6 +182,7 @@ def test_undo_brings_back_what_was_before(desk: Desk) -> None:
     assert names(desk.client.get("/?state=corrected")) == []
 
 
+@pytest.mark.slow
 def test_of_two_people_on_one_picture_the_second_is_told_who_was_first(desk: Desk) -> None:
     desk.arrive(SHOES)
     page = desk.client.get("/").text
@@ -245,6 +249,7 @@ def test_what_params_do_not_know_is_refused_by_name(desk: Desk, change, words: s
     assert words in response.json()["detail"]
 
 
+@pytest.mark.slow
 def test_a_forgotten_picture_leaves_the_desk_at_once(desk: Desk) -> None:
     desk.arrive(SHOES)
     edit(desk, "a.jpg", "black")
@@ -262,6 +267,7 @@ def test_rejected_files_are_listed_and_tried_again(desk: Desk) -> None:
     assert "No file is rejected" in desk.client.get("/rejected").text
 
 
+@pytest.mark.slow
 def test_threads_share_one_desk(desk: Desk) -> None:
     desk.arrive({f"{n:03d}.jpg": ("red", "boot") for n in range(16)})
     page, failures = desk.client.get("/").text, []
@@ -331,6 +337,7 @@ def judge(desk: Desk, name: str, *, is_shoe: bool = False, who: str = "ann", at:
     return desk.post("/edits", {"edits": [verdict]}, who)
 
 
+@pytest.mark.slow
 def test_contradictions_are_tags_that_exclude_each_other_and_where_people_disagree(
     desk: Desk,
 ) -> None:
@@ -367,6 +374,7 @@ def test_what_is_not_a_shoe_has_no_tags_on_the_desk_and_can_be_found(desk: Desk)
     assert desk.tags("a.jpg") == (("red",), False)
 
 
+@pytest.mark.slow
 def test_nobody_judges_or_tags_what_another_judged_meanwhile(desk: Desk) -> None:
     desk.arrive(SHOES)
     page = desk.client.get("/").text
@@ -384,6 +392,7 @@ def test_nobody_judges_or_tags_what_another_judged_meanwhile(desk: Desk) -> None
     assert desk.tags("a.jpg") == (("red",), False)
 
 
+@pytest.mark.slow
 def test_leaving_all_to_the_models_is_undone_in_one_go(desk: Desk) -> None:
     desk.arrive(SHOES)
     edit(desk, "a.jpg", "black")
@@ -415,6 +424,7 @@ def test_a_verdict_is_on_a_whole_picture(desk: Desk, change) -> None:
 # Who may do what
 
 
+@pytest.mark.slow
 def test_every_route_asks_who_it_is(desk: Desk) -> None:
     routes = [route for route in desk.client.app.routes if isinstance(route, APIRoute)]
     assert len(routes) == len(desk.client.app.routes)  # nothing is mounted beside them
@@ -482,6 +492,7 @@ def test_only_the_desks_own_files_are_served(desk: Desk) -> None:
     assert desk.client.get(f"/thumbs/{'0' * 64}.jpg").status_code == 404
 
 
+@pytest.mark.slow
 def test_a_params_file_that_was_never_right_is_named_and_mended_without_a_restart(
     desk: Desk,
 ) -> None:
@@ -495,6 +506,7 @@ def test_a_params_file_that_was_never_right_is_named_and_mended_without_a_restar
     assert set(names(desk.client.get("/"))) == SHOES.keys()
 
 
+@pytest.mark.slow
 def test_with_a_fault_in_params_the_desk_goes_by_the_last_good_ones_and_says_so(desk: Desk) -> None:
     desk.settings.home.mkdir()
     desk.arrive(SHOES)

@@ -11,6 +11,7 @@ from datetime import timedelta
 import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import yaml
 from helpers.desk import COLOR, COLORS, COMPARISON, STYLE, Desk, go_live, image_id
 
@@ -80,6 +81,7 @@ def test_the_queue_names_a_reason_beside_each_picture(desk: Desk) -> None:
     assert described == [f"why-{number}" for number in (1, 2, 3)]
 
 
+@pytest.mark.slow
 def test_reasons_name_tags_as_people_read_them(desk: Desk) -> None:
     desk.arrive(SHOES)
     document = yaml.safe_load(desk.settings.params_file.read_text())
@@ -149,6 +151,7 @@ def test_tags_that_exclude_each_other_are_a_reason(desk: Desk) -> None:
     assert asked(desk)["b.jpg"] == "black (0.90) and boot (0.90) exclude each other"
 
 
+@pytest.mark.slow
 def test_what_will_be_collected_is_shown_with_who_checked_it(desk: Desk) -> None:
     desk.arrive(SHOES)
     assert "Nothing to collect." in desk.client.get("/collection").text
@@ -227,6 +230,7 @@ def test_a_group_that_the_tables_lack_is_asked_for_once_it_is_there(desk: Desk) 
     assert set(asked(desk)) == SHOES.keys()
 
 
+@pytest.mark.slow
 def test_quality_begins_with_the_first_random_review(desk: Desk) -> None:
     desk.arrive(SHOES)
     assert "No random reviews yet" in desk.client.get("/quality").text

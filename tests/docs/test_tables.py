@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+import pytest
 import yaml
 from helpers.documents import (
     ROOT,
@@ -86,6 +87,7 @@ def leaves(value: Any, key: str) -> Iterator[str]:
 # --- environment ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_table_of_variables_is_whole() -> None:
     real = {name for path in sources() for name in variables_read(path)}
     real -= INTERNAL_VARIABLES | COMMON_VARIABLES
@@ -143,6 +145,7 @@ def places_of_the_package() -> Iterator[str]:
 # --- messages and promises ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_messages_that_are_explained_are_those_of_the_code() -> None:
     strings = [text for path in sources() for text in strings_of(path)]
     text = document("docs/TROUBLESHOOTING.md").text
@@ -154,6 +157,7 @@ def test_the_messages_that_are_explained_are_those_of_the_code() -> None:
             assert any(words in text for text in strings), message
 
 
+@pytest.mark.slow
 def test_every_promise_names_tests_that_there_are() -> None:
     text, tests = document("docs/RELIABILITY.md").text, names_of_tests()
     cells = [re.findall(r"[^|]+", line) for line in text.splitlines() if line.startswith("| ")]

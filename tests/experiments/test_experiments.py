@@ -29,6 +29,7 @@ def _in_the_repo(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
+@pytest.mark.slow
 def test_every_recipe_makes_valid_parameters_and_is_run_by_a_stage() -> None:
     document = yaml.safe_load((ROOT / "experiments" / "recipes.yaml").read_text())
     plain = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -66,6 +67,7 @@ def rule(**changed: object) -> object:
     return scoring.Rule(**keys)
 
 
+@pytest.mark.slow
 def test_metrics_count_a_picture_of_several_seeds_once() -> None:
     rng = np.random.default_rng(1)
     truth = (rng.random((60, 3)) < 0.4).astype(np.uint8)
@@ -200,6 +202,7 @@ def test_the_table_has_a_row_for_each_result(capsys: pytest.CaptureFixture[str])
         assert f"| {result['recipe']} | {result['macro_f1']:.3f} [" in printed
 
 
+@pytest.mark.slow
 def test_the_articles_network_trains_and_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(article, "EPOCHS", 1)
     pictures = [Image.new("RGB", (80, 60), (40 * i, 0, 0)) for i in range(4)]

@@ -59,6 +59,7 @@ def difference(a: np.ndarray, b: np.ndarray) -> float:
 # --- bytes to picture ---
 
 
+@pytest.mark.slow
 def test_every_file_of_the_corpus_ends_as_it_must() -> None:
     cases = corpus()
     assert len(cases) >= 300
@@ -75,6 +76,7 @@ def test_every_file_of_the_corpus_ends_as_it_must() -> None:
     assert wrong == []
 
 
+@pytest.mark.slow
 @given(
     form=st.sampled_from((*FORMATS, *ISO_MEDIA)),
     cut=st.floats(0, 1),

@@ -100,6 +100,7 @@ def test_one_bundle_describes_pictures_and_alike_ones_alike(tmp_path: Path) -> N
     assert not engine.predict_and_describe({TRANSFORM: batch}, only={other.digest})[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("precision", [pytest.param("auto", marks=pytest.mark.slow), "float32"])
 @pytest.mark.parametrize("mix", MIXES.values(), ids=MIXES.keys())
@@ -170,6 +171,7 @@ def test_an_engine_leaves_torchs_threads_as_they_were(tmp_path: Path) -> None:
     assert (torch.get_num_threads(), seen_by_a_new_thread()) == before
 
 
+@pytest.mark.slow
 def test_bundles_of_different_sizes_are_each_given_their_own_view(tmp_path: Path) -> None:
     small = write_bundle(tmp_path / "small")
     large = write_bundle(tmp_path / "large", "style", transform=Transform(size=64))
@@ -191,6 +193,7 @@ def test_predictions_follow_the_decision_rule(tmp_path: Path) -> None:
     assert all(0 <= score <= 1 for answer in answers for score in answer.scores)
 
 
+@pytest.mark.slow
 def test_a_group_that_may_abstain_does_so_in_the_engine_and_in_a_served_model(
     tmp_path: Path,
 ) -> None:

@@ -62,6 +62,7 @@ def test_bias_and_map_add_up_to_the_models_own_logits(
     assert np.abs(explanation.maps.sum((1, 2))).max() > 100 * TOLERANCE, "maps say something"
 
 
+@pytest.mark.slow
 def test_it_is_the_score_that_a_night_would_write(tmp_path: Path) -> None:
     model, bundle = trained(tmp_path, ("histogram", "layer4_contrast"))
     from dataclasses import replace

@@ -121,6 +121,7 @@ def name_below(locator: str, at: Place) -> str:
 # --- what both kinds do ---
 
 
+@pytest.mark.slow
 def test_what_arrives_is_listed_and_read_whatever_it_is_called(arriving: Arriving) -> None:
     names = [
         "plain.jpg",
@@ -155,6 +156,7 @@ def test_what_is_hidden_is_left_out(arriving: Arriving) -> None:
     assert list(listed(inbox_at(arriving.place), arriving.place)) == ["a.jpg"]
 
 
+@pytest.mark.slow
 def test_more_than_a_page_of_names_is_listed_in_whatever_order_they_come(
     arriving: Arriving,
 ) -> None:
@@ -350,6 +352,7 @@ def test_a_login_in_an_address_is_refused_and_not_shown() -> None:
     assert "AWS_SECRET_ACCESS_KEY" in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_file_is_named_by_its_address_or_locator_whatever_the_inbox_is(tmp_path: Path) -> None:
     for inbox in (tmp_path, Bucket("s3", "pictures", "new")):
         for name in ("s3://pictures/new/a b.jpg", "s3://pictures/new/a%20b.jpg"):

@@ -293,6 +293,7 @@ def test_the_workers_go_on_while_a_batch_is_computed(pool: DecodePool) -> None:
 # --- what cannot be tagged ---
 
 
+@pytest.mark.slow
 def test_the_corpus_comes_out_as_it_must(tmp_path: Path, pool: DecodePool) -> None:
     cases = {}
     for number, case in enumerate(corpus()):
@@ -355,6 +356,7 @@ def test_a_crash_costs_one_picture(pool: DecodePool) -> None:
     assert all(results[locator].views is not None for locator in shoes(20))
 
 
+@pytest.mark.slow
 def test_a_hang_costs_one_picture(hasty: DecodePool) -> None:
     locators = [*shoes(5), "hang:", "shoe:5", "shoe:6"]
     results = {result.locator: result for result in hasty.run(locators)}
@@ -370,6 +372,7 @@ def test_a_file_that_cannot_be_read_in_time_is_left_for_the_next_run(hasty: Deco
     assert good.views is not None
 
 
+@pytest.mark.slow
 def test_too_much_memory_costs_one_picture(pool: DecodePool) -> None:
     first, leak, last = pool.run(["shoe:1", "leak:", "shoe:2"])
     assert leak.rejected == "decoding it takes more than 300 MB of memory"
@@ -377,6 +380,7 @@ def test_too_much_memory_costs_one_picture(pool: DecodePool) -> None:
     assert last.views is not None
 
 
+@pytest.mark.slow
 def test_what_goes_well_the_second_time_is_decoded(hasty: DecodePool) -> None:
     locators = ["shoe:0", "once:abort", "once:hang", "shoe:1"]
     results = list(hasty.run(locators))
@@ -395,6 +399,7 @@ def test_many_crashes_in_a_row_cost_only_their_pictures(workers: int) -> None:
     assert [result.rejected is not None for result in results] == [True, False] * 6
 
 
+@pytest.mark.slow
 def test_a_worker_that_someone_kills_costs_nothing(pool: DecodePool) -> None:
     results = []
     for result in pool.run(shoes(60)):
@@ -440,6 +445,7 @@ def test_workers_do_not_import_torch(pool: DecodePool) -> None:
     assert {"torch", "torchvision", "pandas", "yaml", "mlflow"}.isdisjoint(listed.stdout.split())
 
 
+@pytest.mark.slow
 def test_leaving_the_pool_leaves_nothing_behind() -> None:
     # The shared memory has no name: where no descriptor is left, nothing is.
     before = len(list(Path("/proc/self/fd").iterdir()))
@@ -516,6 +522,7 @@ def test_workers_die_with_a_parent_that_is_killed() -> None:
     assert wait_until(lambda: not any(alive(pid) for pid in pids))
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_parent_and_workers_without_a_word_too_many() -> None:
     parent, pids = start_parent("shoes(3)")
     os.killpg(parent.pid, signal.SIGINT)  # as a terminal does: to all of them
@@ -543,6 +550,7 @@ def read_here(locator: str, pid: int = os.getpid()) -> Content:
     return read(locator)
 
 
+@pytest.mark.slow
 def test_files_read_ahead_come_back_as_those_that_workers_read() -> None:
     names = [*shoes(40), "refused:", "gone:", "no-answer:", "young:", *shoes(3)]
     both = []
@@ -621,6 +629,7 @@ def test_where_the_inbox_as_a_whole_is_away_the_run_ends_with_the_reason() -> No
         list(pool.run(shoes(3)))
 
 
+@pytest.mark.slow
 def test_a_worker_gets_no_secret_of_our_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = {
         "AWS_SECRET_ACCESS_KEY": "one", "SHOETAGGER_STORE_URL": "postgresql://me:two@host/tags",

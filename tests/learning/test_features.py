@@ -84,6 +84,7 @@ def test_states_are_those_of_a_picture_alone(pictures: list[Path], tmp_path: Pat
         assert (planes == expected).all(), name
 
 
+@pytest.mark.slow
 def test_a_second_run_computes_new_pictures_alone_and_writes_the_same_files(
     pictures: list[Path], tmp_path: Path
 ) -> None:
@@ -101,6 +102,7 @@ def test_a_second_run_computes_new_pictures_alone_and_writes_the_same_files(
     assert again.kept == 28
 
 
+@pytest.mark.slow
 def test_what_states_depend_on_keeps_them_apart(
     pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,6 +111,7 @@ def test_a_pretrained_backbone_gets_its_head_fitted_first(
     assert ((found > 0.5) == TRUTH).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_losses_of_both_sides_mean_the_same(dataset: ImageDataset) -> None:
     # Both sides are the same pictures here, and no view differs from another.
     recipe = replace(PRETRAINED, freeze="layer4", positive_weight=3.0, head_l2=0.1)
@@ -170,6 +171,7 @@ def test_an_average_follows_quickly_at_first_and_then_at_the_decay() -> None:
     assert averaged(model, 0.0) is None
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_with_the_parameters_to_lower(dataset: ImageDataset) -> None:
     recipe = replace(RECIPE, head_lr=1e30, backbone_lr=1e30)
     with pytest.raises(TrainError, match=r"loss became .* lower train\.head_lr"):
@@ -220,6 +222,7 @@ def compute(
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("freeze", ["stem", "layer3", "layer4"])
 def test_cached_states_equal_live_ones(
@@ -236,6 +239,7 @@ def test_cached_states_equal_live_ones(
     torch.testing.assert_close(from_files, computed, atol=0.02, rtol=0.02)  # half floats
 
 
+@pytest.mark.slow
 def test_a_head_that_sees_what_was_not_kept_says_how_to_compute_it(
     dataset: ImageDataset, tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ def test_it_finds_what_scikit_learn_finds(weight: float) -> None:
         np.testing.assert_allclose(found, reference.predict_proba(scaled)[:, 1], atol=0.01)
 
 
+@pytest.mark.slow
 def test_the_size_of_the_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, _ = fitted(truth(2))
     monkeypatch.setattr(head, "_ROWS_AT_ONCE", 7)

@@ -80,6 +80,7 @@ def test_the_final_model_learns_from_the_training_side_alone(
     assert learner.validations == [rows_of(table, table["side"] == "validation")]
 
 
+@pytest.mark.slow
 def test_a_fold_is_scored_by_a_model_that_learned_from_the_others(
     table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +109,7 @@ def test_a_fold_is_scored_by_a_model_that_learned_from_the_others(
         assert names == list(table.loc[table["side"] == "train", "image_name"])
 
 
+@pytest.mark.slow
 def test_what_is_far_is_told_by_the_training_side_alone(
     table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:

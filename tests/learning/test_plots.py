@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -48,6 +49,7 @@ def sheet(colours: Colours) -> dict[str, str]:
     return words(contact_sheet(shown, "some pictures", colours))
 
 
+@pytest.mark.slow
 def test_a_sheet_names_its_files_and_says_what_its_colours_mean() -> None:
     shown = sheet(ANSWERS)
     assert {"b.jpg", "a very long\N{HORIZONTAL ELLIPSIS}a camera.jpg"} <= shown.keys()

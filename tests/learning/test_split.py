@@ -131,6 +131,7 @@ def test_tags_that_cannot_all_have_a_positive_on_either_side_are_refused_by_name
         split_group(labelled({"a": a, "b": b, "c": c}), ids, "abc", SPLIT)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)  # a busy machine is no failure
 @given(st.data())
 def test_every_tag_ends_with_a_positive_on_either_side_or_there_is_a_clear_refusal(

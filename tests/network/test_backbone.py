@@ -37,6 +37,7 @@ def test_a_bundle_survives_saving_and_loading(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded(state), original(state))
 
 
+@pytest.mark.slow
 def test_equal_inputs_give_equal_bundle_digests_wherever_they_are_written(tmp_path: Path) -> None:
     first, second = make_bundle(tmp_path / "a"), make_bundle(tmp_path / "b")
     assert first.digest == second.digest

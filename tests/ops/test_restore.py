@@ -197,6 +197,7 @@ def test_a_database_in_use_is_named_with_its_user_and_nothing_changes(
     assert left_over(settings) == []
 
 
+@pytest.mark.slow
 def test_a_backup_of_a_locked_database_ends_and_names_it(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,6 +165,7 @@ def test_the_dags_are_read_quickly_and_import_nothing_heavy(read: Any) -> None:
     assert read["seconds"] < 2, "0.1 s on a machine that does nothing else"
 
 
+@pytest.mark.slow
 def test_training_goes_from_commit_to_champion_group_by_group(read: Any) -> None:
     tasks = read["dags"]["train_tag_models"]["tasks"]
     # One wire: each task hands on what the next one needs.

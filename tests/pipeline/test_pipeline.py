@@ -187,6 +187,7 @@ def test_an_override_that_cannot_be_read_is_refused(
 # --- prepare ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_names_the_commit_of_its_revision(settings: Settings) -> None:
     head = git(settings.repo, "rev-parse", "HEAD")
     plan = prepare(settings.repo, overrides=["train.epochs=5", " "])
@@ -387,6 +388,7 @@ def test_the_outputs_of_a_stage_are_named_by_dvc_yaml(settings: Settings) -> Non
 # --- checkout -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_checkout_holds_commit_data_and_overrides_and_leaves_the_workspace_alone(
     settings: Settings,
 ) -> None:
@@ -412,6 +414,7 @@ def test_a_checkout_holds_commit_data_and_overrides_and_leaves_the_workspace_alo
     ]
 
 
+@pytest.mark.slow
 def test_workers_that_come_at_once_make_one_checkout(settings: Settings) -> None:
     keep = params.load(settings.params_file).keep.checkouts
     for number in range(keep):

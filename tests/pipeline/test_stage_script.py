@@ -38,6 +38,7 @@ def unusable_python(folder: Path) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["no python", "an unusable python"])
 def test_a_stage_runs_by_the_venv_of_the_folder(
     tmp_path: Path, environment: dict[str, str], first: str
@@ -51,6 +52,7 @@ def test_a_stage_runs_by_the_venv_of_the_folder(
     assert "shoetagger.stages.split" in done.stdout or "usage" in done.stdout.lower()
 
 
+@pytest.mark.slow
 def test_an_activated_environment_comes_first(tmp_path: Path, environment: dict[str, str]) -> None:
     """As in a checkout, which has no .venv, and beside a .venv that is another's."""
     (tmp_path / ".venv" / "bin").mkdir(parents=True)

@@ -26,6 +26,7 @@ def uri(tmp_path: Path, empty_mlflow: Path) -> str:
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
+@pytest.mark.slow
 def test_a_forgotten_picture_leaves_the_comparisons_in_mlflow(uri: str, tmp_path: Path) -> None:
     artifacts = tmp_path / "artifacts"
     versions = {

@@ -77,6 +77,7 @@ def test_the_page_and_the_approval_have_titles(
     assert "no longer has: flat_shoe." in page
 
 
+@pytest.mark.slow
 def test_the_document_keeps_the_names(compared: tuple[dict[str, Any], SideBySide]) -> None:
     stored = json.loads(files(*compared, None, title)[DOCUMENT])
     assert [row["tag"] for row in stored["validation"]["tags"]] == ["boot"]

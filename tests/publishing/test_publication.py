@@ -456,6 +456,7 @@ def test_every_link_of_every_page_leads_to_a_file_wherever_the_folder_lies(
     assert followed > 20
 
 
+@pytest.mark.slow
 def test_only_what_changed_is_rewritten(works: Works) -> None:
     works.arrive("old.png")
     works.tag()
@@ -571,6 +572,7 @@ def test_the_thumbnail_of_a_replaced_picture_goes(works: Works) -> None:
     assert [thumbnail.exists() for thumbnail in thumbnails] == [False, True]
 
 
+@pytest.mark.slow
 def test_only_the_latest_days_have_pages_and_older_ones_keep_their_tables(works: Works) -> None:
     days = [NOW + timedelta(days=n) for n in range(3)]
     pictures = {}
@@ -647,6 +649,7 @@ def test_a_folder_that_was_deleted_is_made_again(works: Works) -> None:
     assert set(works.files()) == before
 
 
+@pytest.mark.slow
 def test_lost_and_damaged_tables_of_old_days_are_written_again_and_stop_nothing(
     works: Works,
 ) -> None:

@@ -43,6 +43,7 @@ def counted(store: Store, url: str) -> Iterator[Store]:
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_the_backlog_is_drawn_from_blocks_that_lack_something(counted: Store) -> None:
     names = [f"{n}.jpg" for n in range(100)]
     for number, name in enumerate(names):

@@ -127,6 +127,7 @@ def test_current_rows_come_whole_in_order_of_arrival_and_can_be_narrowed(store: 
     assert (rows[0].width, rows[0].height, rows[0].day) == (640, 480, "2026-11-01")
 
 
+@pytest.mark.slow
 def test_reading_goes_on_while_others_write(store: Store, url: str) -> None:
     add_bundles(store)
     tag(store, *(f"{n}.jpg" for n in range(1500)))

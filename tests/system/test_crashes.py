@@ -235,6 +235,7 @@ def test_a_killed_training_leaves_whole_weights_or_those_before(tmp_path: Path) 
 # --- a full disk
 
 
+@pytest.mark.slow
 def test_weights_that_find_the_disk_full_leave_those_before(disk: Path) -> None:
     bundle = write_bundle(disk / "bundle")
     filler = fill(disk, leave=1_000_000)
@@ -269,6 +270,7 @@ def test_a_store_that_finds_the_disk_full_says_so_and_goes_on_when_there_is_room
     assert len(predictions(settings)) == 105
 
 
+@pytest.mark.slow
 def test_an_export_that_finds_the_disk_full_leaves_the_one_before(
     disk: Path, tmp_path: Path
 ) -> None:

@@ -109,6 +109,7 @@ def test_only_what_arrived_since_a_day_is_filled(store: Store, inbox: Inbox) -> 
     assert store.predictions.count_work(PINS).backlog == {"color": 20}
 
 
+@pytest.mark.slow
 def test_a_backfill_that_is_killed_goes_on_where_it_was(store: Store, inbox: Inbox) -> None:
     engine, killer, runs = Engine(dict(PINS), 2), Killer(store), []
     for moment in [("commit", 3), ("statement", 9), ("commit", 5)]:

@@ -126,6 +126,7 @@ def test_a_night_goes_on_in_a_bucket_where_a_folder_ended_and_people_go_on_from_
     assert identity not in predictions(settings)
 
 
+@pytest.mark.slow
 def test_an_outage_marks_nothing_as_gone_and_says_what_is_away(
     settings: Settings, seaweedfs: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

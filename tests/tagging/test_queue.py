@@ -73,6 +73,7 @@ def inbox(store: Store) -> Inbox:
     return Inbox()
 
 
+@pytest.mark.slow
 def test_one_slot_tags_all_arrivals_first_then_the_newest(
     store: Store, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +102,7 @@ def test_shards_one_after_the_other_share_the_time_and_a_wait_for_a_slot_is_none
     assert store.current.counts([]).waiting == 8
 
 
+@pytest.mark.slow
 def test_shards_side_by_side_draw_what_no_other_has(store: Store, inbox: Inbox) -> None:
     arrive(store, inbox, [f"{n}.jpg" for n in range(10)], 0)
     run = a_run(store, OLD)
@@ -164,6 +166,7 @@ def test_what_a_killed_shard_had_drawn_is_done_when_it_runs_again(
     assert store.runs.find(run.run_id).counts["tagged"] == 20
 
 
+@pytest.mark.slow
 def test_the_counts_of_a_run_are_exact_wherever_a_shard_is_killed(
     store: Store, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,7 @@ def test_a_night_tags_what_arrived_and_a_second_one_does_nothing(
     assert predictions(settings) == first
 
 
+@pytest.mark.slow
 def test_a_bad_file_is_rejected_with_its_reason_and_stops_nothing(settings: Settings) -> None:
     put_pictures(settings, 3)
     old = datetime(2020, 1, 1, tzinfo=UTC).timestamp()
@@ -140,6 +141,7 @@ def test_a_picture_replaced_under_its_old_name_is_a_new_image(settings: Settings
     assert set(after) != set(before)
 
 
+@pytest.mark.slow
 def test_the_same_bytes_twice_are_one_picture(settings: Settings) -> None:
     path = put_pictures(settings, 1)[0]
     shutil.copy(path, settings.inbox / "copy.png")
@@ -147,6 +149,7 @@ def test_the_same_bytes_twice_are_one_picture(settings: Settings) -> None:
     assert len(predictions(settings)) == 1
 
 
+@pytest.mark.slow
 def test_a_new_champion_tags_its_own_group_again_and_no_other(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +207,7 @@ def test_no_thumbnail_and_no_preview_is_kept_of_what_was_to_be_forgotten(
         assert not thumbnails.place(folder(settings.published), identity).exists()
 
 
+@pytest.mark.slow
 def test_tags_do_not_hang_on_the_size_of_thumbnails(settings: Settings) -> None:
     put_pictures(settings, 1)
     run = begin(settings, "night")
@@ -344,6 +348,7 @@ def test_a_night_that_rejects_too_much_publishes_and_calls_somebody(
     assert night(settings, "night").alerts == ()  # what is known is not judged again
 
 
+@pytest.mark.slow
 def test_a_night_whose_tags_are_not_as_usual_raises_an_alert(settings: Settings) -> None:
     usual = dict.fromkeys(TAGS["color"].tags, (50, 100))
     with Store(settings.store_url) as store:
@@ -453,6 +458,7 @@ def test_shard_ranges_cover_everything_once() -> None:
         assert all(a[1] == b[0] for a, b in itertools.pairwise(edges))
 
 
+@pytest.mark.slow
 def test_a_run_pins_its_versions_first(settings: Settings) -> None:
     put_pictures(settings, 2)
     run = begin(settings, "night")
@@ -464,6 +470,7 @@ def test_a_run_pins_its_versions_first(settings: Settings) -> None:
     assert TaggingRun.model_validate(run.model_dump(mode="json")) == run
 
 
+@pytest.mark.slow
 def test_a_group_whose_bundle_cannot_be_had_is_left_out_and_the_others_are_tagged(
     settings: Settings,
 ) -> None:

@@ -133,6 +133,7 @@ def test_a_version_says_which_bundle_it_holds_and_where_it_came_from(
     assert version.aliases == ()
 
 
+@pytest.mark.slow
 def test_the_address_of_a_page_shows_no_password(registry: Registry, first: Path) -> None:
     version = register(registry, first)
     assert registry.page_of(version, "comparison.html") is None
@@ -193,6 +194,7 @@ def test_a_bundle_is_registered_once(
     assert len(list((artifacts / "models").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_bundle_whose_weights_are_others_is_refused(
     registry: Registry, first: Path, second: Path, tmp_path: Path
 ) -> None:
@@ -208,6 +210,7 @@ def test_a_folder_without_a_bundle_is_refused(registry: Registry, tmp_path: Path
         register(registry, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_tag_that_is_a_column_of_the_answer_is_refused(registry: Registry, shelf: Path) -> None:
     odd = make_bundle(shelf / "odd", seed=3, tags=("black", "rejected"))
     with pytest.raises(RegistryError, match="rename it"):
@@ -217,6 +220,7 @@ def test_a_tag_that_is_a_column_of_the_answer_is_refused(registry: Registry, she
 ODD = ("steel toe (S3)", "größe 4½", "a/../b", ".", "'quoted' \"twice\"", "👟 & 50%", "=1+1")
 
 
+@pytest.mark.slow
 def test_tags_of_any_words_can_be_registered_and_are_shown(
     registry: Registry, uri: str, shelf: Path
 ) -> None:
@@ -230,6 +234,7 @@ def test_tags_of_any_words_can_be_registered_and_are_shown(
     assert shown["validation/f1/größe 4½"] == 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["metrics", "version"])
 def test_what_mlflow_refuses_is_told_and_leaves_nothing_behind(
     registry: Registry, uri: str, artifacts: Path, first: Path, at: str
@@ -247,6 +252,7 @@ def test_what_mlflow_refuses_is_told_and_leaves_nothing_behind(
     assert register(registry, first).number == "1"
 
 
+@pytest.mark.slow
 def test_what_a_killed_registration_left_is_removed_by_the_next(
     registry: Registry, artifacts: Path, first: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,6 +323,7 @@ def test_processes_that_register_a_bundle_at_once_make_one_version(
     assert len(registry.versions("color")) == 1
 
 
+@pytest.mark.slow
 def test_of_two_machines_that_register_a_bundle_at_once_the_first_wins(
     registry: Registry, first: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,6 +346,7 @@ def test_a_group_that_was_never_registered_has_no_versions(registry: Registry) -
     registry.drop_alias("color", "champion")
 
 
+@pytest.mark.slow
 def test_an_alias_moves_and_goes(registry: Registry, first: Path, second: Path) -> None:
     one, other = register(registry, first), register(registry, second)
     registry.set_alias("color", "champion", one.number)
@@ -368,6 +376,7 @@ def test_a_version_that_somebody_else_registered_is_not_taken_for_ours(
         registry.by_alias("color", "champion")
 
 
+@pytest.mark.slow
 def test_a_version_copied_from_another_groups_model_shows_in_its_bundle(
     registry: Registry, uri: str, first: Path, cache: Path, tmp_path: Path
 ) -> None:
@@ -388,6 +397,7 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
+@pytest.mark.slow
 def test_a_fetched_bundle_is_the_one_registered(
     registry: Registry, first: Path, cache: Path
 ) -> None:
@@ -398,6 +408,7 @@ def test_a_fetched_bundle_is_the_one_registered(
     assert [path.name for path in cache.iterdir()] == [version.digest]
 
 
+@pytest.mark.slow
 def test_a_cached_bundle_needs_no_registry(
     registry: Registry, first: Path, cache: Path, artifacts: Path
 ) -> None:
@@ -414,6 +425,7 @@ def damage(path: Path) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_is_filled_again(registry: Registry, first: Path, cache: Path) -> None:
     version = register(registry, first)
     fetched = registry.fetch(version, cache)
@@ -425,6 +437,7 @@ def other_threshold(path: Path) -> None:
     path.write_text(path.read_text().replace("0.5", "0.4", 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "change"), [(WEIGHTS_FILE, damage), (BUNDLE_FILE, other_threshold)]
 )
@@ -446,6 +459,7 @@ def test_a_bundle_that_is_not_what_its_version_says_is_refused(
 # --- what is in a version -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_version_holds_no_pickle_and_no_path_of_this_machine(
     registry: Registry, first: Path, artifacts: Path
 ) -> None:

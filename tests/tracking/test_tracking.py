@@ -136,6 +136,7 @@ def test_the_experiment_keeps_its_files_under_a_file_uri(tracker: Tracker, uri: 
     assert experiment.artifact_location == tracker.outbox.artifacts.as_uri()
 
 
+@pytest.mark.slow
 def test_an_experiment_deleted_by_hand_is_taken_up_again(tracker: Tracker, uri: str) -> None:
     train(tracker)
     client = MlflowClient(uri)
@@ -320,6 +321,7 @@ def test_what_waited_is_sent_once_with_the_times_at_which_it_happened(
     assert journals(tracker) == []
 
 
+@pytest.mark.slow
 def test_an_outbox_over_its_size_gives_up_its_oldest_runs_but_none_at_work(
     tracker: Tracker, nobody_there: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -415,6 +417,7 @@ def test_the_next_run_sends_first_what_waited(
     assert journals(tracker) == []
 
 
+@pytest.mark.slow
 def test_runs_that_wait_together_are_sent_in_order(
     tracker: Tracker, uri: str, nobody_there: str
 ) -> None:
