@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from shoetagger.demo.airflow_api import RUN_ENDS, Airflow, TaskState
+from shoetagger.demo.airflow_api import RUN_ENDS, Airflow, TaskState, failure_reason
 
 from .newcomer import TourError
 from .visit import TRAINING, Visit
@@ -23,7 +23,7 @@ def until_asked(airflow: Airflow, run: str, groups: int) -> list[TaskState]:
         for task in tasks:
             if task.state == "failed":
                 log = airflow.log_file(TRAINING, run, task)
-                raise TourError(f"{task.name} failed:\n{log.read_text()[-2000:]}")
+                raise TourError(f"{task.name} failed: {failure_reason(log)}\nits log is {log}")
         approvals = [task for task in tasks if task.task_id.endswith("approve")]
         waiting = [task for task in approvals if task.state == _WAITS]
         ended = [task for task in approvals if task.state in ("success", "skipped")]
@@ -41,10 +41,10 @@ def address(visit: Visit, run: str, task: TaskState) -> str:
     return visit.airflow_page(f"{place}/required_actions")
 
 
-def answer(visit: Visit, run: str, asked: list[TaskState]) -> None:
+def answer(visit: Visit, run: str, waiting: list[TaskState]) -> None:
     """Approve each, with a reason."""
     page = visit.in_airflow()
-    for task in asked:
+    for task in waiting:
         page.goto(address(visit, run, task))
         page.locator("input[name=element_why]").fill("more tags are right")
         page.get_by_role("button", name="Approve").click()

@@ -158,7 +158,7 @@ class Airflow:
         parts = [f"{dag} failed" if failed else f"{dag} failed before any task did"]
         for task in failed:
             log = self.log_file(dag, run, task)
-            parts.append(f"task {task.name}: {_reason(log)}\n  log: {log}")
+            parts.append(f"task {task.name}: {failure_reason(log)}\n  log: {log}")
         return "\n".join(parts)
 
     def _import_errors(self) -> str:
@@ -272,7 +272,7 @@ def _event(task: TaskState) -> str | None:
             return None
 
 
-def _reason(log: Path) -> str:
+def failure_reason(log: Path) -> str:
     """Return the last error in a task's log, in one paragraph."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
