@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -328,6 +329,29 @@ def test_a_clone_whose_data_was_never_pulled_has_changed_nothing(settings: Setti
     assert prepare(settings.repo).commit
 
 
+@pytest.mark.slow
+def test_a_commit_that_another_machine_made_is_fetched(settings: Settings, tmp_path: Path) -> None:
+    behind = tmp_path / "behind"
+    git(tmp_path, "clone", "--quiet", str(settings.repo), str(behind))
+    git(settings.repo, "switch", "--quiet", "--create", "labels")
+    git(settings.repo, "commit", "--quiet", "--allow-empty", "-m", "Of another machine")
+    commit = git(settings.repo, "rev-parse", "HEAD")
+    assert params_of(behind, Plan(commit=commit)) == params.load(settings.params_file)
+    assert git(behind, "log", "--format=%H", "HEAD").splitlines() != [commit], "HEAD has moved"
+
+    git(settings.repo, "commit", "--quiet", "--amend", "--allow-empty", "-m", "Rebased since")
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", str(settings.repo), str(clone))
+    assert prepare(clone, "labels").commit == git(settings.repo, "rev-parse", "labels")
+    assert prepare(clone, commit).commit == commit, "no branch has it any more"
+    with pytest.raises(PipelineError, match="nor of its remote origin"):
+        prepare(clone, "0" * 40)
+
+    settings.repo.rename(tmp_path / "away")
+    with pytest.raises(TransientPipelineError, match="'nonsense' is not in"):
+        prepare(clone, "nonsense")
+
+
 def test_another_commit_is_not_held_up_by_what_is_uncommitted_here(settings: Settings) -> None:
     first = git(settings.repo, "rev-parse", "HEAD")
     git(settings.repo, "commit", "--quiet", "--allow-empty", "-m", "Second")
@@ -604,6 +628,41 @@ def test_a_stage_kept_busy_for_too_long_fails_in_a_way_that_may_pass(
     (settings.home / "wait-split").unlink()
     first.join()
     assert runs(settings) == ["split"]
+
+
+@pytest.mark.slow
+def test_a_worker_restores_what_another_computed_through_dvcs_remote(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also what git keeps and the remote would not get by `dvc push`."""
+    path = settings.repo / "dvc.yaml"
+    outs = 'outs: ["models/${key}.txt"]'
+    counted = path.read_text().replace(
+        outs, f'{outs[:-1]}, "models/${{key}}.json": {{cache: false}}]'
+    )
+    path.write_text(
+        counted.replace("all.txt\n      deps", "all.txt && echo 1 > models/${key}.json\n      deps")
+    )
+    dvc(settings.repo, "remote", "add", "--default", "shared", str(tmp_path / "remote"))
+    dvc(settings.repo, "push", "--quiet")
+    git(settings.repo, "commit", "--quiet", "-am", "A metric")
+    other = replace(settings, repo=tmp_path / "other", home=settings.home / "other")
+    git(tmp_path, "clone", "--quiet", str(settings.repo), str(other.repo))
+    plan = Plan(commit=git(settings.repo, "rev-parse", "HEAD"))
+
+    assert run_stage(settings, plan, "train@color") == "ran"
+    assert run_stage(other, plan, "train@color") == "restored"
+    assert not (other.home / "runs.txt").exists()
+    (color,) = (path.parent for path in other.checkouts.rglob("color.json"))
+    assert (color / "color.txt").read_text().startswith("train-color")
+    assert "DVC's remote fails" not in caplog.text
+
+    # A remote that is away costs time, not the training.
+    shutil.rmtree(tmp_path / "remote")
+    (tmp_path / "remote").write_text("not a folder")
+    assert run_stage(other, plan, "train@style") == "ran"
+    assert runs(other) == ["train-style"]
+    assert "train@style: DVC's remote fails" in caplog.text
 
 
 @pytest.mark.slow

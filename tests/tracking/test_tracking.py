@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import textwrap
@@ -25,6 +26,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
 from shoetagger.tracking.connection import EXPERIMENT, TrackingError
+from shoetagger.tracking.journal import Journal, is_in_use
 from shoetagger.tracking.outbox import Outbox, SyncReport, faulty, trim
 from shoetagger.tracking.run import Tracker
 
@@ -625,21 +627,21 @@ def test_the_run_of_a_live_process_is_left_alone_and_that_of_a_dead_one_failed(
     assert run.info.end_time < time.time() * 1000
 
 
-def test_the_unfinished_run_of_another_host_is_never_touched(tracker: Tracker, uri: str) -> None:
-    journal = tracker.outbox.folder / "20260101T000000.000000Z-0123456789ab"
-    journal.mkdir(parents=True)
-    start: dict[str, object] = {"name": "train", "attach": None, "tags": {}, "params": {}}
-    line = {"time": 17, "start": start, "host": "another-host", "user": "somebody"}
-    (journal / "journal.jsonl").write_text(json.dumps(line) + "\n")
-    assert tracker.outbox.sync() == SyncReport(sent=0, waiting=1)
-    assert runs_in(uri) == []
-    assert (journal / "journal.jsonl").read_text() == json.dumps(line) + "\n"
+def test_what_is_locked_is_a_file_that_may_be_written_as_nfs_demands(tracker: Tracker) -> None:
+    """NFS locks by byte ranges of files, for writing only where the file is open for that."""
+    start = {"name": "train", "attach": None, "tags": {}, "params": {}}
+    journal = Journal.create(tracker.outbox.folder, start)
+    assert stat.S_ISREG(os.fstat(journal._lock).st_mode)
+    assert fcntl.fcntl(journal._lock, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+    assert is_in_use(journal.folder)
+    journal.remove()
+    assert not list(tracker.outbox.folder.iterdir())
 
 
 # As the first version wrote it: this format stays readable, since a journal may wait for months.
 FIRST_FORMAT = (
     '{"time": 1700000000000, "start": {"name": "train color", "attach": null, "tags": '
-    '{"git_commit": "c0ffee"}, "params": {"epochs": "2"}}, "host": "HOST", "user": "somebody"}\n'
+    '{"git_commit": "c0ffee"}, "params": {"epochs": "2"}}, "host": "gone", "user": "somebody"}\n'
     '{"time": 1700000001000, "metrics": {"loss": 0.5}, "step": 0}\n'
     '{"time": 1700000002000, "file": "files/1/loss.png", "to": "plots"}\n'
     '{"time": 1700000003000, "metrics": {"loss": 0.25}, "step": 1}\n'
@@ -655,7 +657,7 @@ def test_a_journal_in_the_first_format_is_sent(
     journal = tracker.outbox.folder / "20231114T221320.000000Z-0123456789ab"
     (journal / "files" / "1").mkdir(parents=True)
     (journal / "files" / "1" / "loss.png").write_bytes(b"\x89PNG")
-    lines = FIRST_FORMAT.replace("HOST", socket.gethostname())
+    lines = FIRST_FORMAT
     if half_sent:
         client = MlflowClient(uri)
         experiment = client.create_experiment(
@@ -680,11 +682,11 @@ def test_a_journal_in_the_first_format_is_sent(
 
 
 def test_a_journal_that_a_process_of_older_code_writes_is_left_alone(tracker: Tracker) -> None:
-    """They lock the folder by flock: so does this code."""
+    """They lock the folder, in which there is no file to lock."""
     journal = tracker.outbox.folder / "20231114T221320.000000Z-0123456789ab"
     (journal / "files" / "1").mkdir(parents=True)
     (journal / "files" / "1" / "loss.png").write_bytes(b"\x89PNG")
-    (journal / "journal.jsonl").write_text(FIRST_FORMAT.replace("HOST", socket.gethostname()))
+    (journal / "journal.jsonl").write_text(FIRST_FORMAT)
     lock = os.open(journal, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)

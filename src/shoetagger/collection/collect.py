@@ -24,6 +24,7 @@ from ..errors import ShoetaggerError, TransientError
 from ..learning.dataset.sheet import LabelsError
 from ..pipeline import checkout_lock
 from ..pipeline.checkout import clone
+from ..pipeline.commits import git_remote
 from ..pipeline.dvc_files import data_folder, default_remote
 from ..pipeline.plan import Plan
 from ..pipeline.process import PipelineError, command_environment, run_dvc, run_git
@@ -254,10 +255,9 @@ def _message(edits: SheetEdits, approved_by: str | None) -> str:
 
 def _push_branch(repo: Path, branch: str) -> list[str]:
     """Push the branch to the repo's remote, if it has one; return what went wrong."""
-    remotes = run_git(repo, "remote").split()
-    if not remotes:
+    remote = git_remote(repo)
+    if remote is None:
         return []
-    remote = "origin" if "origin" in remotes else remotes[0]
     try:
         run_git(repo, "push", "--quiet", remote, f"refs/heads/{branch}")
     except PipelineError as error:

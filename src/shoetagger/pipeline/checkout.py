@@ -20,6 +20,7 @@ import yaml
 from ..config import params
 from ..config.settings import Settings
 from . import checkout_lock
+from .commits import resolve
 from .plan import Plan, override_params
 from .process import PipelineError, TransientPipelineError, command_environment, run_dvc, run_git
 
@@ -84,8 +85,10 @@ def _make(repo: Path, plan: Plan, folder: Path) -> None:
 def clone(repo: Path, plan: Plan, tree: Path) -> None:
     """Clone the plan's commit into `tree`, with its overrides and data, and the repo's DVC cache.
 
-    Raises TransientPipelineError where the data is neither in the cache nor in the remote.
+    A commit that the repo lacks is fetched from its remote. Raises TransientPipelineError where the
+    data is neither in the cache nor in the remote.
     """
+    resolve(repo, plan.commit)
     run_git(tree.parent, "clone", "--quiet", "--no-checkout", str(repo), str(tree))
     run_git(tree, "checkout", "--quiet", "--detach", plan.commit)
     if plan.overrides:

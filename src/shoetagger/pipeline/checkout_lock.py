@@ -39,7 +39,7 @@ def lock_file(folder: Path) -> Path:
 def _locked(folder: Path, mode: int) -> Iterator[None]:
     path = lock_file(folder)
     while True:
-        with path.open("a") as file:
+        with path.open("a+") as file:  # NFS locks a file for reading only where it may be read
             fcntl.flock(file, mode)
             try:
                 current = os.fstat(file.fileno()).st_ino == path.stat().st_ino

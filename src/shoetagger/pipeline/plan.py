@@ -18,6 +18,7 @@ from ..config.operations import OPERATIONS
 from ..config.params import Params, parse
 from ..config.renamed import old_names
 from ..config.strict import ParamsError
+from .commits import resolve
 from .dvc_files import data_out
 from .process import PipelineError, run_git
 
@@ -44,13 +45,13 @@ class Plan(BaseModel):
 
 
 def prepare(repo: Path, revision: str = "HEAD", overrides: Sequence[str] = ()) -> Plan:
-    """Resolve `revision` to a commit and check that a run can be made from it.
+    """Resolve `revision` to a commit, fetched where need be; check that a run can be made from it.
 
     Where it is the commit that the workspace is at, uncommitted inputs are refused by name: the
     person who starts a run means the files that they see. Sections of params.yaml that are the
     installation's (OPERATIONS) count uncommitted, so they may differ. Raises PipelineError.
     """
-    commit = _resolve(repo, revision)
+    commit = resolve(repo, revision)
     tracked = run_git(repo, "ls-tree", "-z", "--name-only", commit).split("\0")
     for name in NEEDED:
         if name not in tracked:
@@ -67,14 +68,14 @@ def prepare(repo: Path, revision: str = "HEAD", overrides: Sequence[str] = ()) -
                 "it holds for all runs"
             )
     params_of(repo, plan)
-    if commit == _resolve(repo, "HEAD"):
+    if commit == resolve(repo, "HEAD"):
         _refuse_uncommitted(repo)
     return plan
 
 
 def params_of(repo: Path, plan: Plan) -> Params:
     """Return the parameters that the plan's stages see: of its commit, with its overrides."""
-    text = run_git(repo, "show", f"{plan.commit}:params.yaml")
+    text = run_git(repo, "show", f"{resolve(repo, plan.commit)}:params.yaml")
     try:
         document = yaml.safe_load(text)
         renamed = old_names(document)  # an older commit's code knows them, and those of overrides
@@ -134,21 +135,6 @@ def override_params(document: Any, override: str) -> Any:
             )
     place[path[-1]] = value
     return document
-
-
-def _resolve(repo: Path, revision: str) -> str:
-    top = run_git(repo, "rev-parse", "--show-toplevel").strip()
-    if Path(top) != repo.resolve():
-        raise PipelineError(f"{repo} is not the root of a git repo ({top} is): move it there")
-    try:
-        return run_git(
-            repo, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"
-        ).strip()
-    except PipelineError:
-        raise PipelineError(
-            f"{revision!r} is not a revision of {repo}: name a branch, tag or commit that "
-            "`git log` shows there, or fetch it first"
-        ) from None
 
 
 def _refuse_uncommitted(repo: Path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_exponential
 
 from ..config.settings import Settings
-from . import checkout_lock
+from . import checkout_lock, sharing
 from .checkout import checkout
 from .dvc_files import outputs
 from .plan import Plan
@@ -45,8 +46,9 @@ def run_stage(
     """Bring one stage of dvc.yaml up to date in the plan's checkout, with that commit's code.
 
     The stages that it depends on are restored first where this machine's checkout lacks them.
-    Output goes to the log. Waits up to `patience` seconds while another process works on the same
-    files. `dag_run` is the address of a DAG run's page, which the stage's MLflow run names. Raises
+    Through DVC's remote, if there is one, a worker restores what another has computed. Output goes
+    to the log. Waits up to `patience` seconds while another process works on the same files.
+    `dag_run` is the address of a DAG run's page, which the stage's MLflow run names. Raises
     PipelineError with the last lines of a stage that failed.
     """
     while True:
@@ -55,12 +57,27 @@ def run_stage(
         with checkout_lock.shared(cache), checkout_lock.shared(folder):
             if not folder.is_dir():  # pruned between the two lines above
                 continue
-            environment = stage_environment(settings, folder) | {"SHOETAGGER_DAG_RUN": dag_run}
+            run = _Run(
+                folder,
+                stage_environment(settings, folder) | {"SHOETAGGER_DAG_RUN": dag_run},
+                patience,
+                shared=sharing.shared_remote(settings.repo) is not None,
+            )
             for upstream in _upstream(folder, stage):
                 if not _done(folder, upstream).exists():
                     logger.info("%s depends on %s, which this machine lacks", stage, upstream)
-                    _repro(folder, environment, upstream, patience, again=False)
-            return _repro(folder, environment, stage, patience, again=True)
+                    _repro(run, upstream, again=False)
+            return _repro(run, stage, again=True)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the stages run in: a checkout, variables, seconds to wait for others, a remote."""
+
+    folder: Path
+    environment: Mapping[str, str]
+    patience: float
+    shared: bool  # whether results go to DVC's remote, and come from there
 
 
 def _done(folder: Path, stage: str) -> Path:
@@ -72,17 +89,15 @@ class _BusyError(TransientPipelineError):
     """Another process works on the files of the stage."""
 
 
-def _repro(
-    folder: Path, environment: Mapping[str, str], stage: str, patience: float, *, again: bool
-) -> Outcome:
-    """Run a stage, and wait for other processes up to `patience` seconds.
+def _repro(run: _Run, stage: str, *, again: bool) -> Outcome:
+    """Run a stage, and wait for other processes as long as the run has patience.
 
     Unless `again`, nothing is run once the stage is marked as done, by whichever process.
     """
     for attempt in Retrying(
         retry=retry_if_exception_type(_BusyError),
         wait=wait_exponential(multiplier=1, max=30),
-        stop=stop_before_delay(patience),
+        stop=stop_before_delay(run.patience),
         before_sleep=lambda state: logger.info(
             "%s: another process works on its files; next try in %.0f s",
             *(stage, state.upcoming_sleep),
@@ -90,25 +105,29 @@ def _repro(
         reraise=True,
     ):
         with attempt:
-            if not again and _done(folder, stage).exists():
+            done = _done(run.folder, stage)
+            if not again and done.exists():
                 break
-            return _repro_once(folder, environment, stage, patience)
+            if run.shared and not done.exists():
+                sharing.fetch(run.folder, stage, done.with_name(f"{stage}.lock"))
+            outcome = _repro_once(run, stage)
+            if run.shared:
+                sharing.push(run.folder, stage)
+            return outcome
     return "unchanged"
 
 
-def _repro_once(
-    folder: Path, environment: Mapping[str, str], stage: str, patience: float
-) -> Outcome:
-    result = run_dvc(folder, environment, "repro", "--single-item", stage)
+def _repro_once(run: _Run, stage: str) -> Outcome:
+    result = run_dvc(run.folder, run.environment, "repro", "--single-item", stage)
     if result.code == 0:
         outcome = _outcome(result.seen)
         logger.info("%s: %s", stage, _OUTCOMES[outcome])
-        _done(folder, stage).parent.mkdir(parents=True, exist_ok=True)
-        _done(folder, stage).touch()
+        _done(run.folder, stage).parent.mkdir(parents=True, exist_ok=True)
+        _done(run.folder, stage).touch()
         return outcome
-    place = f"stage {stage} of checkout {folder.name}"
+    place = f"stage {stage} of checkout {run.folder.name}"
     if "busy" in result.seen and "ran" not in result.seen:
-        raise _BusyError(f"{place} was kept busy for {patience:.0f} s:\n{result.tail}")
+        raise _BusyError(f"{place} was kept busy for {run.patience:.0f} s:\n{result.tail}")
     # What a signal ended (out of memory, a machine going down) may succeed later.
     transient = 128 < result.code < 192 or not result.seen.isdisjoint(("killed", "busy"))
     error = TransientPipelineError if transient else PipelineError

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -36,6 +35,7 @@ class DamagedJournal(ShoetaggerError):  # noqa: N818 - reads as what happened
     """A journal cannot be read, whatever MLflow answers."""
 
 
+_LOCK = "lock"
 _BATCH = {"metrics": 500, "params": 100, "tags": 100}  # log_batch takes 1000, 100 and 100
 
 
@@ -55,13 +55,14 @@ class _PendingEvents:
 class Journal:
     """The events of one run on disk, and how far they have been sent to MLflow.
 
-    Only the process that holds the lock on the folder writes and sends it; the kernel releases the
-    lock when the process dies. Format: `journal.jsonl`, one event per line; `files/`, the
-    artifacts; `sent.json`, the run's id and the offset up to which events have been sent.
+    Only the process that holds its lock writes and sends it; the kernel releases the lock when the
+    process dies, on whichever machine that was. Format: `journal.jsonl`, one event per line;
+    `files/`, the artifacts; `sent.json`, the run's id and the offset up to which events have been
+    sent; `lock`, which is empty.
     """
 
     def __init__(self, folder: Path, lock: int) -> None:
-        """`lock` is the descriptor of the locked folder."""
+        """`lock` is the descriptor of what is locked."""
         self.folder, self._lock = folder, lock
         self.run_id: str | None = None
         self._attached = False
@@ -74,8 +75,9 @@ class Journal:
         try:
             hidden = outbox / f".{name}"
             hidden.mkdir(parents=True)
-            journal = cls(hidden, _lock_folder(hidden))
-            journal.append(start=dict(start), host=socket.gethostname(), user=user())
+            (hidden / _LOCK).touch()
+            journal = cls(hidden, _lock_journal(hidden))
+            journal.append(start=dict(start), user=user())
             # Only now can others see it: locked, and with its first line.
             hidden.rename(outbox / name)
         except OSError as error:
@@ -90,7 +92,7 @@ class Journal:
         Raises DamagedJournal for one that cannot be read.
         """
         try:
-            lock = _lock_folder(folder)
+            lock = _lock_journal(folder)
         except OSError:  # it is being written, or has just been sent and removed
             return None
         journal = cls(folder, lock)
@@ -108,11 +110,17 @@ class Journal:
         """End the run as failed if its process has died; return whether it has ended."""
         self._drop_half_line()
         events = self._events()
-        if not events or (not _finished(events) and events[0]["host"] != socket.gethostname()):
+        if not events:
             return False
         if not _finished(events):
             self.append(finish="FAILED", time=events[-1]["time"])
         return True
+
+    def remove(self) -> None:
+        """Remove the journal, and release the lock."""
+        away = self.folder.rename(self.folder.with_name(f".{self.folder.name}.sent"))
+        self.close()  # NFS keeps a file that is open, and so the folder that it lies in
+        shutil.rmtree(away)
 
     def close(self) -> None:
         """Release the lock; a second call does nothing."""
@@ -165,7 +173,7 @@ class Journal:
                 pending = self._pending_events()
             self._send_events(client, self.run_id, pending)
         if pending.finish is not None:
-            shutil.rmtree(self.folder)
+            self.remove()
             return True
         self._offset = end
         self._save_progress()
@@ -310,7 +318,7 @@ def journals(outbox: Path) -> list[Path]:
 def is_in_use(folder: Path) -> bool:
     """Tell whether a process is writing or sending a journal."""
     try:
-        os.close(_lock_folder(folder))
+        os.close(_lock_journal(folder))
     except OSError:
         return True
     return False
@@ -325,12 +333,16 @@ def _as_tag_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "_-. :/" else " " for c in name)
 
 
-def _lock_folder(folder: Path) -> int:
-    """Lock a folder for this process and return its descriptor; OSError where another holds it.
+def _lock_journal(folder: Path) -> int:
+    """Lock a journal for this process; return the descriptor; OSError where another holds it.
 
-    The folder itself is locked, not a file in it: so the lock moves and goes away with the journal.
+    The lock is a file in the journal, so that it moves and goes away with it; the folder itself
+    cannot be locked where it lies on NFS. A journal of older code has no such file.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        descriptor = os.open(folder / _LOCK, os.O_RDWR)
+    except FileNotFoundError:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         if not lock_descriptor(descriptor, blocking=False):
             raise BlockingIOError(f"{folder} is in use")

@@ -45,9 +45,8 @@ class Outbox:
     def sync(self) -> SyncReport:
         """Send all that waits to MLflow, in order of creation.
 
-        A journal that its process left unfinished when it died is finished as FAILED, if that was
-        on this machine; a journal that is being written, here or elsewhere, is left alone. Raises
-        TrackingError where another process sends for a minute.
+        A journal that its process left unfinished when it died is finished as FAILED; one that is
+        being written is left alone. Raises TrackingError where another process sends for a minute.
         """
         if not journals(self.folder):
             return SyncReport(sent=0, waiting=0)
@@ -114,8 +113,7 @@ def _drop(folder: Path) -> bool:
         return True
     if journal is None:
         return False
-    shutil.rmtree(folder)
-    journal.close()
+    journal.remove()
     return True
 
 
