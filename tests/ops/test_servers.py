@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from helpers.statsd import Collector
 
 from shoetagger.config.settings import Settings
 from shoetagger.errors import ShoetaggerError
@@ -94,7 +95,9 @@ def listening(processes: list[psutil.Process]) -> set[tuple[str, int]]:
     }
 
 
-def command_line(settings: Settings, ports: Ports, command: str) -> subprocess.Popen[str]:
+def command_line(
+    settings: Settings, ports: Ports, command: str, **environment: str
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "shoetagger.ops.servers", command],
         env=os.environ
@@ -104,7 +107,8 @@ def command_line(settings: Settings, ports: Ports, command: str) -> subprocess.P
             "AIRFLOW_PORT": str(ports.airflow),
             "MLFLOW_PORT": str(ports.mlflow),
             "SHOETAGGER_USERS": "kim:viewer",
-        },
+        }
+        | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -308,9 +312,15 @@ def test_login_before_set_up_says_what_to_do(settings: Settings) -> None:
 # --- with servers ---------------------------------------------------------------------------
 
 
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with Collector() as found:
+        yield found
+
+
 @pytest.mark.slow
 def test_servers_survive_a_cut_off_start_run_a_dag_on_loopback_and_leave_nothing(
-    settings: Settings, ports: Ports
+    settings: Settings, ports: Ports, collector: Collector
 ) -> None:
     # A start that is killed half way leaves processes behind ...
     cut_off = command_line(settings, ports, "up")
@@ -323,7 +333,8 @@ def test_servers_survive_a_cut_off_start_run_a_dag_on_loopback_and_leave_nothing
     assert marked_processes(settings)
 
     # ... and the next one copes.
-    again = command_line(settings, ports, "up")
+    statsd = {"SHOETAGGER_STATSD": f"{HOST}:{collector.port}"}
+    again = command_line(settings, ports, "up", **statsd)
     output, _ = again.communicate()
     assert again.returncode == 0, output
     processes = [process for _, process in marked_processes(settings)]
@@ -382,6 +393,12 @@ def test_servers_survive_a_cut_off_start_run_a_dag_on_loopback_and_leave_nothing
     assert states == {"count": "success", "hang": "running"}
     assert "counted in the task" in api.get(f"{tasks}/count/logs/1").text
     api.close()
+
+    # Airflow tells a collector of its scheduler, its pools and the task that has ended.
+    counters, gauges = collector.received()
+    assert counters["airflow.scheduler_heartbeat"] > 0
+    assert counters["airflow.ti.finish.counting.count.success"] == 1
+    assert "airflow.pool.running_slots.gpu" in gauges
 
     # Nor into MLflow, but with its own, which clients here find by themselves.
     assert httpx.get(f"{ports.mlflow_url}/", timeout=30).status_code == 401

@@ -55,6 +55,20 @@ def test_new_files_come_in_pages_and_shards(store: Store) -> None:
     assert found == sorted(map(file_id, names))
 
 
+def test_the_file_that_has_waited_longest_is_known(store: Store) -> None:
+    assert store.files.oldest_waiting() is None
+    store.files.note([arrival("a.jpg")], NIGHT)
+    store.files.note([arrival("b.jpg")], LATER)
+    assert store.files.oldest_waiting() == NIGHT
+    # Replaced, it is another picture, which waits from now on.
+    store.files.note([arrival("a.jpg", "2-2-2")], LATER)
+    assert store.files.oldest_waiting() == LATER
+    add_bundles(store)
+    for name in ("a.jpg", "b.jpg"):
+        tag(store, name)
+    assert store.files.oldest_waiting() is None
+
+
 def test_a_refused_arrival_is_rejected_at_once(store: Store) -> None:
     link = arrival("link.jpg", refused="a symbolic link out of the inbox")
     assert store.files.note([link], NIGHT).new == 1

@@ -137,8 +137,35 @@ def airflow_environment(settings: Settings, ports: Ports) -> dict[str, str]:
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(task_logs(settings)),
         "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "10",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        **metrics_variables(),
         **process_variables(settings),
         MARK: str(settings.home.resolve()),
+    }
+
+
+def statsd_address(environ: Mapping[str, str] = os.environ) -> tuple[str, int] | None:
+    """Return host and port of SHOETAGGER_STATSD; None where it is not set."""
+    address = environ.get("SHOETAGGER_STATSD") or None
+    if address is None:
+        return None
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ServersError(
+            f"SHOETAGGER_STATSD={address!r} is no address: write host:port, as in 127.0.0.1:8125"
+        )
+    return host, int(port)
+
+
+def metrics_variables() -> dict[str, str]:
+    """Return the variables with which Airflow and its tasks send metrics, where that is asked."""
+    address = statsd_address()
+    if address is None:
+        return {}
+    host, port = address
+    return {
+        "AIRFLOW__METRICS__STATSD_ON": "True",
+        "AIRFLOW__METRICS__STATSD_HOST": host,
+        "AIRFLOW__METRICS__STATSD_PORT": str(port),
     }
 
 

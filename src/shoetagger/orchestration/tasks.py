@@ -275,10 +275,12 @@ def begin(dag_run: Any) -> dict[str, Any]:
 
 def find_arrivals(run: Mapping[str, Any]) -> dict[str, int]:
     """Note in the store which files in the inbox are new, without opening any."""
-    from . import nightly
+    from . import metrics, nightly
 
     with installation(unattended=True) as here:
-        return nightly.find_arrivals(here, _run(run))
+        counts = nightly.find_arrivals(here, _run(run))
+        metrics.tell_waiting(here.store)
+        return counts
 
 
 def shards(run: Mapping[str, Any]) -> list[dict[str, int]]:
@@ -292,10 +294,13 @@ def shards(run: Mapping[str, Any]) -> list[dict[str, int]]:
 
 def tag_shard(run: Mapping[str, Any], shard: int, of: int) -> dict[str, int]:
     """Tag new pictures, then those that a pinned version has not seen, until the time is up."""
-    from . import nightly
+    from . import metrics, nightly
 
     with installation(unattended=True) as here:
-        return nightly.tag_shard(here, _run(run), shard, of)
+        counts = nightly.tag_shard(here, _run(run), shard, of, metrics.count_pictures)
+        metrics.tell_counts(counts)
+        metrics.tell_waiting(here.store)
+        return counts
 
 
 def publish(

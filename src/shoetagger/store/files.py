@@ -93,6 +93,16 @@ class Files:
         with self._database.reading() as connection:
             return files_by_state(connection)["new"]
 
+    def oldest_waiting(self) -> datetime | None:
+        """Return when the file to tag that has waited longest was noted; None where none waits.
+
+        It is noted again when it is replaced. All that wait are looked at.
+        """
+        with self._database.reading() as connection:
+            query = sa.select(sa.func.min(files.c.changed_at)).where(NEW)
+            oldest: datetime | None = connection.execute(query).scalar_one()
+            return oldest
+
     def find(self, locator: str) -> FileRow | None:
         """Return a file as last noted; None where it never was."""
         query = sa.select(files).where(files.c.file_id == file_id_of(locator))

@@ -13,7 +13,7 @@ from string import Template
 from dotenv import dotenv_values
 
 from ...config.settings import Settings
-from ..environment import HOST, MARK, Ports, ServersError, process_variables
+from ..environment import HOST, MARK, Ports, ServersError, process_variables, statsd_address
 from ..people import people
 from ..processes import free_port_near
 from ..setup import write_private
@@ -75,6 +75,7 @@ def write_site(settings: Settings, ports: Ports, services: ServicePorts) -> dict
         *("METADATA_PASSWORD", "API_SECRET", "MLFLOW_DATABASE_PASSWORD", "MLFLOW_SESSION_SECRET"),
         *("MLFLOW_S3_SECRET", "SUPERUSER_PASSWORD"),
     )
+    statsd = statsd_address()
     generated |= {name: secrets.token_urlsafe(24) for name in names}
     values = {
         "AIRFLOW_URL": ports.airflow_url,
@@ -91,6 +92,9 @@ def write_site(settings: Settings, ports: Ports, services: ServicePorts) -> dict
         "TASK_LOGS": str(folder(settings) / "task-logs"),
         "PASSWORDS_FILE": str(folder(settings) / "airflow" / "passwords.json"),
         "MLFLOW_AUTH_FILE": str(folder(settings) / "mlflow-auth.ini"),
+        "METRICS": str(statsd is not None),
+        "STATSD_HOST": statsd[0] if statsd else HOST,
+        "STATSD_PORT": str(statsd[1] if statsd else 8125),
         **generated,
         **{name: value for name, value in known.items() if name in generated},
     }
