@@ -10,6 +10,7 @@ from string import Template
 
 import psutil
 import pytest
+import yaml
 from dotenv import dotenv_values
 
 from shoetagger.config.params import load
@@ -107,6 +108,36 @@ def test_no_message_is_handed_out_again_while_its_task_may_still_run() -> None:
         for name in ("TASK_QUEUED_TIMEOUT", "NUM_STUCK_IN_QUEUED_RETRIES")
     )
     assert timeout * retries > 7 * 24 * 3600
+
+
+def test_the_values_for_the_chart_are_those_of_the_files() -> None:
+    chart = yaml.safe_load((ROOT / "deploy" / "helm-values.yaml").read_text())
+    values = {
+        f"AIRFLOW__{section.upper()}__{key.upper()}": str(value)
+        for section, options in chart["config"].items()
+        for key, value in options.items()
+    }
+    files = {
+        variable: (text or "").replace("${REPO}", "/opt/shoetagger")
+        for name in ("workers", "servers")
+        for variable, text in dotenv_values(
+            ROOT / "deploy" / f"{name}.env", interpolate=False
+        ).items()
+    }
+    assert values == {variable: files.get(variable) for variable in values}
+    queues = {chart["workers"]["celery"]["queue"]}
+    queues |= {workers["queue"] for workers in chart["workers"]["celery"]["sets"]}
+    assert queues == {"default", files["SHOETAGGER_GPU_QUEUE"]}
+
+
+def test_the_services_of_compose_get_the_files_that_are_theirs() -> None:
+    services = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
+    for name, service in services.items():
+        for file in service.get("env_file", ()):
+            assert (ROOT / "deploy" / file).is_file()
+        if name.startswith("worker-"):
+            assert service["env_file"] == ["workers.env"]
+            assert "secrets:/etc/shoetagger" not in service["volumes"]
 
 
 @pytest.mark.parametrize(
