@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import secrets
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from string import Template
 from dotenv import dotenv_values
 
 from ...config.settings import Settings
-from ..environment import HOST, MARK, Ports, ServersError, process_variables, statsd_address
+from ..environment import HOST, Ports, ServersError, process_variables, statsd_address
 from ..people import people
 from ..processes import free_port_near
 from ..setup import write_private
@@ -75,6 +76,8 @@ def write_site(settings: Settings, ports: Ports, services: ServicePorts) -> dict
         *("METADATA_PASSWORD", "API_SECRET", "MLFLOW_DATABASE_PASSWORD", "MLFLOW_SESSION_SECRET"),
         *("MLFLOW_S3_SECRET", "SUPERUSER_PASSWORD"),
     )
+    own_inbox = bool(os.environ.get("SHOETAGGER_INBOX"))
+    inbox = str(settings.inbox) if own_inbox else f"s3://{BUCKETS[0]}/inbox"
     statsd = statsd_address()
     generated |= {name: secrets.token_urlsafe(24) for name in names}
     values = {
@@ -86,7 +89,7 @@ def write_site(settings: Settings, ports: Ports, services: ServicePorts) -> dict
         "REDIS": f"{HOST}:{services.redis}",
         "S3_URL": f"http://{HOST}:{services.s3}",
         "S3_REGION": "us-east-1",
-        "INBOX": os.environ.get("SHOETAGGER_INBOX") or f"s3://{BUCKETS[0]}/inbox",
+        "INBOX": inbox,
         "REPO": str(settings.repo),
         "STATE": str(folder(settings) / "state"),
         "TASK_LOGS": str(folder(settings) / "task-logs"),
@@ -98,7 +101,8 @@ def write_site(settings: Settings, ports: Ports, services: ServicePorts) -> dict
         **generated,
         **{name: value for name, value in known.items() if name in generated},
     }
-    lines = (f"{name}={value}\n" for name, value in values.items())
+    # Shells load the file, too.
+    lines = (f"{name}={shlex.quote(value)}\n" for name, value in values.items())
     write_private(file, "# Written by make cluster; its secrets are kept.\n" + "".join(lines))
     return values
 
@@ -161,4 +165,4 @@ def _airflow_home(settings: Settings, name: str) -> dict[str, str]:
 def _outer(settings: Settings) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(_REPLACED)}
     passed_on = {name: os.environ[name] for name in _PASSED_ON if os.environ.get(name)}
-    return kept | passed_on | process_variables(settings) | {MARK: str(settings.home.resolve())}
+    return kept | passed_on | process_variables(settings)
