@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 import re
 import shutil
 import stat
@@ -155,6 +156,15 @@ def test_a_missing_program_is_named_with_the_package_that_has_it(
         monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(ServersError, match=f"apt-get install {package}$"):
         services.programs(settings, values, ports)
+
+
+def test_a_folder_that_is_closed_to_postgresqls_user_is_refused(tmp_path: Path) -> None:
+    nobody = pwd.getpwnam("nobody")
+    closed = tmp_path / "closed"
+    (closed / "cluster").mkdir(parents=True)
+    closed.chmod(0o700)
+    with pytest.raises(ServersError, match=r"nobody, who may not enter .*SHOETAGGER_HOME"):
+        services._refuse_unreachable(closed / "cluster", nobody)
 
 
 def test_one_kind_of_servers_does_not_start_beside_the_other(settings: Settings) -> None:

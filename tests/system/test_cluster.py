@@ -9,14 +9,16 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 from helpers.installation import ROOT, TAGS, make_live, make_project
-from helpers.object_stores import ObjectStore
 from helpers.recount import check_counts
+from helpers.statsd import Collector
+from obstore.store import S3Store
 from PIL import Image
 from sqlalchemy import create_engine
 
@@ -38,22 +40,34 @@ pytestmark = [
 ]
 
 PICTURES = 600  # what is worth two shards
+BATCH = 8
 # What no worker may know.
 OF_SERVERS = (
     *("METADATA_PASSWORD", "FERNET_KEY", "JWT_SECRET", "API_SECRET", "SUPERUSER_PASSWORD"),
     *("MLFLOW_DATABASE_PASSWORD", "MLFLOW_SESSION_SECRET", "MLFLOW_S3_SECRET"),
 )
+OF_ALL = ("BROKER_PASSWORD", "RESULTS_PASSWORD", "STORE_PASSWORD", "MLFLOW_PASSWORD", "S3_SECRET")
 
 
-@pytest.fixture
+@dataclass(frozen=True)
+class Cluster:
+    """What runs: the settings that it was started with, its ports and its site.env."""
+
+    settings: Settings
+    ports: Ports
+    values: dict[str, str]
+    metrics: Collector
+
+
+@pytest.fixture(scope="module")
 def settings() -> Iterator[Settings]:
     """A project with two shards of small batches; its servers find a dead worker in 15 s.
 
-    PostgreSQL's user must be able to enter the folder, which pytest's are closed to.
+    PostgreSQL's user must be able to enter the folder, and pytest's are closed to others.
     """
     folder = Path(tempfile.mkdtemp(prefix="shoetagger-cluster-"))
     folder.chmod(0o755)
-    repo = make_project(folder / "project", batch_size=8, shards=2)
+    repo = make_project(folder / "project", batch_size=BATCH, shards=2)
     shutil.copytree(ROOT / "deploy", repo / "deploy")
     for name in ("dags", "src"):
         (repo / name).symlink_to(ROOT / name)
@@ -69,80 +83,96 @@ def settings() -> Iterator[Settings]:
         shutil.rmtree(folder)
 
 
-def test_a_worker_that_is_killed_loses_nothing_and_knows_no_secret_of_the_servers(
-    settings: Settings,
-) -> None:
-    ports = cluster(settings, Ports(free_port_near(28080), free_port_near(25000)), lambda _: None)
-    values = site.read_site(settings)
-    assert stat.S_IMODE(site.site_file(settings).stat().st_mode) == 0o600
+@pytest.fixture(scope="module")
+def running(settings: Settings) -> Iterator[Cluster]:
+    with pytest.MonkeyPatch.context() as patch, Collector() as metrics:
+        patch.setenv("SHOETAGGER_STATSD", f"{HOST}:{metrics.port}")
+        ports = Ports(free_port_near(28080), free_port_near(25000))
+        cluster(settings, ports, lambda _: None)
+        yield Cluster(settings, ports, site.read_site(settings), metrics)
 
-    # Nothing listens but on the loopback interface.
-    processes = marked_processes(settings)
+
+def test_it_listens_on_loopback_alone(running: Cluster) -> None:
     assert {
         connection.laddr.ip
-        for _, process in processes
+        for _, process in marked_processes(running.settings)
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     } == {HOST}
-    # What the servers know, no worker does; nor does a command line tell what anybody knows.
-    for name, process in processes:
-        told = "\n".join(f"{k}={v}" for k, v in process.environ().items())
-        if name.startswith("worker-"):
-            assert not [secret for secret in OF_SERVERS if values[secret] in told], name
-            assert "SQL_ALCHEMY_CONN" not in told
-            assert "JWT" not in told
-            assert "FERNET" not in told
-        line = " ".join(process.cmdline())
-        assert not [key for key, value in values.items() if len(value) > 20 and value in line
-                    and not value.startswith(("/", "http", HOST))]  # fmt: skip
 
-    # A night on both workers, one of which is killed with all that it started.
-    of_cluster = of_running(settings)
+
+def test_no_worker_knows_a_secret_of_the_servers_and_no_command_line_shows_one(
+    running: Cluster,
+) -> None:
+    values = running.values
+    assert stat.S_IMODE(site.site_file(running.settings).stat().st_mode) == 0o600
+    workers = set()
+    for name, process in marked_processes(running.settings):
+        line = " ".join(process.cmdline())
+        assert not [secret for secret in (*OF_SERVERS, *OF_ALL) if values[secret] in line], name
+        if name.startswith("worker-"):
+            workers.add(name)
+            told = "\n".join(f"{k}={v}" for k, v in process.environ().items())
+            assert not [secret for secret in OF_SERVERS if values[secret] in told], name
+            assert not [word for word in ("SQL_ALCHEMY_CONN", "JWT", "FERNET") if word in told]
+    assert workers == {"worker-a", "worker-b"}
+
+
+def test_a_worker_that_is_killed_amid_its_shard_loses_and_doubles_nothing(running: Cluster) -> None:
+    of_cluster = of_running(running.settings)
     for seed, group in enumerate(("color", "style"), start=1):
         make_live(of_cluster, group, head_seed=seed)
-    store_of_pictures = ObjectStore(values["S3_URL"], values["S3_SECRET"], processes[0][1])
-    rng = np.random.default_rng(0)
-    pictures = {}
-    for number in range(PICTURES):
-        data = io.BytesIO()
-        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(data, "JPEG")
-        pictures[f"inbox/{number}.jpg"] = data.getvalue()
-    store_of_pictures.put_all(site.BUCKETS[0], pictures)
-
-    airflow = Airflow(settings, ports)
+    let_arrive(running)
+    airflow = Airflow(running.settings, running.ports)
     run = airflow.trigger("tag_new_images", {})
     with Store(of_cluster.store_url) as store:
         wait_until_tagged(store, at_least=60)
-        running = [t for t in airflow.tasks("tag_new_images", run) if t.task_id == "tag_shard"]
-        killed_at = time.monotonic()
-        kill(settings, "worker-b")
-        lines: list[str] = []
-        tasks = airflow.follow("tag_new_images", run, lines.append)
-        print(f"{time.monotonic() - killed_at:.0f} s from the kill to the end", *lines, sep="\n")
+        before = [t.state for t in airflow.tasks("tag_new_images", run) if t.task_id == "tag_shard"]
+        kill(running.settings, "worker-b")
+        tasks = airflow.follow("tag_new_images", run, lambda _: None)
         summary = store.runs.latest(1)[0]
         rows = list(store.current.rows(list(TAGS)))
-    assert [task.state for task in running] == ["running"] * 2
-    tries = {task.map_index: task.try_number for task in tasks if task.task_id == "tag_shard"}
-    assert sorted(tries.values()) == [1, 2]
-    for name in ("a", "b"):
-        log = (settings.home / "logs" / f"worker-{name}.log").read_text()
-        assert "execute_workload" in log, name
+
+    assert before == ["running", "running"], "one on each worker"
+    assert sorted(t.try_number for t in tasks if t.task_id == "tag_shard") == [1, 2]
     assert len(rows) == PICTURES
     assert all(len(row.locators) == 1 and set(row.groups) == {"color", "style"} for row in rows)
-    assert {k: summary.counts[k] for k in ("seen", "new", "tagged", "rejected", "deferred")} == {
-        "seen": PICTURES, "new": PICTURES, "tagged": PICTURES, "rejected": 0, "deferred": 0
-    }  # fmt: skip
+    counts = {"seen": PICTURES, "new": PICTURES, "tagged": PICTURES, "rejected": 0, "deferred": 0}
+    assert {name: summary.counts[name] for name in counts} == counts
     engine = create_engine(of_cluster.store_url)
     check_counts(engine)
     engine.dispose()
+    # The killed task told of its batches, but perhaps for the last one; then it told no more.
+    told, _ = running.metrics.received()
+    assert 0 <= PICTURES - told["airflow.shoetagger.pictures"] <= BATCH
+    assert told["airflow.ti.finish.tag_new_images.finish.success"] == 1
 
-    # All of it ends.
-    listening = [int(values[name].rpartition(":")[2]) for name in ("POSTGRES", "REDIS", "S3_URL")]
-    down(settings, lambda _: None)
-    assert not marked_processes(settings)
-    for port in (ports.airflow, ports.mlflow, *listening):
+
+def test_nothing_is_left_of_it(running: Cluster) -> None:
+    down(running.settings, lambda _: None)
+    assert not marked_processes(running.settings)
+    addresses = (running.values[name] for name in ("POSTGRES", "REDIS", "S3_URL"))
+    listening = [int(address.rpartition(":")[2]) for address in addresses]
+    for port in (running.ports.airflow, running.ports.mlflow, *listening):
         with socket.socket() as probe:
             assert probe.connect_ex((HOST, port)) != 0
+
+
+def let_arrive(running: Cluster) -> None:
+    """Put small pictures of noise into the inbox."""
+    bucket = S3Store(
+        site.BUCKETS[0],
+        endpoint=running.values["S3_URL"],
+        region=running.values["S3_REGION"],
+        access_key_id=running.values["S3_KEY"],
+        secret_access_key=running.values["S3_SECRET"],
+        client_options={"allow_http": True},
+    )
+    rng = np.random.default_rng(0)
+    for number in range(PICTURES):
+        data = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(data, "JPEG")
+        bucket.put(f"inbox/{number}.jpg", data.getvalue())
 
 
 def wait_until_tagged(store: Store, at_least: int) -> None:
