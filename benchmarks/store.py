@@ -291,7 +291,7 @@ def prepare_published(
 
 def touch_thumbnails(published: Path, image_ids: list[str]) -> None:
     for image_id in image_ids:
-        place = thumbnails.place(thumbnails.folder_in(published), image_id)
+        place = published / thumbnails.thumbnail_name(image_id)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.touch()
 

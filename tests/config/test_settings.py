@@ -73,6 +73,7 @@ def test_settings_reach_another_process_through_its_environment(repo: Path, tmp_
         "SHOETAGGER_NOTIFY_URL": "https://host/path",
         "SHOETAGGER_MLFLOW_URL": "https://mlflow.example",
         "SHOETAGGER_GPU_QUEUE": "gpu",
+        "SHOETAGGER_PUBLISHED": "s3://bucket/shop",
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000",
     }
     settings = Settings.from_environment(named)

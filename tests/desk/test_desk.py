@@ -15,7 +15,8 @@ from helpers.desk import COLOR, COLORS, Desk, access, image_id
 
 from shoetagger.desk.gallery import Gallery
 from shoetagger.desk.pages import SCREENS
-from shoetagger.publishing.thumbnails import keep_preview, previews_in
+from shoetagger.publishing.thumbnails import preview_name
+from shoetagger.storage.places import published_at
 from shoetagger.store.rows import Prediction
 from shoetagger.store.store import Store
 
@@ -551,7 +552,8 @@ def test_a_large_picture_is_its_preview_or_else_the_thumbnail(desk: Desk) -> Non
     assert address[1:] in desk.client.get(f"/picture/{image_id('a.jpg')}").text
     thumbnail = desk.client.get(address)
     assert thumbnail.content == desk.client.get(address.replace("previews", "thumbs")).content
-    keep_preview(previews_in(desk.settings.published), image_id("a.jpg"), b"large")
+    name = preview_name(image_id("a.jpg"))
+    published_at(desk.settings.published).write(name, b"large")
     assert desk.client.get(address).content == b"large"
     assert desk.client.get(f"/previews/{'0' * 64}.jpg").status_code == 404
 

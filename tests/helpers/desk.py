@@ -25,7 +25,8 @@ from shoetagger.ingest.inbox import Arrival
 from shoetagger.learning.audit.finding import PICTURES, TABLE, Finding, as_lines, picture_file
 from shoetagger.publishing.publication import publish_changes
 from shoetagger.publishing.tables import csv_line
-from shoetagger.publishing.thumbnails import folder_in, keep
+from shoetagger.publishing.thumbnails import jpeg, thumbnail_name
+from shoetagger.storage.places import published_at
 from shoetagger.store.rows import Prediction, RejectedFile, TagChange, Tagged, file_id_of
 from shoetagger.store.store import Store
 
@@ -80,7 +81,9 @@ class Desk:
             )
             # As the shard leaves it: else each publication would start decoding processes.
             thumbnail = np.zeros((16, 16, 3), np.uint8)
-            keep(folder_in(self.settings.published), image_id(name), thumbnail, (640, 480))
+            published_at(self.settings.published).write(
+                thumbnail_name(image_id(name)), jpeg(thumbnail, (640, 480))
+            )
         self.publish()
 
     def promote(self, digest: str, version: str, now: datetime, colors: dict[str, str]) -> None:

@@ -29,6 +29,7 @@ from botocore.config import Config
 from obstore.store import S3Store
 
 from shoetagger.ops.environment import script_path
+from shoetagger.storage.bucket import BucketStorage
 
 USER = "shoetagger"
 REGION = "us-east-1"
@@ -249,3 +250,16 @@ def _wait_until_it_answers(endpoint: str, process: subprocess.Popen[bytes], log:
             pass
         time.sleep(0.1)
     raise AssertionError(log.read_text()[-2000:])
+
+
+def written_to(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note the names of the objects that are written from now on."""
+    written: list[str] = []
+    write = BucketStorage.write
+
+    def noted(self: BucketStorage, name: str, data: bytes) -> None:
+        written.append(name)
+        write(self, name, data)
+
+    monkeypatch.setattr(BucketStorage, "write", noted)
+    return written

@@ -25,6 +25,7 @@ from shoetagger.ingest.inbox import (
 )
 from shoetagger.ingest.places import inbox_at, locators_named, name_of
 from shoetagger.publishing.rows import shown_name
+from shoetagger.storage import client
 
 
 class Arriving(Protocol):
@@ -274,7 +275,7 @@ def test_after_many_failures_in_a_row_the_inbox_as_a_whole_is_away(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
-    monkeypatch.setitem(bucket_module._RETRIES, "max_retries", 0)
+    monkeypatch.setitem(client._RETRIES, "max_retries", 0)
     monkeypatch.setattr(bucket_module, "_OUTAGE", 3)
     inbox = BucketInbox(Bucket("s3", "pictures"))
     with pytest.raises(InboxError, match=r"does not answer .*error sending request.*as gone"):
@@ -289,7 +290,7 @@ def test_after_many_failures_in_a_row_the_inbox_as_a_whole_is_away(
 def test_without_credentials_a_sentence_says_which_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     # Where machines have roles they ask this address.
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setitem(bucket_module._RETRIES, "max_retries", 0)
+    monkeypatch.setitem(client._RETRIES, "max_retries", 0)
     with pytest.raises(InboxError, match="no credentials for s3://pictures: set AWS_ACCESS_KEY_ID"):
         list(BucketInbox(Bucket("s3", "pictures")).scan())
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
@@ -333,6 +334,7 @@ def test_a_place_is_a_folder_or_a_bucket(address: str, expected: Place) -> None:
         ("http://pictures", "begins with http://.*set it to a path, or to s3://bucket/prefix"),
         ("file:///folder", "begins with file://"),
         ("s3://", "names no bucket that can be"),
+        ("s3:/pictures/new", "written as s3://bucket/prefix, with two slashes"),
         ("s3:///prefix", "names no bucket that can be"),
         ("s3://pic tures", "names no bucket that can be"),
         ("s3://pictures/a//b", "empty part"),

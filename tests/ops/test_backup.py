@@ -32,7 +32,7 @@ from shoetagger.ops.backup import backup
 from shoetagger.ops.backup_file import BackupError
 from shoetagger.ops.restore import restore
 from shoetagger.orchestration.nightly import night
-from shoetagger.publishing.thumbnails import place
+from shoetagger.publishing.thumbnails import thumbnail_name
 from shoetagger.store import postgres as tools
 from shoetagger.store.rows import Edit, StoreError
 from shoetagger.store.store import Store
@@ -224,7 +224,7 @@ def test_a_forgotten_picture_leaves_nothing_in_what_is_published(settings: Setti
     paths = put_pictures(settings, 3)
     night(settings, "night")
     image_id = hashlib.sha256(paths[0].read_bytes()).hexdigest()
-    thumbnail = place(settings.published / "pages" / "thumbs", image_id)
+    thumbnail = settings.published / thumbnail_name(image_id)
     assert thumbnail.is_file()
     forget(settings, image_id)
     make_live(settings, "color", head_seed=7)

@@ -15,33 +15,26 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote, urlsplit
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers.stores import make_live
+from helpers.works import DAY, GROUPS, NOW, Works, works_with
 from PIL import Image
 
-from shoetagger.config import params
 from shoetagger.config.operations import Articles
-from shoetagger.config.params import Params
 from shoetagger.config.recipe import Group
 from shoetagger.config.settings import Settings
 from shoetagger.images import decode
-from shoetagger.ingest.folder import scan
 from shoetagger.publishing import pages
 from shoetagger.publishing.announcing import take_unannounced
 from shoetagger.publishing.csv_lines import csv_line
 from shoetagger.publishing.export import export
-from shoetagger.publishing.publication import PublishError, publish_changes
+from shoetagger.publishing.publication import PublishError
 from shoetagger.publishing.rows import Cell, Row, shown_name
-from shoetagger.publishing.thumbnails import keep, place
-from shoetagger.store.rows import Prediction, RejectedFile, Tagged
-from shoetagger.store.store import Store
+from shoetagger.publishing.thumbnails import thumbnail_name
+from shoetagger.store.rows import Prediction
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
-
-GROUPS = {"color": Group(("black", "red")), "style": Group(("boot", "flat"))}
 
 STRANGE = [
     "two words.jpg",
@@ -232,104 +225,15 @@ def test_the_pager_links_neighbours_and_ends() -> None:
     assert len(links) < 12
 
 
-NOW = datetime(2026, 1, 2, 2, 0, tzinfo=UTC)
-DAY = "2026-01-02"
-
-
-@dataclass
-class Works:
-    """A store, an inbox and a place to publish; tags are invented, pictures are real."""
-
-    settings: Settings
-    params: Params
-    store: Store
-
-    def arrive(self, *names: str | bytes, shade: int = 0) -> None:
-        """Put pictures into the inbox, each of its own bytes; a name ending in .txt is text."""
-        for i, name in enumerate(names):
-            path = os.path.join(os.fsencode(self.settings.inbox), os.fsencode(name))  # noqa: PTH118
-            os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
-            with open(path, "wb") as file:  # noqa: PTH123
-                if path.endswith(b".txt"):
-                    file.write(b"no picture")
-                else:
-                    Image.new("RGB", (40 + i, 60), (shade, i % 256, 99)).save(file, "PNG")
-
-    def tag(self, *, now: datetime = NOW, thumbnails: bool = True) -> None:
-        """Settle all that is new, with the bundle that is live for each group.
-
-        With `thumbnails` they are there already, so that no decoding worker need start.
-        """
-        chosen = {"color": ("black", "red"), "style": ("boot",)}
-        small = np.full((8, 8, 3), 200, np.uint8)
-        self.store.files.note(list(scan(self.settings.inbox)), now)
-        live = self.store.ledger.live()
-        tagged, rejected, predictions = [], [], []
-        for file in self.store.files.waiting("", None, 10_000):
-            data = Path(os.fsdecode(unquote(file.locator[7:], errors="surrogateescape")))
-            if data.suffix == ".txt":
-                rejected.append(RejectedFile(file.file_id, file.token, "not a picture"))
-                continue
-            picture = decode.image_id(data.read_bytes())
-            tagged.append(Tagged(file.file_id, file.token, picture, 40, 60))
-            if thumbnails:
-                keep(self.settings.published / "pages" / "thumbs", picture, small, (8, 8))
-            for group, digest in live.items():
-                scores = tuple(0.75 if t in chosen[group] else 0.25 for t in GROUPS[group].tags)
-                predictions.append(Prediction(picture, digest, scores, chosen[group]))
-        self.store.predictions.record(
-            tagged=tagged, rejected=rejected, predictions=predictions, run_id="r", now=now
-        )
-
-    def promote(self, group: str, version: str) -> None:
-        digest = f"{group}{version}".ljust(64, "0")
-        self.store.ledger.add_version(
-            digest=digest,
-            group=group,
-            tags=GROUPS[group].tags,
-            registry_name=f"shoetagger-{group}",
-            version=version,
-            now=NOW,
-        )
-        make_live(self.store, group, digest, now=NOW)
-
-    def publish(self, **changes: int) -> dict[str, int]:
-        return self.publish_with(
-            replace(self.params, publish=replace(self.params.publish, **changes))
-        )
-
-    def publish_with(self, params: Params) -> dict[str, int]:
-        settings = self.settings
-        return publish_changes(
-            self.store, params, published=settings.published, inbox=settings.inbox
-        )
-
-    def page(self, *parts: str) -> Page:
-        return Page(self.settings.published.joinpath("pages", *parts).read_text("utf-8"))
-
-    def files(self) -> dict[str, tuple[int, int]]:
-        """Everything published, with what tells a rewritten file from an old one."""
-        found = [p for p in self.settings.published.rglob("*") if p.is_file()]
-        return {
-            str(p.relative_to(self.settings.published)): (p.stat().st_ino, p.stat().st_mtime_ns)
-            for p in found
-            if not p.name.startswith(".")
-        }
-
-
 @pytest.fixture
 def works(tmp_path: Path) -> Iterator[Works]:
-    settings = Settings.from_environment({"SHOETAGGER_HOME": str(tmp_path / "home")})
-    settings.inbox.mkdir(parents=True)
-    plain = params.load(settings.params_file)
-    store = Store(settings.store_url)
-    store.migrate()
-    tag = replace(plain.tag, decode_workers=1)
-    ours = Works(settings, replace(plain, groups=GROUPS, tag=tag), store)
-    ours.promote("color", "1")
-    ours.promote("style", "1")
+    ours = works_with(Settings.from_environment({"SHOETAGGER_HOME": str(tmp_path / "home")}))
     yield ours
-    store.close()
+    ours.store.close()
+
+
+def read_page(works: Works, *parts: str) -> Page:
+    return Page(works.settings.published.joinpath("pages", *parts).read_text("utf-8"))
 
 
 def test_an_arrival_day_becomes_a_table_for_analysis_and_one_for_spreadsheets(works: Works) -> None:
@@ -371,7 +275,7 @@ def test_what_is_not_a_shoe_says_so_in_place_of_tags(works: Works) -> None:
     (sheet,) = works.settings.published.glob("csv/*.csv")
     (line,) = csv.DictReader(sheet.open(newline=""))
     assert (line["verdict"], line["color"], line["style"]) == ("not a shoe", "", "")
-    (figure,) = works.page(picture.day, "001.html").root.all("figure")
+    (figure,) = read_page(works, picture.day, "001.html").root.all("figure")
     assert [item.text for item in figure.all("li")] == ["not a shoe"]
     assert figure.all("img")[0].attributes["alt"] == "Picture judged as not a shoe"
 
@@ -391,7 +295,7 @@ def test_a_picture_far_from_all_labelled_ones_is_marked_unsure(works: Works) -> 
     (sheet,) = works.settings.published.glob("csv/*.csv")
     (line,) = csv.DictReader(sheet.open(newline=""))
     assert line["unsure"] == "color"
-    items = works.page(picture.day, "001.html").root.all("figure")[0].all("li")
+    items = read_page(works, picture.day, "001.html").root.all("figure")[0].all("li")
     assert [item.text for item in items] == ["unsure", "black", "boot"]
 
 
@@ -404,7 +308,7 @@ def test_a_group_none_of_whose_tags_fits_says_so(works: Works) -> None:
     (sheet,) = works.settings.published.glob("csv/*.csv")
     (line,) = csv.DictReader(sheet.open(newline=""))
     assert (line["color"], line["style"], line["none"]) == ("black, red", "", "style")
-    items = works.page(picture.day, "001.html").root.all("figure")[0].all("li")
+    items = read_page(works, picture.day, "001.html").root.all("figure")[0].all("li")
     assert [item.text for item in items] == ["black", "red", "style: none"]
 
 
@@ -417,7 +321,7 @@ def test_strange_names_survive_to_the_last_page(works: Works) -> None:
     assert (counts["thumbnails"], counts["without_thumbnail"]) == (len(STRANGE) + 1, 0)
     assert counts["rejected"] == 2
 
-    page = works.page(DAY, "001.html")
+    page = read_page(works, DAY, "001.html")
     inbox = works.settings.inbox
     shown = {
         shown_name("file://" + quote_from_bytes(os.fsencode(inbox / os.fsdecode(n))), inbox)
@@ -426,7 +330,7 @@ def test_strange_names_survive_to_the_last_page(works: Works) -> None:
     assert {name.text for name in page.root.all("span", "file")} == shown
     assert "latin\\xe91.png" in shown
     assert not page.root.all("script")
-    rejected = works.page("rejected.html")
+    rejected = read_page(works, "rejected.html")
     assert {td.text for td in rejected.root.all("td", "file")} == {"<b>.txt", "=cmd.txt"}
     with (works.settings.published / "csv" / f"{DAY}.csv").open(newline="") as file:
         named = {line["file"] for line in csv.DictReader(file)}
@@ -473,7 +377,7 @@ def test_only_what_changed_is_rewritten(works: Works) -> None:
     kept = {name for name in before if DAY in name or "thumbs" in name}
     assert len(kept) == 4
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
-    days = [a.text for a in works.page("index.html").root.all("a", "day")]
+    days = [a.text for a in read_page(works, "index.html").root.all("a", "day")]
     assert days == ["2026-01-03", DAY]
 
 
@@ -485,7 +389,7 @@ def test_a_promotion_marks_the_old_tags_stale_until_they_are_made_again(works: W
     works.promote("color", "2")
     assert works.publish()["thumbnails"] == 0
     assert thumbnails.items() <= works.files().items()
-    page = works.page(DAY, "001.html")
+    page = read_page(works, DAY, "001.html")
     assert [li.text for li in page.root.all("li", "stale")] == ["black", "red"]
     frame = pq.read_table(works.settings.published / "parquet").to_pandas()
     assert (frame.color_stale[0], frame.color_version[0], frame.style_stale[0]) == (
@@ -493,7 +397,7 @@ def test_a_promotion_marks_the_old_tags_stale_until_they_are_made_again(works: W
         "1",
         False,
     )
-    index = works.page("index.html")
+    index = read_page(works, "index.html")
     assert [" ".join(p.text.split()) for p in index.root.all("p", "live")] == [
         "live: version 2 since 2026-01-02",
         "live: version 1 since 2026-01-02",
@@ -504,12 +408,14 @@ def test_pages_hold_so_many_pictures_and_a_smaller_day_loses_its_last_pages(work
     works.arrive(*(f"{i}.png" for i in range(5)))
     works.tag()
     assert works.publish(page_size=2)["pages"] == 3
-    assert len(works.page(DAY, "003.html").root.all("figure")) == 1
+    assert len(read_page(works, DAY, "003.html").root.all("figure")) == 1
     assert works.publish(page_size=3)["pages"] == 2
     folder = works.settings.published / "pages" / DAY
     assert sorted(p.name for p in folder.iterdir()) == ["001.html", "002.html"]
     assert works.publish(page_size=1, max_pages=2)["pages"] == 2
-    assert "first 2 of 5 pictures" in works.page(DAY, "001.html").root.all("p", "note")[0].text
+    assert (
+        "first 2 of 5 pictures" in read_page(works, DAY, "001.html").root.all("p", "note")[0].text
+    )
     assert pq.read_table(works.settings.published / "parquet").num_rows == 5
 
 
@@ -557,10 +463,8 @@ def test_the_tags_per_article_are_published_over_all_days_where_names_tell(works
 def test_the_thumbnail_of_a_replaced_picture_goes(works: Works) -> None:
     works.arrive("a.png", "b.png")
     thumbnails = [
-        place(
-            works.settings.published / "pages" / "thumbs",
-            decode.image_id((works.settings.inbox / name).read_bytes()),
-        )
+        works.settings.published
+        / thumbnail_name(decode.image_id((works.settings.inbox / name).read_bytes()))
         for name in ("a.png", "b.png")
     ]
     works.tag()
@@ -580,7 +484,7 @@ def test_only_the_latest_days_have_pages_and_older_ones_keep_their_tables(works:
         works.arrive(f"{n}.png", shade=n)
         works.tag(now=day)
         data = (works.settings.inbox / f"{n}.png").read_bytes()
-        pictures[n] = place(works.settings.published / "pages" / "thumbs", decode.image_id(data))
+        pictures[n] = works.settings.published / thumbnail_name(decode.image_id(data))
         wanted = replace(works.params, keep=replace(works.params.keep, page_days=2))
         works.publish_with(wanted)
     pages_of = {p.parent.name for p in works.settings.published.glob("pages/2*/*.html")}
@@ -588,10 +492,10 @@ def test_only_the_latest_days_have_pages_and_older_ones_keep_their_tables(works:
     assert [pictures[n].exists() for n in range(3)] == [False, True, True]
     assert pq.read_table(works.settings.published / "parquet").num_rows == 3
     assert len(list(works.settings.published.glob("csv/*.csv"))) == 3
-    linked = {a.attributes["href"] for a in works.page("index.html").root.all("a", "day")}
+    linked = {a.attributes["href"] for a in read_page(works, "index.html").root.all("a", "day")}
     assert linked == {f"{day}/001.html" for day in pages_of}
     works.publish_with(works.params)  # more days asked for: they are made again
-    assert works.page(DAY, "001.html").root.all("figure")
+    assert read_page(works, DAY, "001.html").root.all("figure")
 
 
 def test_a_day_without_pictures_any_more_vanishes(works: Works) -> None:
@@ -602,7 +506,7 @@ def test_a_day_without_pictures_any_more_vanishes(works: Works) -> None:
     works.tag(now=NOW + timedelta(days=1))
     works.publish()
     assert not [name for name in works.files() if DAY in name]
-    assert works.page("index.html").root.all("b")[0].text == "1"
+    assert read_page(works, "index.html").root.all("b")[0].text == "1"
 
 
 def test_a_picture_that_is_gone_or_replaced_gets_a_placeholder(works: Works) -> None:
@@ -616,7 +520,7 @@ def test_a_picture_that_is_gone_or_replaced_gets_a_placeholder(works: Works) -> 
     Image.new("RGB", (9, 9)).save(works.settings.inbox / "replaced.png")
     counts = works.publish()
     assert (counts["thumbnails"], counts["without_thumbnail"]) == (1, 2)
-    page = works.page(DAY, "001.html")
+    page = read_page(works, DAY, "001.html")
     assert len(page.root.all("div", "gone")) == 2
     assert len(page.root.all("img")) == 1
 
@@ -705,8 +609,8 @@ def test_what_is_published_is_on_the_disk_before_it_is_in_its_place(
 def test_an_empty_store_has_pages_that_say_what_to_do(works: Works) -> None:
     counts = works.publish()
     assert counts["days"] == 0
-    assert "inbox" in works.page("index.html").root.all("p", "note")[0].text
-    assert "None" in works.page("rejected.html").root.all("p", "note")[0].text
+    assert "inbox" in read_page(works, "index.html").root.all("p", "note")[0].text
+    assert "None" in read_page(works, "rejected.html").root.all("p", "note")[0].text
 
 
 def test_a_day_counts_as_published_only_when_its_files_are_in_place(works: Works) -> None:
@@ -746,7 +650,7 @@ def test_a_half_written_thumbnail_is_swept_when_nobody_can_be_writing_it(works: 
     works.arrive("a.png")
     works.tag()
     works.publish()
-    (unfinished,) = (works.settings.published / "pages" / "thumbs").glob(".*")
+    unfinished = works.settings.published / ".unfinished"
     left, being_written = unfinished / ".left.tmp", unfinished / ".now.tmp"
     for path in (left, being_written):
         path.write_bytes(b"half a JP")
@@ -762,10 +666,10 @@ def test_the_days_of_a_publication_are_announced_once_also_where_it_was_cut_off(
     works.arrive("a.png")
     works.tag(now=NOW)
     works.publish()
-    assert take_unannounced(published) == ["2026-01-02"]
-    assert take_unannounced(published) == []
+    assert take_unannounced(works.store, published) == ["2026-01-02"]
+    assert take_unannounced(works.store, published) == []
     works.publish()
-    assert take_unannounced(published) == []
+    assert take_unannounced(works.store, published) == []
 
     works.arrive("b.png", shade=1)
     works.tag(now=NOW + timedelta(days=1))
@@ -780,7 +684,7 @@ def test_the_days_of_a_publication_are_announced_once_also_where_it_was_cut_off(
     works.publish()
     works.promote("color", "2")
     works.publish()
-    assert take_unannounced(published) == ["2026-01-03", "2026-01-02"]
+    assert take_unannounced(works.store, published) == ["2026-01-03", "2026-01-02"]
 
 
 def test_two_publishers_at_once_do_the_work_once(works: Works) -> None:

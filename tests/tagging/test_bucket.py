@@ -29,10 +29,11 @@ from shoetagger.cli.app import app
 from shoetagger.config.places import Bucket
 from shoetagger.config.settings import Settings
 from shoetagger.images.decode import image_id
-from shoetagger.ingest import bucket as bucket_module
 from shoetagger.ingest.inbox import InboxError
 from shoetagger.orchestration.nightly import night
 from shoetagger.publishing import thumbnails
+from shoetagger.storage import client
+from shoetagger.storage.places import published_at
 from shoetagger.store.store import Store
 from shoetagger.tagging.explain import explain
 
@@ -110,12 +111,12 @@ def test_a_night_goes_on_in_a_bucket_where_a_folder_ended_and_people_go_on_from_
     assert (summary.counts["tagged"], summary.counts["retagged"]) == (1, 6)
     added = image_id(data.getvalue())
     assert set(predictions(settings)) == {*before, added}
-    for folder in (thumbnails.folder_in, thumbnails.previews_in):
-        assert thumbnails.is_kept(folder(settings.published), added)
+    for place in (thumbnails.thumbnail_name(added), thumbnails.preview_name(added)):
+        assert (settings.published / place).stat().st_size
     # Thumbnails that are missing are made from the objects.
-    thumbnails.remove(settings.published, identity)
+    thumbnails.remove(published_at(settings.published), identity)
     publish(settings, every_day=True)
-    assert thumbnails.is_kept(thumbnails.folder_in(settings.published), identity)
+    assert (settings.published / thumbnails.thumbnail_name(identity)).stat().st_size
 
     seaweedfs.delete(name, f"new shoes/{some}")
     forget(settings, identity)
@@ -130,8 +131,8 @@ def test_a_night_goes_on_in_a_bucket_where_a_folder_ended_and_people_go_on_from_
 def test_an_outage_marks_nothing_as_gone_and_says_what_is_away(
     settings: Settings, seaweedfs: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(bucket_module._CLIENT, "timeout", "500ms")
-    monkeypatch.setitem(bucket_module._RETRIES, "max_retries", 0)
+    monkeypatch.setitem(client._CLIENT, "timeout", "500ms")
+    monkeypatch.setitem(client._RETRIES, "max_retries", 0)
     run = begin(settings, "night")
     find_arrivals(settings, run)
     with seaweedfs.stopped(), pytest.raises(InboxError, match=r"does not answer .*as gone"):

@@ -183,12 +183,10 @@ def test_the_shard_keeps_thumbnails_and_previews_so_that_nobody_decodes_again(
 
     monkeypatch.setattr(thumbnails.Thumbnails, "_workers", decode_again)
     night(settings, "night")
-    folder = thumbnails.folder_in(settings.published)
-    previews = thumbnails.previews_in(settings.published)
     for identity in ids:
-        with Image.open(thumbnails.place(folder, identity)) as thumbnail:
+        with Image.open(settings.published / thumbnails.thumbnail_name(identity)) as thumbnail:
             assert thumbnail.size == (160, 160)
-        with Image.open(thumbnails.place(previews, identity)) as preview:
+        with Image.open(settings.published / thumbnails.preview_name(identity)) as preview:
             assert preview.size == (50, 40)
 
 
@@ -203,8 +201,8 @@ def test_no_thumbnail_and_no_preview_is_kept_of_what_was_to_be_forgotten(
     forget(settings, identity)
     shutil.copy(path, settings.inbox / "the same again.jpg")
     assert night(settings, "night").counts["new"] == 1
-    for folder in (thumbnails.folder_in, thumbnails.previews_in):
-        assert not thumbnails.place(folder(settings.published), identity).exists()
+    for name in (thumbnails.thumbnail_name, thumbnails.preview_name):
+        assert not (settings.published / name(identity)).exists()
 
 
 @pytest.mark.slow

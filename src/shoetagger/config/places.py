@@ -54,6 +54,11 @@ def place(address: str, variable: str) -> Place:
     secret that the address may hold.
     """
     scheme, separator, rest = address.partition("://")
+    if not separator and address.partition(":")[0] in STORES:
+        raise PlaceError(
+            f"{variable}={address!r} is neither a folder nor a bucket: a bucket is written as "
+            f"{address.partition(':')[0]}://bucket/prefix, with two slashes"
+        )
     if not separator:
         return Path(address).absolute()
     if scheme not in STORES:

@@ -15,10 +15,10 @@ from .places import Place, place
 # Of Airflow: one slot per task that fills a GPU, or all cores.
 GPU_POOL = "gpu"
 
-# In the published folder: what all its files depend on. Without it, all days are written again.
+# Among what is published: what all of it depends on. Without it, all days are written again.
 PUBLISHED_FORMAT = ".format"
 
-# In the published folder: the previews that the desk shows, which cleaning removes after a while.
+# Among what is published: the previews that the desk shows, which cleaning removes after a while.
 PREVIEWS = "previews"
 
 _USER_INFO = re.compile(r"([A-Za-z][\w+.-]*://)[^\s/?#]*@")
@@ -43,6 +43,7 @@ class Settings:
     notify_url: str | None = field(default=None, repr=False)
     mlflow_url: str | None = None  # where people open MLflow, if not where programs do
     gpu_queue: str | None = None  # of Airflow, for tasks in GPU_POOL; None is its default queue
+    published_place: Place | None = None  # None: in the state
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -65,6 +66,7 @@ class Settings:
             notify_url=environ.get("SHOETAGGER_NOTIFY_URL") or None,
             mlflow_url=_web_address(environ, "SHOETAGGER_MLFLOW_URL"),
             gpu_queue=environ.get("SHOETAGGER_GPU_QUEUE") or None,
+            published_place=_place_if_set(environ, "SHOETAGGER_PUBLISHED"),
         )
 
     def as_environment(self) -> dict[str, str]:
@@ -78,6 +80,7 @@ class Settings:
             "SHOETAGGER_NOTIFY_URL": self.notify_url or "",
             "SHOETAGGER_MLFLOW_URL": self.mlflow_url or "",
             "SHOETAGGER_GPU_QUEUE": self.gpu_queue or "",
+            "SHOETAGGER_PUBLISHED": str(self.published_place or ""),
             "MLFLOW_TRACKING_URI": self.tracking_uri,
         }
 
@@ -121,9 +124,9 @@ class Settings:
         return self.repo / "audit"
 
     @property
-    def published(self) -> Path:
-        """Parquet, CSV and pages that others read."""
-        return self.home / "published"
+    def published(self) -> Place:
+        """Parquet, CSV and pages that others read: a folder or a bucket."""
+        return self.published_place or self.home / "published"
 
 
 def _mlflow_database(home: Path) -> str:
@@ -142,6 +145,11 @@ def redacted(text: str) -> str:
     token.
     """
     return _QUERY_SECRET.sub(r"\1***", _USER_INFO.sub(r"\1", text))
+
+
+def _place_if_set(environ: Mapping[str, str], variable: str) -> Place | None:
+    address = environ.get(variable) or None
+    return address and place(address, variable)
 
 
 def _web_address(environ: Mapping[str, str], variable: str) -> str | None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..config import params as parameters
+from ..config.places import root
 from ..config.settings import Settings
 from ..errors import ShoetaggerError
 from ..ops.environment import Ports, Report, log_file, mlflow_address
@@ -123,7 +124,7 @@ def _demo(settings: Settings, ports: Ports, report: Report) -> None:
     with steps("result"):
         report(result(settings, {name: group.tags for name, group in groups.items()}))
     report(
-        f"\nPages    {(settings.published / 'pages' / 'index.html').as_uri()}\n"
+        f"\nPages    {root(settings.published)}pages/index.html\n"
         f"Airflow  {ports.airflow_url}   (`make login` shows the passwords)\n"
         f"MLflow   {mlflow_address(settings, ports)}\n"
         "The servers run on: `make down` stops them."

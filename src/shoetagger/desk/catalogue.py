@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import combinations, pairwise
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ..config.places import Place
 from ..config.recipe import Group
 from ..review.day_tables import DayTables
 from ..store.rows import NOT_A_SHOE, WHOLE_IMAGE, CurrentRow
@@ -179,7 +179,7 @@ class Index:
 class Catalogue:
     """The index of the tables in a folder, brought up to date when they change."""
 
-    def __init__(self, published: Path) -> None:
+    def __init__(self, published: Place) -> None:
         self._tables = DayTables(published, _read)
         self.index = _concatenated({}, {})
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from pathlib import Path
 
 from ..collection.gather import gather, no_shoes
 from ..config.last_good import load_or_last_good
@@ -20,6 +19,7 @@ from ..publishing.articles import Article
 from ..publishing.rows import rows, shown_name
 from ..review.choosing import Choice
 from ..review.label_queue import LabelQueue
+from ..storage.places import published_at
 from ..store.rows import WHOLE_IMAGE, Correction, Edit, StoreError
 from ..store.store import Store
 from .cards import Card, cards
@@ -89,6 +89,7 @@ class Gallery:
         self.store = Store(settings.store_url)
         self.label_queue = LabelQueue(self.store, settings.published, settings.bundles)
         self._catalogue = Catalogue(settings.published)
+        self._published = published_at(settings.published)
         self._explainer = Explainer(settings)
         self._lock = threading.Lock()
         self._params: tuple[tuple[int, int], Params, str | None] | None = None
@@ -185,13 +186,13 @@ class Gallery:
         """Return all that people edited of a picture, the latest first."""
         return self.store.corrections.history(image_id)[::-1]
 
-    def thumbnail(self, image_id: str) -> Path | None:
-        """Return where a picture's thumbnail lies; None where there is none."""
-        return _kept(thumbnails.folder_in(self.settings.published), image_id)
+    def thumbnail(self, image_id: str) -> bytes | None:
+        """Return a picture's thumbnail as JPEG; None where there is none."""
+        return self._published.read(thumbnails.thumbnail_name(image_id)) or None
 
-    def preview(self, image_id: str) -> Path | None:
-        """Return where a picture's preview lies, or its thumbnail where it has none any more."""
-        preview = _kept(thumbnails.previews_in(self.settings.published), image_id)
+    def preview(self, image_id: str) -> bytes | None:
+        """Return a picture's preview, or its thumbnail where it has none any more, as JPEG."""
+        preview = self._published.read(thumbnails.preview_name(image_id))
         return preview or self.thumbnail(image_id)
 
     def similar(self, image_id: str) -> list[Card]:
@@ -277,10 +278,6 @@ class Gallery:
         if edited:
             current = self.store.current.rows(list(groups), image_ids=sorted(edited))
             self._catalogue.overlay(current)
-
-
-def _kept(folder: Path, image_id: str) -> Path | None:
-    return thumbnails.place(folder, image_id) if thumbnails.is_kept(folder, image_id) else None
 
 
 def _refuse_unknown(edit: Edit, groups: Mapping[str, Group]) -> None:

@@ -2,9 +2,6 @@
 
 A locator is the scheme, the bucket, and the percent-encoded key. A token is size and ETag. Reading
 is one request, whose response has the ETag of the bytes that it brings.
-
-Credentials and endpoint come from the environment, in the stores' own variables, or from the role
-of the machine. They stay in this process.
 """
 
 from __future__ import annotations
@@ -13,13 +10,12 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
 
-from ..config.places import Bucket, root
-from ..config.settings import redacted
+from ..config.places import Bucket, PlaceError, root
+from ..storage.client import client_of, endpoint_of, error_code, first_line, what_is_wrong
 from .inbox import (
     ELSEWHERE,
     Arrival,
@@ -32,26 +28,11 @@ from .inbox import (
     Unreadable,
 )
 
-if TYPE_CHECKING:
-    from obstore.store import ClientConfig, ObjectStore, RetryConfig
-
 _PAGE = 1000  # keys per response, the most that S3 gives
 _AHEAD = 64
 # So many objects in a row that cannot be read are an outage, not faults of their own.
 _OUTAGE = 32
-_CLIENT: ClientConfig = {"connect_timeout": "5s", "timeout": "60s"}
-_RETRIES: RetryConfig = {"max_retries": 4, "retry_timeout": timedelta(seconds=60)}
-
-# The store's own word for what is wrong, which the client hands on within its message.
-_CODE = re.compile(r"<Code>(\w+)</Code>")
-_REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
-# Where machines have a role, they ask these addresses for its credentials.
-_ROLE = ("169.254.169.254", "169.254.170.2", "/latest/api/token", "token request")
-_CREDENTIALS = {
-    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
-    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
-}
+_VARIABLE = "SHOETAGGER_INBOX to the one with the pictures"
 # What a key may not hold if the object is to be read: the client of the store refuses it.
 _NO_KEY = re.compile(r"[\x00-\x1f\x7f]|\ufffd|^/|//|(?:^|/)\.\.?(?:/|$)")
 
@@ -65,7 +46,10 @@ class BucketInbox:
         """Raises InboxError where the environment cannot be that of a store."""
         self._bucket = bucket
         self._root = root(bucket)
-        self._store = _opened(bucket)
+        try:
+            self._store = client_of(bucket)
+        except PlaceError as error:
+            raise InboxError(f"the inbox cannot be reached: {error}") from None
         self._lock = threading.Lock()
         self._failures = 0  # in a row
 
@@ -111,7 +95,7 @@ class BucketInbox:
         except TooLarge:
             raise
         except FileNotFoundError as error:
-            if _code(error) == "NoSuchBucket":
+            if error_code(error) == "NoSuchBucket":
                 raise self._unreachable(locator, error) from None
             raise Gone(locator, "gone") from None
         except Exception as error:
@@ -134,7 +118,7 @@ class BucketInbox:
         if client is None:
             raise InboxError(
                 f"{self._bucket} has an object whose key cannot be asked for: rename it "
-                f"({_first_line(error)})"
+                f"({first_line(error)})"
             )
         pages = client.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket.name, Prefix=f"{self._bucket.prefix}/".lstrip("/")
@@ -161,61 +145,12 @@ class BucketInbox:
             self._failures += 1
             if self._failures >= _OUTAGE:
                 return self._fault(error)
-        return Unreachable(locator, f"cannot be read: {_first_line(error)}")
+        return Unreachable(locator, f"cannot be read: {first_line(error)}")
 
     def _fault(self, error: Exception) -> InboxError:
         """Return what is wrong with the bucket as a whole, and what to do."""
-        bucket, code, text = self._bucket, _code(error), str(error)
-        variables = _CREDENTIALS[bucket.scheme]
-        if code in ("NoSuchBucket", "ContainerNotFound"):
-            what = (
-                f"there is no bucket {bucket.name} in {_where(bucket)}: create it, or set "
-                "SHOETAGGER_INBOX to the one with the pictures"
-            )
-        elif any(address in text for address in _ROLE) or "Missing" in text:
-            what = (
-                f"there are no credentials for {bucket}: set {variables}, or run where the machine "
-                "has a role that may list and read it"
-            )
-        elif code in ("PermanentRedirect", "AuthorizationHeaderMalformed"):
-            what = f"{bucket} lies in another region: set AWS_REGION to its own"
-        elif code in _REFUSED or isinstance(error, PermissionError) or "403 Forbidden" in text:
-            what = (
-                f"{_where(bucket)} refuses to show {bucket} ({code or '403'}): check {variables}, "
-                "and that they may list and read it"
-            )
-        else:
-            what = f"{bucket} in {_where(bucket)} does not answer ({_first_line(error)})"
+        what = what_is_wrong(self._bucket, error, _VARIABLE, "list and read")
         return InboxError(f"the inbox cannot be reached: {what}; nothing was marked as gone")
-
-
-def endpoint_of(environ: Mapping[str, str]) -> str:
-    """Return the address of the S3 service, empty for Amazon's own; InboxError for what is none."""
-    endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or ""
-    if endpoint and not endpoint.startswith(("http://", "https://")):
-        raise InboxError(
-            f"AWS_ENDPOINT_URL={redacted(endpoint)!r} is no address of a web service: begin it "
-            "with https:// or http://"
-        )
-    return endpoint
-
-
-def _opened(bucket: Bucket) -> ObjectStore:
-    from obstore.exceptions import BaseError
-    from obstore.store import AzureStore, GCSStore, S3Store
-
-    try:
-        if bucket.scheme == "s3":
-            plain = endpoint_of(os.environ).startswith("http://")
-            client: ClientConfig = {**_CLIENT, "allow_http": plain}
-            return S3Store(bucket.name, client_options=client, retry_config=_RETRIES)
-        kind = GCSStore if bucket.scheme == "gs" else AzureStore
-        return kind(bucket.name, client_options=_CLIENT, retry_config=_RETRIES)
-    except (BaseError, ValueError) as error:
-        raise InboxError(
-            f"the inbox {bucket} cannot be opened ({_first_line(error)}): set "
-            f"{_CREDENTIALS[bucket.scheme]}"
-        ) from None
 
 
 def _any_key_client(bucket: Bucket) -> Any | None:
@@ -243,22 +178,3 @@ def _tag(meta: Mapping[str, Any]) -> str:
 def _token(size: int, tag: str) -> str:
     """Return what changes when an object is replaced: by the same bytes, it may stay."""
     return f"{size}-{tag.strip(chr(34))}"
-
-
-def _where(bucket: Bucket) -> str:
-    endpoint = endpoint_of(os.environ) if bucket.scheme == "s3" else ""
-    return redacted(endpoint) or bucket.store
-
-
-def _code(error: Exception) -> str:
-    """Return the store's own code of an error; empty where its message has none."""
-    found = _CODE.search(str(error))
-    return found[1] if found else ""
-
-
-def _first_line(error: Exception) -> str:
-    """Return an error in one line, without what a store or the client adds for its makers."""
-    text = str(error).partition("\n\nDebug source")[0].partition("<?xml")[0]
-    line = " ".join(text.split()).rstrip(" :")
-    code = _code(error)
-    return redacted(line)[-240:] + (f": {code}" if code else "")

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from ..config.settings import PREVIEWS
 from ..errors import ShoetaggerError
 from ..pipeline import cache, checkout
+from ..storage.places import published_at
 from ..tracking import outbox
 from .environment import MARK, Ports, airflow_home, script_path, task_logs, whole_environment
 from .installation import Installation
@@ -102,8 +103,12 @@ def _bundles(here: Installation, dry_run: bool) -> Cleaned:
 
 def _previews(here: Installation, dry_run: bool) -> Cleaned:
     until = time.time() - here.params.keep.preview_days * _DAY
-    previews = (here.settings.published / PREVIEWS).glob("*/*.jpg")
-    return _removed([path for path in previews if path.stat().st_mtime < until], dry_run)
+    storage = published_at(here.settings.published)
+    listed = storage.listed(PREVIEWS).items()
+    old = {name: stamp.size for name, stamp in listed if stamp.modified < until}
+    if not dry_run:
+        storage.remove(old)
+    return Cleaned(kind="", number=len(old), size=sum(old.values()))
 
 
 def _checkouts(here: Installation, dry_run: bool) -> Cleaned:

@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..config.settings import PUBLISHED_FORMAT, Settings, redacted, sqlite_url
+from ..storage.places import published_at
 from ..store import dump
 from ..store.rows import StoreError, StoreUnavailable
 from ..store.store import Store
@@ -175,7 +176,7 @@ def _put_in_place(settings: Settings, replacement: Replacement) -> None:
 
     What is published is of the store before: the next publication writes all of it again.
     """
-    (settings.published / PUBLISHED_FORMAT).unlink(missing_ok=True)
+    published_at(settings.published).remove([PUBLISHED_FORMAT])
     replacement.move()
     dumped = replacement.folder / STORE
     if dumped.exists():

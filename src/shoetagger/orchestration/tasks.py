@@ -313,7 +313,9 @@ def publish(
 
     with installation(unattended=True) as here:
         counts = nightly.publish_run(here, _run(run)) if run else nightly.publish(here)
-        if outlet_events is not None and (days := take_unannounced(here.settings.published)):
+        if outlet_events is None:
+            return counts
+        if days := take_unannounced(here.store, here.settings.published):
             outlet_events[PUBLISHED].add(TABLES, extra={"days": days})
         return counts
 

@@ -6,38 +6,36 @@ publisher wrote is announced by the next one.
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from ..config.places import Place
+from ..storage.places import published_at
+from ..storage.storage import Storage
+from ..store.store import Store
 from .lock import alone
 
 _FILE = ".unannounced"
 
 
 class Unannounced:
-    """The days, a line each, to which a publication, which holds the lock, adds its own."""
+    """The days, a line each, to which a publication, whose turn it is, adds its own."""
 
-    def __init__(self, published: Path) -> None:
-        self._file = published / _FILE
-        self._days = set(_read(self._file))
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._days = _read(storage)
 
     def add(self, day: str) -> None:
         if day not in self._days:
-            with self._file.open("a", encoding="ascii") as file:
-                file.write(f"{day}\n")
-            self._days.add(day)
+            self._days.append(day)
+            self._storage.write(_FILE, "".join(f"{day}\n" for day in self._days).encode("ascii"))
 
 
-def take_unannounced(published: Path) -> list[str]:
+def take_unannounced(store: Store, published: Place) -> list[str]:
     """Return the days, the latest first; they count as announced from now on."""
-    with alone(published):
-        file = published / _FILE
-        days = sorted(set(_read(file)), reverse=True)
-        file.unlink(missing_ok=True)
+    storage = published_at(published)
+    with alone(store):
+        days = sorted(set(_read(storage)), reverse=True)
+        storage.remove([_FILE])
     return days
 
 
-def _read(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="ascii").split()
-    except FileNotFoundError:
-        return []
+def _read(storage: Storage) -> list[str]:
+    return (storage.read(_FILE) or b"").decode("ascii").split()

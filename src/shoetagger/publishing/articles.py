@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..config.recipe import Group
+from ..storage.storage import Storage
 from .csv_lines import csv_line
 from .rows import Cell, Row
 from .tables import timestamp
@@ -80,15 +81,17 @@ def by_article(rows: Iterable[Row]) -> dict[str, Article]:
     return dict(sorted(found.items()))
 
 
-def from_tables(tables: Iterable[Path], groups: Mapping[str, Group]) -> dict[str, Article]:
+def from_tables(
+    storage: Storage, tables: Iterable[str], groups: Mapping[str, Group]
+) -> dict[str, Article]:
     """Return the articles of the pictures in published tables, as `by_article` does."""
-    return by_article(row for table in tables for row in _rows(table, groups))
+    return by_article(row for table in tables for row in _rows(storage, table, groups))
 
 
-def _rows(table: Path, groups: Mapping[str, Group]) -> Iterator[Row]:
+def _rows(storage: Storage, table: str, groups: Mapping[str, Group]) -> Iterator[Row]:
     """Yield the pictures of an article in a day's table, with what counts for it."""
     cells = [f"{name}_{what}" for name in groups for what in ("tags", "corrected")]
-    with pq.ParquetFile(table) as file:
+    with storage.opened(table) as source, pq.ParquetFile(source) as file:
         for batch in file.iter_batches(columns=["article", "first_seen", "verdict", *cells]):
             for record in batch.filter(pc.is_valid(batch["article"])).to_pylist():
                 yield Row(
@@ -104,30 +107,31 @@ def _rows(table: Path, groups: Mapping[str, Group]) -> Iterator[Row]:
                 )  # fmt: skip
 
 
-def stage_tables(staging: Path, tables: Sequence[Path], groups: Mapping[str, Group]) -> None:
+def stage_tables(
+    staging: Path, storage: Storage, tables: Sequence[str], groups: Mapping[str, Group]
+) -> None:
     """Write the tables of articles, of the pictures in the days' tables, into a folder."""
-    articles = from_tables(tables, groups)
+    articles = from_tables(storage, tables, groups)
     for fmt, name in TABLES.items():
         with (staging / name).open("wb") as out:
             write_articles(articles, groups, fmt, out)
 
 
-def are_behind(published: Path, tables: Sequence[Path]) -> bool:
+def are_behind(storage: Storage, tables: Sequence[str]) -> bool:
     """Return whether a table of articles is missing or older than one of a day.
 
     So it is where a publication was cut off after it had written its days.
     """
-    written = [(published / name) for name in TABLES.values()]
-    if not all(file.is_file() for file in written):
+    written = storage.stamps(TABLES.values())
+    if len(written) < len(TABLES):
         return True
-    latest = max((table.stat().st_mtime_ns for table in tables), default=0)
-    return min(file.stat().st_mtime_ns for file in written) < latest
+    latest = max((stamp.modified for stamp in storage.stamps(tables).values()), default=0.0)
+    return min(stamp.modified for stamp in written.values()) < latest
 
 
-def remove_tables(published: Path) -> None:
+def remove_tables(storage: Storage) -> None:
     """Remove the tables of articles, which no name tells any more."""
-    for name in TABLES.values():
-        (published / name).unlink(missing_ok=True)
+    storage.remove(TABLES.values())
 
 
 def write_articles(

@@ -5,16 +5,17 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable
-from pathlib import Path
+
+from ..storage.storage import Storage
 
 
-def is_whole(path: Path) -> bool:
+def is_whole(storage: Storage, name: str) -> bool:
     """Tell whether a table that CsvTable wrote is there and ends as one does."""
     try:
-        with path.open("rb") as file:
+        with storage.opened(name) as file:
             file.seek(-1, io.SEEK_END)
             return file.read() == b"\n"
-    except OSError:  # empty, or not there
+    except (OSError, ValueError):  # empty, or not there
         return False
 
 

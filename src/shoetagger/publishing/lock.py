@@ -1,27 +1,18 @@
-"""The lock of the published folder: one process at a time writes there."""
+"""The publishers' turn: one at a time, wherever they run."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from filelock import FileLock, Timeout
+from ..store.store import Store
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def alone(published: Path) -> Iterator[None]:
-    """Hold the folder's lock, waiting for another publisher; the lock of a killed one is free."""
-    lock = FileLock(published / ".lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        log.info("another publisher is at work in %s: waiting for it", published)
-        lock.acquire()
-    try:
+def alone(store: Store) -> Iterator[None]:
+    """Be the only publisher of a store, waiting for another one; the turn of a killed one ends."""
+    with store.turns.alone("publishing", lambda: log.info("another publisher is at work: waiting")):
         yield
-    finally:
-        lock.release()

@@ -7,17 +7,20 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from ..atomic import put_in_place
 from ..config.params import Params
 from ..config.places import Place
 from ..config.settings import PUBLISHED_FORMAT
 from ..errors import TransientError
+from ..storage.folder import FolderStorage
+from ..storage.places import published_at
+from ..storage.storage import Storage, of_day
 from ..store.store import Store
 from .announcing import Unannounced
 from .articles import are_behind, remove_tables, stage_tables
@@ -45,7 +48,7 @@ from .tables import (
     read_tally,
     timestamp,
 )
-from .thumbnails import Thumbnails, folder_in, is_kept, previews_in, remove, sweep
+from .thumbnails import Thumbnails, remove, thumbnail_name
 
 log = logging.getLogger(__name__)
 
@@ -67,28 +70,29 @@ def publish_changes(
     store: Store,
     params: Params,
     *,
-    published: Path,
+    published: Place,
     inbox: Place,
     every_day: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, int]:
-    """Bring the tables and pages in the folder `published` up to date with the store.
+    """Bring the tables and pages at the place `published` up to date with the store.
 
     Rewrites the days whose rows changed since they were last published or whose tables are missing
     or damaged, the list of rejected files and the index; all days with `every_day`, or where
     groups, page sizes or the look of the pages changed. A day counts as published when all its
-    files are in their places. Concurrent calls are serialised by a lock. Files are named relative
-    to `inbox`.
+    files are in their places. Concurrent calls, on any machine, take turns. Files are named
+    relative to `inbox`.
 
     Returns counts: days and pages rewritten, pictures on the days rewritten, thumbnails made,
     pictures without a thumbnail (their files are gone), rejected files listed.
-    Raises PublishError where the disk refuses a write; what was published before is then intact.
+    Raises PublishError where the disk refuses a write, and StorageError where a bucket does; what
+    was published before is then intact, and what was not is published by the next call.
     """
+    storage = published_at(published)
     try:
-        published.mkdir(parents=True, exist_ok=True)
-        with alone(published), _staging(published) as staging:
+        with alone(store), storage.staging() as staging:
             publication = _Publication(
-                store, params, published=published, inbox=inbox, staging=staging, progress=progress
+                store, params, storage=storage, inbox=inbox, staging=staging, progress=progress
             )
             return publication.run(every_day)
     except OSError as error:
@@ -99,7 +103,7 @@ def publish_changes(
 
 
 def forget(
-    store: Store, params: Params, image_id: str, *, published: Path, inbox: Place
+    store: Store, params: Params, image_id: str, *, published: Place, inbox: Place
 ) -> dict[str, int]:
     """Erase a picture from the store and from all that is published; returns as publish_changes.
 
@@ -107,49 +111,46 @@ def forget(
     until `Files.retry` is given a file that holds them. Raises StoreError for an unknown image id.
     """
     store.files.forget(image_id, datetime.now(UTC))
-    published.mkdir(parents=True, exist_ok=True)
-    with alone(published):  # another publisher may be making it just now
-        remove(published, image_id)
+    with alone(store):  # another publisher may be making it just now
+        remove(published_at(published), image_id)
     return publish_changes(store, params, published=published, inbox=inbox)
 
 
 class _Publication:
-    """One publication, while no other runs in its folder."""
+    """One publication, while no other runs."""
 
     def __init__(
         self,
         store: Store,
         params: Params,
         *,
-        published: Path,
+        storage: Storage,
         inbox: Place,
         staging: Path,
         progress: Progress | None,
     ) -> None:
-        self._published = published
+        self._storage = storage
         self._inbox = inbox
         self._params = params
         self._groups = params.groups
         self._store = store
         self._staging = staging
         self._progress = progress
-        self._thumbs = folder_in(published)
         self._paged: set[str] = set()
         self._tallies: dict[str, Tally] = {}  # of the days that have tables
         self._counts = dict.fromkeys(("days", "pictures", "pages", "without_thumbnail"), 0)
 
     def run(self, every_day: bool) -> dict[str, int]:
         look = _look(self._params, self._inbox)
-        format_file = self._published / PUBLISHED_FORMAT
-        same = format_file.is_file() and format_file.read_text() == look
+        same = self._storage.read(PUBLISHED_FORMAT) == look.encode()
         # Revisions are read before rows: a row that changes meanwhile leaves its day changed.
         changed = dict(self._store.days.changed())
         lost = dict.fromkeys(self._read_tallies() - changed.keys())
         days = lost | (changed if same and not every_day else self._all_days())
         latest = sorted({*self._tallies, *days}, reverse=True)
         self._paged = set(latest[: self._params.keep.page_days])
-        with Thumbnails(self._thumbs, self._inbox, self._params, self._sources) as thumbnails:
-            unannounced = Unannounced(self._published)
+        with Thumbnails(self._storage, self._inbox, self._params, self._sources) as thumbnails:
+            unannounced = Unannounced(self._storage)
             for day, revision in sorted(days.items()):
                 self._publish_day(day, thumbnails)
                 unannounced.add(day)
@@ -157,11 +158,10 @@ class _Publication:
                     self._store.days.mark_published(day, revision)
         self._stage_articles(changed=bool(days))
         self._remove_old_pages()
-        for folder in (self._thumbs, previews_in(self._published)):
-            sweep(folder)
+        self._storage.tidy()
         rejected = self._publish_rejected()
         self._publish_index(rejected)
-        self._stage(format_file.name).write_text(look)
+        self._stage(PUBLISHED_FORMAT).write_text(look)
         self._put_in_place()
         counts = self._counts | {"thumbnails": thumbnails.made, "rejected": rejected}
         log.info("published: %s", ", ".join(f"{key} {value}" for key, value in counts.items()))
@@ -173,15 +173,13 @@ class _Publication:
 
     def _read_tallies(self) -> set[str]:
         """Read the tallies of the days with tables; return the days whose tables are lost."""
-        folders = (self._published / "parquet").glob("day=*")
-        found = {folder.name.removeprefix("day=") for folder in folders}
-        lost = set()
-        for day in found:
-            tally = read_tally(self._parquet_of(day))
-            if tally is not None:
-                self._tallies[day] = tally
-            if tally is None or not is_whole(self._published / "csv" / f"{day}.csv"):
-                lost.add(day)
+        found = of_day(self._storage.listed("parquet"))
+        with ThreadPoolExecutor(self._storage.at_once) as threads:
+            tallies = list(threads.map(partial(read_tally, self._storage), found.values()))
+            whole = list(threads.map(partial(is_whole, self._storage), map(_csv_of, found)))
+        self._tallies = {d: tally for d, tally in zip(found, tallies, strict=True) if tally}
+        lost = found.keys() - self._tallies.keys()
+        lost |= {day for day, is_there in zip(found, whole, strict=True) if not is_there}
         lost |= {
             day
             for day in self._store.days.published()
@@ -191,16 +189,12 @@ class _Publication:
             log.warning("the tables of %s are missing or damaged: they are written again", day)
         return lost
 
-    def _parquet_of(self, day: str) -> Path:
-        return self._published / "parquet" / f"day={day}" / "tags.parquet"
-
     def _sources(self, image_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
         found = self._store.current.rows([], image_ids=image_ids)
         return {picture.image_id: picture.locators for picture in found}
 
     def _publish_day(self, day: str, thumbnails: Thumbnails) -> None:
-        parquet = self._stage("parquet", f"day={day}", "tags.parquet")
-        table = self._stage("csv", f"{day}.csv")
+        parquet, table = self._stage(_parquet_of(day)), self._stage(_csv_of(day))
         with parquet.open("wb") as columns, table.open("wb") as lines:
             tally = fill(
                 [ParquetTable(columns, self._groups), CsvTable(lines, self._groups)],
@@ -212,7 +206,7 @@ class _Publication:
                 ),
                 self._groups,
             )
-        self._remove_thumbnails_of_gone(day, parquet)
+        self._remove_thumbnails_of_gone(day)
         if tally.pictures:
             # The pages are made from the table just written, so they agree with it even where the
             # store has changed meanwhile.
@@ -223,8 +217,8 @@ class _Publication:
             pages = 0
             self._discard()
             self._tallies.pop(day, None)
-            shutil.rmtree(self._parquet_of(day).parent, ignore_errors=True)
-            (self._published / "csv" / f"{day}.csv").unlink(missing_ok=True)
+            self._storage.remove_folder(f"parquet/day={day}")
+            self._storage.remove([_csv_of(day)])
         self._remove_pages_after(day, pages)
         self._counts["days"] += 1
         self._counts["pictures"] += tally.pictures
@@ -249,45 +243,44 @@ class _Publication:
                 page_size=size,
                 pictures=tally.pictures,
             )
-            self._stage("pages", day, page_name(number)).write_text(page, encoding="utf-8")
+            self._stage(f"pages/{day}/{page_name(number)}").write_text(page, encoding="utf-8")
             self._counts["without_thumbnail"] += len(gone)
             if self._progress:
                 self._progress(day, min(number * size, tally.pictures), pages * size)
         return pages
 
-    def _remove_thumbnails_of_gone(self, day: str, parquet: Path) -> None:
+    def _remove_thumbnails_of_gone(self, day: str) -> None:
         """Remove the thumbnails and previews of pictures that the day has lost, as replaced ones.
 
         Before their tables are: what is cut off here is done by the next publication.
         """
-        before = self._published / "parquet" / f"day={day}" / "tags.parquet"
-        gone = image_ids(before) - image_ids(parquet)
+        table = _parquet_of(day)
+        gone = image_ids(self._storage, table) - image_ids(FolderStorage(self._staging), table)
         elsewhere = {r.image_id for r in self._store.current.rows([], image_ids=sorted(gone))}
         for image_id in gone - elsewhere:
-            remove(self._published, image_id)
+            remove(self._storage, image_id)
 
     def _remove_pages_after(self, day: str, pages: int) -> None:
-        folder = self._published / "pages" / day
-        for page in folder.glob("*.html"):
-            if page.stem.isdecimal() and int(page.stem) > pages:
-                page.unlink()
-        if not pages and folder.is_dir():
-            folder.rmdir()
+        if not pages:
+            self._storage.remove_folder(f"pages/{day}")
+            return
+        there = self._storage.listed(f"pages/{day}")
+        self._storage.remove([name for name in there if _number_of(name) > pages])
 
     def _remove_old_pages(self) -> None:
         """Remove the pages, thumbnails and previews of days older than `keep.page_days`."""
-        for day in self._tallies.keys() - self._paged:
-            if (self._published / "pages" / day).is_dir():
-                self._remove_pages_after(day, 0)
-                for picture in self._store.current.rows([], day=day):
-                    remove(self._published, picture.image_id)
+        old = {f"pages/{day}/{page_name(1)}": day for day in self._tallies.keys() - self._paged}
+        for first_page in self._storage.stamps(old):
+            for picture in self._store.current.rows([], day=old[first_page]):
+                remove(self._storage, picture.image_id)
+            self._remove_pages_after(old[first_page], 0)
 
     def _stage_articles(self, *, changed: bool) -> None:
-        tables = [self._parquet_of(day) for day in sorted(self._tallies)]
+        tables = [_parquet_of(day) for day in sorted(self._tallies)]
         if self._params.articles.pattern is None:
-            remove_tables(self._published)
-        elif changed or are_behind(self._published, tables):
-            stage_tables(self._staging, tables, self._groups)
+            remove_tables(self._storage)
+        elif changed or are_behind(self._storage, tables):
+            stage_tables(self._staging, self._storage, tables, self._groups)
 
     def _publish_rejected(self) -> int:
         total = 0
@@ -300,7 +293,7 @@ class _Publication:
                 total += 1
                 if len(shown) < REJECTED_SHOWN:
                     shown.append(Refusal(file, row.reason, row.first_seen))
-        page = self._stage("pages", "rejected.html")
+        page = self._stage("pages/rejected.html")
         page.write_text(rejected_page(shown, total), encoding="utf-8")
         self._put_in_place()
         return total
@@ -311,7 +304,8 @@ class _Publication:
         for day, tally in sorted(self._tallies.items(), reverse=True):
             total.merge(tally)
             first = tally.first if len(days) < DAYS_PICTURED else ()
-            kept = tuple(i for i in first if is_kept(self._thumbs, i))
+            there = self._storage.stamps(map(thumbnail_name, first))
+            kept = tuple(i for i in first if thumbnail_name(i) in there)
             days.append(Day(day, tally, kept, paged=day in self._paged))
         page = index_page(
             days,
@@ -323,8 +317,8 @@ class _Publication:
             rejected=rejected,
             now=datetime.now(UTC),
         )
-        self._stage("pages", "style.css").write_text(style(self._groups), encoding="utf-8")
-        self._stage("pages", "index.html").write_text(page, encoding="utf-8")
+        self._stage("pages/style.css").write_text(style(self._groups), encoding="utf-8")
+        self._stage("pages/index.html").write_text(page, encoding="utf-8")
         self._put_in_place()
 
     def _live(self, group: str, total: Tally) -> LiveGroup:
@@ -341,20 +335,22 @@ class _Publication:
             untagged=total.untagged[group],
         )
 
-    def _stage(self, *parts: str) -> Path:
-        path = self._staging.joinpath(*parts)
+    def _stage(self, name: str) -> Path:
+        path = self._staging / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def _put_in_place(self) -> None:
-        """Rename all staged files into their places, the tables after the pages."""
-        staged = [path for path in self._staging.rglob("*") if path.is_file()]
-        staged.sort(key=lambda path: (path.suffix != ".html", path))
-        put_in_place([(path, self._published / path.relative_to(self._staging)) for path in staged])
+        """Put all staged files into their places, the tables after the pages."""
+        staged = sorted(path for path in self._staging.rglob("*") if path.is_file())
+        files = [(path, path.relative_to(self._staging).as_posix()) for path in staged]
+        self._storage.put([file for file in files if file[1].endswith(".html")])
+        self._storage.put([file for file in files if not file[1].endswith(".html")])
+        self._discard()
 
     def _discard(self) -> None:
-        for path in self._staging.iterdir():
-            shutil.rmtree(path)
+        shutil.rmtree(self._staging)
+        self._staging.mkdir()
 
 
 def _look(params: Params, inbox: Place) -> str:
@@ -373,13 +369,15 @@ def _look(params: Params, inbox: Place) -> str:
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
 
 
-@contextmanager
-def _staging(published: Path) -> Iterator[Path]:
-    """Yield an empty folder on the same file system, cleared of a killed publisher's files."""
-    staging = published / ".staging"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
-    try:
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+def _parquet_of(day: str) -> str:
+    return f"parquet/day={day}/tags.parquet"
+
+
+def _csv_of(day: str) -> str:
+    return f"csv/{day}.csv"
+
+
+def _number_of(page: str) -> int:
+    """Return the number in the name of a day's page; 0 where it is none of ours."""
+    name = PurePosixPath(page)
+    return int(name.stem) if name.suffix == ".html" and name.stem.isdecimal() else 0

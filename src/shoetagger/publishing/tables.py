@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..config.recipe import Group
+from ..storage.storage import Storage
 from .csv_lines import csv_line
 from .rows import Cell, Row, Tally, is_none
 
@@ -108,10 +109,11 @@ def read_parquet(path: Path, groups: Mapping[str, Group], chunk: int) -> Iterato
             yield [_row(record, groups) for record in batch.to_pylist()]
 
 
-def image_ids(path: Path) -> set[str]:
+def image_ids(storage: Storage, name: str) -> set[str]:
     """Return the image ids in a table that ParquetTable wrote; none where it cannot be read."""
     try:
-        return set(pq.read_table(path, columns=["image_id"])["image_id"].to_pylist())
+        with storage.opened(name) as file:
+            return set(pq.read_table(file, columns=["image_id"])["image_id"].to_pylist())
     except (OSError, pa.ArrowInvalid):
         return set()
 
@@ -142,13 +144,14 @@ def _row(record: Mapping[str, Any], groups: Mapping[str, Group]) -> Row:
     )
 
 
-def read_tally(path: Path) -> Tally | None:
+def read_tally(storage: Storage, name: str) -> Tally | None:
     """Return the tally in the footer of a file that ParquetTable wrote; its rows are not read.
 
     None where there is no such file, or none that can be read: it was cut short, or damaged.
     """
     try:
-        return Tally.from_json(pq.read_metadata(path).metadata[b"shoetagger"])
+        with storage.opened(name) as file:
+            return Tally.from_json(pq.read_metadata(file).metadata[b"shoetagger"])
     except (OSError, pa.ArrowException, ValueError, LookupError, TypeError):
         return None
 

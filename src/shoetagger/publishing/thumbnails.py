@@ -3,20 +3,17 @@ preview by which people judge tags on the desk."""
 
 from __future__ import annotations
 
-import contextlib
+import io
 import logging
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
-from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from ..atomic import atomic_write
 from ..config.operations import Publish
 from ..config.params import Params
 from ..config.places import Place
@@ -25,14 +22,13 @@ from ..images.views import Transform
 from ..ingest.batches import KeptViews, decode_pool
 from ..ingest.inbox import InboxError
 from ..ingest.pool import DecodePool
+from ..storage.places import published_at
+from ..storage.storage import Storage, StorageError
 
 logger = logging.getLogger(__name__)
 
 # image ids -> where the bytes of each have been seen
 Sources = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
-
-# Writing a thumbnail takes milliseconds: an unfinished file older than this is abandoned.
-_LEFT_AFTER_SECONDS = 3600.0
 
 
 def transform(pixels: int) -> Transform:
@@ -40,89 +36,88 @@ def transform(pixels: int) -> Transform:
     return Transform(size=pixels)
 
 
-def folder_in(published: Path) -> Path:
-    """Return the folder of the thumbnails within the published folder."""
-    return published / "pages" / "thumbs"
+def thumbnail_name(image_id: str) -> str:
+    """Return the name of a picture's thumbnail among what is published."""
+    return f"pages/thumbs/{_spread(image_id)}"
 
 
-def previews_in(published: Path) -> Path:
-    """Return the folder of the previews within the published folder."""
-    return published / PREVIEWS
+def preview_name(image_id: str) -> str:
+    """Return the name of a picture's preview among what is published."""
+    return f"{PREVIEWS}/{_spread(image_id)}"
 
 
-def place(folder: Path, image_id: str) -> Path:
-    """Return where a picture's JPEG lies below a folder of either: spread over 256 folders."""
-    return folder / image_id[:2] / f"{image_id}.jpg"
+def _spread(image_id: str) -> str:
+    return f"{image_id[:2]}/{image_id}.jpg"  # over 256 folders
 
 
-def is_kept(folder: Path, image_id: str) -> bool:
-    """Tell whether a picture has its JPEG there; an empty file is what a power cut may leave."""
-    try:
-        return place(folder, image_id).stat().st_size > 0
-    except FileNotFoundError:
-        return False
+def jpeg(view: np.ndarray, size: tuple[int, int]) -> bytes:
+    """Return a thumbnail of its view, (S, S, 3) uint8; `size` is the picture's own."""
+    file = io.BytesIO()
+    Image.fromarray(_without_seams(view, size)).save(file, "JPEG", quality=82, optimize=True)
+    return file.getvalue()
 
 
-def keep(folder: Path, image_id: str, view: np.ndarray, size: tuple[int, int]) -> None:
-    """Write one thumbnail from its view, (S, S, 3) uint8; `size` is the picture's own."""
-    with _written(folder, image_id) as file:
-        Image.fromarray(_without_seams(view, size)).save(file, "JPEG", quality=82, optimize=True)
-
-
-def keep_preview(folder: Path, image_id: str, jpeg: bytes) -> None:
-    """Write one preview."""
-    with _written(folder, image_id) as file:
-        file.write(jpeg)
-
-
-def remove(published: Path, image_id: str) -> None:
+def remove(storage: Storage, image_id: str) -> None:
     """Remove a picture's thumbnail and preview."""
-    for folder in (folder_in(published), previews_in(published)):
-        place(folder, image_id).unlink(missing_ok=True)
+    storage.remove([thumbnail_name(image_id), preview_name(image_id)])
 
 
-@contextlib.contextmanager
-def _written(folder: Path, image_id: str) -> Iterator[BinaryIO]:
-    path = place(folder, image_id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = _unfinished(folder)
-    unfinished.mkdir(exist_ok=True)
-    with atomic_write(path, unfinished, flushed=False) as file:
-        yield file
-
-
-def sweep(folder: Path) -> None:
-    """Remove half-written files of killed processes; a shard may be writing at the same time."""
-    for path in _unfinished(folder).glob(".*.tmp"):
-        with contextlib.suppress(FileNotFoundError):  # it has just been renamed to its place
-            if time.time() - path.stat().st_mtime > _LEFT_AFTER_SECONDS:
-                path.unlink()
-
-
-def of_shard(published: Path, publish: Publish) -> KeptViews:
+def of_shard(published: Place, publish: Publish) -> KeptViews:
     """Return what a shard keeps: of as many pictures as a day's pages show, both JPEGs."""
-    thumbs, previews = folder_in(published), previews_in(published)
-    left = publish.page_size * publish.max_pages
+    keeper = _Keeper(published_at(published), publish.page_size * publish.max_pages)
+    return KeptViews(transform(publish.thumbnail), publish.preview, keeper.take, keeper.drop)
+
+
+class _Keeper:
+    """Keeps the JPEGs of the first `most` pictures; those for a bucket are on their way meanwhile.
+
+    What does not arrive there, as the bucket is away, the publication makes again.
+    """
+
+    def __init__(self, storage: Storage, most: int) -> None:
+        self._storage, self._left = storage, most
+        at_once = storage.at_once
+        self._threads = ThreadPoolExecutor(at_once) if at_once > 1 else None
+        self._most_under_way = 4 * at_once
+        self._under_way: dict[str, Future[None]] = {}
 
     def take(
-        image_id: str, view: np.ndarray | None, preview: bytes | None, size: tuple[int, int]
+        self, image_id: str, view: np.ndarray | None, preview: bytes | None, size: tuple[int, int]
     ) -> None:
-        nonlocal left
-        if left <= 0:
+        if self._left <= 0:
             return
-        left -= 1
-        if view is not None and not is_kept(thumbs, image_id):
-            keep(thumbs, image_id, view, size)
-        if preview is not None and not is_kept(previews, image_id):
-            keep_preview(previews, image_id, preview)
+        self._left -= 1
+        files = {}
+        if view is not None:
+            files[thumbnail_name(image_id)] = partial(jpeg, view, size)
+        if preview is not None:
+            files[preview_name(image_id)] = partial(bytes, preview)
+        if self._threads is None:
+            self._keep(files)
+            return
+        while len(self._under_way) >= self._most_under_way:
+            self._arrived(next(iter(self._under_way)))
+        self._under_way[image_id] = self._threads.submit(self._keep, files)
 
-    return KeptViews(
-        transform(publish.thumbnail), publish.preview, take, partial(remove, published)
-    )
+    def drop(self, image_id: str) -> None:
+        self._arrived(image_id)
+        remove(self._storage, image_id)
 
+    def _keep(self, files: Mapping[str, Callable[[], bytes]]) -> None:
+        for name, made in files.items():
+            if not self._storage.stamps([name]):
+                self._storage.write(name, made())
 
-def _unfinished(folder: Path) -> Path:
-    return folder / ".unfinished"
+    def _arrived(self, image_id: str) -> None:
+        """Wait for the files of a picture that are under way."""
+        if (future := self._under_way.pop(image_id, None)) is None:
+            return
+        try:
+            future.result()
+        except StorageError as error:
+            if self._left > 0:
+                logger.warning("no more thumbnails from this shard: %s", error)
+            self._left = 0
 
 
 # A studio's background varies less than this (of 255) along the edge of a picture.
@@ -155,8 +150,8 @@ class Thumbnails(AbstractContextManager["Thumbnails"]):
     `sources` returns, for image ids, the locators at which their bytes have been seen.
     """
 
-    def __init__(self, folder: Path, inbox: Place, params: Params, sources: Sources) -> None:
-        self._folder = folder
+    def __init__(self, storage: Storage, inbox: Place, params: Params, sources: Sources) -> None:
+        self._storage = storage
         self._inbox = inbox
         self._params = params
         self._sources = sources
@@ -178,7 +173,9 @@ class Thumbnails(AbstractContextManager["Thumbnails"]):
         A file counts only while it still holds the bytes of that image id; where one is gone,
         another one with the same bytes serves.
         """
-        missing = [i for i in image_ids if not is_kept(self._folder, i)]
+        names = {image_id: thumbnail_name(image_id) for image_id in image_ids}
+        there = self._storage.stamps(names.values())
+        missing = [image_id for image_id, name in names.items() if name not in there]
         if not missing:
             return set()
         left = set(missing)
@@ -188,7 +185,8 @@ class Thumbnails(AbstractContextManager["Thumbnails"]):
             try:
                 for (image_id, _), picture in zip(batch, decoded, strict=True):
                     if picture.views and picture.size and picture.image_id == image_id:
-                        keep(self._folder, image_id, picture.views[0], picture.size)
+                        made = jpeg(picture.views[0], picture.size)
+                        self._storage.write(names[image_id], made)
                         left.discard(image_id)
                         self.made += 1
             except InboxError as error:  # tags are published all the same

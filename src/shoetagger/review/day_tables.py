@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import pyarrow.parquet as pq
 
+from ..config.places import Place
 from ..config.recipe import Group
+from ..storage.places import published_at
+from ..storage.storage import Stamp, of_day
 
 Content = TypeVar("Content")
-Stamp = tuple[int, int]  # time in nanoseconds, and bytes
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class DayTables(Generic[Content]):
     """What `read` returns of each day's table, for the present groups; not for several threads."""
 
     def __init__(
-        self, published: Path, read: Callable[[pq.ParquetFile, Mapping[str, Group]], Content]
+        self, published: Place, read: Callable[[pq.ParquetFile, Mapping[str, Group]], Content]
     ) -> None:
-        self._folder = published / "parquet"
+        self._storage = published_at(published)
         self._read = read
         self._days: dict[str, _Read[Content]] = {}
         self.groups: Mapping[str, Group] = {}
@@ -48,10 +49,10 @@ class DayTables(Generic[Content]):
         """Read the tables that changed; return their days, those that vanished among them."""
         known = self._days if groups == self.groups else {}
         found: dict[str, _Read[Content]] = {}
-        for file in sorted(self._folder.glob("day=*/tags.parquet")):
-            day = file.parent.name.removeprefix("day=")
+        listed = self._storage.listed("parquet")
+        for day, name in of_day(listed).items():
             try:
-                found[day] = self._unless_known(file, groups, known.get(day))
+                found[day] = self._unless_known(name, listed[name], groups, known.get(day))
             except FileNotFoundError:
                 continue  # it vanished meanwhile
         self._days, self.groups = found, groups
@@ -59,11 +60,9 @@ class DayTables(Generic[Content]):
         return {day for day in days if known.get(day) is not found.get(day)}
 
     def _unless_known(
-        self, file: Path, groups: Mapping[str, Group], known: _Read[Content] | None
+        self, name: str, stamp: Stamp, groups: Mapping[str, Group], known: _Read[Content] | None
     ) -> _Read[Content]:
-        status = file.stat()
-        stamp = (status.st_mtime_ns, status.st_size)
         if known is not None and known.stamp == stamp:
             return known
-        with pq.ParquetFile(file) as table:
+        with self._storage.opened(name) as file, pq.ParquetFile(file) as table:
             return _Read(stamp, self._read(table, groups))

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..config.operations import Queue
+from ..config.places import Place
 from ..config.recipe import Group
 from ..inference.bundle import load_bundle
 from ..inference.decision import UNCALIBRATED
@@ -28,7 +29,7 @@ _KEPT = 8  # choices, of people who passed other pictures on
 class LabelQueue:
     """Chooses pictures for any number of threads; tables are read again when they change."""
 
-    def __init__(self, store: Store, published: Path, bundles: Path) -> None:
+    def __init__(self, store: Store, published: Place, bundles: Path) -> None:
         self._store, self._bundles = store, bundles
         self._tables = DayTables(published, _unchecked)
         self._lock = threading.Lock()

@@ -62,6 +62,23 @@ class Database:
             yield connection
 
     @contextmanager
+    def idle(self) -> Iterator[Connection]:
+        """Open a connection of one's own, without a transaction; it is closed at the end."""
+        with self._as_store_errors():
+            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            yield connection
+        finally:
+            connection.invalidate()  # and so closed: the pool would keep what a session holds
+            connection.close()
+
+    def beside(self, suffix: str) -> Path:
+        """Return a path beside a SQLite file, of its name with a suffix; StoreError without one."""
+        with self._as_store_errors():
+            path = Path(self._engine.url.database or "").absolute()
+        return path.with_name(path.name + suffix)
+
+    @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Open the one transaction that writes; it commits at the end, an exception undoes it."""
         with self._as_store_errors():

@@ -21,6 +21,7 @@ from .predictions import Predictions
 from .runs import TaggingRuns
 from .skips import Skips
 from .tables import files, versions
+from .turns import Turns
 from .vectors import Vectors
 
 
@@ -44,6 +45,7 @@ class Store:
         self.vectors = Vectors(self._database)
         self.comparisons = Comparisons(self._database)
         self.skips = Skips(self._database)
+        self.turns = Turns(self._database)
 
     def __enter__(self) -> Store:
         return self

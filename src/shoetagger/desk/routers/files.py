@@ -33,10 +33,10 @@ def static(name: str) -> Response:
     return FileResponse(STATIC / name, media_type=_STATIC_FILES[name], headers=_cached(60))
 
 
-def _picture(path: Path | None, missing: str) -> Response:
-    if path is None:
+def _picture(jpeg: bytes | None, missing: str) -> Response:
+    if jpeg is None:
         raise HTTPException(404, missing)
-    return FileResponse(path, media_type="image/jpeg", headers=_cached(300))
+    return Response(jpeg, media_type="image/jpeg", headers=_cached(300))
 
 
 def _cached(seconds: int) -> dict[str, str]:
