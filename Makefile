@@ -86,7 +86,7 @@ audit: $(STAMP) ## look the locked versions up in the list of known vulnerabilit
 
 lock: $(STAMP) ## bring requirements.lock up to date with pyproject.toml, changing no other version
 	@$(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
-	  --extra cluster --extra dev --extra metrics --extra s3 --python-version 3.11 pyproject.toml --output-file requirements.lock
+	  --extra cluster --extra dev --extra metrics --extra s3 --extra timm --python-version 3.11 pyproject.toml --output-file requirements.lock
 
 # A second `make` finds the stamp and installs nothing, until the lock or the package changes.
 # An interrupted installation leaves no stamp and is taken up again.

@@ -12,7 +12,7 @@ from shoetagger.images.views import Transform
 from shoetagger.inference.bundle import BUNDLE_FILE, Bundle, save_bundle
 from shoetagger.network.backbone import TagModel
 from shoetagger.network.digests import prefix_digests
-from shoetagger.network.layers import LAYERS, WEIGHTS_FILE, frozen_layers
+from shoetagger.network.layers import WEIGHTS_FILE, trained_layers
 from shoetagger.network.weights import build, save_weights
 
 ARCH = "resnet18"
@@ -38,23 +38,24 @@ def make_bundles(
     with the entries of `pooled`.
     """
     torch.manual_seed(0)
-    backbone = _backbone(arch)
+    backbone = _backbone(arch, transform.size)
     folders = []
     for number, group in enumerate(group_names(groups)):
         torch.manual_seed(number)
-        model = TagModel(arch, TAGS[number % len(TAGS)], pooled[number % len(pooled)])
+        tags, seen = TAGS[number % len(TAGS)], pooled[number % len(pooled)]
+        model = TagModel(arch, tags, seen, size=transform.size)
         model.load_state_dict(backbone, strict=False)
-        for layer in set(LAYERS) - set(frozen_layers(freeze)):
-            for weights in getattr(model, layer).parameters():
+        for layer in trained_layers(model.layers, freeze):
+            for weights in model.get_submodule(layer).parameters():
                 weights.data += 0.01 * weights.std() * torch.randn_like(weights)
-        tags = tuple(f"{group}_{number}" for number in range(model.head.out_features))
-        folders.append(write_bundle(folder / group, group, tags, model, transform))
+        names = tuple(f"{group}_{number}" for number in range(model.head.out_features))
+        folders.append(write_bundle(folder / group, group, names, model, transform))
     return folders
 
 
-def _backbone(arch: str) -> dict[str, Tensor]:
+def _backbone(arch: str, size: int) -> dict[str, Tensor]:
     weights = "imagenet" if imagenet_cached(arch) else "none"
-    model, _ = build(arch, 1, weights, ("layer4",), 0.0)
+    model, _ = build(arch, 1, weights, ("layer4",), 0.0, size=size)
     return {k: v for k, v in model.state_dict().items() if not k.startswith(("head", "norm"))}
 
 

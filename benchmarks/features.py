@@ -29,9 +29,8 @@ from shoetagger.inference.engine import Engine
 from shoetagger.learning.training import feature_files
 from shoetagger.learning.training.features import Live
 from shoetagger.learning.training.images import ImageDataset
-from shoetagger.network.backbone import TagModel
+from shoetagger.network.backbone import TagModel, pooled_of
 from shoetagger.network.digests import prefix_digests
-from shoetagger.network.layers import POOLED
 from shoetagger.network.weights import build
 
 from .bundles import imagenet_cached, make_bundles
@@ -52,7 +51,8 @@ def main(
     """Print the views, or the pictures, per second of each."""
     options = params.load(REPO / "params.yaml")
     weights = "imagenet" if imagenet_cached() else "none"
-    model, _ = build(options.train.arch, 1, weights, POOLED, 0.0)
+    arch, size = options.train.arch, options.images.size
+    model, _ = build(arch, 1, weights, pooled_of(arch), 0.0, size=size)
     with tempfile.TemporaryDirectory(prefix="shoetagger-features-") as temporary:
         place = Path(temporary)
         all_paths = sorted(folder_of(pictures, place / "drawn", 4 * count).iterdir())[: 4 * count]

@@ -38,12 +38,10 @@ from .bundles import imagenet_cached, make_bundles, write_bundle
 from .copies import is_jpeg, make_copies
 from .pictures import PicturesOption, folder_of
 from .training import Trained, train
-from .vision_transformer import ARCH as TRANSFORMER
-from .vision_transformer import VisionTransformerEngine
 
 REPO = Path(__file__).parents[1]
 CPU = torch.device("cpu")
-RESNETS = ("resnet18", "resnet50")
+BACKBONES = ("resnet18", "resnet50", "vit_b_16")
 GROUPS = 3
 
 
@@ -181,19 +179,17 @@ class Bench:
                 self.device, jpegs, self.transform, self.seconds
             )
             squares = self._views(self.pictures)[self.transform]
-            for arch in RESNETS:
+            for arch in BACKBONES:
                 bundles = self._bundles(folder / arch, arch)
-                size = Engine(bundles, str(self.device)).batch_size(self.options.tag.batch_size)
+                engine = Engine(bundles, str(self.device))
+                size = engine.batch_size(self.options.tag.batch_size)
                 views = pieces.tiled(squares, size)
                 found[arch] = pieces.models(bundles, views, self.device, self.seconds)
-            transformer = VisionTransformerEngine(self.transform, str(self.device))
-            views = pieces.tiled(squares, transformer.batch_size(self.options.tag.batch_size))
-            found[TRANSFORMER] = pieces.vision_transformer(transformer, views, self.seconds)
-            with night.store_with(folder / "store", transformer) as (store, run):
+            with night.store_with(folder / "store", engine) as (store, run):
                 night.find_arrivals(
                     store, folder / "copies", run, options=self.options.tag, state=folder / "store"
                 )
-                found["store"] = {"write": pieces.writing(store, run, transformer, 1024)}
+                found["store"] = {"write": pieces.writing(store, run, engine, 1024)}
         return {"pieces": found}
 
     def nights(self) -> dict[str, Any]:
@@ -203,21 +199,17 @@ class Bench:
         with self._folder() as folder:
             inbox = folder / "inbox"
             make_copies(self.pictures, inbox, self.count)
-            for arch in RESNETS:
+            for arch in BACKBONES:
                 bundles = self._bundles(folder / arch, arch)
                 engine = Engine(bundles, str(self.device))
                 found[arch] = asdict(night.tag(inbox, folder / f"{arch}-1", self.options, engine))
-                if arch == RESNETS[0] and shards > 1:
+                if arch == BACKBONES[0] and shards > 1:
                     found[f"{arch}, {shards} shards side by side"] = asdict(
                         night.tag_in_shards(
                             inbox, folder / "shards", self.options, bundles,
                             str(self.device), shards,
                         )
                     )  # fmt: skip
-            engine = VisionTransformerEngine(self.transform, str(self.device))
-            found[TRANSFORMER] = asdict(
-                night.tag(inbox, folder / TRANSFORMER, self.options, engine)
-            )
         return {"nights": found}
 
     def training(self) -> dict[str, Any]:

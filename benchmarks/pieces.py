@@ -27,14 +27,13 @@ from shoetagger.inference.loading import load_model
 from shoetagger.ingest import folder
 from shoetagger.ingest.batches import decode_pool
 from shoetagger.network.backbone import State, begin
-from shoetagger.network.layers import CONTRAST, HISTOGRAM, LAYERS, layer_of
+from shoetagger.network.layers import CONTRAST, HISTOGRAM, layer_of
 from shoetagger.network.pooling import channel_moments, color_histogram
 from shoetagger.store.rows import Prediction, Tagged, file_id_of
 from shoetagger.store.store import Store
 from shoetagger.tagging.run import TaggingRun
 
 from .machine import wait_for
-from .vision_transformer import VisionTransformerEngine
 
 Rates = dict[str, float]  # name of a piece -> pictures per second
 _WARM = 64  # pictures, by which every decoding process has started
@@ -138,29 +137,33 @@ def models(
     engine = Engine(folders, str(device))
     backbone = load_model(folders[0], bundles[0])
     layers = {
-        name: for_inference(getattr(backbone, name))
-        .to(device, engine.dtype)
+        name: for_inference(backbone.layer(name))
+        .module.to(device, engine.dtype)
         .to(memory_format=torch.channels_last)
-        for name in LAYERS
+        for name in backbone.layers
     }
     transform, images = bundles[0].transform, torch.from_numpy(views).to(device)
     seen = {name for bundle in bundles for name in bundle.pooled}
     maps: dict[str, Tensor] = {}
 
     def trunk() -> int:
-        x = begin(images, transform, (), engine.dtype).map
+        x = begin(images, transform, (), engine.dtype).output
         for name, layer in layers.items():
             x = maps[name] = layer(x)
         return len(x)
+
+    def places(name: str) -> Tensor:
+        layer = layer_of(name)
+        return backbone.layer(layer).reading.places(maps[layer])
 
     def pool_and_score() -> int:
         pooled = {
             name: color_histogram(images)
             if name == HISTOGRAM
-            else channel_moments(maps[layer_of(name)], contrast=name.endswith(CONTRAST))
+            else channel_moments(places(name), contrast=name.endswith(CONTRAST))
             for name in seen
         }
-        state = State(maps[LAYERS[-1]], pooled)
+        state = State(maps[backbone.layers[-1]], pooled)
         for head in heads:
             torch.sigmoid(head.finish(state)).cpu()
         return len(images)
@@ -170,19 +173,6 @@ def models(
         "copy to the device": _copying(views, device, seconds),
         "trunk": rate(trunk, device, seconds),
         "pooling and heads": rate(pool_and_score, device, seconds),
-        **_engine(engine, views, seconds),
-    }
-
-
-@torch.inference_mode()
-def vision_transformer(engine: VisionTransformerEngine, views: np.ndarray, seconds: float) -> Rates:
-    """Run a transformer, its heads, and the engine with both."""
-    images = torch.from_numpy(views).to(engine.device)
-    token = engine.trunk(images)
-    return {
-        "copy to the device": _copying(views, engine.device, seconds),
-        "trunk": rate(lambda: len(engine.trunk(images)), engine.device, seconds),
-        "pooling and heads": rate(lambda: len(engine.heads(token)), engine.device, seconds),
         **_engine(engine, views, seconds),
     }
 

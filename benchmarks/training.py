@@ -25,9 +25,8 @@ from shoetagger.learning.training import feature_files, features
 from shoetagger.learning.training.examples import Examples
 from shoetagger.learning.training.fit import fit
 from shoetagger.learning.training.images import ImageDataset
-from shoetagger.network.backbone import TagModel
+from shoetagger.network.backbone import TagModel, pooled_of
 from shoetagger.network.digests import prefix_digests
-from shoetagger.network.layers import POOLED
 from shoetagger.network.weights import build
 
 from .bundles import imagenet_cached
@@ -112,7 +111,8 @@ def train(
     names, models = [path.name for path in paths], {}
     with clock("features"), clock.of_function(ImageDataset, "views", "drawing"):
         torch.manual_seed(shared.seed)
-        model, _ = build(shared.arch, 1, shared.weights, POOLED, 0.0)
+        seen, size = pooled_of(shared.arch), options.images.size
+        model, _ = build(shared.arch, 1, shared.weights, seen, 0.0, size=size)
         digests = prefix_digests(model.eval(), dataset.transform)
         feature_files.compute(
             model,
@@ -134,7 +134,12 @@ def train(
             recipe = options.train_of(group)
             torch.manual_seed(recipe.seed)
             model, _ = build(
-                recipe.arch, truth.shape[1], recipe.weights, recipe.pooled, recipe.dropout
+                recipe.arch,
+                truth.shape[1],
+                recipe.weights,
+                recipe.pooled,
+                recipe.dropout,
+                size=options.images.size,
             )
             fit(
                 model,

@@ -265,7 +265,9 @@ def _scored(pictures: Pictures, learned: np.ndarray, held: np.ndarray) -> np.nda
         start += len(group.tags)
         if pictures.whole:
             source = states(task, recipe, task.params.images.augment, task.params.features.views)
-            model = fitted(source, Examples(learned, truth), recipe, {}, task.device)
+            model = fitted(
+                source, Examples(learned, truth), recipe, {}, task.params.images.size, task.device
+            )
             columns.append(scores(model, source, held, recipe.freeze, task.device))
         else:
             products = pictures.products[recipe.pooled]

@@ -16,17 +16,15 @@ import shoetagger
 from shoetagger.config.params import Params
 from shoetagger.config.recipe import Augment, Train
 from shoetagger.images.decode import Limits, open_image
-from shoetagger.images.views import Transform
 from shoetagger.learning.training.examples import Examples
 from shoetagger.learning.training.feature_files import compute
 from shoetagger.learning.training.features import Cached, Live, Source, read_index
 from shoetagger.learning.training.fit import fit
 from shoetagger.learning.training.head import Criterion, cross_entropy
-from shoetagger.learning.training.images import ImageDataset
+from shoetagger.learning.training.images import ImageDataset, transform_of
 from shoetagger.learning.training.scoring import scores
-from shoetagger.network.backbone import State, TagModel
+from shoetagger.network.backbone import State, TagModel, pooled_of
 from shoetagger.network.digests import prefix_digests
-from shoetagger.network.layers import POOLED
 from shoetagger.network.weights import build
 
 from . import article, imbalance, linear_probe
@@ -113,7 +111,7 @@ class Task:
                 paths = resized(how, paths, limits, CACHE / "resized" / f"{shrunk}-{how}")
         return ImageDataset(
             paths,
-            Transform.of(self.params.images),
+            transform_of(self.params),
             limits,
             augment=augment,
             seed=self.params.train.seed,
@@ -142,7 +140,7 @@ def _project(
     recipe, options = task.params.train_of(group), task.recipe.options
     source = states(task, recipe, task.params.images.augment, task.params.features.views)
     examples = Examples(learned, truth)
-    model = fitted(source, examples, recipe, options, task.device)
+    model = fitted(source, examples, recipe, options, task.params.images.size, task.device)
 
     def mean_scores(*sources: Source) -> np.ndarray:
         return np.mean(
@@ -159,11 +157,12 @@ def fitted(
     examples: Examples,
     recipe: Train,
     options: Mapping[str, Any],
+    size: int,
     device: torch.device,
 ) -> TagModel:
     torch.manual_seed(recipe.seed)
     tags = examples.truth.shape[1]
-    model, _ = build(recipe.arch, tags, recipe.weights, recipe.pooled, recipe.dropout)
+    model, _ = build(recipe.arch, tags, recipe.weights, recipe.pooled, recipe.dropout, size=size)
     criterion = cross_entropy
     for name, loss in LOSSES.items():
         if name in options:
@@ -230,7 +229,8 @@ def states(
     """Return the states after the frozen layers, computed once for all recipes that share them."""
     freeze, dataset = recipe.freeze, task.dataset(augment, shrunk)
     torch.manual_seed(recipe.seed)
-    model, _ = build(recipe.arch, 1, recipe.weights, POOLED, dropout=0.0)
+    seen, size = pooled_of(recipe.arch), task.params.images.size
+    model, _ = build(recipe.arch, 1, recipe.weights, seen, dropout=0.0, size=size)
     if freeze == "none":
         return Live(model, dataset, freeze, views, task.device)
     images = dataclasses.replace(task.params.images, augment=augment)
@@ -253,7 +253,8 @@ def states(
             on_work=_silent,
             on_batch=_silent,
         )
-    return Cached(folder, read_index(folder), recipe.pooled, task.device)
+    index = read_index(folder)
+    return Cached(folder, index, recipe.pooled, model.layers, task.device)
 
 
 def _silent(*_: object) -> None:

@@ -12,11 +12,11 @@ from benchmarks import discovery, report, variants
 from benchmarks import store as store_benchmark
 from benchmarks.bundles import make_bundles
 from benchmarks.filled import Filling
+from helpers.bundles import LAYERS
 
 from shoetagger.demo import sample
 from shoetagger.images.views import Transform
 from shoetagger.inference.bundle import load_bundle
-from shoetagger.network.layers import LAYERS
 from shoetagger.ops.cluster.services import postgres_binaries
 from shoetagger.tagging import run
 

@@ -37,7 +37,7 @@ def test_every_section_is_measured_and_has_a_table(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "no weights"))
-    monkeypatch.setattr(gpu, "RESNETS", ("resnet18",))
+    monkeypatch.setattr(gpu, "BACKBONES", ("resnet18",))
     plain = params.load(ROOT / "params.yaml")
     options = dataclasses.replace(
         plain,

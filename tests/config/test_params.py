@@ -3,15 +3,15 @@ from __future__ import annotations
 import copy
 import itertools
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import pytest
 import yaml
 
 from shoetagger.config.params import Params, load, parse
-from shoetagger.config.recipe import Pooled, Train
 from shoetagger.config.strict import ParamsError
-from shoetagger.network.layers import ARCHITECTURES, POOLED
+from shoetagger.network.backbone import pooled_of
+from shoetagger.network.cut import cut_of
 
 OURS = Path(__file__).parents[2] / "params.yaml"
 
@@ -38,9 +38,14 @@ def test_the_repos_own_file_is_read_and_holds_the_articles_19_tags_in_3_groups()
     assert len(set(params.tags)) == 19
 
 
-def test_a_head_may_see_all_that_a_model_can_show_it() -> None:
-    assert get_args(Pooled) == POOLED
-    assert get_args(get_type_hints(Train)["arch"]) == ARCHITECTURES
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["resnet18", "timm:vit_tiny_patch16_224"])
+def test_all_that_a_backbone_has_can_be_named(document: dict[str, Any], arch: str) -> None:
+    cut = cut_of(arch)
+    for freeze in ("none", *cut.layers):
+        parse(changed(document, "train", document["train"] | {"arch": arch, "freeze": freeze}))
+    params = parse(changed(document, "train.pooled", list(pooled_of(arch))))
+    assert params.train.pooled == pooled_of(arch)
 
 
 def test_a_group_is_four_lines_of_the_file(document: dict[str, Any]) -> None:
@@ -113,13 +118,18 @@ def test_a_number_with_an_exponent_is_one_as_it_is_to_dvc(document: dict[str, An
         ("train.epochs", 0, "train.epochs: must be at least 1"),
         ("train.head_lr", "1e-3 or so", "train.head_lr: '1e-3 or so' is not a number"),
         ("train.epochs", "1e1", "train.epochs: '1e1' is not a whole number"),
-        ("train.weights", "Imagenet", "train.weights: 'Imagenet' is not one of imagenet, none"),
+        ("train.arch", "resnet 18", "train.arch: must be a backbone of torchvision, such as"),
+        ("train.arch", "timm:", "train.arch: must be a backbone of torchvision, such as"),
+        ("train.freeze", "layer", "train.freeze: must be none, stem, layer1, layer2"),
+        ("train.weights", "Imagenet", "train.weights: must be imagenet, pretrained, none, or a"),
+        ("train.weights", "data/../w.safetensors", "train.weights: must be imagenet, pretrained"),
+        ("train.weights", "/w.safetensors", "train.weights: must be imagenet, pretrained, none"),
         ("train.weights", "none", "train.freeze: freezing layers of a network with random"),
-        ("train.weights", ["none"], "train.weights: ['none'] is not one of imagenet, none"),
+        ("train.weights", ["none"], "train.weights: ['none'] is not text"),
         ("train.head_l2", True, "train.head_l2: True is not a number"),
         ("train.head_l2", "0.1", "train.head_l2: '0.1' is not a number"),
         ("train.pooled", "layer4", "train.pooled: 'layer4' is not a list"),
-        ("train.pooled", ["layer4", "layer5"], "train.pooled[1]: 'layer5' is not one of histogram"),
+        ("train.pooled", ["layer4", "layers"], "train.pooled[1]: must be histogram, or a layer"),
         ("train.pooled", [], "train.pooled: must name at least one"),
         ("train.batch_size", 1, "train.batch_size: must be at least 2, for batch norm; it is 1"),
         ("train", None, "train: None is not a mapping of keys to values"),

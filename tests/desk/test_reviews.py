@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from helpers.bundles import LAYERS
 from helpers.desk import COLOR, COLORS, COMPARISON, STYLE, Desk, go_live, image_id
 
 from shoetagger.config.operations import Queue
 from shoetagger.config.params import load
 from shoetagger.images.views import Transform
 from shoetagger.inference.bundle import BUNDLE_FILE, Bundle, save_bundle
-from shoetagger.network.layers import LAYERS
 from shoetagger.review.label_queue import LabelQueue
 from shoetagger.store.rows import TagChange
 

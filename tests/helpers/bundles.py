@@ -18,11 +18,12 @@ from shoetagger.images.views import Transform
 from shoetagger.inference.bundle import BUNDLE_FILE, Bundle, save_bundle
 from shoetagger.network.backbone import TagModel
 from shoetagger.network.digests import prefix_digests
-from shoetagger.network.layers import LAYERS, WEIGHTS_FILE
+from shoetagger.network.layers import WEIGHTS_FILE
 from shoetagger.network.weights import save_weights
 
 TRANSFORM = Transform(size=32)
 POOLED = ("layer1", "layer4")
+LAYERS = ("stem", "layer1", "layer2", "layer3", "layer4")  # of a ResNet
 
 
 def random_model(

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.bundles import TRANSFORM, write_bundle
+from helpers.bundles import LAYERS, TRANSFORM, write_bundle
 
 from shoetagger.images.views import Transform
 from shoetagger.inference.bundle import load_bundle
@@ -20,7 +20,6 @@ from shoetagger.inference.engine import Engine, batch_that_fits, for_inference
 from shoetagger.inference.loading import load_model
 from shoetagger.inference.novelty import usual_of
 from shoetagger.network.backbone import begin
-from shoetagger.network.layers import LAYERS
 from shoetagger.tracking.packaging import served_sources
 from shoetagger.tracking.served_model import load_core
 
@@ -71,7 +70,7 @@ def stage_calls(engine: Engine) -> Iterator[list[str]]:
     """Record the digest of every layer that the engine runs."""
     calls: list[str] = []
     hooks = [
-        layer.register_forward_hook(lambda *_, d=digest: calls.append(d))
+        layer.module.register_forward_hook(lambda *_, d=digest: calls.append(d))
         for digest, layer in engine._layers.items()
     ]
     yield calls
@@ -244,8 +243,8 @@ def test_folded_batch_norms_and_bfloat16_change_scores_by_little(tmp_path: Path)
     model, x = load_model(tmp_path, bundle), torch.randn(4, 3, 32, 32)
     with torch.inference_mode():
         plain = model.layer2(model.layer1(model.stem(x)))
-        for layer in (model.stem, model.layer1, model.layer2):
-            for_inference(layer)
+        for layer in ("stem", "layer1", "layer2"):
+            for_inference(model.layer(layer))
         folded = model.layer2(model.layer1(model.stem(x)))
     torch.testing.assert_close(folded, plain, rtol=1e-4, atol=1e-4)
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.layer1.modules())

@@ -78,7 +78,7 @@ def test_states_are_those_of_a_picture_alone(pictures: list[Path], tmp_path: Pat
         [*(dataset.view(4, number) for number in range(3)), dataset.plain(4)]
     )
     written = {path.stem: np.load(path)[:, 4] for path in tmp_path.glob("*.npy")}
-    assert (written.pop("map") == state.map.half().numpy()).all()
+    assert (written.pop("map") == state.output.half().numpy()).all()
     for name, planes in written.items():
         expected = state.pooled[name.removeprefix("pooled_")].half().numpy()
         assert (planes == expected).all(), name

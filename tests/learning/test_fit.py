@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.bundles import random_model
+from helpers.bundles import LAYERS, random_model
 from PIL import Image
 
 from shoetagger.config import params as parameters
@@ -25,7 +25,7 @@ from shoetagger.learning.training.images import ImageDataset
 from shoetagger.learning.training.scoring import scores
 from shoetagger.network.backbone import TagModel
 from shoetagger.network.digests import prefix_digests
-from shoetagger.network.layers import LAYERS, frozen_layers
+from shoetagger.network.layers import frozen_layers
 
 CPU = torch.device("cpu")
 DEVICES = [CPU, pytest.param(torch.device("cuda"), marks=pytest.mark.gpu)]
@@ -140,7 +140,7 @@ def test_frozen_layers_stay_as_they_were_and_shareable(dataset: ImageDataset, fr
     recipe = replace(PRETRAINED, freeze=freeze, epochs=1)  # type: ignore[arg-type]
     before = prefix_digests(new_model(), dataset.transform)
     after = prefix_digests(train(dataset, recipe, validated=False)[0], dataset.transform)
-    frozen = frozen_layers(freeze)
+    frozen = frozen_layers(LAYERS, freeze)
     assert [s for s in LAYERS if before[s] == after[s]] == list(frozen)
 
 
@@ -232,7 +232,7 @@ def test_cached_states_equal_live_ones(
     model, rows = new_model().eval(), np.array([5, 0, 7])
     cached = open_source(tmp_path, model, dataset, IDS, freeze, CPU)
     assert isinstance(cached, Cached)
-    rest = LAYERS[len(frozen_layers(freeze)) :]
+    rest = LAYERS[len(frozen_layers(LAYERS, freeze)) :]
     with torch.no_grad():
         from_files = model.finish(model.run(cached.plain(rows), rest))
         computed = model.finish(model.run(Live(model, dataset, freeze, 3, CPU).plain(rows), rest))

@@ -12,22 +12,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.bundles import TRANSFORM, make_bundle, random_model, write_bundle
+from helpers.bundles import LAYERS, TRANSFORM, make_bundle, random_model, write_bundle
 from torchvision.transforms.v2 import functional as F
 
 from shoetagger.images.views import Transform
-from shoetagger.inference.bundle import Bundle, load_bundle
+from shoetagger.inference.bundle import Bundle, load_bundle, save_bundle
 from shoetagger.inference.loading import load_model
 from shoetagger.network.backbone import State, TagModel, normalise
 from shoetagger.network.devices import multiply_in_full, pick_device
 from shoetagger.network.digests import prefix_digests
-from shoetagger.network.layers import LAYERS, ModelError
+from shoetagger.network.layers import ModelError
+from shoetagger.network.origin import Origin
 from shoetagger.network.pooling import BINS
 from shoetagger.network.weights import build
 
 
 def test_a_bundle_survives_saving_and_loading(tmp_path: Path) -> None:
-    written = write_bundle(tmp_path, none_below=0.2, unsure_above=3.5)
+    written = replace(
+        write_bundle(tmp_path, none_below=0.2, unsure_above=3.5), origin=Origin("x", None, "y 1")
+    )
+    save_bundle(written, tmp_path / "bundle.json")
     read = load_bundle(tmp_path)
     assert read == written
     assert read.digest == written.digest
@@ -60,6 +64,18 @@ def test_the_digest_of_a_bundle_is_that_of_before_rules_were_there() -> None:
     assert plain.digest == "695e6faac4b832d42dad8cf8e33b2e253d985e457ca7d132afaa0ac5a1dd1bec"
     assert replace(plain, none_below=0.2).digest != plain.digest
     assert replace(plain, unsure_above=3.5).digest != plain.digest
+    origin = Origin("torchvision resnet18 IMAGENET1K_V1", "bsd-3-clause", "torchvision 0.29.2")
+    assert replace(plain, origin=origin).digest == plain.digest, "of it, `pretrained` is in"
+
+
+def test_the_prefixes_of_a_resnet_have_the_digests_of_before_there_were_other_backbones() -> None:
+    model = TagModel("resnet18", 1)
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point():
+            numbers = torch.arange(tensor.numel()).remainder(251)
+            tensor.copy_(numbers.reshape(tensor.shape) / 256)
+    last = "74e1d314022e157ea30d64d991c3c20a99d625c2cabb43246c79ac64e961efc4"
+    assert prefix_digests(model, Transform())["layer4"] == last
 
 
 def test_a_prefix_digest_changes_from_the_first_differing_layer_on() -> None:
@@ -87,11 +103,13 @@ def test_a_prefix_digest_covers_batch_norm_buffers_and_the_transform() -> None:
         ("tags", ["black", "black", "red"]),
         ("prefixes", {"stem": "x"}),
         ("pooled", ["layer9"]),
-        ("arch", "lenet"),
+        ("arch", "lenet 5"),
         ("none_below", 0.0),
         ("none_below", 1.5),
         ("unsure_above", 0.0),
         ("unsure_above", float("nan")),
+        ("origin", {"source": "x"}),
+        ("origin", {"source": None, "license": None, "library": "y"}),
         ("surprise", 1),
     ],
 )
@@ -137,7 +155,7 @@ def test_imagenet_weights_that_are_not_available_say_what_to_do(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
     with pytest.raises(ModelError, match=r"TORCH_HOME.*train\.weights=none"):
-        build("resnet18", 3, "imagenet", ("layer4",), 0.0)
+        build("resnet18", 3, "imagenet", ("layer4",), 0.0, size=224)
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut off", "no weights", "code"])
@@ -159,7 +177,7 @@ def test_a_damaged_weights_file_says_what_to_do_and_runs_nothing(
         cached.write_bytes(b"" if damage == "empty" else b"<html>not found</html>")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(ModelError, match="remove the damaged"):
-        build("resnet18", 3, "imagenet", ("layer4",), 0.0)
+        build("resnet18", 3, "imagenet", ("layer4",), 0.0, size=224)
     assert not (tmp_path / "ran").exists()
 
 

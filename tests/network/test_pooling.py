@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from shoetagger.network.pooling import BINS, _cielab, _contrast, channel_moments, color_histogram
+from shoetagger.network import pooling
+from shoetagger.network.pooling import BINS, _cielab, _contrast, color_histogram
 
 RED, BLUE, WHITE, SAND = (200, 30, 30), (30, 30, 200), (255, 255, 255), (210, 190, 150)
 
@@ -16,6 +17,11 @@ def square_on(ground: tuple[int, int, int], thing: tuple[int, int, int], size: i
     image = torch.tensor(ground, dtype=torch.uint8).repeat(1, size, size, 1)
     image[:, size // 4 : -size // 4, size // 4 : -size // 4] = torch.tensor(thing).byte()
     return image
+
+
+def channel_moments(maps: torch.Tensor, *, contrast: bool) -> torch.Tensor:
+    """Return the moments of maps (B, channels, height, width)."""
+    return pooling.channel_moments(maps.permute(0, 2, 3, 1), contrast=contrast)
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from shoetagger.network.origin import Origin
 from shoetagger.promotion.model_card import LONGEST, model_card
 
 TAGS = ("boot", "a_b", "never")
@@ -64,6 +65,13 @@ def test_of_several_repeats_the_card_gives_mean_counts_and_each_mistake_once() -
     assert "on the 10 pictures that it was cross-validated with" in card
     assert "- **boot**: right in 4 of 6, found 4 of 4; learned from 4\n" in card
     assert card.count("4\\_x.jpg: boot instead of nothing") == 1
+
+
+def test_the_card_begins_with_what_the_licence_of_the_weights_forbids() -> None:
+    warning = Origin("timm/x", "cc-by-nc-4.0", "timm 1.0.31").warning
+    card = model_card("style", TAGS, METRICS, predictions(), split(), ORIGIN, warning)
+    before = card[: card.index("- commit:")]
+    assert "**The licence of the weights timm/x (cc-by-nc-4.0) forbids commercial use" in before
 
 
 def test_the_card_of_a_group_with_many_tags_fits_into_mlflows_database() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -13,12 +14,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from helpers.fork_server import use_for_stages
 from helpers.imported import files_run_by, lies_in
 from helpers.sample import copy_sample
+from safetensors.torch import save_file
 
+from shoetagger.inference.engine import Engine
+from shoetagger.learning.dataset.split import SplitError
+from shoetagger.network.libraries import library
+from shoetagger.network.weights import load_trained
+from shoetagger.stages import split
 from shoetagger.tracking.outbox import Outbox
 
 ROOT = Path(__file__).parents[2]
@@ -200,14 +209,20 @@ def test_a_stage_tells_a_user_in_one_line_what_is_wrong(project: Path, tmp_path:
     assert "Traceback" not in done.stderr
 
 
-def train_in_process(project: Path, group: str, tags: list[str], places: slice) -> None:
-    """Run all stages in the working directory, for one group, on some of the project's pictures."""
+def train_in_process(
+    project: Path, group: str, tags: list[str], places: slice, **recipe: object
+) -> None:
+    """Run all stages in the working directory, for one group, on some of the project's pictures.
+
+    `recipe` are keys of `train` that differ from the project's.
+    """
     from PIL import Image
 
     from shoetagger.stages import crossval, evaluate, features, split, summary, train
 
     document = yaml.safe_load((project / "params.yaml").read_text())
     document |= {"groups": {group: {"tags": tags}}, "titles": {}}
+    document["train"] |= recipe
     Path("params.yaml").write_text(yaml.safe_dump(document))
     images = Path("data/images")
     images.mkdir(parents=True)
@@ -250,6 +265,40 @@ def test_a_group_of_one_tag_and_pictures_of_30_pixels_train(
     assert drawn >= {"reliability.png", "worst_mistakes.png"}
     together = json.loads(Path("metrics/overall.json").read_text())
     assert together["crossval"]["pictures"] + together["validation"]["pictures"] == 12
+
+
+@pytest.mark.slow
+def test_a_file_of_weights_trains_a_backbone_and_the_stages_say_what_its_licence_forbids(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path("data/weights/own.safetensors")
+    file.parent.mkdir(parents=True)
+    arch = "timm:vit_tiny_patch16_224"
+    network = library(arch)[0].create("vit_tiny_patch16_224")
+    save_file(network.state_dict(), file, {"source": "our own", "license": "cc-by-nc-4.0"})
+    train_in_process(
+        project, "height", ["boot"], slice(24, 36), arch=arch, weights=str(file),
+        freeze="layer3", pooled=["histogram", "layer3_contrast", "layer4_token"],
+    )  # fmt: skip
+    assert "height: the licence of the weights our own (cc-by-nc-4.0) forbids" in (
+        capsys.readouterr().out
+    )
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert Path("split/weights.txt").read_text() == f"{digest}\n"
+    assert np.load("features/map.npy", mmap_mode="r").shape[2:] == (1 + 2 * 2, 192)
+    (bundle,) = Engine([Path("models/height")], "cpu").bundles
+    assert bundle.origin is not None
+    assert (bundle.origin.source, bundle.origin.commercial_use) == ("our own", "forbidden")
+    assert bundle.transform.mean == (0.5, 0.5, 0.5), "as this backbone needs it"
+    frozen = load_trained(
+        arch, 1, bundle.pooled, Path("models/height/weights.safetensors"), size=32
+    )
+    assert torch.equal(frozen.layer3[0].mlp.fc1.weight, network.blocks[6].mlp.fc1.weight)
+    assert not torch.equal(frozen.layer4[0].mlp.fc1.weight, network.blocks[9].mlp.fc1.weight)
+    file.unlink()
+    with pytest.raises(SplitError, match=r"train\.weights: data/weights/own\.safetensors cannot"):
+        split.main(Path("data"), Path("split"))
 
 
 ODD = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.metadata
 import io
 import json
 import os
@@ -485,7 +486,7 @@ def test_what_a_version_takes_along_imports_nothing_else_of_this_package() -> No
 
 
 def test_a_version_names_what_it_needs_from_the_index() -> None:
-    pinned = dict(line.split("==") for line in requirements())
+    pinned = dict(line.split("==") for line in requirements("resnet18"))
     assert set(pinned) == {
         "mlflow",
         "numpy",
@@ -497,6 +498,8 @@ def test_a_version_names_what_it_needs_from_the_index() -> None:
         "torchvision",
     }
     assert pinned["torch"] == torch.__version__.partition("+")[0]
+    of_timm = dict(line.split("==") for line in requirements("timm:convnext_atto"))
+    assert of_timm == pinned | {"timm": importlib.metadata.version("timm")}
 
 
 # --- for who has never seen this repo -------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
@@ -102,18 +103,39 @@ class Features:
     max_gb: NonNegative
 
 
-Pooled = Literal[
-    "histogram",
-    "stem", "layer1", "layer2", "layer3", "layer4",
-    "stem_contrast", "layer1_contrast", "layer2_contrast", "layer3_contrast", "layer4_contrast",
-]  # fmt: skip
+# Which layers there are depends on the backbone: its network says so when it is made.
+_LAYER = "(stem|layer[1-9])"
+Arch = Annotated[
+    Text,
+    must(
+        re.compile(r"(timm:)?[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?").fullmatch,
+        "be a backbone of torchvision, such as resnet18, or of timm, such as timm:convnext_tiny",
+    ),
+]
+Freeze = Annotated[
+    Text, must(re.compile(rf"none|{_LAYER}").fullmatch, "be none, stem, layer1, layer2 ...")
+]
+Pooled = Annotated[
+    Text,
+    must(
+        re.compile(rf"histogram|{_LAYER}(_contrast|_token)?").fullmatch,
+        "be histogram, or a layer such as stem or layer4, alone or with _contrast or _token",
+    ),
+]
+Weights = Annotated[
+    Text,
+    must(
+        re.compile(r"imagenet|pretrained|none|data/(?!.*\.\.).+\.safetensors").fullmatch,
+        "be imagenet, pretrained, none, or a .safetensors file in data/, which DVC keeps",
+    ),
+]
 
 
 @dataclass(frozen=True, config=SECTION)
 class Train:
-    arch: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
-    weights: Literal["imagenet", "none"]
-    freeze: Literal["none", "stem", "layer1", "layer2", "layer3", "layer4"]
+    arch: Arch
+    weights: Weights
+    freeze: Freeze
     seed: Whole
     pooled: Annotated[Listed[Pooled], must(len, "name at least one")]
     head_l2: NonNegative

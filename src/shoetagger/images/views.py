@@ -45,9 +45,14 @@ class Transform:
     framing: Framing = "whole"
 
     @classmethod
-    def of(cls, images: Images) -> Transform:
-        """Return the transform that params.yaml sets."""
-        return cls(size=images.size, framing=images.framing)
+    def of(
+        cls,
+        images: Images,
+        mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
+        std: tuple[float, float, float] = (0.229, 0.224, 0.225),
+    ) -> Transform:
+        """Return the transform that params.yaml sets, by the mean and deviation of pixels."""
+        return cls(size=images.size, mean=mean, std=std, framing=images.framing)
 
     @property
     def longest(self) -> int:

@@ -17,14 +17,15 @@ from ..atomic import atomic_write
 from ..errors import ShoetaggerError
 from ..images.views import Transform
 from ..network.digests import canonical
-from ..network.layers import ARCHITECTURES, LAYERS, POOLED, ModelError
+from ..network.layers import HISTOGRAM, ModelError, in_order, is_arch, is_layer, layer_of
+from ..network.origin import Origin
 from .decision import predict
 
 BUNDLE_FILE = "bundle.json"
 _FORMAT = 1
 
 # Left out of the file where they are None: so bundles of before they were there keep their digests.
-_OPTIONAL = {"none_below", "unsure_above"}
+_OPTIONAL = {"none_below", "unsure_above", "origin"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Bundle:
     weights_sha256: str
     none_below: float | None = None  # see `decision.predict`
     unsure_above: float | None = None  # a distance, see `novelty.Usual`; None: never unsure
+    origin: Origin | None = None  # of the pretrained backbone; not in the digest, `pretrained` is
 
     def predict(self, scores: np.ndarray) -> np.ndarray:
         """Return the predictions (B, tags) of 0 and 1 for scores (B, tags), by its own rule."""
@@ -51,11 +53,19 @@ class Bundle:
     @property
     def digest(self) -> str:
         """The name of this bundle: equal for equal inputs, wherever and whenever they are used."""
-        return hashlib.sha256(canonical(self.as_dict())).hexdigest()
+        named = {key: value for key, value in self.as_dict().items() if key != "origin"}
+        return hashlib.sha256(canonical(named)).hexdigest()
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers of its backbone, in the order in which they run."""
+        return in_order(self.prefixes)
 
     def as_dict(self) -> dict[str, Any]:
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         plain = {k: v for k, v in plain.items() if v is not None or k not in _OPTIONAL}
+        if self.origin is not None:
+            plain["origin"] = self.origin.as_dict()
         return {"format": _FORMAT, **plain, "transform": self.transform.as_dict()}
 
 
@@ -97,8 +107,11 @@ def _parse_bundle(document: Any) -> Bundle:
         raise ValueError("tags, thresholds and support must be lists of one length")
     if not all(0.0 < t <= 1.0 for t in thresholds):
         raise ValueError("thresholds must lie above 0 and up to 1")
-    if set(document["prefixes"]) != set(LAYERS) or not pooled or not set(pooled) <= set(POOLED):
-        raise ValueError(f"pooled must be among {', '.join(POOLED)}")
+    layers = set(document["prefixes"])
+    if not layers or not all(map(is_layer, layers)):
+        raise ValueError("prefixes must have a digest for each layer of the backbone")
+    if not pooled or not all(name == HISTOGRAM or layer_of(name) in layers for name in pooled):
+        raise ValueError(f"pooled must be of {HISTOGRAM}, {', '.join(in_order(layers))}")
     none_below, unsure_above = (
         None if document.get(key) is None else float(document[key])
         for key in ("none_below", "unsure_above")
@@ -107,8 +120,8 @@ def _parse_bundle(document: Any) -> Bundle:
         raise ValueError("none_below must lie above 0 and up to 1")
     if unsure_above is not None and not 0.0 < unsure_above < math.inf:
         raise ValueError("unsure_above must lie above 0")
-    if document["arch"] not in ARCHITECTURES:
-        raise ValueError(f"unknown architecture {document['arch']!r}")
+    if not is_arch(str(document["arch"])):
+        raise ValueError(f"arch: {document['arch']!r} names no backbone")
     return Bundle(
         group=str(document["group"]),
         tags=tags,
@@ -122,4 +135,5 @@ def _parse_bundle(document: Any) -> Bundle:
         weights_sha256=str(document["weights_sha256"]),
         none_below=none_below,
         unsure_above=unsure_above,
+        origin=Origin.from_dict(document["origin"]) if "origin" in document else None,
     )

@@ -19,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..images.views import Transform
 from ..network.backbone import State, TagModel, advance, begin
 from ..network.devices import cores, multiply_in_full, pick_device, pick_dtype
-from ..network.layers import LAYERS
+from ..network.reading import Layer
 from .bundle import Bundle, load_bundle
 from .decision import tags_of
 from .loading import load_model
@@ -90,7 +90,7 @@ class Engine:
         if self.dtype == torch.float32:
             multiply_in_full(self.device)
         self.bundles = tuple(load_bundle(directory) for directory in directories)
-        self._layers: dict[str, nn.Module] = {}
+        self._layers: dict[str, Layer] = {}
         heads = [self._load(d, b) for d, b in zip(directories, self.bundles, strict=True)]
         widest = min(heads, key=lambda h: (-h.weight.shape[1], h.bundles[0].group), default=None)
         heads = [h if h is widest else replace(h, projection=None) for h in heads]
@@ -104,11 +104,13 @@ class Engine:
 
     def _load(self, directory: Path, bundle: Bundle) -> _Heads:
         model = load_model(directory, bundle)
-        for name in LAYERS:
+        for name in model.layers:
             digest = bundle.prefixes[name]
             if digest not in self._layers:
-                layer = for_inference(getattr(model, name)).to(self.device, self.dtype)
-                self._layers[digest] = layer.to(memory_format=torch.channels_last)
+                layer = for_inference(model.layer(name))
+                module = layer.module.to(self.device, self.dtype)
+                module = module.to(memory_format=torch.channels_last)
+                self._layers[digest] = layer._replace(module=module)
         return _folded(bundle, model, self.device)
 
     def score(
@@ -157,27 +159,26 @@ class Engine:
                 continue
             pooled = {name for h in of_transform for name in h.bundles[0].pooled}
             state = begin(_onto(self.device, images), transform, pooled, self.dtype)
-            self._descend(of_transform, LAYERS, state, scores)
+            self._descend(of_transform, 0, state, scores)
         return scores
 
     def _descend(
         self,
         heads: Sequence[_Heads],
-        layers: Sequence[str],
+        done: int,
         state: State,
         scores: dict[str, np.ndarray],
     ) -> None:
-        """Run the next layer once for the heads that share it, then their remaining layers."""
-        if not layers:
+        """Run the layer after the first `done` once for the heads that share it, then the rest."""
+        if done == len(heads[0].bundles[0].layers):
             for merged in heads:
                 scores |= merged.scores(state)
             return
-        layer = layers[0]
-        for digest, sharing in groupby(heads, key=lambda h: h.bundles[0].prefixes[layer]):
+        for digest, sharing in groupby(heads, key=lambda h: _digests(h)[done]):
             below = list(sharing)
             pooled = {name for h in below for name in h.bundles[0].pooled}
-            after = advance(self._layers[digest], layer, state, pooled)
-            self._descend(below, layers[1:], after, scores)
+            after = advance(self._layers[digest], state, pooled)
+            self._descend(below, done + 1, after, scores)
 
     def batch_size(self, least: int) -> int:
         """Return the number of pictures per batch: `least`, or as many as a GPU has room for."""
@@ -244,8 +245,13 @@ def _distance(digest: str) -> str:
 
 
 def _layers_and_pooled(heads: _Heads) -> tuple[list[str], tuple[str, ...]]:
+    return _digests(heads), heads.bundles[0].pooled
+
+
+def _digests(heads: _Heads) -> list[str]:
+    """Return the digests of the prefixes that heads need, one more layer each."""
     bundle = heads.bundles[0]
-    return [bundle.prefixes[layer] for layer in LAYERS], bundle.pooled
+    return [bundle.prefixes[layer] for layer in bundle.layers]
 
 
 def _merged(heads: Sequence[_Heads]) -> _Heads:
@@ -276,13 +282,14 @@ def _onto(device: torch.device, images: np.ndarray) -> Tensor:
     return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
 
 
-def for_inference(layer: nn.Module) -> nn.Module:
+def for_inference(layer: Layer) -> Layer:
     """Fold each batch normalisation of a layer into the convolution before it, in place."""
-    for block in list(layer.modules()):
-        children = list(block.named_children())
-        convolutions = [(name, m) for name, m in children if isinstance(m, nn.Conv2d)]
-        norms = [(name, m) for name, m in children if isinstance(m, nn.BatchNorm2d)]
-        for (name, convolution), (after, norm) in zip(convolutions, norms, strict=True):
-            setattr(block, name, fuse_conv_bn_eval(convolution, norm))
-            setattr(block, after, nn.Identity())
+    for convolution, norm in layer.norms:
+        before, found = (layer.module.get_submodule(name) for name in (convolution, norm))
+        assert isinstance(before, nn.Conv2d)
+        assert isinstance(found, nn.BatchNorm2d)
+        layer.module.set_submodule(convolution, fuse_conv_bn_eval(before, found))
+        # timm's normalise and activate in one.
+        after = getattr(found, "act", None)
+        layer.module.set_submodule(norm, nn.Identity() if after is None else after)
     return layer

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ..network.backbone import TagModel, advance, begin
-from ..network.layers import CONTRAST, HISTOGRAM, LAYERS, layer_of
+from ..network.layers import CONTRAST, HISTOGRAM, TOKEN, layer_of
 from ..network.pooling import LEAST_VARIANCE, color_places, place_weights
+from ..network.reading import Reading
 from .bundle import Bundle
 
 
@@ -51,28 +52,36 @@ def explain(model: TagModel, bundle: Bundle, view: np.ndarray) -> Explanation:
     grid = max(1, view.shape[0] // 4)
     total = torch.zeros(len(bundle.tags), grid, grid, dtype=torch.float64)
     state = begin(images, bundle.transform, ())
-    for layer in (HISTOGRAM, *LAYERS):
+    for layer in (HISTOGRAM, *model.layers):
         if layer != HISTOGRAM:
-            state = advance(getattr(model, layer), layer, state, ())
+            state = advance(model.layer(layer), state, ())
         for name, head, means in zip(bundle.pooled, heads, usual, strict=True):
             if layer_of(name) != layer:
                 continue
             if name == HISTOGRAM:
                 added = _of_colors(images, head, means)
             else:
-                added = _of_moments(state.map, head, means, contrast=name.endswith(CONTRAST))
+                added = _of_layer(model.layer(layer).reading, state.output, name, head, means)
             total += _spread(added, grid)
     return Explanation(total.numpy(), model.head.bias.double().numpy())
 
 
+def _of_layer(reading: Reading, output: Tensor, pooled: str, head: Tensor, usual: Tensor) -> Tensor:
+    """Return what places add by what a head sees of a layer: (tags, height, width)."""
+    if pooled.endswith(TOKEN):  # it tells nothing of places: all add alike
+        seen = reading.class_token(output).double() - usual
+        return (seen @ head.T).reshape(-1, 1, 1)
+    return _of_moments(reading.places(output), head, usual, contrast=pooled.endswith(CONTRAST))
+
+
 def _of_moments(x: Tensor, head: Tensor, usual: Tensor, *, contrast: bool) -> Tensor:
-    """Return what places add by the means and deviations of (1, C, height, width) channels.
+    """Return what places add by the means and deviations of (1, height, width, C) channels.
 
     `head` (tags, 2 C) are weights of the standardised moments, `usual` (2 C,) their means in
     training. Returns (tags, height, width).
     """
-    height, width = x.shape[2:]
-    places = x.permute(0, 2, 3, 1).float()
+    height, width = x.shape[1:3]
+    places = x.float()
     weights = place_weights(places, contrast=contrast).double().flatten()  # (places,)
     values = places.double().flatten(0, 2)  # (places, C)
     mean = weights @ values

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from ..network.backbone import TagModel
 from ..network.digests import file_sha256
 from ..network.layers import WEIGHTS_FILE, ModelError
-from ..network.weights import load_weights
+from ..network.weights import load_trained
 from .bundle import BUNDLE_FILE, Bundle
 
 
@@ -21,6 +19,5 @@ def load_model(directory: Path, bundle: Bundle) -> TagModel:
             f"{path} is not the file that {BUNDLE_FILE} beside it describes: its digest differs; "
             "restore both with `dvc checkout`, or fetch the version again"
         )
-    with torch.device("meta"):  # no random start for weights that come from the file
-        model = TagModel(bundle.arch, len(bundle.tags), bundle.pooled)
-    return load_weights(model, path).eval()
+    size = bundle.transform.size
+    return load_trained(bundle.arch, len(bundle.tags), bundle.pooled, path, size=size).eval()

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..network.backbone import TagModel
 from ..network.digests import canonical
-from ..network.layers import LAYERS
 from .bundle import Bundle
 
 DIMENSIONS = 64
@@ -49,6 +48,6 @@ def projection_of(bundle: Bundle, model: TagModel, device: torch.device) -> Proj
     weight = torch.from_numpy(2.0 * signs - 1).reshape(DIMENSIONS, width)
     weight = weight / torch.sqrt(seen["running_var"] + model.norm.eps)
     bias = -weight @ seen["running_mean"]
-    named = {"backbone": bundle.prefixes[LAYERS[-1]], "pooled": list(bundle.pooled)}
+    named = {"backbone": bundle.prefixes[bundle.layers[-1]], "pooled": list(bundle.pooled)}
     space = hashlib.sha256(canonical(named)).digest()[:_SPACE_BYTES]
     return Projection(space, weight.float().to(device), bias.float().to(device))

@@ -1,63 +1,76 @@
-"""The network: a ResNet backbone in layers, and a head on what it pools."""
+"""The network: a backbone in layers, and a head on what it pools."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from ..images.views import Transform
-from .layers import CONTRAST, HISTOGRAM, LAYERS, layer_of
+from .cut import cut_of, layers_of
+from .layers import CONTRAST, HISTOGRAM, TOKEN, ModelError, layer_of
 from .pooling import BINS, channel_moments, color_histogram
+from .reading import Layer
 
 
 class State(NamedTuple):
-    """What passes from layer to layer: the activation map, and what heads see of earlier layers."""
+    """What passes from layer to layer: its output, and what heads see of earlier layers."""
 
-    map: Tensor  # (B, channels, height, width)
-    pooled: Mapping[str, Tensor]  # name among POOLED -> (B, values), where a head uses it
+    output: Tensor  # (B, ...), as the layer's Reading tells
+    pooled: Mapping[str, Tensor]  # by what a head sees, (B, values)
 
 
 class TagModel(nn.Module):
-    """A ResNet backbone in five layers and a linear head with one logit per tag.
+    """A backbone in its layers and a linear head with one logit per tag.
 
-    The head sees the concatenation of what `pooled` names: the spatial means and standard
-    deviations of a layer's channels (colours show in early layers, shapes in late ones); with
-    `_contrast`, the same of what stands out from the layer's border, so of the shoe rather than the
-    background; with `histogram`, the colours of what stands out.
+    The head sees the concatenation of what `pooled` names: the means and standard deviations of a
+    layer's channels over the places (colours show in early layers, shapes in late ones); with
+    `_contrast`, the same of what stands out from the border, so of the shoe rather than the
+    background; with `_token`, the class token of a vision transformer; with `histogram`, the
+    colours of what stands out.
+
+    `size` is the side of the pictures in pixels. The backbone's weights are random, or `weights`,
+    by their names in the library's own network. Raises ModelError for a backbone that there is not,
+    that does not fit, or that lacks what is pooled.
     """
 
     def __init__(
-        self, arch: str, tags: int, pooled: tuple[str, ...] = ("layer4",), dropout: float = 0.0
+        self,
+        arch: str,
+        tags: int,
+        pooled: tuple[str, ...] = ("layer4",),
+        dropout: float = 0.0,
+        *,
+        size: int = 224,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.arch, self.pooled = arch, pooled
-        resnet = torchvision.models.get_model(arch, weights=None)
-        self.stem = nn.Sequential(
-            OrderedDict(
-                conv1=resnet.conv1, bn1=resnet.bn1, relu=resnet.relu, maxpool=resnet.maxpool
-            )
-        )
-        self.layer1, self.layer2 = resnet.layer1, resnet.layer2
-        self.layer3, self.layer4 = resnet.layer3, resnet.layer4
+        layers = layers_of(arch, size, weights)
+        for layer in layers:
+            self.add_module(layer.name, layer.module)
+        self.layers = tuple(layer.name for layer in layers)
+        self._read = {layer.name: (layer.reading, layer.norms) for layer in layers}
         self.widths = tuple(self._width(name) for name in pooled)
         # Standardises the inputs: early layers are an order of magnitude smaller than late ones.
         self.norm = nn.BatchNorm1d(sum(self.widths), affine=False)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(sum(self.widths), tags)
 
+    def layer(self, name: str) -> Layer:
+        """Return a layer of the backbone, with the module that stands there now."""
+        return Layer(name, self.get_submodule(name), *self._read[name])
+
     def forward(self, state: State) -> Tensor:
         """Return the logits (B, tags) of the state that `begin` returns."""
-        return self.finish(self.run(state, LAYERS))
+        return self.finish(self.run(state, self.layers))
 
-    def run(self, state: State, layers: tuple[str, ...]) -> State:
+    def run(self, state: State, layers: Sequence[str]) -> State:
         """Run the named layers, in order, on the state after the layer before them."""
-        for layer in layers:
-            state = advance(getattr(self, layer), layer, state, self.pooled)
+        for name in layers:
+            state = advance(self.layer(name), state, self.pooled)
         return state
 
     def seen(self, state: State) -> Tensor:
@@ -70,7 +83,22 @@ class TagModel(nn.Module):
         return logits
 
     def _width(self, pooled: str) -> int:
-        return BINS if pooled == HISTOGRAM else 2 * layer_channels(self, layer_of(pooled))
+        if pooled == HISTOGRAM:
+            return BINS
+        if pooled not in pooled_of(self.arch):
+            raise ModelError(
+                f"train.pooled: {self.arch} has no {pooled}: what a head can see of it is "
+                f"{', '.join(pooled_of(self.arch))}"
+            )
+        channels = self._read[layer_of(pooled)][0].channels
+        return channels if pooled.endswith(TOKEN) else 2 * channels
+
+
+def pooled_of(arch: str) -> tuple[str, ...]:
+    """Return all that a head can see of a backbone: colours, each layer, and what stands out."""
+    read = cut_of(arch).read
+    tokens = (layer + TOKEN for layer, (reading, _) in read.items() if reading.has_class_token)
+    return (HISTOGRAM, *read, *(layer + CONTRAST for layer in read), *tokens)
 
 
 def begin(
@@ -84,22 +112,17 @@ def begin(
     return State(normalise(views, transform).to(dtype), colors)
 
 
-def advance(layer: nn.Module, name: str, state: State, pooled: Collection[str]) -> State:
+def advance(layer: Layer, state: State, pooled: Collection[str]) -> State:
     """Run one layer of a backbone, and add what `pooled` names of it to the state."""
-    x = layer(state.map)
-    moments = {
-        seen: channel_moments(x, contrast=seen.endswith(CONTRAST))
-        for seen in pooled
-        if layer_of(seen) == name
-    }
-    return State(x, {**state.pooled, **moments})
+    x = layer.module(state.output)
+    seen = {name: _seen(layer, x, name) for name in pooled if layer_of(name) == layer.name}
+    return State(x, {**state.pooled, **seen})
 
 
-def layer_channels(model: TagModel, layer: str) -> int:
-    """Return the number of channels that a layer of the backbone outputs."""
-    convolutions = [m for m in getattr(model, layer).modules() if isinstance(m, nn.Conv2d)]
-    # A block's downsampling convolution comes after its main path and has as many channels.
-    return convolutions[-1].out_channels
+def _seen(layer: Layer, x: Tensor, pooled: str) -> Tensor:
+    if pooled.endswith(TOKEN):
+        return layer.reading.class_token(x).float()
+    return channel_moments(layer.reading.places(x), contrast=pooled.endswith(CONTRAST))
 
 
 def normalise(views: Tensor, transform: Transform) -> Tensor:

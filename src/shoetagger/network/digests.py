@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .layers import LAYERS
+from .layers import RESNETS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,12 +23,16 @@ def prefix_digests(model: TagModel, transform: Transform) -> dict[str, str]:
     """Return per layer a digest of all that its output depends on: transform and weights so far.
 
     Two models with the same digest of a layer have the same output up to that layer, which then
-    needs to run only once.
+    needs to run only once. What weights do depends on the backbone they belong to. It is left out
+    for those that are told apart by their weights' names and shapes, as it always was for them.
     """
-    chain = hashlib.sha256(canonical({"transform": transform.as_dict()}))
+    described: dict[str, Any] = {"transform": transform.as_dict()}
+    if model.arch not in RESNETS:
+        described["arch"] = model.arch
+    chain = hashlib.sha256(canonical(described))
     digests = {}
-    for layer in LAYERS:
-        chain.update(digest_of_tensors(getattr(model, layer).state_dict()).digest())
+    for layer in model.layers:
+        chain.update(digest_of_tensors(model.get_submodule(layer).state_dict()).digest())
         digests[layer] = chain.hexdigest()
     return digests
 

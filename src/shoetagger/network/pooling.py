@@ -25,12 +25,12 @@ _CUBE_ROOT_ABOVE = (6 / 29) ** 3  # CIELAB's curve, CIE 15
 
 
 def channel_moments(x: Tensor, *, contrast: bool) -> Tensor:
-    """Return the spatial means and standard deviations of channels (B, C, height, width): (B, 2 C).
+    """Return the means and standard deviations of channels (B, height, width, C): (B, 2 C).
 
     With `contrast`, places are weighted by how far they stand out from the border, else equally.
     """
     with _in_full(x.device):
-        parts = (part.float() for part in _parts(x.permute(0, 2, 3, 1)))
+        parts = (part.float() for part in _parts(x))
         return torch.cat([_moments(part, place_weights(part, contrast=contrast)) for part in parts])
 
 

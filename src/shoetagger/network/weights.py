@@ -2,56 +2,87 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
-import torchvision
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ..atomic import atomic_write
 from .backbone import TagModel
+from .cut import cut_of
 from .digests import digest_of_tensors, file_sha256
-from .layers import ModelError
+from .layers import ModelError, library_of
+from .libraries import library
+from .origin import Origin
 
 
 def build(
-    arch: str, tags: int, weights: str, pooled: tuple[str, ...], dropout: float
+    arch: str, tags: int, weights: str, pooled: tuple[str, ...], dropout: float, *, size: int
 ) -> tuple[TagModel, str | None]:
     """Return a model to train, and the digest of the pretrained backbone it starts from, if any.
 
-    `weights` is "imagenet" (through torchvision's own download and cache) or "none" (random).
+    `weights` is "none" (random), "imagenet" (torchvision's, through its own download and cache),
+    "pretrained" (those of the backbone's library) or a safetensors file, whose tensors have the
+    names of the library's own network. `size` is the side of the pictures in pixels. Raises
+    ModelError where weights are not available or do not fit.
     """
-    model = TagModel(arch, tags, pooled, dropout)
     if weights == "none":
-        return model, None
-    pretrained = _imagenet(arch)
-    backbone = {k: v for k, v in pretrained.items() if not k.startswith("fc.")}
-    state = model.state_dict()
-    for name, tensor in backbone.items():
-        state[name if name.startswith("layer") else f"stem.{name}"].copy_(tensor)
+        return TagModel(arch, tags, pooled, dropout, size=size), None
+    state = _pretrained(arch, weights)
+    model = TagModel(arch, tags, pooled, dropout, size=size, weights=state)
+    backbone = {name: t for name, t in state.items() if name in cut_of(arch).tensors}
     return model, digest_of_tensors(backbone).hexdigest()
 
 
-def _imagenet(arch: str) -> Mapping[str, Tensor]:
-    weights = torchvision.models.get_model_weights(arch)["IMAGENET1K_V1"]
-    try:
-        # Pinned to V1: `DEFAULT`, and the digests with it, would change with torchvision.
-        state: Mapping[str, Tensor] = weights.get_state_dict(
-            progress=False, check_hash=True, weights_only=True
-        )
-        return state
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        damaged = f"remove the damaged {cache} and" if cache.exists() else "connect this machine or"
+def origin_of(arch: str, weights: str) -> Origin | None:
+    """Return where the weights that `build` starts from come from; None for random ones."""
+    if weights == "none":
+        return None
+    package = library_of(arch)
+    runs = f"{package} {version(package).partition('+')[0]}"
+    if weights in _WORDS:
+        source, name = library(arch)
+        return Origin(*source.origin(name), runs)
+    header = _header(Path(weights))
+    return Origin(header.get("source") or Path(weights).name, header.get("license"), runs)
+
+
+_WORDS = ("imagenet", "pretrained")
+
+
+def _pretrained(arch: str, weights: str) -> Mapping[str, Tensor]:
+    source, name = library(arch)
+    if weights == "imagenet" and library_of(arch) != "torchvision":
         raise ModelError(
-            f"the ImageNet weights of {arch} are not available ({reason}): {damaged} copy the file "
-            f"there ({cache}; TORCH_HOME moves that folder), or train without them: "
-            "train.weights=none with train.freeze=none"
+            f"train.weights: imagenet are torchvision's weights; those that timm has of {arch} are "
+            "train.weights=pretrained"
+        )
+    if weights in _WORDS:
+        return source.pretrained(name)
+    path = Path(weights)
+    _header(path)
+    tensors: Mapping[str, Tensor] = load_file(path)
+    return tensors
+
+
+def _header(path: Path) -> Mapping[str, str]:
+    """Return the metadata of a safetensors file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except FileNotFoundError:
+        raise ModelError(
+            f"train.weights: {path} is missing: put the file there and run `dvc add data`, or "
+            "restore it with `dvc checkout data.dvc`"
+        ) from None
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"train.weights: {path} is no safetensors file ({error}); "
+            "`safetensors.torch.save_file` writes one from a state_dict"
         ) from None
 
 
@@ -67,8 +98,11 @@ def save_weights(model: TagModel, path: Path, pretrained: str | None) -> str:
     return file_sha256(path)
 
 
-def load_weights(model: TagModel, path: Path) -> TagModel:
-    """Fill a model with saved weights, strictly; raises ModelError where they do not fit."""
+def load_trained(
+    arch: str, tags: int, pooled: tuple[str, ...], path: Path, *, size: int, dropout: float = 0.0
+) -> TagModel:
+    """Return a model with saved weights, on the CPU; raises ModelError where they do not fit."""
+    model = _blank(arch, tags, pooled, dropout, size)
     try:
         model.load_state_dict(load_file(path), assign=True)
     except FileNotFoundError:
@@ -78,6 +112,23 @@ def load_weights(model: TagModel, path: Path) -> TagModel:
     except (SafetensorError, RuntimeError) as error:
         raise ModelError(f"{path} does not contain the weights of this model: {error}") from None
     return model
+
+
+def _blank(arch: str, tags: int, pooled: tuple[str, ...], dropout: float, size: int) -> TagModel:
+    """Return a model without weights where possible: a random start for nothing takes time."""
+    try:
+        with torch.device("meta"):
+            model = TagModel(arch, tags, pooled, dropout, size=size)
+    except NotImplementedError:  # it computes something from numbers while it is made
+        return TagModel(arch, tags, pooled, dropout, size=size)
+    # What is computed rather than saved, such as a table of positions.
+    if model.state_dict().keys() != {name for name, _ in _tensors(model)}:
+        return TagModel(arch, tags, pooled, dropout, size=size)
+    return model
+
+
+def _tensors(model: TagModel) -> list[tuple[str, Tensor]]:
+    return [*model.named_parameters(), *model.named_buffers()]
 
 
 def pretrained_of(path: Path) -> str | None:

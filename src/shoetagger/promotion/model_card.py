@@ -23,16 +23,20 @@ def model_card(
     predictions: pd.DataFrame,
     split: pd.DataFrame,
     origin: Mapping[str, str],
+    warning: str | None = None,
 ) -> str:
     """Return the card in Markdown, at most LONGEST characters.
 
     `metrics` is the document and `predictions` the table that `evaluate` wrote, `split` the group's
-    table of that commit; `origin` names where the version came from, such as its git commit.
+    table of that commit; `origin` names where the version came from, such as its git commit;
+    `warning` comes first, such as what a licence forbids.
     """
     part = "crossval" if metrics["crossval"] else "validation"
     table = predictions[predictions["part"] == part]
     learned = split[split["side"] == "train"]
     lines = [f"Tags pictures with the tags of the group **{escaped(group)}**.", ""]
+    if warning:
+        lines += [f"**{escaped(warning[0].upper() + warning[1:])}.**", ""]
     lines += [f"- {name}: `{value}`" for name, value in origin.items() if value]
     lines += [f"- {sentence}" for sentence in _quality(metrics)]
     pictures = table["image_name"].nunique()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
@@ -14,6 +15,9 @@ from ..store.store import Store
 from ..tracking.registry import CHALLENGER, Registry
 from .compare import MOVED, OUT_OF_FOLD
 from .versions import remember_version, validation_side
+
+if TYPE_CHECKING:
+    from ..inference.bundle import Bundle
 
 
 class Challenger(BaseModel, frozen=True, extra="forbid"):
@@ -59,7 +63,13 @@ def register(
         metrics = json.loads(files[f"{group}.json"].read_text(encoding="utf-8"))
         split = read_split(outputs(checkout, "split")["split"] / f"{group}.csv")
         revision = data_revision(checkout)
-        origin = {"commit": plan.commit, "data": revision, "overrides": " ".join(plan.overrides)}
+        origin = {
+            "commit": plan.commit,
+            "data": revision,
+            "overrides": " ".join(plan.overrides),
+            **_backbone(bundle),
+        }
+        warning = bundle.origin.warning if bundle.origin else None
         predictions = read_predictions(files[f"{group}.csv"])
         version = registry.register(
             directory,
@@ -73,7 +83,7 @@ def register(
             },
             metrics=flat_metrics(metrics),
             figures=files["figures"],
-            card=model_card(group, bundle.tags, metrics, predictions, split, origin),
+            card=model_card(group, bundle.tags, metrics, predictions, split, origin, warning),
             training=training(plan.commit, revision, checkout / PARAMS, dag_run),
         )
         remember_version(store, version, bundle.tags)
@@ -83,3 +93,16 @@ def register(
     registry.log_files(version, beside)
     registry.set_alias(group, CHALLENGER, version.number)
     return Challenger(group=group, digest=version.digest, version=version.number)
+
+
+def _backbone(bundle: Bundle) -> dict[str, str]:
+    """Return what the model card says of a bundle's backbone and its pretrained weights."""
+    weights = bundle.origin
+    if weights is None:
+        return {"backbone": bundle.arch}
+    return {
+        "backbone": f"{bundle.arch}, by {weights.library}",
+        "pretrained weights": weights.source,
+        "their licence": weights.license or "not stated",
+        "their digest": bundle.pretrained or "",
+    }

@@ -27,7 +27,7 @@ from ..learning.training.scoring import scores
 from ..network.backbone import TagModel
 from ..network.devices import pick_device
 from ..network.digests import file_sha256, prefix_digests
-from ..network.weights import pretrained_of
+from ..network.weights import origin_of, pretrained_of
 from .command import Features, Group, Images, SplitTable, run
 from .group import GroupData, open_group_data
 from .mlflow_run import continue_run
@@ -118,6 +118,7 @@ def _bundle(data: GroupData, model: TagModel, weights: Path, out_of_fold: pd.Dat
         support=support,
         prefixes=prefix_digests(model, transform),
         pretrained=pretrained_of(weights),
+        origin=origin_of(model.arch, data.params.train_of(data.group).weights),
         weights_sha256=file_sha256(weights),
         none_below=data.params.group(data.group).none_below,
         unsure_above=_unsure_above(data, model),

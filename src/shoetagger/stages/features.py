@@ -13,9 +13,10 @@ from ..config.settings import Settings
 from ..learning.dataset.tables import read_split
 from ..learning.training.feature_files import Work, compute
 from ..learning.training.images import open_dataset
+from ..network.backbone import pooled_of
 from ..network.devices import pick_device
 from ..network.digests import prefix_digests
-from ..network.layers import POOLED, frozen_layers
+from ..network.layers import frozen_layers
 from ..network.weights import build
 from .command import progress, run
 
@@ -32,9 +33,10 @@ def main(
     dataset = open_dataset(params, table, images)
     torch.manual_seed(recipe.seed)
     # All that any head may see: it is small, and each group chooses from it.
-    model, _ = build(recipe.arch, 1, recipe.weights, POOLED, dropout=0.0)
+    everything, size = pooled_of(recipe.arch), params.images.size
+    model, _ = build(recipe.arch, 1, recipe.weights, everything, dropout=0.0, size=size)
     model.eval()
-    frozen = frozen_layers(recipe.freeze)
+    frozen = frozen_layers(model.layers, recipe.freeze)
     with progress(0, "features") as bar:
 
         def on_batch(done: int, total: int) -> None:

@@ -15,7 +15,7 @@ from ..learning.training.examples import Examples
 from ..learning.training.features import Source, open_source
 from ..learning.training.images import ImageDataset, open_dataset
 from ..network.backbone import TagModel
-from ..network.weights import build, load_weights
+from ..network.weights import build, load_trained
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,26 @@ class GroupData:
         """Return a model to train, always the same, and the digest of its pretrained backbone."""
         recipe = self.params.train_of(self.group)
         torch.manual_seed(recipe.seed)
-        return build(recipe.arch, len(self.tags), recipe.weights, recipe.pooled, recipe.dropout)
+        return build(
+            recipe.arch,
+            len(self.tags),
+            recipe.weights,
+            recipe.pooled,
+            recipe.dropout,
+            size=self.params.images.size,
+        )
 
     def trained_model(self, weights: Path) -> TagModel:
         """Return the model that the stage train wrote, on the CPU."""
         recipe = self.params.train_of(self.group)
-        with torch.device("meta"):  # no random start for weights that come from the file
-            model = TagModel(recipe.arch, len(self.tags), recipe.pooled, recipe.dropout)
-        return load_weights(model, weights)
+        return load_trained(
+            recipe.arch,
+            len(self.tags),
+            recipe.pooled,
+            weights,
+            size=self.params.images.size,
+            dropout=recipe.dropout,
+        )
 
     def source(self, model: TagModel) -> Source:
         """Return where the states of the pictures come from, as the frozen layers leave them."""

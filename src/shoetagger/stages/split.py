@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,11 @@ def main(
     data: Annotated[Path, typer.Argument(help="folder with images/ and the label sheet")],
     out: Annotated[Path, typer.Argument(help="folder to write the tables to")],
 ) -> None:
-    """Check the label sheet, then write images.csv and <group>.csv with side and fold."""
+    """Check the label sheet, then write images.csv and <group>.csv with side and fold.
+
+    Writes weights.txt as well: the digest of the file that `train.weights` names, if it names one,
+    for the stages that read it.
+    """
     params = parameters.load(Path("params.yaml"))
     limits = Limits.of(params.images)
 
@@ -29,7 +34,9 @@ def main(
         find_sheet(data), images, params.tags, unreadable=lambda path: unreadable(path, limits)
     )
     ids = [image_id((images / name).read_bytes()) for name in labels.names]
+    weights = _digest_of(params.train.weights)
     out.mkdir(parents=True, exist_ok=True)
+    (out / "weights.txt").write_text(weights, encoding="utf-8")
     sentences, faults = list(labels.warnings), []
     for group, spec in params.groups.items():
         try:
@@ -47,6 +54,21 @@ def main(
     for sentence in sentences:
         typer.echo(sentence)
     typer.echo(f"{len(labels.names)} labelled pictures for {', '.join(params.groups)}")
+
+
+def _digest_of(weights: str) -> str:
+    """Return the SHA-256 of a file of pretrained weights and a line end; of a word, nothing."""
+    path = Path(weights)
+    if not path.suffix:
+        return ""
+    try:
+        with path.open("rb") as file:
+            return f"{hashlib.file_digest(file, 'sha256').hexdigest()}\n"
+    except OSError as error:
+        raise SplitError(
+            f"train.weights: {path} cannot be read ({error.strerror}): put the file there and run "
+            "`dvc add data`, or name imagenet, pretrained or none"
+        ) from None
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from ..config import params as parameters
 from ..config.settings import Settings
 from ..learning.training.fit import Epoch, epochs_of, fit
 from ..network.devices import pick_device
-from ..network.weights import save_weights
+from ..network.origin import Origin
+from ..network.weights import origin_of, save_weights
 from .command import Features, Group, Images, SplitTable, progress, run
 from .group import open_group_data
 from .mlflow_run import start_run
@@ -34,6 +35,9 @@ def main(
     data = open_group_data(params, group, split, images, features, device)
     model, pretrained = data.new_model()
     recipe, epochs = params.train_of(group), list[Epoch]()
+    origin = origin_of(recipe.arch, recipe.weights)
+    if origin is not None and origin.warning:
+        typer.echo(f"{group}: {origin.warning}")
     with (
         start_run(settings, params, group) as tracked,
         progress(epochs_of(recipe), f"train {group}") as bar,
@@ -56,11 +60,17 @@ def main(
         )
         digest = save_weights(model, weights, pretrained)
         _write_history(epochs, history)
-        tracked.set_tags({"weights_sha256": digest})
+        tracked.set_tags({"weights_sha256": digest, **_tags(origin)})
         curves = learning_curves(epochs)
         curves.axes[0].set_title(f"How the loss falls while the model of {group} learns")
         tracked.log_figure("learning_curves.png", curves)
     typer.echo(f"{group}: training loss {epochs[-1].train_loss:.4f} after {len(epochs)} rounds")
+
+
+def _tags(origin: Origin | None) -> dict[str, str]:
+    if origin is None:
+        return {}
+    return {"pretrained": origin.source, "pretrained_license": origin.license or "not stated"}
 
 
 def _metrics(epoch: Epoch) -> dict[tuple[str, ...], float]:

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..network.layers import library_of
+
 if TYPE_CHECKING:
     from ..images.decode import Limits
     from ..inference.bundle import Bundle
@@ -34,9 +36,14 @@ def served_sources() -> dict[str, bytes]:
     return {path.relative_to(package).as_posix(): path.read_bytes() for path in sorted(found)}
 
 
-def requirements() -> list[str]:
-    """Return what a registered model needs from the package index, pinned to this environment."""
+def requirements(arch: str) -> list[str]:
+    """Return what a model needs from the package index, pinned to this environment.
+
+    That is what its code imports; timm only where its backbone `arch` is one of timm's.
+    """
     imported = {name for source in served_sources().values() for name in _imports(source)}
+    if library_of(arch) != "timm":
+        imported.discard("timm")
     names = {_DISTRIBUTIONS.get(name, name) for name in imported - sys.stdlib_module_names}
     pinned = {name: importlib.metadata.version(name) for name in names | {"mlflow", "pandas"}}
     # A local part such as +cpu is not on the index.
@@ -87,7 +94,7 @@ def save_model(bundle: Bundle, directory: Path, limits: Limits, model: Any, targ
         artifacts={part: str(parts / part) for part in ("bundle", "code")},
         signature=ModelSignature(Schema([ColSpec(DataType.binary, "image")]), Schema(output)),
         input_example=pd.DataFrame({"image": [_example()]}),
-        pip_requirements=requirements(),
+        pip_requirements=requirements(bundle.arch),
         model_config={
             "device": "auto",
             "max_bytes": limits.max_bytes,

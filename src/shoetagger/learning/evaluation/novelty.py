@@ -74,7 +74,7 @@ def distances(
 def _seen(model: TagModel, freeze: str, device: torch.device) -> Callable[[State], Tensor]:
     """Return what maps states to what the head sees of them, (B, width) float64."""
     model.to(device).to(memory_format=torch.channels_last).eval()
-    rest = trained_layers(freeze)
+    rest = trained_layers(model.layers, freeze)
 
     def seen(state: State) -> Tensor:
         with scoring_precision(device):

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from ...config.recipe import Train
 from ...errors import ShoetaggerError
 from ...network.backbone import TagModel
-from ...network.layers import LAYERS, frozen_layers, trained_layers
+from ...network.layers import frozen_layers, trained_layers
 from .examples import Examples, batches, targets
 from .features import Source
 from .head import Criterion, cross_entropy
@@ -37,8 +37,9 @@ def train_layers(
     on_losses: Callable[[float, float | None], None],
 ) -> None:
     """Train the layers that are not frozen together with the head."""
-    frozen, trained = frozen_layers(recipe.freeze), trained_layers(recipe.freeze)
-    optimizer, schedule = _optimizer(model, frozen, recipe, _steps(training, recipe))
+    frozen = frozen_layers(model.layers, recipe.freeze)
+    trained = trained_layers(model.layers, recipe.freeze)
+    optimizer, schedule = _optimizer(model, frozen, trained, recipe, _steps(training, recipe))
     average, equal = averaged(model, recipe.ema), torch.ones_like(weight)
     shuffle = np.random.default_rng(recipe.seed)
     for number in range(recipe.epochs):
@@ -78,12 +79,16 @@ def _steps(training: Examples, recipe: Train) -> int:
 
 
 def _optimizer(
-    model: TagModel, frozen: tuple[str, ...], recipe: Train, steps: int
+    model: TagModel,
+    frozen: tuple[str, ...],
+    trained: tuple[str, ...],
+    recipe: Train,
+    steps: int,
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """Return AdamW with separate rates for backbone and head, warm-up and cosine decay."""
     for layer in frozen:
-        getattr(model, layer).requires_grad_(False)
-    backbone = [p for s in LAYERS[len(frozen) :] for p in getattr(model, s).parameters()]
+        model.get_submodule(layer).requires_grad_(False)
+    backbone = [p for layer in trained for p in model.get_submodule(layer).parameters()]
     groups = [
         {"params": backbone, "lr": recipe.backbone_lr},
         {"params": list(model.head.parameters()), "lr": recipe.head_lr},
@@ -104,12 +109,12 @@ def _optimizer(
 def _training_mode(model: TagModel, frozen: tuple[str, ...], *, pretrained: bool) -> None:
     model.train()
     for layer in frozen:  # frozen layers keep their batch-norm statistics, to stay shareable
-        getattr(model, layer).eval()
+        model.get_submodule(layer).eval()
     if pretrained:
         model.norm.eval()  # the head was fitted with its statistics
         # ImageNet's million pictures gave better batch statistics than a few hundred can.
-        for layer in LAYERS:
-            for module in getattr(model, layer).modules():
+        for layer in model.layers:
+            for module in model.get_submodule(layer).modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
 

@@ -20,7 +20,7 @@ import torch
 
 from ...network.backbone import State, TagModel
 from ...network.devices import cores
-from ...network.layers import LAYERS, frozen_layers
+from ...network.layers import frozen_layers
 from .features import INDEX_FILE, Index, Live, file_of
 from .images import ImageDataset
 from .view_cache import States, ViewCache, key_of
@@ -74,7 +74,7 @@ def compute(
     are done; `on_batch` gets the number of pictures done, and of all.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    layers = frozen_layers(freeze)
+    layers = frozen_layers(model.layers, freeze)
     shapes = _shapes(model, layers, dataset) if layers and len(dataset) else {}
     bytes_per_view = sum(2 * int(np.prod(shape)) for shape in shapes.values())
     fitting = views_that_fit(len(dataset), bytes_per_view, views, max_gb) if shapes else 0
@@ -86,7 +86,8 @@ def compute(
             kept.make_room(image_ids, (fitting + 1) * bytes_per_view)
         live = Live(model, dataset, freeze, fitting, device)
         files = _open_files(directory, (fitting + 1, len(dataset)), shapes)
-        _Writer(live, dataset, image_ids, layers, kept).write(files, on_work, on_batch)
+        whole = layers == model.layers
+        _Writer(live, dataset, image_ids, kept, whole=whole).write(files, on_work, on_batch)
     index = Index(freeze, fitting, tuple(image_ids), prefix)
     (directory / INDEX_FILE).write_text(json.dumps(asdict(index), indent=1) + "\n")
     return index
@@ -96,13 +97,15 @@ def _shapes(
     model: TagModel, layers: Sequence[str], dataset: ImageDataset
 ) -> dict[str, tuple[int, ...]]:
     state = Live(model, dataset, layers[-1], 1, torch.device("cpu")).plain(np.arange(1))
-    return {name: array.shape[1:] for name, array in _arrays(state, layers).items()}
+    arrays = _arrays(state, whole=tuple(layers) == model.layers)
+    return {name: array.shape[1:] for name, array in arrays.items()}
 
 
-def _arrays(state: State, layers: Sequence[str]) -> dict[str, np.ndarray]:
+def _arrays(state: State, *, whole: bool) -> dict[str, np.ndarray]:
+    """Return what is kept of a state: after the whole backbone, only the head runs."""
     tensors = {f"pooled_{k}": v for k, v in state.pooled.items()}
-    if layers[-1] != LAYERS[-1]:
-        tensors["map"] = state.map
+    if not whole:
+        tensors["map"] = state.output
     return {name: tensor.half().cpu().numpy() for name, tensor in tensors.items()}
 
 
@@ -125,11 +128,12 @@ class _Writer:
         live: Live,
         dataset: ImageDataset,
         image_ids: Sequence[str],
-        layers: Sequence[str],
         kept: ViewCache | None,
+        *,
+        whole: bool,
     ) -> None:
         self._live, self._dataset, self._ids = live, dataset, image_ids
-        self._layers, self._kept = layers, kept
+        self._kept, self._whole = kept, whole
         self._threads = torch.get_num_threads()
 
     def write(
@@ -170,7 +174,7 @@ class _Writer:
         if self._kept is not None and (states := self._kept.read(self._ids[row])):
             return states
         drawn = self._dataset.views(row, range(self._live.views))
-        states = _arrays(self._live.state([*drawn, self._dataset.plain(row)]), self._layers)
+        states = _arrays(self._live.state([*drawn, self._dataset.plain(row)]), whole=self._whole)
         if self._kept is not None:
             self._kept.write(self._ids[row], states)
         return states

@@ -18,7 +18,7 @@ import torch
 from ...errors import ShoetaggerError
 from ...network.backbone import State, TagModel, begin
 from ...network.digests import prefix_digests
-from ...network.layers import LAYERS, frozen_layers, is_seen_by
+from ...network.layers import frozen_layers, is_seen_by
 from .images import ImageDataset
 
 INDEX_FILE = "index.json"
@@ -63,7 +63,7 @@ class Live:
     ) -> None:
         self._model, self.views = model.to(device), views
         self._dataset, self._device = dataset, device
-        self._layers = frozen_layers(freeze)
+        self._layers = frozen_layers(model.layers, freeze)
 
     def augmented(self, rows: np.ndarray, epoch: int) -> State:
         return self.state([self._dataset.view(int(row), epoch) for row in rows])
@@ -80,7 +80,7 @@ class Live:
             return state
         # The prefix alone goes to eval mode: the layers after it may be in training.
         for layer in self._layers:
-            getattr(self._model, layer).eval()
+            self._model.get_submodule(layer).eval()
         return self._model.run(state, self._layers)
 
 
@@ -88,12 +88,17 @@ class Cached:
     """States read from what the stage `features` wrote."""
 
     def __init__(
-        self, directory: Path, index: Index, pooled: Sequence[str], device: torch.device
+        self,
+        directory: Path,
+        index: Index,
+        pooled: Sequence[str],
+        layers: Sequence[str],
+        device: torch.device,
     ) -> None:
         self.views, self._device = index.views, device
-        frozen = frozen_layers(index.freeze)
+        frozen = frozen_layers(layers, index.freeze)
         names = [f"pooled_{name}" for name in pooled if is_seen_by(name, frozen)]
-        if frozen[-1] != LAYERS[-1]:  # after the last layer only the head runs
+        if len(frozen) < len(layers):  # after the last layer only the head runs
             names.append("map")
         try:
             self._files = {n: np.load(file_of(directory, n), mmap_mode="r") for n in names}
@@ -141,7 +146,7 @@ def open_source(
             "`dvc repro features`"
         )
     if index.views:
-        return Cached(directory, index, model.pooled, device)
+        return Cached(directory, index, model.pooled, model.layers, device)
     return Live(model, dataset, freeze, _LIVE_VIEWS, device)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...config.recipe import Train
 from ...network.backbone import TagModel
+from ...network.cut import cut_of
 from ...network.layers import trained_layers
 from .backbone import TrainError, is_pretrained, train_layers
 from .examples import Examples, batches, positive_weight, targets
@@ -36,7 +37,8 @@ class Epoch:
 
 def epochs_of(recipe: Train) -> int:
     """Return how often `fit` calls `on_epoch`: rounds of the head, then epochs of the backbone."""
-    return ROUNDS * is_pretrained(recipe) + recipe.epochs * bool(trained_layers(recipe.freeze))
+    trained = bool(trained_layers(tuple(cut_of(recipe.arch).layers), recipe.freeze))
+    return ROUNDS * is_pretrained(recipe) + recipe.epochs * trained
 
 
 def fit(
@@ -93,7 +95,7 @@ def fit(
             criterion=criterion,
             on_round=on_round,
         )
-    if trained_layers(recipe.freeze):
+    if trained_layers(model.layers, recipe.freeze):
         train_layers(model, source, training, recipe, weight, criterion, device, on_losses)
     model.eval()
 
@@ -104,7 +106,7 @@ def _all_seen(
 ) -> Tensor:
     """Return what the head sees of all views, the plain one last: (views * N, width) float16."""
     model.eval()
-    rest, count = trained_layers(recipe.freeze), len(training.rows)
+    rest, count = trained_layers(model.layers, recipe.freeze), len(training.rows)
     seen = torch.empty(
         ((source.views + 1) * count, sum(model.widths)), dtype=torch.float16, device=device
     )

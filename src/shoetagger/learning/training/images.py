@@ -13,6 +13,7 @@ from PIL import Image
 from ...config.params import Params
 from ...images.decode import Limits, Rejected, image_id, open_image
 from ...images.views import Transform, fit_longest, tagging_view, training_view
+from ...network.libraries import library
 
 if TYPE_CHECKING:
     from ...config.recipe import Augment
@@ -87,11 +88,17 @@ def _open_file(path: Path, limits: Limits, longest: int) -> tuple[str, Image.Ima
         raise Rejected(f"{path}: {error.reason}", unfinished=error.unfinished) from None
 
 
+def transform_of(params: Params) -> Transform:
+    """Return the tagging transform: as `images` sets it, normalised as the backbone needs it."""
+    source, name = library(params.train.arch)
+    return Transform.of(params.images, *source.normalisation(name))
+
+
 def open_dataset(params: Params, table: pd.DataFrame, images: Path) -> ImageDataset:
     """Return the data set of a table's pictures, in its order."""
     return ImageDataset(
         paths=[images / name for name in table["image_name"]],
-        transform=Transform.of(params.images),
+        transform=transform_of(params),
         limits=Limits.of(params.images),
         augment=params.images.augment,
         seed=params.train.seed,

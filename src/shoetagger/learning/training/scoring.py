@@ -19,7 +19,7 @@ def scores(
 ) -> np.ndarray:
     """Return the scores (N, tags) float32 in 0..1 of rows of a source, in their tagging view."""
     model.to(device).to(memory_format=torch.channels_last).eval()
-    rest = trained_layers(freeze)
+    rest = trained_layers(model.layers, freeze)
     parts = []
     for batch in batches(np.arange(len(rows)), BATCH):
         state = source.plain(rows[batch])

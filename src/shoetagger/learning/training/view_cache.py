@@ -9,7 +9,7 @@ import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ _CODE = (
     _PACKAGE / "learning" / "training" / "feature_files.py",
     _PACKAGE / "learning" / "training" / "images.py",
 )
-_LIBRARIES = ("torch", "torchvision", "numpy", "pillow")
+_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow")
 _HEADER = 2048  # bytes of a file, at most, besides its arrays
 
 # Of one picture, by name as the files of the stage: (views + 1, ...) float16, the plain view last.
@@ -52,13 +52,20 @@ def key_of(
         "views": views,
         "augment": dataset.augment and asdict(dataset.augment),
         "seed": dataset.seed,
-        "libraries": {name: version(name) for name in _LIBRARIES},
+        "libraries": {name: _version(name) for name in _LIBRARIES},
         "device": [platform.machine(), _processor(device)],
     }
     digest = hashlib.sha256(canonical(described))
     for file in _sources():
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:  # timm, which few backbones need
+        return None
 
 
 def _processor(device: torch.device) -> str:
