@@ -26,8 +26,14 @@ _TO_TENSOR = [
     v2.ToDtype(torch.float32, scale=True),
     v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
 ]
-_TRAINING = v2.Compose([v2.RandomResizedCrop(224), v2.RandomHorizontalFlip(), *_TO_TENSOR])
-_SCORING = v2.Compose([v2.Resize(256), v2.CenterCrop(224), *_TO_TENSOR])
+
+
+def _views(side: int) -> tuple[v2.Compose, v2.Compose]:
+    """Return what training and scoring make of a picture: a square of `side` pixels."""
+    return (
+        v2.Compose([v2.RandomResizedCrop(side), v2.RandomHorizontalFlip(), *_TO_TENSOR]),
+        v2.Compose([v2.Resize(side * 8 // 7), v2.CenterCrop(side), *_TO_TENSOR]),
+    )
 
 
 class _Examples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -53,8 +59,10 @@ def train_and_score(
 ) -> np.ndarray:
     """Train one network on RGB pictures and their truth (N, tags); return scores of new ones.
 
-    `options` may name `arch` (resnet18) and `weights` (imagenet, or none for a random start).
+    `options` may name `arch` (resnet18), `weights` (imagenet, or none for a random start) and
+    `side` (224): pixels of the square, of which half take a quarter of the time.
     """
+    training, scoring = _views(options.get("side", 224))
     torch.manual_seed(seed)
     imagenet = options.get("weights", "imagenet") == "imagenet"
     network = get_model(
@@ -67,7 +75,7 @@ def train_and_score(
     loss_of = nn.MultiLabelSoftMarginLoss()
     network.train()
     for _ in range(EPOCHS):
-        for x, y in DataLoader(_Examples(images, truth, _TRAINING), BATCH, shuffle=True):
+        for x, y in DataLoader(_Examples(images, truth, training), BATCH, shuffle=True):
             with _half(device):
                 logits = network(x.to(device, memory_format=torch.channels_last))
             loss = loss_of(logits.float(), y.to(device))
@@ -75,15 +83,15 @@ def train_and_score(
             loss.backward()
             optimizer.step()
         schedule.step()
-    return _scores(network.eval(), new, truth.shape[1], device)
+    return _scores(
+        network.eval(), _Examples(new, np.zeros((len(new), truth.shape[1])), scoring), device
+    )
 
 
 @torch.inference_mode()
-def _scores(
-    network: nn.Module, new: Sequence[Image.Image], tags: int, device: torch.device
-) -> np.ndarray:
-    scores = [np.empty((0, tags), np.float32)]
-    for x, _ in DataLoader(_Examples(new, np.zeros((len(new), tags)), _SCORING), BATCH):
+def _scores(network: nn.Module, new: _Examples, device: torch.device) -> np.ndarray:
+    scores = []
+    for x, _ in DataLoader(new, BATCH):
         scores.append(torch.sigmoid(network(x.to(device))).cpu().numpy())
     return np.concatenate(scores)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,11 +47,11 @@ def main(
     against: Annotated[str, typer.Option(help="a recipe to compare with")] = "",
 ) -> None:
     """Score the labelled pictures out of fold; write the metrics, and log them to MLflow."""
-    params, recipe = load(Path("params.yaml")), _recipe(name)
-    task, numbers = _task(recipe), [int(seed) for seed in seeds.split(",")]
+    params, recipe = load(Path("params.yaml")), recipe_of(name)
+    task, numbers = task_of(recipe), [int(seed) for seed in seeds.split(",")]
     tasks = [task]
     if against not in ("", name):
-        compared = _recipe(against)
+        compared = recipe_of(against)
         tasks.append(dataclasses.replace(task, params=_params(compared), recipe=compared))
     with progress(len(tasks) * len(numbers) * folds, name) as bar:
         scored, *reference = (
@@ -66,6 +67,8 @@ def main(
         **dataclasses.asdict(recipe),
         "seeds": numbers,
         "folds": folds,
+        "learned": round(float(np.mean([n for one in scored for n in one.learned]))),
+        "seconds_per_fold": round(float(np.median([s for one in scored for s in one.seconds])), 2),
         **metrics(rule, task.truth, scored),
     }
     if folds == _FOLDS:
@@ -79,7 +82,7 @@ def main(
     typer.echo(f"{name}: macro F1 {document['macro_f1']} {document['macro_f1_interval']}")
 
 
-def _recipe(name: str) -> Recipe:
+def recipe_of(name: str) -> Recipe:
     recipes = yaml.safe_load(Path("experiments/recipes.yaml").read_text())["recipes"]
     if name not in recipes:
         raise ParamsError(f"no recipe {name!r}: there are {', '.join(recipes)}")
@@ -88,9 +91,13 @@ def _recipe(name: str) -> Recipe:
 
 def _changed(plain: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
     changed = copy.deepcopy(plain)
+    tags = [(group, tag) for group in changed["groups"].values() for tag in group["tags"]]
     if recipe.groups == "one":
-        tags = [tag for group in changed["groups"].values() for tag in group["tags"]]
-        changed["groups"] = {"all_tags": {"tags": tags}}
+        changed["groups"] = {"all_tags": {"tags": [tag for _, tag in tags]}}
+    if recipe.groups == "each_tag":
+        changed["groups"] = {
+            f"tag_{number}": {**group, "tags": [tag]} for number, (group, tag) in enumerate(tags)
+        }
     for key, value in recipe.params.items():
         *parents, last = key.split(".")
         section = changed
@@ -104,7 +111,7 @@ def _params(recipe: Recipe) -> Params:
     return parse(_changed(yaml.safe_load(Path("params.yaml").read_text()), recipe))
 
 
-def _task(recipe: Recipe) -> Task:
+def task_of(recipe: Recipe) -> Task:
     params, data = _params(recipe), Path("data")
     limits = Limits.of(params.images)
     images = data / "images"
@@ -123,18 +130,24 @@ def _cross_validate(task: Task, seed: int, folds: int, done: Callable[[], Any]) 
     split = dataclasses.replace(task.params.split, seed=seed, folds=_FOLDS)
     of = np.array([fold(i, split) for i in task.ids])
     scores = np.full((1 + len(SHOWN_OTHERWISE), *task.truth.shape), np.nan)
+    seconds, pictures = [], []
     for number in range(folds):
         held, learned = np.flatnonzero(of == number), np.flatnonzero(of != number)
         # Sorted by hash, which is as good as random: a small set is part of a larger one.
         learned = learned[np.argsort([task.ids[row] for row in learned])][: task.recipe.pictures]
-        file = CACHE / "scores" / task.key / f"{seed}-{number}.npy"
+        file = CACHE / "scores" / task.key / f"{seed}-{number}.npz"
         if not file.exists():
+            started = time.process_time()
             new = score(task, learned, held)
             file.parent.mkdir(parents=True, exist_ok=True)
-            np.save(file, new)
-        scores[:, held] = np.load(file)
+            np.savez(file, scores=new, seconds=time.process_time() - started)
+        kept = np.load(file)
+        scores[:, held] = kept["scores"]
+        seconds.append(float(kept["seconds"]))
+        pictures.append(len(learned))
         done()
-    return Scored(of, scores[0], dict(zip(SHOWN_OTHERWISE, scores[1:], strict=True)))
+    others = dict(zip(SHOWN_OTHERWISE, scores[1:], strict=True))
+    return Scored(of, scores[0], others, tuple(seconds), tuple(pictures))
 
 
 def _log(name: str, document: dict[str, Any]) -> None:

@@ -32,12 +32,15 @@ class Scored:
     """One cross-validation: fold (N,), scores (N, tags), NaN where a fold was not scored.
 
     `others` are the scores of the same pictures shown otherwise, by the names of SHOWN_OTHERWISE;
-    one is all NaN where the recipe has none.
+    one is all NaN where the recipe has none. `learned` are the pictures that each fold learned
+    from, `seconds` of CPU what learning and scoring it took.
     """
 
     folds: np.ndarray
     scores: np.ndarray
     others: Mapping[str, np.ndarray]
+    seconds: tuple[float, ...] = ()
+    learned: tuple[int, ...] = ()
 
     def of(self, part: str) -> np.ndarray:
         """Return the scores of the pictures as they are ("scores"), or of one of the others."""

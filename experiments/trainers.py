@@ -64,7 +64,10 @@ _CODE: Mapping[str, tuple[Path, ...]] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe of recipes.yaml: `kind` names the trainer, the rest is what it changes."""
+    """A recipe of recipes.yaml: `kind` names the trainer, the rest is what it changes.
+
+    There is a model for `each` group, `one` for all tags, or one for `each_tag`.
+    """
 
     kind: str
     groups: str = "each"

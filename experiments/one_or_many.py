@@ -1,0 +1,130 @@
+"""The tables and the plot of docs/ONE_OR_MANY.md, from what the stages `many` and `costs` wrote.
+
+dvc repro experiments/dvc.yaml:one_or_many
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import matplotlib as mpl
+import typer
+from matplotlib.figure import Figure
+
+from shoetagger.errors import ShoetaggerError
+from shoetagger.stages.command import run
+
+from .costs import NETWORKS
+from .scoring import SHOWN_OTHERWISE
+
+# The lines of the plot: recipes by the number of pictures; the last learns from all that four of
+# five folds leave.
+SIZES = (50, 100, 220, 500, None)
+LINES = {
+    "one network, frozen trunk": ("one", "C0", "-", "o"),
+    "three, frozen trunk": ("three", "C1", "-", "s"),
+    "nineteen, frozen trunk": ("nineteen", "C2", "-", "^"),
+    "one, last stage trained": ("one_last_stage", "C0", "--", "o"),
+    "three, last stage trained": ("three_last_stage", "C1", "--", "s"),
+    "one, the article's recipe": ("one_article", "C0", ":", "o"),
+    "three, the article's recipe": ("three_article", "C1", ":", "s"),
+    "one ResNet-50, frozen trunk": ("one_resnet50", "C3", "-", "D"),
+}
+
+
+class ResultsError(ShoetaggerError):
+    """There is nothing to draw."""
+
+
+def main(
+    results: Annotated[Path, typer.Argument(help="folder of the stages' JSON files")],
+    plot: Annotated[Path, typer.Argument(help="SVG file to draw")],
+) -> None:
+    """Draw macro F1 by the number of pictures, and print the tables; nothing is computed."""
+    found = {
+        name: {size: r for size in SIZES if (r := _read(results, recipe, size)) is not None}
+        for name, (recipe, *_) in LINES.items()
+    }
+    if not any(found.values()):
+        raise ResultsError(f"{results} holds no result: run the stages `many` of dvc.yaml first")
+    _draw(found, plot)
+    _print(found)
+    if (results / "costs.json").exists():
+        _print_costs(json.loads((results / "costs.json").read_text()))
+
+
+def _read(results: Path, recipe: str, size: int | None) -> dict[str, Any] | None:
+    path = results / f"{recipe if size is None else f'{recipe}_{size}'}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _draw(found: Mapping[str, Mapping[int | None, dict[str, Any]]], path: Path) -> None:
+    """Draw a line per kind of network."""
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for name, by_size in found.items():
+        if not by_size:
+            continue
+        _, colour, style, marker = LINES[name]
+        x = [result["learned"] for result in by_size.values()]
+        y = [result["macro_f1"] for result in by_size.values()]
+        axes.plot(x, y, style, color=colour, marker=marker, label=name)
+    axes.set(xscale="log", xlabel="pictures learned from", ylabel="macro F1 on other pictures")
+    most = max(result["learned"] for by_size in found.values() for result in by_size.values())
+    ticks = [size or most for size in SIZES]
+    axes.set_xticks(ticks, labels=[f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right center", fontsize="small", frameon=False)
+    # The same results give the same file.
+    with mpl.rc_context({"svg.hashsalt": "one or many", "svg.fonttype": "none"}):
+        figure.savefig(path, metadata={"Date": None})
+
+
+def _print(found: Mapping[str, Mapping[int | None, dict[str, Any]]]) -> None:
+    head = (
+        "networks", "pictures", "macro F1 [95 %]", "colour", "style", "detail",
+        "mean average precision", "on other backgrounds", "shrunk to 0.7", "shrunk to 0.5",
+        "seconds of CPU", "folds",
+    )  # fmt: skip
+    typer.echo(f"| {' | '.join(head)} |")
+    typer.echo("| --- " * len(head) + "|")
+    for name, by_size in found.items():
+        for result in by_size.values():
+            low, high = result["macro_f1_interval"]
+            others = (result.get(part, {}).get("macro_f1") for part in SHOWN_OTHERWISE)
+            cells = (
+                name,
+                f"{result['learned']:,}",
+                f"{result['macro_f1']:.3f} [{low:.3f}, {high:.3f}]",
+                *(f"{group['macro_f1']:.3f}" for group in result["groups_f1"].values()),
+                f"{result['mean_average_precision']:.3f}",
+                *("" if value is None else f"{value:.3f}" for value in others),
+                f"{result['seconds_per_fold']:.1f}",
+                str(len(result["seeds"])),
+            )
+            typer.echo(f"| {' | '.join(cells)} |")
+
+
+def _print_costs(costs: Mapping[str, Any]) -> None:
+    """Print what tagging takes, and what one more tag does, by the number of networks."""
+    typer.echo("\n| seconds of CPU per 1,000 pictures | one | three | nineteen |")
+    typer.echo("| --- " * 4 + "|")
+    kinds = dict.fromkeys(tuple(name.split(", ")[::2]) for name in costs["tagging"])
+    for arch, shared in kinds:
+        seconds = (costs["tagging"][f"{arch}, {n}, {shared}"] for n in NETWORKS)
+        typer.echo(f"| {arch}, {shared} | {' | '.join(f'{s:.0f}' for s in seconds)} |")
+    head = "seconds of CPU to learn", "pictures with another tag changed"
+    typer.echo(f"\n| one more tag ({costs['tag']}) | {' | '.join(head)} |")
+    typer.echo("| --- " * 3 + "|")
+    for name, found in costs["adding"].items():
+        changed = found.get("pictures_changed")
+        shown = "none can" if changed is None else f"{changed:.1%}"
+        typer.echo(f"| {name} | {found['seconds']:.1f} | {shown} |")
+
+
+if __name__ == "__main__":
+    run(main)
