@@ -74,12 +74,19 @@ def test_settings_reach_another_process_through_its_environment(repo: Path, tmp_
         "SHOETAGGER_MLFLOW_URL": "https://mlflow.example",
         "SHOETAGGER_GPU_QUEUE": "gpu",
         "SHOETAGGER_PUBLISHED": "s3://bucket/shop",
+        "SHOETAGGER_SHARE_RESULTS": "no",
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000",
     }
     settings = Settings.from_environment(named)
     assert settings.as_environment() == named
     for chosen in (settings, Settings.from_environment({"SHOETAGGER_REPO": str(repo)})):
         assert Settings.from_environment(named | chosen.as_environment()) == chosen
+
+
+def test_whether_results_are_shared_is_yes_or_no(repo: Path) -> None:
+    named = {"SHOETAGGER_REPO": str(repo), "SHOETAGGER_SHARE_RESULTS": "false"}
+    with pytest.raises(ShoetaggerError, match="SHARE_RESULTS='false' is no answer: use yes or no"):
+        Settings.from_environment(named)
 
 
 def test_an_inbox_in_a_bucket_reaches_another_process_as_it_is(repo: Path) -> None:

@@ -164,6 +164,14 @@ def test_another_mlflow_is_used_and_none_started(settings: Settings, ports: Port
     assert airflow_environment(theirs, ports)["MLFLOW_TRACKING_URI"] == theirs.tracking_uri
 
 
+def test_results_stay_on_the_machine_unless_shared_on_purpose(
+    settings: Settings, ports: Ports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert airflow_environment(settings, ports)["SHOETAGGER_SHARE_RESULTS"] == "no"
+    monkeypatch.setenv("SHOETAGGER_SHARE_RESULTS", "yes")
+    assert airflow_environment(settings, ports)["SHOETAGGER_SHARE_RESULTS"] == "yes"
+
+
 def test_people_are_sent_where_they_open_mlflow(settings: Settings, ports: Ports) -> None:
     own = f"http://localhost:{ports.mlflow}/#/?workflowType=machine_learning"
     assert mlflow_address(settings, ports) == own

@@ -657,6 +657,12 @@ def test_a_worker_restores_what_another_computed_through_dvcs_remote(
     assert (color / "color.txt").read_text().startswith("train-color")
     assert "DVC's remote fails" not in caplog.text
 
+    # It need not be so.
+    alone = replace(other, home=settings.home / "alone", share_results=False)
+    before = set((tmp_path / "remote").rglob("*"))
+    assert run_stage(alone, plan, "train@detail") == "ran"
+    assert set((tmp_path / "remote").rglob("*")) == before
+
     # A remote that is away costs time, not the training.
     shutil.rmtree(tmp_path / "remote")
     (tmp_path / "remote").write_text("not a folder")

@@ -44,6 +44,7 @@ class Settings:
     mlflow_url: str | None = None  # where people open MLflow, if not where programs do
     gpu_queue: str | None = None  # of Airflow, for tasks in GPU_POOL; None is its default queue
     published_place: Place | None = None  # None: in the state
+    share_results: bool = True  # of stages, with other workers, through DVC's remote
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -66,6 +67,7 @@ class Settings:
             notify_url=environ.get("SHOETAGGER_NOTIFY_URL") or None,
             mlflow_url=_web_address(environ, "SHOETAGGER_MLFLOW_URL"),
             gpu_queue=environ.get("SHOETAGGER_GPU_QUEUE") or None,
+            share_results=_yes_or_no(environ, "SHOETAGGER_SHARE_RESULTS", default=True),
             published_place=_place_if_set(environ, "SHOETAGGER_PUBLISHED"),
         )
 
@@ -80,6 +82,7 @@ class Settings:
             "SHOETAGGER_NOTIFY_URL": self.notify_url or "",
             "SHOETAGGER_MLFLOW_URL": self.mlflow_url or "",
             "SHOETAGGER_GPU_QUEUE": self.gpu_queue or "",
+            "SHOETAGGER_SHARE_RESULTS": "yes" if self.share_results else "no",
             "SHOETAGGER_PUBLISHED": str(self.published_place or ""),
             "MLFLOW_TRACKING_URI": self.tracking_uri,
         }
@@ -161,6 +164,13 @@ def _web_address(environ: Mapping[str, str], variable: str) -> str | None:
             "https:// or http://"
         )
     return address and redacted(address)
+
+
+def _yes_or_no(environ: Mapping[str, str], variable: str, *, default: bool) -> bool:
+    answer = environ.get(variable) or ("yes" if default else "no")
+    if answer not in ("yes", "no"):
+        raise ShoetaggerError(f"{variable}={answer!r} is no answer: use yes or no")
+    return answer == "yes"
 
 
 def _absolute(url: str | None) -> str:

@@ -116,6 +116,8 @@ def airflow_environment(settings: Settings, ports: Ports) -> dict[str, str]:
     tracking = ports.mlflow_url if own_mlflow(settings, ports) else settings.tracking_uri
     return {
         **replace(settings, tracking_uri=tracking).as_environment(),
+        # All workers of this Airflow share this disk, and the remote need not keep what each made.
+        "SHOETAGGER_SHARE_RESULTS": os.environ.get("SHOETAGGER_SHARE_RESULTS") or "no",
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(settings.repo / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",

@@ -61,7 +61,7 @@ def run_stage(
                 folder,
                 stage_environment(settings, folder) | {"SHOETAGGER_DAG_RUN": dag_run},
                 patience,
-                shared=sharing.shared_remote(settings.repo) is not None,
+                shared=settings.share_results and sharing.shared_remote(settings.repo) is not None,
             )
             for upstream in _upstream(folder, stage):
                 if not _done(folder, upstream).exists():
