@@ -29,7 +29,7 @@ from shoetagger.learning.dataset.folds import fold
 from shoetagger.learning.training.examples import Examples
 from shoetagger.learning.training.scoring import scores
 from shoetagger.network.backbone import TagModel, begin
-from shoetagger.network.layers import LAYERS, frozen_layers
+from shoetagger.network.layers import frozen_layers, trained_layers
 from shoetagger.stages.command import run
 
 from .crossvalidate import recipe_of, task_of
@@ -74,9 +74,7 @@ def _tagging(task: Task) -> dict[str, float]:
         for freeze in freezes:
             for networks, times in NETWORKS.items():
                 name = f"{arch}, {networks}, shared to {freeze}"
-                arrangements[name] = partial(
-                    _tag, model, dataset.transform, views, frozen_layers(freeze), times
-                )
+                arrangements[name] = partial(_tag, model, dataset.transform, views, freeze, times)
     taken: dict[str, list[float]] = {name: [] for name in arrangements}
     with torch.inference_mode():
         for _ in range(_ROUNDS):
@@ -88,12 +86,13 @@ def _tagging(task: Task) -> dict[str, float]:
 
 
 def _tag(
-    model: TagModel, transform: Transform, views: torch.Tensor, shared: tuple[str, ...], times: int
+    model: TagModel, transform: Transform, views: torch.Tensor, freeze: str, times: int
 ) -> None:
-    """Run the shared layers once, and what comes after them as often as there are networks."""
+    """Run the frozen layers once, and what comes after them as often as there are networks."""
+    shared, rest = frozen_layers(model.layers, freeze), trained_layers(model.layers, freeze)
     state = model.run(begin(views, transform, model.pooled), shared)
     for _ in range(times):
-        model.finish(model.run(state, LAYERS[len(shared) :]))
+        model.finish(model.run(state, rest))
 
 
 def _adding(task: Task, tag: str, networks: str, seed: int) -> dict[str, Any]:
@@ -124,7 +123,7 @@ def _scores(task: Task, tags: Sequence[str], learned: np.ndarray, held: np.ndarr
     source = states(task, recipe, task.params.images.augment, task.params.features.views)
     columns = [task.params.tags.index(tag) for tag in tags]
     examples = Examples(learned, task.truth[np.ix_(learned, columns)])
-    model = fitted(source, examples, recipe, {}, task.device)
+    model = fitted(source, examples, recipe, {}, task.params.images.size, task.device)
     return scores(model, source, held, recipe.freeze, task.device)
 
 
