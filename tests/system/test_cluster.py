@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow.parquet as pq
 import pytest
 from helpers.installation import ROOT, TAGS, make_live, make_project
 from helpers.recount import check_counts
@@ -142,6 +143,11 @@ def test_a_worker_that_is_killed_amid_its_shard_loses_and_doubles_nothing(runnin
     engine = create_engine(of_cluster.store_url)
     check_counts(engine)
     engine.dispose()
+    # It is published in the bucket, as one day's table.
+    listed = bucket(running).list("published/parquet").collect()
+    (table,) = (entry["path"] for entry in listed if entry["path"].endswith("tags.parquet"))
+    published = bucket(running).get(table).bytes()
+    assert pq.read_metadata(io.BytesIO(published)).num_rows == PICTURES
     # The killed task told of its batches, but perhaps for the last one; then it told no more.
     told, _ = running.metrics.received()
     assert 0 <= PICTURES - told["airflow.shoetagger.pictures"] <= BATCH
@@ -160,7 +166,15 @@ def test_nothing_is_left_of_it(running: Cluster) -> None:
 
 def let_arrive(running: Cluster) -> None:
     """Put small pictures of noise into the inbox."""
-    bucket = S3Store(
+    inbox, rng = bucket(running), np.random.default_rng(0)
+    for number in range(PICTURES):
+        data = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(data, "JPEG")
+        inbox.put(f"inbox/{number}.jpg", data.getvalue())
+
+
+def bucket(running: Cluster) -> S3Store:
+    return S3Store(
         site.BUCKETS[0],
         endpoint=running.values["S3_URL"],
         region=running.values["S3_REGION"],
@@ -168,11 +182,6 @@ def let_arrive(running: Cluster) -> None:
         secret_access_key=running.values["S3_SECRET"],
         client_options={"allow_http": True},
     )
-    rng = np.random.default_rng(0)
-    for number in range(PICTURES):
-        data = io.BytesIO()
-        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(data, "JPEG")
-        bucket.put(f"inbox/{number}.jpg", data.getvalue())
 
 
 def wait_until_tagged(store: Store, at_least: int) -> None:

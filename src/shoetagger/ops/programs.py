@@ -27,8 +27,8 @@ from .processes import Started, end_processes, marked_processes, read_state, wri
 
 START_SECONDS = 600.0
 
-# Those that they report to end after those that work, and then what keeps all of it. Who is not
-# named here works: the workers of a cluster, too, as many as there are.
+# What starts work, or does it, ends first: all that is not named here. Then what that reports to,
+# and then what keeps all of it.
 LAST_TO_STOP = (("api-server", "mlflow"), ("redis", "seaweedfs"), ("postgres",))
 
 

@@ -90,6 +90,7 @@ def write_site(settings: Settings, ports: Ports, services: ServicePorts) -> dict
         "S3_URL": f"http://{HOST}:{services.s3}",
         "S3_REGION": "us-east-1",
         "INBOX": inbox,
+        "PUBLISHED": f"s3://{BUCKETS[0]}/published",
         "REPO": str(settings.repo),
         "STATE": str(folder(settings) / "state"),
         "TASK_LOGS": str(folder(settings) / "task-logs"),
