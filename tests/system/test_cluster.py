@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import numpy as np
 import psutil
 import pyarrow.parquet as pq
@@ -30,7 +31,7 @@ from shoetagger.ops.cluster.start import cluster
 from shoetagger.ops.environment import HOST, Ports
 from shoetagger.ops.processes import free_port_near, marked_processes
 from shoetagger.ops.programs import down
-from shoetagger.ops.servers import of_running
+from shoetagger.ops.servers import credentials, of_running
 from shoetagger.store.store import Store
 
 pytestmark = [
@@ -152,6 +153,16 @@ def test_a_worker_that_is_killed_amid_its_shard_loses_and_doubles_nothing(runnin
     told, _ = running.metrics.received()
     assert 0 <= PICTURES - told["airflow.shoetagger.pictures"] <= BATCH
     assert told["airflow.ti.finish.tag_new_images.finish.success"] == 1
+
+
+def test_the_desk_shows_what_was_published(running: Cluster) -> None:
+    user, password = credentials(running.settings)
+    with httpx.Client(base_url=running.ports.airflow_url, timeout=60) as browser:
+        answer = browser.post("/auth/token", json={"username": user, "password": password})
+        browser.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        page = browser.get("/pictures/")
+    assert page.status_code == 200
+    assert f"{PICTURES} pictures" in page.text
 
 
 def test_nothing_is_left_of_it(running: Cluster) -> None:
