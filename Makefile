@@ -84,9 +84,14 @@ tour: $(STAMP) ## walk from a clone to the desk in a browser; write docs/TOUR.md
 audit: $(STAMP) ## look the locked versions up in the list of known vulnerabilities
 	@$(VENV)/bin/uv tool run --python $(PYTHON) pip-audit --disable-pip --require-hashes -r requirements.lock
 
+EXTRA_RAY := import tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; print('\n'.join(extras['ray']))
+
 lock: $(STAMP) ## bring requirements.lock up to date with pyproject.toml, changing no other version
 	@$(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 	  --extra cluster --extra dev --extra metrics --extra s3 --extra timm --python-version 3.11 pyproject.toml --output-file requirements.lock
+	@$(PYTHON) -c "$(EXTRA_RAY)" | $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes \
+	  --no-emit-index-url --no-header --no-annotate --python-version 3.11 --constraint requirements.lock \
+	  --output-file requirements-ray.lock -
 
 # A second `make` finds the stamp and installs nothing, until the lock or the package changes.
 # An interrupted installation leaves no stamp and is taken up again.

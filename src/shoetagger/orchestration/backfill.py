@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -39,7 +39,7 @@ def ranges(
 def worked_through(
     installation: Installation,
     run: TaggingRun,
-    parts: Sequence[BacklogRange],
+    parts: Iterable[BacklogRange],
     since: datetime | None,
     progress: Callable[[int], None],
 ) -> Iterator[Filled]:
