@@ -36,14 +36,14 @@ from shoetagger.tracking.run import Tracker
 from .scoring import SHOWN_OTHERWISE, Rule, Scored, differences, metrics, of_first_fold
 from .trainers import CACHE, Recipe, Task, score
 
-_FOLDS = 5
+FOLDS = 5
 
 
 def main(
     name: Annotated[str, typer.Argument(help="a recipe of recipes.yaml")],
     seeds: Annotated[str, typer.Argument(help="seeds of the folds: 11,12,13")],
     out: Annotated[Path, typer.Option(help="JSON file of the metrics to write")],
-    folds: Annotated[int, typer.Option(help="how many of the five folds to evaluate")] = _FOLDS,
+    folds: Annotated[int, typer.Option(help="how many of the five folds to evaluate")] = FOLDS,
     against: Annotated[str, typer.Option(help="a recipe to compare with")] = "",
 ) -> None:
     """Score the labelled pictures out of fold; write the metrics, and log them to MLflow."""
@@ -55,10 +55,10 @@ def main(
         tasks.append(dataclasses.replace(task, params=_params(compared), recipe=compared))
     with progress(len(tasks) * len(numbers) * folds, name) as bar:
         scored, *reference = (
-            [_cross_validate(each, seed, folds, bar.update) for seed in numbers] for each in tasks
+            [cross_validate(each, seed, folds, bar.update) for seed in numbers] for each in tasks
         )
     # The article predicts at 0.5, and a single fold has no others to calibrate on.
-    calibrated = recipe.kind != "article" and folds == _FOLDS
+    calibrated = recipe.kind != "article" and folds == FOLDS
     groups = {group: spec.tags for group, spec in params.groups.items()}
     at_half = Rule(groups, params.evaluate.min_positives, shrink=None)
     rule = dataclasses.replace(at_half, shrink=params.evaluate.shrink) if calibrated else at_half
@@ -71,7 +71,7 @@ def main(
         "seconds_per_fold": round(float(np.median([s for one in scored for s in one.seconds])), 2),
         **metrics(rule, task.truth, scored),
     }
-    if folds == _FOLDS:
+    if folds == FOLDS:
         document["first_folds"] = metrics(at_half, task.truth, of_first_fold(scored))
     if reference:
         gain = differences(rule, task.truth, scored, reference[0])
@@ -126,8 +126,8 @@ def task_of(recipe: Recipe) -> Task:
     return Task(paths, ids, truth, params, recipe, device)
 
 
-def _cross_validate(task: Task, seed: int, folds: int, done: Callable[[], Any]) -> Scored:
-    split = dataclasses.replace(task.params.split, seed=seed, folds=_FOLDS)
+def cross_validate(task: Task, seed: int, folds: int, done: Callable[[], Any]) -> Scored:
+    split = dataclasses.replace(task.params.split, seed=seed, folds=FOLDS)
     of = np.array([fold(i, split) for i in task.ids])
     scores = np.full((1 + len(SHOWN_OTHERWISE), *task.truth.shape), np.nan)
     seconds, pictures = [], []

@@ -149,7 +149,7 @@ def test_every_picture_is_scored_by_what_learned_from_others(
 
     monkeypatch.setattr(crossvalidate, "score", score)
     monkeypatch.setattr(crossvalidate, "CACHE", tmp_path)
-    scored = crossvalidate._cross_validate(task, seed=3, folds=5, done=lambda: None)
+    scored = crossvalidate.cross_validate(task, seed=3, folds=5, done=lambda: None)
     assert len(scored.evaluated) == 40
     assert set(scored.folds) == set(range(5))
     assert set(scored.others) == set(scoring.SHOWN_OTHERWISE)
