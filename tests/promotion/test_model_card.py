@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
+from shoetagger.images.views import Transform
+from shoetagger.inference.bundle import Bundle
 from shoetagger.network.origin import Origin
 from shoetagger.promotion.model_card import LONGEST, model_card
+from shoetagger.promotion.register import _backbone
 
 TAGS = ("boot", "a_b", "never")
 
@@ -72,6 +75,20 @@ def test_the_card_begins_with_what_the_licence_of_the_weights_forbids() -> None:
     card = model_card("style", TAGS, METRICS, predictions(), split(), ORIGIN, warning)
     before = card[: card.index("- commit:")]
     assert "**The licence of the weights timm/x (cc-by-nc-4.0) forbids commercial use" in before
+
+
+def test_the_card_says_where_the_weights_of_the_backbone_come_from() -> None:
+    bundle = Bundle(
+        "style", ("boot",), "timm:convnext_atto", ("layer4",), Transform(size=32), (0.5,), (10,),
+        dict.fromkeys(("layer1", "layer2", "layer3", "layer4"), ""), "e" * 64, "1" * 64,
+        origin=Origin("timm/convnext_atto.d2_in1k", None, "timm 1.0.31"),
+    )  # fmt: skip
+    card = model_card("style", TAGS, METRICS, predictions(), split(), ORIGIN | _backbone(bundle))
+    assert (
+        "- backbone: `timm:convnext_atto, by timm 1.0.31`\n"
+        "- pretrained weights: `timm/convnext_atto.d2_in1k`\n"
+        f"- their licence: `not stated`\n- their digest: `{'e' * 64}`\n" in card
+    )
 
 
 def test_the_card_of_a_group_with_many_tags_fits_into_mlflows_database() -> None:
