@@ -104,7 +104,9 @@ def filled(kind: str, filling: Filling, folder: Path | None) -> Iterator[str]:
     sys.path.insert(0, str(REPO / "tests"))
     from helpers import postgres
 
-    binaries = postgres.binaries()
+    from shoetagger.ops.cluster.services import postgres_binaries
+
+    binaries = postgres_binaries()
     if binaries is None:
         raise typer.BadParameter("no PostgreSQL binaries on this machine")
     with postgres.server(binaries) as server, postgres.database(server) as url:

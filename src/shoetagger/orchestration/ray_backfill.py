@@ -96,7 +96,7 @@ class _Actor:
 @contextmanager
 def _cluster(address: str | None, cpus: int) -> Iterator[Any]:
     """Connect to a cluster, or start one on loopback that ends with the block; yield `ray`."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if address is None:
         # Ray's switch, read at its import, for a machine alone: all of it listens on loopback.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
