@@ -150,6 +150,7 @@ def test_folders_are_found_by_any_path_and_links_by_name(
     assert json.loads(line)["tags"]["color"]
 
 
+@pytest.mark.slow
 def test_a_broken_file_is_judged_as_it_is_now(installed: Settings, pictures: Path) -> None:
     assert installed
     whole = (pictures / NAME).read_bytes()
@@ -211,6 +212,7 @@ def test_night_status_history_and_export(
     assert NAME in next(csv.DictReader(out.open(newline="", encoding="utf-8-sig"))).values()
 
 
+@pytest.mark.slow
 def test_status_says_that_no_night_has_run_for_too_long(
     installed: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:

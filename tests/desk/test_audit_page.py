@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from helpers.desk import Desk, image_id
 
 from shoetagger.learning.audit.finding import TABLE, Finding
@@ -25,6 +26,7 @@ def test_without_an_audit_the_page_says_how_to_make_one(desk: Desk) -> None:
     assert "run shoetagger audit" in text_of(desk.client.get("/audit").text)
 
 
+@pytest.mark.slow
 def test_each_finding_says_what_the_sheet_and_what_the_model_says(desk: Desk) -> None:
     desk.arrive({"a.jpg": ("red", "boot")})
     desk.audit(FINDINGS)

@@ -153,6 +153,7 @@ def test_a_correction_shows_at_once_in_filters_on_cards_and_in_the_store(desk: D
     assert "set by ann" in desk.client.get(f"/picture/{image_id('b.jpg')}").text
 
 
+@pytest.mark.slow
 def test_a_correction_still_shows_after_another_day_was_published(desk: Desk) -> None:
     desk.arrive(SHOES)
     edit(desk, "b.jpg", "red")
@@ -526,6 +527,7 @@ def test_with_a_fault_in_params_the_desk_goes_by_the_last_good_ones_and_says_so(
     assert "params.yaml has a fault" not in desk.client.get("/").text
 
 
+@pytest.mark.slow
 def test_titles_are_read_in_place_of_tags_which_edits_and_addresses_keep(desk: Desk) -> None:
     desk.arrive(SHOES)
     good = desk.settings.params_file.read_text().replace("titles: {}\n", "")

@@ -106,6 +106,7 @@ def test_what_is_checked_leaves_the_queue_and_its_origin_is_kept(desk: Desk) -> 
     assert set(asked(desk)) == {"1.jpg", "c.jpg"}
 
 
+@pytest.mark.slow
 def test_the_queue_is_of_what_is_published_and_goes_on_the_next_day(desk: Desk) -> None:
     assert "Nothing to check." in desk.client.get("/queue").text
     desk.arrive(SHOES)
@@ -210,6 +211,7 @@ def test_rarity_is_what_the_live_version_learned_from_and_people_said_since(desk
     assert first() == "may show red (0.90), learned from 5 so far"
 
 
+@pytest.mark.slow
 def test_a_version_without_cross_validation_is_not_said_to_have_learned_from_nothing(
     desk: Desk,
 ) -> None:

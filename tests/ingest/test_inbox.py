@@ -218,6 +218,7 @@ def test_a_place_for_folders_is_no_file_and_an_empty_one_is_refused(
     }
 
 
+@pytest.mark.slow
 def test_a_key_that_cannot_be_asked_for_is_refused_and_stops_nothing(
     objects: BucketOfObjects,
 ) -> None:

@@ -237,6 +237,7 @@ def test_a_pool_serves_many_runs_and_an_empty_one(pool: DecodePool) -> None:
     assert len(list(pool.run(shoes(3)))) == len(list(pool.run(iter(shoes(3))))) == 3
 
 
+@pytest.mark.slow
 def test_a_run_left_halfway_does_not_disturb_the_next(pool: DecodePool) -> None:
     results = pool.run(shoes(50))
     next(results)

@@ -60,6 +60,7 @@ def test_a_sheet_names_its_files_and_says_what_its_colours_mean() -> None:
         assert shown[word] == color
 
 
+@pytest.mark.slow
 def test_what_is_gained_and_lost_is_not_coloured_as_right_and_wrong() -> None:
     answers, changes = sheet(ANSWERS), sheet(CHANGES)
     assert {changes["+heel"], changes["-boot"]}.isdisjoint(

@@ -210,6 +210,7 @@ def test_a_backup_of_a_locked_database_ends_and_names_it(
         backup(settings, tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_a_place_that_cannot_be_moved_leaves_all_as_it_was(
     settings: Settings, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -381,6 +381,7 @@ def test_only_what_changed_is_rewritten(works: Works) -> None:
     assert days == ["2026-01-03", DAY]
 
 
+@pytest.mark.slow
 def test_a_promotion_marks_the_old_tags_stale_until_they_are_made_again(works: Works) -> None:
     works.arrive("a.png")
     works.tag(thumbnails=False)
@@ -419,6 +420,7 @@ def test_pages_hold_so_many_pictures_and_a_smaller_day_loses_its_last_pages(work
     assert pq.read_table(works.settings.published / "parquet").num_rows == 5
 
 
+@pytest.mark.slow
 def test_the_tags_per_article_are_published_over_all_days_where_names_tell(works: Works) -> None:
     works.arrive("7_1.png", "8_1.png", "other.png")
     works.tag()
@@ -509,6 +511,7 @@ def test_a_day_without_pictures_any_more_vanishes(works: Works) -> None:
     assert read_page(works, "index.html").root.all("b")[0].text == "1"
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_gone_or_replaced_gets_a_placeholder(works: Works) -> None:
     works.arrive("gone.png", "replaced.png", "copied.png")
     (works.settings.inbox / "z copy.png").write_bytes(
@@ -659,6 +662,7 @@ def test_a_half_written_thumbnail_is_swept_when_nobody_can_be_writing_it(works: 
     assert list(unfinished.iterdir()) == [being_written]
 
 
+@pytest.mark.slow
 def test_the_days_of_a_publication_are_announced_once_also_where_it_was_cut_off(
     works: Works, monkeypatch: pytest.MonkeyPatch
 ) -> None:

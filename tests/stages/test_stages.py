@@ -34,6 +34,7 @@ ROOT = Path(__file__).parents[2]
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_declares_the_code_that_it_runs_and_no_other(stage: str) -> None:
     spec = STAGES[stage].get("do", STAGES[stage])

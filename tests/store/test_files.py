@@ -27,6 +27,7 @@ from shoetagger.store.rows import (
 from shoetagger.store.store import Store
 
 
+@pytest.mark.slow
 def test_only_what_is_unknown_or_changed_is_new(store: Store, url: str) -> None:
     batch = [arrival(f"{n}.jpg") for n in range(2500)]
     assert store.files.note(batch, NIGHT).new == 2500

@@ -127,6 +127,7 @@ def test_a_backfill_that_is_killed_goes_on_where_it_was(store: Store, inbox: Inb
     assert len(engine.calls) <= 40 + 3 * 2 * 2
 
 
+@pytest.mark.slow
 def test_ranges_worked_through_twice_and_at_once_count_each_picture_once(
     store: Store, inbox: Inbox
 ) -> None:

@@ -149,6 +149,7 @@ def test_the_address_of_a_page_shows_no_password(registry: Registry, first: Path
     assert page.startswith("https://people.example.org/#/experiments/1/")
 
 
+@pytest.mark.slow
 def test_a_version_belongs_to_the_run_that_trained_its_weights(
     registry: Registry, uri: str, artifacts: Path, first: Path, tmp_path: Path
 ) -> None:

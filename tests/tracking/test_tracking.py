@@ -357,6 +357,7 @@ def _break_the_progress(journal: Path) -> None:
     (journal / "sent.json").write_text("{}{}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [_break_a_line, _lose_the_start, _break_the_progress])
 def test_a_damaged_run_is_set_aside_and_the_others_are_sent(
     tracker: Tracker,

@@ -98,6 +98,7 @@ def test_the_experiment_is_of_the_kind_that_has_models(uri: str, tmp_path: Path)
     assert client.get_experiment(made).tags["mlflow.experimentKind"] == "classification"
 
 
+@pytest.mark.slow
 def test_an_address_opens_mlflow_with_its_models_in_the_menu() -> None:
     assert page("http://a:5000/") == "http://a:5000/#/?workflowType=machine_learning"
     assert page("http://a:5000", "models").endswith("/#/models?workflowType=machine_learning")
