@@ -1,0 +1,311 @@
+"""Compare the frozen backbone in bfloat16 with the same quantised to int8: speed and macro F1.
+
+    python -m experiments.quantised
+
+Backbone, heads and pictures are those of params.yaml and data/. Speed is that of a prefix as the
+engine runs it, from pictures in their squares to what heads see, in rounds that take turns. Macro
+F1 is out of fold, with heads fitted to what each of them shows. Prints a row of a Markdown table
+each.
+
+int8 is torch's FX graph mode on oneDNN's kernels, the one way that runs with the packages of the
+lock alone. torch calls it deprecated in favour of torchao, whose graphs it would have to compile.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor, nn
+from torch.ao.quantization import get_default_qconfig_mapping
+from torch.ao.quantization.backend_config import get_onednn_backend_config
+from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+
+from shoetagger.images.views import Transform
+from shoetagger.inference.engine import for_inference
+from shoetagger.learning.dataset.folds import fold
+from shoetagger.learning.training.examples import Examples
+from shoetagger.learning.training.images import transform_of
+from shoetagger.learning.training.scoring import scores
+from shoetagger.network.backbone import State, begin, normalise, pooled_of
+from shoetagger.network.devices import cores
+from shoetagger.network.layers import CONTRAST, HISTOGRAM, layer_of
+from shoetagger.network.pooling import channel_moments
+from shoetagger.network.reading import Layer
+from shoetagger.network.weights import build
+from shoetagger.stages.command import progress, run
+
+from .crossvalidate import FOLDS, task_of
+from .scoring import Rule, Scored, differences, metrics
+from .trainers import Recipe, Task, fitted
+
+_CPU = torch.device("cpu")
+_AT_ONCE = 16  # pictures per core, as in the engine
+_CALIBRATION = 64  # pictures from which the ranges of int8 are taken
+_TIMED = 128  # pictures per round
+
+# Normalised pictures (B, 3, S, S) float32 -> the maps of the wanted layers, in their order.
+Network = Callable[[Tensor], Sequence[Tensor]]
+# The layers with their weights, the names of the wanted ones, batches to calibrate with.
+Maker = Callable[[Sequence[Layer], Collection[str], Sequence[Tensor]], Network]
+
+
+class Maps(nn.Module):
+    """The layers of a backbone, one after another: returns the maps of the wanted ones."""
+
+    def __init__(self, layers: Sequence[Layer], wanted: Collection[str]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layer.module for layer in layers)
+        self._wanted = [layer.name in wanted for layer in layers]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        maps = []
+        for layer, wanted in zip(self.layers, self._wanted, strict=True):
+            x = layer(x)
+            if wanted:
+                maps.append(x)
+        return tuple(maps)
+
+
+def in_bfloat16(layers: Sequence[Layer], wanted: Collection[str], _: Sequence[Tensor]) -> Network:
+    """Return a network as the engine runs it."""
+    maps = Maps([for_inference(layer) for layer in layers], wanted).eval()
+    maps = maps.to(torch.bfloat16).to(memory_format=torch.channels_last)
+    return lambda x: maps(x.bfloat16())
+
+
+def in_int8(layers: Sequence[Layer], wanted: Collection[str], batches: Sequence[Tensor]) -> Network:
+    """Return a quantised network: weights by channel, maps by the ranges that batches show.
+
+    From layer to layer maps stay in int8; what is returned of them is float32.
+    """
+    torch.backends.quantized.engine = "onednn"
+    mapping, backend = get_default_qconfig_mapping("onednn"), get_onednn_backend_config()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of the deprecation, and of defaults in torch itself
+        maps = Maps(layers, wanted).eval()
+        prepared = prepare_fx(maps, mapping, (batches[0],), backend_config=backend)
+        for batch in batches:
+            prepared(batch)
+        converted: Network = convert_fx(prepared, backend_config=backend)
+    return converted
+
+
+REFERENCE = "bfloat16"
+MAKERS: dict[str, Maker] = {REFERENCE: in_bfloat16, "int8": in_int8}
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A frozen backbone, and what heads see of it, by the names of `train.pooled`."""
+
+    network: Network
+    layers: tuple[Layer, ...]  # for their readings alone
+    pooled: tuple[str, ...]
+    transform: Transform
+
+    @torch.inference_mode()
+    def seen(self, views: np.ndarray) -> Mapping[str, Tensor]:
+        """Return what heads see, (B, values) float32 by name, of pictures (B, S, S, 3) uint8."""
+        state = begin(torch.from_numpy(views), self.transform, self.pooled)
+        maps = iter(self.network(state.output))
+        seen = dict(state.pooled)
+        for layer in self.layers:
+            names = [name for name in self.pooled if layer_of(name) == layer.name]
+            if names:
+                places = layer.reading.places(next(maps))
+                seen |= {n: channel_moments(places, contrast=n.endswith(CONTRAST)) for n in names}
+        return seen
+
+
+class _Speed(NamedTuple):
+    """What one round measured."""
+
+    rate: float  # pictures per second
+    cpu_ms: float  # per picture
+
+
+def main(
+    seeds: Annotated[str, typer.Option(help="seeds of the folds")] = "1,2,3",
+    views: Annotated[int, typer.Option(help="augmented views per picture")] = 4,
+    rounds: Annotated[int, typer.Option(help="how often each is timed")] = 9,
+) -> None:
+    """Print speed and macro F1 of each."""
+    task = task_of(Recipe("project", params={"features.views": views}))
+    prefixes, starts = {}, {}
+    for name, maker in MAKERS.items():
+        prefixes[name], starts[name] = _started(task, maker)
+    _tell_speed(prefixes, _plain(task, _TIMED), rounds)
+    typer.echo()
+    _say("", "start-up s", "macro F1 [95 %]", "average precision", "difference of macro F1")
+    _say(*["---"] * 5)
+    numbers = [int(seed) for seed in seeds.split(",")]
+    scored: dict[str, list[Scored]] = {}
+    for name, prefix in prefixes.items():
+        scored[name] = _cross_validate(task, prefix, numbers, name)
+        _say(name, f"{starts[name]:.2f}", *_quality(task, scored, name))
+
+
+def _tell_speed(prefixes: Mapping[str, Prefix], shown: np.ndarray, rounds: int) -> None:
+    """Print how fast prefixes are: medians of the rounds, ratios within a round."""
+    _say("", "pictures per second", "ratio", "ms of CPU per picture")
+    _say(*["---"] * 4)
+    for threads in sorted({1, torch.get_num_threads()}):
+        found = _alternate(prefixes, shown, threads, rounds)
+        for name, measured in found.items():
+            pairs = zip(measured, found[REFERENCE], strict=True)
+            ratio = statistics.median(one.rate / other.rate for one, other in pairs)
+            rate = statistics.median(one.rate for one in measured)
+            cpu = statistics.median(one.cpu_ms for one in measured)
+            _say(f"{name}, {threads} at a time", f"{rate:.1f}", f"{ratio:.2f}", f"{cpu:.1f}")
+
+
+def wanted_by(task: Task) -> tuple[str, ...]:
+    """Return all that the heads of a task see, each name once."""
+    groups = task.params.groups
+    return tuple(dict.fromkeys(p for group in groups for p in task.params.train_of(group).pooled))
+
+
+def make(task: Task, maker: Maker, batches: Sequence[Tensor]) -> Prefix:
+    """Return the backbone of a task with its weights, as a maker runs it."""
+    train, pooled = task.params.train, wanted_by(task)
+    seen, size = pooled_of(train.arch), task.params.images.size
+    model, _ = build(train.arch, 1, train.weights, seen, dropout=0.0, size=size)
+    layers = tuple(model.eval().layer(name) for name in model.layers)
+    wanted = {layer_of(name) for name in pooled if name != HISTOGRAM}
+    return Prefix(maker(layers, wanted, batches), layers, pooled, transform_of(task.params))
+
+
+def _started(task: Task, maker: Maker) -> tuple[Prefix, float]:
+    """Return a calibrated prefix, and the seconds from the weights to the first batch done.
+
+    For these it is calibrated with one batch alone: at a start, ranges would be read from a file.
+    """
+    shown = _plain(task, _CALIBRATION)
+    transform = transform_of(task.params)
+    parts = [shown[start : start + _AT_ONCE] for start in range(0, len(shown), _AT_ONCE)]
+    batches = [normalise(torch.from_numpy(part), transform) for part in parts]
+    started = time.perf_counter()
+    make(task, maker, batches[:1]).seen(parts[0])
+    seconds = time.perf_counter() - started
+    return make(task, maker, batches), seconds
+
+
+def _plain(task: Task, count: int) -> np.ndarray:
+    """Return the tagging views (count, S, S, 3) uint8 of the first pictures."""
+    dataset = task.dataset(task.params.images.augment)
+    return np.stack([dataset.plain(row) for row in range(min(count, len(dataset)))])
+
+
+def _alternate(
+    prefixes: Mapping[str, Prefix], shown: np.ndarray, threads: int, rounds: int
+) -> Mapping[str, Sequence[_Speed]]:
+    """Time prefixes in turn, on so many cores, each of which runs its own pictures."""
+    found = defaultdict[str, list[_Speed]](list)
+    before = torch.get_num_threads()
+    with cores(threads, "timed") as pool:
+        for number in range(rounds + 1):
+            for name, prefix in prefixes.items():
+                measured = _time(prefix, shown, pool)
+                if number:  # the first round makes what later ones find
+                    found[name].append(measured)
+    torch.set_num_threads(before)
+    return found
+
+
+def _time(prefix: Prefix, shown: np.ndarray, pool: ThreadPoolExecutor) -> _Speed:
+    parts = [shown[start : start + _AT_ONCE] for start in range(0, len(shown), _AT_ONCE)]
+    wall, cpu = time.perf_counter(), time.process_time()
+    list(pool.map(prefix.seen, parts))
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return _Speed(len(shown) / wall, 1000 * cpu / len(shown))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What heads see of all views of all pictures, as a Source: the plain view is the last."""
+
+    views: int
+    planes: Mapping[str, Tensor]  # (views + 1, N, values) float16, by name
+
+    def augmented(self, rows: np.ndarray, epoch: int) -> State:
+        return self._state((rows + epoch) % self.views, rows)
+
+    def plain(self, rows: np.ndarray) -> State:
+        return self._state(np.full(len(rows), self.views), rows)
+
+    def _state(self, views: np.ndarray, rows: np.ndarray) -> State:
+        pooled = {name: plane[views, rows].float() for name, plane in self.planes.items()}
+        return State(torch.empty(len(rows), 0), pooled)
+
+
+def _seen(task: Task, prefix: Prefix) -> _Seen:
+    """Run a prefix on all views of all pictures."""
+    dataset, views = task.dataset(task.params.images.augment), task.params.features.views
+
+    def of(row: int) -> Mapping[str, Tensor]:
+        return prefix.seen(np.stack([*dataset.views(row, range(views)), dataset.plain(row)]))
+
+    with cores(torch.get_num_threads(), "views") as pool:
+        rows = list(pool.map(of, range(len(dataset))))
+    names = prefix.pooled
+    return _Seen(views, {n: torch.stack([row[n] for row in rows], dim=1).half() for n in names})
+
+
+def _cross_validate(task: Task, prefix: Prefix, seeds: Sequence[int], name: str) -> list[Scored]:
+    """Score all pictures out of fold, by heads fitted to what a prefix shows."""
+    source, scored = _seen(task, prefix), []
+    with progress(len(seeds) * FOLDS, name) as bar:
+        for seed in seeds:
+            split = dataclasses.replace(task.params.split, seed=seed, folds=FOLDS)
+            of = np.array([fold(image_id, split) for image_id in task.ids])
+            found = np.empty(task.truth.shape)
+            for number in range(FOLDS):
+                held, learned = np.flatnonzero(of == number), np.flatnonzero(of != number)
+                found[held] = _score(task, source, learned, held)
+                bar.update()
+            scored.append(Scored(of, found, {}))
+    return scored
+
+
+def _score(task: Task, source: _Seen, learned: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Fit a head per group to some pictures; return the scores (held, tags) of others."""
+    parts, start, size = [], 0, task.params.images.size
+    for group, spec in task.params.groups.items():
+        recipe, end = task.params.train_of(group), start + len(spec.tags)
+        examples = Examples(learned, task.truth[learned, start:end])
+        model = fitted(source, examples, recipe, {}, size, _CPU)
+        parts.append(scores(model, source, held, recipe.freeze, _CPU))
+        start = end
+    return np.concatenate(parts, axis=1)
+
+
+def _quality(task: Task, scored: Mapping[str, list[Scored]], name: str) -> tuple[str, ...]:
+    params = task.params
+    groups = {group: spec.tags for group, spec in params.groups.items()}
+    rule = Rule(groups, params.evaluate.min_positives, params.evaluate.shrink)
+    found = metrics(rule, task.truth, scored[name])
+    low, high = found["macro_f1_interval"]
+    quality = f"{found['macro_f1']:.3f} [{low:.3f}, {high:.3f}]"
+    gain = differences(rule, task.truth, scored[name], scored[REFERENCE])["scores"]
+    low, high = gain["macro_f1_interval"]
+    difference = f"{gain['macro_f1']:+.4f} [{low:+.4f}, {high:+.4f}]"
+    return quality, f"{found['mean_average_precision']:.3f}", difference
+
+
+def _say(*cells: str) -> None:
+    typer.echo(f"| {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    run(main)

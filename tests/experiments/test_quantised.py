@@ -1,0 +1,70 @@
+"""A quantised backbone shows heads nearly what it shows them in float32, and is measured by it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from experiments import quantised
+from experiments.quantised import Maps
+from helpers.sample import copy_sample
+from safetensors.torch import save_file
+
+from shoetagger.network.backbone import TagModel
+from shoetagger.network.libraries import library
+from shoetagger.network.reading import Layer
+
+ROOT = Path(__file__).parents[2]
+WANTED = ("layer1", "layer3")
+
+
+def _layers() -> list[Layer]:
+    torch.manual_seed(1)
+    model = TagModel("resnet18", 1, size=64).eval()
+    return [model.layer(name) for name in model.layers]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", quantised.MAKERS)
+def test_the_maps_are_those_of_the_wanted_layers_but_for_rounding(name: str) -> None:
+    pictures = torch.randn(8, 3, 64, 64)
+    with torch.inference_mode():
+        exact = Maps(_layers(), WANTED)(pictures)
+        found = quantised.MAKERS[name](_layers(), WANTED, [pictures])(pictures)
+    assert len(found) == len(exact) == len(WANTED)
+    for one, other in zip(found, exact, strict=True):
+        difference = (one.float() - other).square().mean().sqrt() / other.std()
+        assert 0 < difference < 0.1
+
+
+@pytest.mark.slow
+def test_each_is_timed_and_cross_validated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    document["images"]["size"] = 32
+    document["groups"] = {"color": document["groups"]["color"]}
+    document["train"]["weights"] = "data/weights/random.safetensors"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    copy_sample(tmp_path / "data", 30)
+    (tmp_path / "data" / "weights").mkdir()
+    network = library("resnet18")[0].create("resnet18")
+    save_file(network.state_dict(), tmp_path / document["train"]["weights"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(quantised, "_CALIBRATION", 8)
+    quantised.main(seeds="1", views=1, rounds=1)
+    printed = capsys.readouterr().out
+    speed, quality = printed.split("\n\n")
+    rates = re.findall(r"\| (\w+), 1 at a time \| ([\d.]+) \| ([\d.]+) \| [\d.]+ \|", speed)
+    assert [name for name, *_ in rates] == list(quantised.MAKERS)
+    by_hand = float(rates[1][1]) / float(rates[0][1])
+    assert float(rates[1][2]) == pytest.approx(by_hand, abs=0.02)
+    assert np.all([float(rate) > 1 for _, rate, _ in rates])
+    rows = re.findall(r"\| (\w+) \| [\d.]+ \| ([\d.]+) \[.*\| ([+-][\d.]+) \[", quality)
+    (_, reference, none), (_, other, difference) = rows
+    assert float(none) == 0
+    assert float(difference) == pytest.approx(float(other) - float(reference), abs=0.002)
