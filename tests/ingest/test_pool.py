@@ -534,6 +534,18 @@ def test_ctrl_c_ends_parent_and_workers_without_a_word_too_many() -> None:
     assert "resource_tracker" not in errors
 
 
+def test_ctrl_c_does_not_interrupt_a_worker_that_is_starting(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with make_pool() as pool:
+        (worker,) = pool._workers
+        worker.process.send_signal(signal.SIGINT)
+        (result,) = pool.run(["shoe:1"])
+        assert pool._workers == [worker]
+    assert result.views is not None
+    assert capfd.readouterr().err == ""
+
+
 def test_views_are_plain_arrays(pool: DecodePool) -> None:
     (result,) = pool.run(["shoe:1"])
     assert result.views is not None

@@ -7,11 +7,13 @@ import json
 import math
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -59,13 +61,14 @@ class WorkerProcess:
         our_end, worker_end = socket.socketpair()
         with worker_end:
             # Not multiprocessing: that would import the parent's __main__, torch and all.
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", Job.__module__, str(worker_end.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # a decoder's output must not mix with ours
-                pass_fds=(worker_end.fileno(), memory_file),
-                env=_environment(),
-            )
+            with _ctrl_c_held_back():
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", Job.__module__, str(worker_end.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,  # a decoder's output must not mix with ours
+                    pass_fds=(worker_end.fileno(), memory_file),
+                    env=_environment(),
+                )
         self.connection = Connection(our_end.detach())
         self.queue: deque[Picture] = deque()
         self.ready = False
@@ -119,6 +122,16 @@ class WorkerProcess:
             self.process.wait(timeout=_GRACE_SECONDS)
         self.connection.close()
         return self.process.returncode or 0
+
+
+@contextlib.contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Start a process that Ctrl-C does not interrupt while it imports: it inherits the mask."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _environment() -> dict[str, str]:
