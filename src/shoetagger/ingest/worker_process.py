@@ -59,16 +59,15 @@ class WorkerProcess:
 
     def __init__(self, job: bytes, memory_file: int, seconds: float) -> None:
         our_end, worker_end = socket.socketpair()
-        with worker_end:
+        with worker_end, _ctrl_c_held_back():
             # Not multiprocessing: that would import the parent's __main__, torch and all.
-            with _ctrl_c_held_back():
-                self.process = subprocess.Popen(
-                    [sys.executable, "-m", Job.__module__, str(worker_end.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,  # a decoder's output must not mix with ours
-                    pass_fds=(worker_end.fileno(), memory_file),
-                    env=_environment(),
-                )
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", Job.__module__, str(worker_end.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # a decoder's output must not mix with ours
+                pass_fds=(worker_end.fileno(), memory_file),
+                env=_environment(),
+            )
         self.connection = Connection(our_end.detach())
         self.queue: deque[Picture] = deque()
         self.ready = False
