@@ -10,8 +10,9 @@ from PIL import Image
 
 from .canvas import OVERSAMPLING, Canvas, blur, dashes, noise, points_along, shading
 from .looks import Look, brightness, choose_look, pattern, shaded
+from .outlines import CONTACT_SHADOW, WIDE_SHADOW, choose_shape
 from .pose import Pose, fit_poses
-from .shapes import CONTACT_SHADOW, TAGS, WIDE_SHADOW, Array, Color, Shape, choose_shape, curve
+from .shapes import TAGS, Array, Color, Shape, curve
 
 PALE_LACE: Color = (0.93, 0.92, 0.90)
 GREY_LACE: Color = (0.55, 0.52, 0.48)
