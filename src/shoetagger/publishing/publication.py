@@ -299,14 +299,17 @@ class _Publication:
         return total
 
     def _publish_index(self, rejected: int) -> None:
-        days: list[Day] = []
+        tallies = sorted(self._tallies.items(), reverse=True)
         total = Tally()
-        for day, tally in sorted(self._tallies.items(), reverse=True):
+        for _, tally in tallies:
             total.merge(tally)
-            first = tally.first if len(days) < DAYS_PICTURED else ()
-            there = self._storage.stamps(map(thumbnail_name, first))
-            kept = tuple(i for i in first if thumbnail_name(i) in there)
-            days.append(Day(day, tally, kept, paged=day in self._paged))
+        pictured = {day: tally.first for day, tally in tallies[:DAYS_PICTURED]}
+        names = (thumbnail_name(i) for first in pictured.values() for i in first)
+        there = self._storage.stamps(names)
+        days = []
+        for day, tally in tallies:
+            shown = tuple(i for i in pictured.get(day, ()) if thumbnail_name(i) in there)
+            days.append(Day(day, tally, shown, paged=day in self._paged))
         page = index_page(
             days,
             [self._live(name, total) for name in self._groups],

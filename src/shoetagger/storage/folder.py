@@ -43,15 +43,14 @@ class FolderStorage:
                         waiting.append(name)
                         continue
                     with contextlib.suppress(FileNotFoundError):  # it vanished meanwhile
-                        status = entry.stat()
-                        found[name] = Stamp(status.st_size, status.st_mtime)
+                        found[name] = _stamp(entry.stat())
         return found
 
     def stamps(self, names: Iterable[str]) -> dict[str, Stamp]:
         found = {}
         for name in names:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                stamp = _stamp(self._root / name)
+                stamp = _stamp((self._root / name).stat())
                 if stamp.size:  # an empty file is what a power cut may leave
                     found[name] = stamp
         return found
@@ -104,6 +103,5 @@ class FolderStorage:
         return self._root / ".unfinished"
 
 
-def _stamp(path: Path) -> Stamp:
-    status = path.stat()
+def _stamp(status: os.stat_result) -> Stamp:
     return Stamp(status.st_size, status.st_mtime)
