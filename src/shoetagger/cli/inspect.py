@@ -67,7 +67,7 @@ def status(
     else:
         _print_status(document)
     if fault := fault_of(here.settings.notify_url):
-        typer.echo(f"{fault}: until then nobody is told", err=True)
+        typer.echo(f"{fault}: until then nobody is notified", err=True)
 
 
 def _run(row: TaggingRun) -> dict[str, Any]:

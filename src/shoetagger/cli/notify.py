@@ -1,4 +1,4 @@
-"""`shoetagger notify`: tries the addresses that are told of failures, or looks after the nights."""
+"""`shoetagger notify`: tries the addresses that get notifications, or looks after the nights."""
 
 from __future__ import annotations
 

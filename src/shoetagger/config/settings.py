@@ -123,7 +123,7 @@ class Settings:
 
     @property
     def audit(self) -> Path:
-        """Where `shoetagger audit` writes, unless told otherwise, and the desk looks."""
+        """Where `shoetagger audit` writes, by default, and where the desk looks for it."""
         return self.repo / "audit"
 
     @property

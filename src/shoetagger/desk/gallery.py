@@ -106,7 +106,7 @@ class Gallery:
 
     @property
     def params(self) -> Params:
-        """What params.yaml says now, or said last without a fault, as the night goes by it.
+        """The params.yaml of now, or the last one without a fault, which the night goes by as well.
 
         Raises ParamsError where it is wrong and was never right.
         """

@@ -92,7 +92,7 @@ _FORMATS: tuple[tuple[str, tuple[bytes, ...], Plugin], ...] = (
     ("TIFF", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), TiffImagePlugin.TiffImageFile),
     ("BMP", (b"BM",), BmpImagePlugin.BmpImageFile),
 )
-# Those that are told apart by more than their first bytes.
+# Formats that are recognised by more than their first bytes.
 _ISO_MEDIA: dict[str, Plugin] = {"AVIF": _avif, "HEIC": _heic}
 
 READABLE = ", ".join([*(name for name, _, _ in _FORMATS), *_ISO_MEDIA])

@@ -113,7 +113,7 @@ class BucketInbox:
             yield [(meta["path"], meta["size"], _tag(meta)) for meta in page]
 
     def _pages_with_odd_keys(self, error: Exception) -> Iterator[list[tuple[str, int, str]]]:
-        """List anew, by a client that takes any key; raises InboxError where there is none."""
+        """List again, by a client that takes any key; raises InboxError where there is none."""
         client = _any_key_client(self._bucket)
         if client is None:
             raise InboxError(

@@ -24,7 +24,7 @@ def prefix_digests(model: TagModel, transform: Transform) -> dict[str, str]:
 
     Two models with the same digest of a layer have the same output up to that layer, which then
     needs to run only once. What weights do depends on the backbone they belong to. It is left out
-    for those that are told apart by their weights' names and shapes, as it always was for them.
+    for ResNets, whose weights' names and shapes differ, so that their old digests hold.
     """
     described: dict[str, Any] = {"transform": transform.as_dict()}
     if model.arch not in RESNETS:

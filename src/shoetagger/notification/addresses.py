@@ -23,8 +23,8 @@ def addresses(setting: str | None) -> list[str]:
 def fault_of(setting: str | None) -> str | None:
     """Return what is wrong with the addresses of a setting, in a line; None where all can be used.
 
-    No reason to stop a night, which tags all the same: who starts servers or asks for the status
-    is told.
+    This does not stop a night, which tags all the same: starting the servers and
+    `shoetagger status` report it.
     """
     faults = [
         f"address {number}" if len(addresses(setting)) > 1 else "the address"
@@ -50,12 +50,12 @@ def is_webhook(address: str) -> bool:
 
 
 def service(address: str) -> NotifyBase | None:
-    """Return apprise's plugin for an address; None where it is none of a service that it knows.
+    """Return apprise's plugin for an address; None where apprise knows no such service.
 
     The addresses that Slack, Teams and others give to their webhooks are theirs, too.
     """
     log = logging.getLogger("apprise")
-    if log.propagate:  # its lines name addresses; what went wrong is asked for where it is sent
+    if log.propagate:  # its lines contain addresses; the sender reports what went wrong
         log.propagate = False
         log.addHandler(logging.NullHandler())
     import apprise  # takes a second to find its services, and few runs have anything to tell

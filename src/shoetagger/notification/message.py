@@ -1,4 +1,4 @@
-"""What people are told: a state, a sentence, reasons, and where to look."""
+"""A notification: a state, a sentence, reasons, and where to look."""
 
 from __future__ import annotations
 

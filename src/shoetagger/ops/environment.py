@@ -50,12 +50,12 @@ class Ports:
 
     @property
     def mlflow_url(self) -> str:
-        """For programs; people are told `mlflow_page`."""
+        """For programs; people open `mlflow_page`."""
         return f"http://{HOST}:{self.mlflow}"
 
     @property
     def mlflow_page(self) -> str:
-        """For browsers: under another name than Airflow, whose cookies know no ports."""
+        """For browsers: under another name than Airflow, as cookies do not keep ports apart."""
         return f"http://localhost:{self.mlflow}"
 
 
@@ -159,7 +159,7 @@ def statsd_address(environ: Mapping[str, str] = os.environ) -> tuple[str, int] |
 
 
 def metrics_variables() -> dict[str, str]:
-    """Return the variables with which Airflow and its tasks send metrics, where that is asked."""
+    """Return the variables with which Airflow and its tasks send metrics, where that is wanted."""
     address = statsd_address()
     if address is None:
         return {}

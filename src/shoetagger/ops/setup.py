@@ -49,7 +49,7 @@ def setup(settings: Settings, ports: Ports, report: Report = print) -> None:
 def setup_locked(settings: Settings, ports: Ports, report: Report) -> None:
     """Do what `setup` does, for a caller that holds the lock of `only_one_starts`."""
     if fault := fault_of(settings.notify_url):
-        report(f"{fault}: until then nobody is told")
+        report(f"{fault}: until then nobody is notified")
     settle(settings)
     for folder in (airflow_home(settings), settings.home / "logs"):
         folder.mkdir(exist_ok=True)

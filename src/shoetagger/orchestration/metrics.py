@@ -1,7 +1,7 @@
-"""What tagging runs tell through Airflow's own metrics, where these are switched on.
+"""What tagging runs send through Airflow's own metrics, where these are switched on.
 
 Counters grow in the process of each task; StatsD adds them up. What a killed attempt had not yet
-told is missing in the counters: exact counts of a run are in the store.
+sent is missing from the counters: exact counts of a run are in the store.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def count_pictures(number: int) -> None:
     stats.incr(PICTURES, number)
 
 
-def tell_counts(counts: Mapping[str, int]) -> None:
+def send_counts(counts: Mapping[str, int]) -> None:
     """Add what a shard did to the counters `shoetagger.tagged`, `shoetagger.rejected` and so on."""
     from airflow.sdk.observability import stats
 
@@ -40,9 +40,9 @@ def tell_counts(counts: Mapping[str, int]) -> None:
             stats.incr(f"shoetagger.{name}", number)
 
 
-def tell_waiting(store: Store) -> None:
-    """Tell how many files wait to be tagged, and how long one has at most, in seconds."""
-    if not are_on():  # the store need not be asked
+def send_waiting(store: Store) -> None:
+    """Send how many files wait to be tagged, and how many seconds the oldest has waited."""
+    if not are_on():  # nobody would receive it: leave the store alone
         return
     from airflow.sdk.observability import stats
 

@@ -279,7 +279,7 @@ def find_arrivals(run: Mapping[str, Any]) -> dict[str, int]:
 
     with installation(unattended=True) as here:
         counts = nightly.find_arrivals(here, _run(run))
-        metrics.tell_waiting(here.store)
+        metrics.send_waiting(here.store)
         return counts
 
 
@@ -298,8 +298,8 @@ def tag_shard(run: Mapping[str, Any], shard: int, of: int) -> dict[str, int]:
 
     with installation(unattended=True) as here:
         counts = nightly.tag_shard(here, _run(run), shard, of, metrics.count_pictures)
-        metrics.tell_counts(counts)
-        metrics.tell_waiting(here.store)
+        metrics.send_counts(counts)
+        metrics.send_waiting(here.store)
         return counts
 
 

@@ -40,8 +40,8 @@ def push(folder: Path, stage: str) -> None:
 
     def copy(entry: _Entry) -> None:
         if entry.newest_here() is None:
-            # DVC saves none for a stage with outputs that git keeps, if these are no metrics; asked
-            # to, it looks for dvc.yaml in the working directory.
+            # DVC saves none for a stage with outputs that git keeps, unless these are metrics. To
+            # save one, it looks for dvc.yaml in the working directory.
             with chdir(folder):
                 entry.repo.stage_cache.save(entry.stage)
         name = entry.newest_here()

@@ -221,7 +221,7 @@ def make_buckets(services: ServicePorts) -> None:
     for bucket in BUCKETS:
         address = f"http://{HOST}:{services.s3_filer}/buckets/{bucket}/"
         answered = httpx.post(address, timeout=30)
-        if answered.status_code != httpx.codes.CONFLICT:  # that is said of a bucket which is there
+        if answered.status_code != httpx.codes.CONFLICT:  # the bucket is already there
             answered.raise_for_status()
 
 
