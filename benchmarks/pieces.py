@@ -26,9 +26,9 @@ from shoetagger.inference.engine import Engine, for_inference
 from shoetagger.inference.loading import load_model
 from shoetagger.ingest import folder
 from shoetagger.ingest.batches import decode_pool
-from shoetagger.network.backbone import State, begin
-from shoetagger.network.layers import CONTRAST, HISTOGRAM, layer_of
-from shoetagger.network.pooling import channel_moments, color_histogram
+from shoetagger.network.backbone import State, begin, pool
+from shoetagger.network.layers import HISTOGRAM, layer_of
+from shoetagger.network.pooling import color_histogram
 from shoetagger.store.rows import Prediction, Tagged, file_id_of
 from shoetagger.store.store import Store
 from shoetagger.tagging.run import TaggingRun
@@ -152,18 +152,11 @@ def models(
             x = maps[name] = layer(x)
         return len(x)
 
-    def places(name: str) -> Tensor:
-        layer = layer_of(name)
-        return backbone.layer(layer).reading.places(maps[layer])
-
     def pool_and_score() -> int:
-        pooled = {
-            name: color_histogram(images)
-            if name == HISTOGRAM
-            else channel_moments(places(name), contrast=name.endswith(CONTRAST))
-            for name in seen
-        }
-        state = State(maps[backbone.layers[-1]], pooled)
+        colors = {HISTOGRAM: color_histogram(images)} if HISTOGRAM in seen else {}
+        of_layers = ((name, layer_of(name)) for name in seen - {HISTOGRAM})
+        pooled = {n: pool(backbone.layer(of).reading, maps[of], n) for n, of in of_layers}
+        state = State(maps[backbone.layers[-1]], colors | pooled)
         for head in heads:
             torch.sigmoid(head.finish(state)).cpu()
         return len(images)

@@ -37,10 +37,9 @@ from shoetagger.learning.dataset.folds import fold
 from shoetagger.learning.training.examples import Examples
 from shoetagger.learning.training.images import transform_of
 from shoetagger.learning.training.scoring import scores
-from shoetagger.network.backbone import State, begin, normalise, pooled_of
+from shoetagger.network.backbone import State, begin, normalise, pool, pooled_of
 from shoetagger.network.devices import cores
-from shoetagger.network.layers import CONTRAST, HISTOGRAM, layer_of
-from shoetagger.network.pooling import channel_moments
+from shoetagger.network.layers import HISTOGRAM, layer_of
 from shoetagger.network.reading import Layer
 from shoetagger.network.weights import build
 from shoetagger.stages.command import progress, run
@@ -123,8 +122,8 @@ class Prefix:
         for layer in self.layers:
             names = [name for name in self.pooled if layer_of(name) == layer.name]
             if names:
-                places = layer.reading.places(next(maps))
-                seen |= {n: channel_moments(places, contrast=n.endswith(CONTRAST)) for n in names}
+                output = next(maps)
+                seen |= {name: pool(layer.reading, output, name) for name in names}
         return seen
 
 

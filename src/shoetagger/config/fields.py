@@ -20,7 +20,7 @@ def _number(value: object) -> object:
     return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
 
 
-def must(holds: Callable[[Any], bool], words: str) -> AfterValidator:
+def must(holds: Callable[[Any], object], words: str) -> AfterValidator:
     """Refuse values for which `holds` is false; `words` say what the value must be."""
 
     def check(value: T) -> T:
@@ -29,6 +29,11 @@ def must(holds: Callable[[Any], bool], words: str) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def must_match(pattern: str, words: str) -> AfterValidator:
+    """Refuse texts that a regular expression does not match as a whole."""
+    return must(re.compile(pattern).fullmatch, words)
 
 
 Text = Annotated[str, Strict()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
@@ -26,6 +25,7 @@ from .fields import (
     Text,
     Whole,
     must,
+    must_match,
 )
 
 
@@ -107,25 +107,23 @@ class Features:
 _LAYER = "(stem|layer[1-9])"
 Arch = Annotated[
     Text,
-    must(
-        re.compile(r"(timm:)?[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?").fullmatch,
+    must_match(
+        r"(timm:)?[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?",
         "be a backbone of torchvision, such as resnet18, or of timm, such as timm:convnext_tiny",
     ),
 ]
-Freeze = Annotated[
-    Text, must(re.compile(rf"none|{_LAYER}").fullmatch, "be none, stem, layer1, layer2 ...")
-]
+Freeze = Annotated[Text, must_match(rf"none|{_LAYER}", "be none, stem, layer1, layer2 ...")]
 Pooled = Annotated[
     Text,
-    must(
-        re.compile(rf"histogram|{_LAYER}(_contrast|_token)?").fullmatch,
+    must_match(
+        rf"histogram|{_LAYER}(_contrast|_token)?",
         "be histogram, or a layer such as stem or layer4, alone or with _contrast or _token",
     ),
 ]
 Weights = Annotated[
     Text,
-    must(
-        re.compile(r"imagenet|pretrained|none|data/(?!.*\.\.).+\.safetensors").fullmatch,
+    must_match(
+        r"imagenet|pretrained|none|data/(?!.*\.\.).+\.safetensors",
         "be imagenet, pretrained, none, or a .safetensors file in data/, which DVC keeps",
     ),
 ]

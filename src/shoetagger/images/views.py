@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 Framing = Literal["whole", "shoe"]
 
+# Of ImageNet's pixels in 0..1: what nearly all pretrained networks are normalised by.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
 
 class TransformError(ShoetaggerError):
     """A stored tagging transform has unknown, missing or wrong values."""
@@ -40,19 +44,14 @@ class Transform:
 
     size: int = 224
     fill: int = 255
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
     framing: Framing = "whole"
 
     @classmethod
-    def of(
-        cls,
-        images: Images,
-        mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
-        std: tuple[float, float, float] = (0.229, 0.224, 0.225),
-    ) -> Transform:
-        """Return the transform that params.yaml sets, by the mean and deviation of pixels."""
-        return cls(size=images.size, mean=mean, std=std, framing=images.framing)
+    def of(cls, images: Images) -> Transform:
+        """Return the transform that params.yaml sets, normalised as ImageNet is."""
+        return cls(size=images.size, framing=images.framing)
 
     @property
     def longest(self) -> int:

@@ -12,7 +12,7 @@ from ..images.views import Transform
 from .cut import cut_of, layers_of
 from .layers import CONTRAST, HISTOGRAM, TOKEN, ModelError, layer_of
 from .pooling import BINS, channel_moments, color_histogram
-from .reading import Layer
+from .reading import Layer, Reading
 
 
 class State(NamedTuple):
@@ -115,14 +115,16 @@ def begin(
 def advance(layer: Layer, state: State, pooled: Collection[str]) -> State:
     """Run one layer of a backbone, and add what `pooled` names of it to the state."""
     x = layer.module(state.output)
-    seen = {name: _seen(layer, x, name) for name in pooled if layer_of(name) == layer.name}
+    of_layer = (name for name in pooled if layer_of(name) == layer.name)
+    seen = {name: pool(layer.reading, x, name) for name in of_layer}
     return State(x, {**state.pooled, **seen})
 
 
-def _seen(layer: Layer, x: Tensor, pooled: str) -> Tensor:
+def pool(reading: Reading, output: Tensor, pooled: str) -> Tensor:
+    """Return what heads see of a layer's output by a name of it, (B, values) float32."""
     if pooled.endswith(TOKEN):
-        return layer.reading.class_token(x).float()
-    return channel_moments(layer.reading.places(x), contrast=pooled.endswith(CONTRAST))
+        return reading.class_token(output).float()
+    return channel_moments(reading.places(output), contrast=pooled.endswith(CONTRAST))
 
 
 def normalise(views: Tensor, transform: Transform) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 from torchvision.models.vision_transformer import interpolate_embeddings
 
+from ..images.views import IMAGENET_MEAN, IMAGENET_STD
 from .layers import ModelError
 from .library import Normalisation, Tokens, unknown
 
@@ -58,7 +59,7 @@ class Torchvision:
         network.image_size = size
 
     def normalisation(self, name: str) -> Normalisation:  # noqa: ARG002 - one for all
-        return Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        return Normalisation(IMAGENET_MEAN, IMAGENET_STD)
 
     def pretrained(self, name: str) -> Mapping[str, Tensor]:
         named = torchvision.models.get_model_weights(name).__members__

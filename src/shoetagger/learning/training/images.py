@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,7 +92,7 @@ def _open_file(path: Path, limits: Limits, longest: int) -> tuple[str, Image.Ima
 def transform_of(params: Params) -> Transform:
     """Return the tagging transform: as `images` sets it, normalised as the backbone needs it."""
     source, name = library(params.train.arch)
-    return Transform.of(params.images, *source.normalisation(name))
+    return replace(Transform.of(params.images), **source.normalisation(name)._asdict())
 
 
 def open_dataset(params: Params, table: pd.DataFrame, images: Path) -> ImageDataset:
