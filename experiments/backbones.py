@@ -30,6 +30,7 @@ from shoetagger.network.weights import origin_of
 from shoetagger.stages.command import progress, run
 
 from .crossvalidate import FOLDS, cross_validate, task_of
+from .markdown import head, line, number, with_interval
 from .scoring import SHOWN_OTHERWISE, Rule, metrics
 from .trainers import Recipe, Task
 
@@ -50,15 +51,14 @@ def main(
     groups = {group: spec.tags for group, spec in plain.groups.items()}
     rule = Rule(groups, plain.evaluate.min_positives, plain.evaluate.shrink)
     numbers = [int(seed) for seed in seeds.split(",")]
-    typer.echo(_line([_HEAD[0], *_HEAD[1:3], *groups, *_HEAD[3:]]))
-    typer.echo(_line(["---"] * (len(_HEAD) + len(groups))))
+    typer.echo(head(*_HEAD[:3], *groups, *_HEAD[3:]))
     for named in backbones:
         arch, _, weights = named.partition("=")
         recipe = _recipe(plain, arch, weights or "pretrained", views)
         task = task_of(recipe)
         with progress(len(numbers) * FOLDS, arch) as bar:
             scored = [cross_validate(task, seed, FOLDS, bar.update) for seed in numbers]
-        typer.echo(_line(_row(task, metrics(rule, task.truth, scored), groups)))
+        typer.echo(line(*_row(task, metrics(rule, task.truth, scored), groups)))
 
 
 def _recipe(plain: Params, arch: str, weights: str, views: int) -> Recipe:
@@ -80,14 +80,13 @@ def _recipe(plain: Params, arch: str, weights: str, views: int) -> Recipe:
 def _row(task: Task, found: dict[str, Any], groups: Sequence[str]) -> list[str]:
     train = task.params.train
     origin = origin_of(train.arch, train.weights)
-    low, high = found["macro_f1_interval"]
     return [
         f"`{train.arch}`",
         (origin.license if origin else None) or "not stated",
-        f"{found['macro_f1']:.3f} [{low:.3f}, {high:.3f}]",
-        *(_number(found["groups_f1"][group]["macro_f1"]) for group in groups),
-        _number(found["mean_average_precision"]),
-        *(_number(found[part]["macro_f1"]) for part in SHOWN_OTHERWISE),
+        with_interval(found),
+        *(number(found["groups_f1"][group]["macro_f1"]) for group in groups),
+        number(found["mean_average_precision"]),
+        *(number(found[part]["macro_f1"]) for part in SHOWN_OTHERWISE),
         f"{_rate(task):.1f}",
     ]
 
@@ -108,14 +107,6 @@ def _rate(task: Task) -> float:
         engine.score({transform: batch})
         done += len(batch)
     return done / (time.perf_counter() - started)
-
-
-def _number(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.3f}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ others use as well has no other clock.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -25,15 +24,13 @@ import typer
 from shoetagger.config.params import load
 from shoetagger.images.views import Transform
 from shoetagger.inference.decision import UNCALIBRATED
-from shoetagger.learning.dataset.folds import fold
 from shoetagger.learning.training.examples import Examples
-from shoetagger.learning.training.scoring import scores
 from shoetagger.network.backbone import TagModel, begin
 from shoetagger.network.layers import frozen_layers, trained_layers
 from shoetagger.stages.command import run
 
-from .crossvalidate import recipe_of, task_of
-from .trainers import Task, fitted, states
+from .crossvalidate import folds_of, learned_by, recipe_of, task_of
+from .trainers import Task, fit_and_score, learning_states
 
 _BATCH, _ROUNDS = 16, 3
 NETWORKS = {"one": 1, "three": 3, "nineteen": 19}
@@ -103,9 +100,8 @@ def _adding(task: Task, tag: str, networks: str, seed: int) -> dict[str, Any]:
     plain = load(Path("params.yaml"))
     group = next(spec.tags for spec in plain.groups.values() if tag in spec.tags)
     learning = {"one": task.params.tags, "three": group, "nineteen": (tag,)}[networks]
-    of = np.array([fold(i, dataclasses.replace(task.params.split, seed=seed)) for i in task.ids])
-    held, others = np.flatnonzero(of == 0), np.flatnonzero(of != 0)
-    learned = others[np.argsort([task.ids[row] for row in others])][: task.recipe.pictures]
+    folds = folds_of(task, seed)
+    held, learned = np.flatnonzero(folds == 0), learned_by(task, folds, 0)
     started = time.process_time()
     with_it = _scores(task, learning, learned, held)
     found: dict[str, Any] = {"seconds": round(time.process_time() - started, 2)}
@@ -119,12 +115,9 @@ def _adding(task: Task, tag: str, networks: str, seed: int) -> dict[str, Any]:
 
 def _scores(task: Task, tags: Sequence[str], learned: np.ndarray, held: np.ndarray) -> np.ndarray:
     """Learn some tags from some pictures; return the scores of others (held, tags)."""
-    recipe = task.params.train_of("all_tags")
-    source = states(task, recipe, task.params.images.augment, task.params.features.views)
     columns = [task.params.tags.index(tag) for tag in tags]
     examples = Examples(learned, task.truth[np.ix_(learned, columns)])
-    model = fitted(source, examples, recipe, {}, task.params.images.size, task.device)
-    return scores(model, source, held, recipe.freeze, task.device)
+    return fit_and_score(task, "all_tags", learning_states(task, "all_tags"), examples, held)
 
 
 if __name__ == "__main__":

@@ -126,15 +126,25 @@ def task_of(recipe: Recipe) -> Task:
     return Task(paths, ids, truth, params, recipe, device)
 
 
-def cross_validate(task: Task, seed: int, folds: int, done: Callable[[], Any]) -> Scored:
+def folds_of(task: Task, seed: int) -> np.ndarray:
+    """Return the fold of each picture (N,), 0 to FOLDS - 1."""
     split = dataclasses.replace(task.params.split, seed=seed, folds=FOLDS)
-    of = np.array([fold(i, split) for i in task.ids])
+    return np.array([fold(image_id, split) for image_id in task.ids])
+
+
+def learned_by(task: Task, folds: np.ndarray, number: int) -> np.ndarray:
+    """Return the rows that a recipe learns from while a fold is held out."""
+    others = np.flatnonzero(folds != number)
+    # Sorted by hash, which is as good as random: a small set is part of a larger one.
+    return others[np.argsort([task.ids[row] for row in others])][: task.recipe.pictures]
+
+
+def cross_validate(task: Task, seed: int, folds: int, done: Callable[[], Any]) -> Scored:
+    of = folds_of(task, seed)
     scores = np.full((1 + len(SHOWN_OTHERWISE), *task.truth.shape), np.nan)
     seconds, pictures = [], []
     for number in range(folds):
-        held, learned = np.flatnonzero(of == number), np.flatnonzero(of != number)
-        # Sorted by hash, which is as good as random: a small set is part of a larger one.
-        learned = learned[np.argsort([task.ids[row] for row in learned])][: task.recipe.pictures]
+        held, learned = np.flatnonzero(of == number), learned_by(task, of, number)
         file = CACHE / "scores" / task.key / f"{seed}-{number}.npz"
         if not file.exists():
             started = time.process_time()

@@ -34,13 +34,21 @@ from shoetagger.learning.evaluation.calibration import calibrate
 from shoetagger.learning.evaluation.metrics import interval, macro_f1, measurable_tags, rounded
 from shoetagger.learning.evaluation.resampling import f1_by_tag, resampled_rows
 from shoetagger.learning.training.examples import Examples
-from shoetagger.learning.training.scoring import scores
 from shoetagger.review.choosing import TagFacts, fixed_ids
 from shoetagger.stages.command import run
 
 from . import kernel_heads
 from .strategies import STRATEGIES, Round
-from .trainers import CACHE, Recipe, Task, digest, fitted, sources, states
+from .trainers import (
+    CACHE,
+    Recipe,
+    Task,
+    digest,
+    fit_and_score,
+    learning_states,
+    sources,
+    states,
+)  # fmt: skip
 
 _THIRDS = 3
 _BATCH = 50  # labels from which the queue is chosen again
@@ -236,10 +244,7 @@ def _trained(
     truth, shrink = task.truth[learned], task.params.evaluate.shrink
     thresholds, predicted = np.zeros(truth.shape[1]), np.zeros_like(task.truth)
     ours = np.isin(learned, parts["out_of_fold"])
-    start = 0
-    for group in task.params.groups.values():
-        columns = slice(start, start + len(group.tags))
-        start += len(group.tags)
+    for columns in task.columns.values():
         scored = saved["out_of_fold"][:, columns]
         limits = calibrate(scored, truth[:, columns], shrink)[0]
         thresholds[columns] = limits
@@ -258,22 +263,17 @@ def _code() -> list[str]:
 
 def _scored(pictures: Pictures, learned: np.ndarray, held: np.ndarray) -> np.ndarray:
     """Fit a model per group to some rows; return the scores (held, tags) of others."""
-    columns, start, task = [], 0, pictures.task
-    for name, group in task.params.groups.items():
-        recipe = task.params.train_of(name)
-        truth = task.truth[learned, start : start + len(group.tags)]
-        start += len(group.tags)
+    scored, task = [], pictures.task
+    for group, columns in task.columns.items():
+        recipe, truth = task.params.train_of(group), task.truth[learned, columns]
         if pictures.whole:
-            source = states(task, recipe, task.params.images.augment, task.params.features.views)
-            model = fitted(
-                source, Examples(learned, truth), recipe, {}, task.params.images.size, task.device
-            )
-            columns.append(scores(model, source, held, recipe.freeze, task.device))
+            source, examples = learning_states(task, group), Examples(learned, truth)
+            scored.append(fit_and_score(task, group, source, examples, held))
         else:
             products = pictures.products[recipe.pooled]
             settings = {"l2": recipe.head_l2, "most": recipe.positive_weight}
-            columns.append(kernel_heads.fit_and_score(products, truth, learned, held, **settings))
-    return np.concatenate(columns, axis=1)
+            scored.append(kernel_heads.fit_and_score(products, truth, learned, held, **settings))
+    return np.concatenate(scored, axis=1)
 
 
 def _blocks(task: Task, pooled: tuple[str, ...]) -> dict[str, np.ndarray]:

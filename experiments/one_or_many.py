@@ -18,6 +18,7 @@ from shoetagger.errors import ShoetaggerError
 from shoetagger.stages.command import run
 
 from .costs import NETWORKS
+from .markdown import head, line, number, with_interval
 from .scoring import SHOWN_OTHERWISE
 
 # The lines of the plot: recipes by the number of pictures; the last learns from all that four of
@@ -85,45 +86,40 @@ def _draw(found: Mapping[str, Mapping[int | None, dict[str, Any]]], path: Path) 
 
 
 def _print(found: Mapping[str, Mapping[int | None, dict[str, Any]]]) -> None:
-    head = (
+    names = (
         "networks", "pictures", "macro F1 [95 %]", "colour", "style", "detail",
         "mean average precision", "on other backgrounds", "shrunk to 0.7", "shrunk to 0.5",
         "seconds of CPU", "folds",
     )  # fmt: skip
-    typer.echo(f"| {' | '.join(head)} |")
-    typer.echo("| --- " * len(head) + "|")
+    typer.echo(head(*names))
     for name, by_size in found.items():
         for result in by_size.values():
-            low, high = result["macro_f1_interval"]
-            others = (result.get(part, {}).get("macro_f1") for part in SHOWN_OTHERWISE)
             cells = (
                 name,
                 f"{result['learned']:,}",
-                f"{result['macro_f1']:.3f} [{low:.3f}, {high:.3f}]",
-                *(f"{group['macro_f1']:.3f}" for group in result["groups_f1"].values()),
-                f"{result['mean_average_precision']:.3f}",
-                *("" if value is None else f"{value:.3f}" for value in others),
+                with_interval(result),
+                *(number(group["macro_f1"]) for group in result["groups_f1"].values()),
+                number(result["mean_average_precision"]),
+                *(number(result.get(part, {}).get("macro_f1", "")) for part in SHOWN_OTHERWISE),
                 f"{result['seconds_per_fold']:.1f}",
                 str(len(result["seeds"])),
             )
-            typer.echo(f"| {' | '.join(cells)} |")
+            typer.echo(line(*cells))
 
 
 def _print_costs(costs: Mapping[str, Any]) -> None:
     """Print what tagging takes, and what one more tag does, by the number of networks."""
-    typer.echo("\n| seconds of CPU per 1,000 pictures | one | three | nineteen |")
-    typer.echo("| --- " * 4 + "|")
+    typer.echo("\n" + head("seconds of CPU per 1,000 pictures", *NETWORKS))
     kinds = dict.fromkeys(tuple(name.split(", ")[::2]) for name in costs["tagging"])
     for arch, shared in kinds:
         seconds = (costs["tagging"][f"{arch}, {n}, {shared}"] for n in NETWORKS)
-        typer.echo(f"| {arch}, {shared} | {' | '.join(f'{s:.0f}' for s in seconds)} |")
-    head = "seconds of CPU to learn", "pictures with another tag changed"
-    typer.echo(f"\n| one more tag ({costs['tag']}) | {' | '.join(head)} |")
-    typer.echo("| --- " * 3 + "|")
+        typer.echo(line(f"{arch}, {shared}", *(f"{s:.0f}" for s in seconds)))
+    names = "seconds of CPU to learn", "pictures with another tag changed"
+    typer.echo("\n" + head(f"one more tag ({costs['tag']})", *names))
     for name, found in costs["adding"].items():
         changed = found.get("pictures_changed")
         shown = "none can" if changed is None else f"{changed:.1%}"
-        typer.echo(f"| {name} | {found['seconds']:.1f} | {shown} |")
+        typer.echo(line(name, f"{found['seconds']:.1f}", shown))
 
 
 if __name__ == "__main__":

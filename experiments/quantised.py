@@ -13,14 +13,13 @@ lock alone. torch calls it deprecated in favour of torchao, whose graphs it woul
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -33,10 +32,8 @@ from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 from shoetagger.images.views import Transform
 from shoetagger.inference.engine import for_inference
-from shoetagger.learning.dataset.folds import fold
 from shoetagger.learning.training.examples import Examples
 from shoetagger.learning.training.images import transform_of
-from shoetagger.learning.training.scoring import scores
 from shoetagger.network.backbone import State, begin, normalise, pool, pooled_of
 from shoetagger.network.devices import cores
 from shoetagger.network.layers import HISTOGRAM, layer_of
@@ -44,9 +41,10 @@ from shoetagger.network.reading import Layer
 from shoetagger.network.weights import build
 from shoetagger.stages.command import progress, run
 
-from .crossvalidate import FOLDS, task_of
+from .crossvalidate import FOLDS, folds_of, task_of
+from .markdown import head, line, number, with_interval
 from .scoring import Rule, Scored, differences, metrics
-from .trainers import Recipe, Task, fitted
+from .trainers import Recipe, Task, fit_and_score
 
 _CPU = torch.device("cpu")
 _AT_ONCE = 16  # pictures per core, as in the engine
@@ -140,25 +138,25 @@ def main(
     rounds: Annotated[int, typer.Option(help="how often each is timed")] = 9,
 ) -> None:
     """Print speed and macro F1 of each."""
-    task = task_of(Recipe("project", params={"features.views": views}))
+    # Heads are fitted where prefixes run, also on a machine with a GPU.
+    task = replace(task_of(Recipe("project", params={"features.views": views})), device=_CPU)
     prefixes, starts = {}, {}
     for name, maker in MAKERS.items():
         prefixes[name], starts[name] = _started(task, maker)
     _tell_speed(prefixes, _plain(task, _TIMED), rounds)
     typer.echo()
-    _say("", "start-up s", "macro F1 [95 %]", "average precision", "difference of macro F1")
-    _say(*["---"] * 5)
+    names = "start-up s", "macro F1 [95 %]", "average precision", "difference of macro F1"
+    typer.echo(head("", *names))
     numbers = [int(seed) for seed in seeds.split(",")]
     scored: dict[str, list[Scored]] = {}
     for name, prefix in prefixes.items():
         scored[name] = _cross_validate(task, prefix, numbers, name)
-        _say(name, f"{starts[name]:.2f}", *_quality(task, scored, name))
+        typer.echo(line(name, f"{starts[name]:.2f}", *_quality(task, scored, name)))
 
 
 def _tell_speed(prefixes: Mapping[str, Prefix], shown: np.ndarray, rounds: int) -> None:
     """Print how fast prefixes are: medians of the rounds, ratios within a round."""
-    _say("", "pictures per second", "ratio", "ms of CPU per picture")
-    _say(*["---"] * 4)
+    typer.echo(head("", "pictures per second", "ratio", "ms of CPU per picture"))
     for threads in sorted({1, torch.get_num_threads()}):
         found = _alternate(prefixes, shown, threads, rounds)
         for name, measured in found.items():
@@ -166,7 +164,8 @@ def _tell_speed(prefixes: Mapping[str, Prefix], shown: np.ndarray, rounds: int) 
             ratio = statistics.median(one.rate / other.rate for one, other in pairs)
             rate = statistics.median(one.rate for one in measured)
             cpu = statistics.median(one.cpu_ms for one in measured)
-            _say(f"{name}, {threads} at a time", f"{rate:.1f}", f"{ratio:.2f}", f"{cpu:.1f}")
+            cells = f"{rate:.1f}", f"{ratio:.2f}", f"{cpu:.1f}"
+            typer.echo(line(f"{name}, {threads} at a time", *cells))
 
 
 def wanted_by(task: Task) -> tuple[str, ...]:
@@ -266,8 +265,7 @@ def _cross_validate(task: Task, prefix: Prefix, seeds: Sequence[int], name: str)
     source, scored = _seen(task, prefix), []
     with progress(len(seeds) * FOLDS, name) as bar:
         for seed in seeds:
-            split = dataclasses.replace(task.params.split, seed=seed, folds=FOLDS)
-            of = np.array([fold(image_id, split) for image_id in task.ids])
+            of = folds_of(task, seed)
             found = np.empty(task.truth.shape)
             for number in range(FOLDS):
                 held, learned = np.flatnonzero(of == number), np.flatnonzero(of != number)
@@ -279,13 +277,10 @@ def _cross_validate(task: Task, prefix: Prefix, seeds: Sequence[int], name: str)
 
 def _score(task: Task, source: _Seen, learned: np.ndarray, held: np.ndarray) -> np.ndarray:
     """Fit a head per group to some pictures; return the scores (held, tags) of others."""
-    parts, start, size = [], 0, task.params.images.size
-    for group, spec in task.params.groups.items():
-        recipe, end = task.params.train_of(group), start + len(spec.tags)
-        examples = Examples(learned, task.truth[learned, start:end])
-        model = fitted(source, examples, recipe, {}, size, _CPU)
-        parts.append(scores(model, source, held, recipe.freeze, _CPU))
-        start = end
+    parts = [
+        fit_and_score(task, group, source, Examples(learned, task.truth[learned, columns]), held)
+        for group, columns in task.columns.items()
+    ]
     return np.concatenate(parts, axis=1)
 
 
@@ -294,16 +289,10 @@ def _quality(task: Task, scored: Mapping[str, list[Scored]], name: str) -> tuple
     groups = {group: spec.tags for group, spec in params.groups.items()}
     rule = Rule(groups, params.evaluate.min_positives, params.evaluate.shrink)
     found = metrics(rule, task.truth, scored[name])
-    low, high = found["macro_f1_interval"]
-    quality = f"{found['macro_f1']:.3f} [{low:.3f}, {high:.3f}]"
     gain = differences(rule, task.truth, scored[name], scored[REFERENCE])["scores"]
     low, high = gain["macro_f1_interval"]
     difference = f"{gain['macro_f1']:+.4f} [{low:+.4f}, {high:+.4f}]"
-    return quality, f"{found['mean_average_precision']:.3f}", difference
-
-
-def _say(*cells: str) -> None:
-    typer.echo(f"| {' | '.join(cells)} |")
+    return with_interval(found), number(found["mean_average_precision"]), difference
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Heads are fitted by products of pictures (`kernel_heads`), which see the tagging
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,14 +17,13 @@ import typer
 from sklearn.metrics import average_precision_score
 
 from shoetagger.inference.decision import UNCALIBRATED, predict
-from shoetagger.learning.dataset.folds import fold
 from shoetagger.learning.evaluation.predictions import thresholds_of_other_folds
 from shoetagger.learning.evaluation.resampling import f1_by_tag
 from shoetagger.stages.command import progress, run
 
 from . import kernel_heads
-from .crossvalidate import recipe_of, task_of
-from .trainers import Task, states
+from .crossvalidate import folds_of, recipe_of, task_of
+from .trainers import Task, learning_states
 
 # train.positive_weight and train.head_l2.
 _HEADS: Mapping[str, tuple[float, float]] = {
@@ -52,11 +50,11 @@ def main(
     groups = [name for name, spec in task.params.groups.items() if {*wanted} & {*spec.tags}]
     with progress(len(_HEADS) * len(numbers) * len(groups), "rare tags") as bar:
         for group in groups:
-            products, truth = _products(task, group), _truth(task, group)
+            products, truth = _products(task, group), task.truth[:, task.columns[group]]
             for head, (most, l2) in _HEADS.items():
                 found = []
                 for seed in numbers:
-                    folds = _folds(task, seed)
+                    folds = folds_of(task, seed)
                     scores = _out_of_fold(products, truth, folds, most=most, l2=l2)
                     found.append(_measured(scores, truth, folds))
                     bar.update()
@@ -74,20 +72,9 @@ def main(
 
 
 def _products(task: Task, group: str) -> np.ndarray:
-    recipe = task.params.train_of(group)
-    source = states(task, recipe, task.params.images.augment, task.params.features.views)
-    pooled = source.plain(np.arange(len(task.ids))).pooled
-    return kernel_heads.products({name: pooled[name].numpy() for name in recipe.pooled})
-
-
-def _truth(task: Task, group: str) -> np.ndarray:
-    columns = [task.params.tags.index(tag) for tag in task.params.group(group).tags]
-    return task.truth[:, columns]
-
-
-def _folds(task: Task, seed: int) -> np.ndarray:
-    split = dataclasses.replace(task.params.split, seed=seed)
-    return np.array([fold(image_id, split) for image_id in task.ids])
+    pooled = learning_states(task, group).plain(np.arange(len(task.ids))).pooled
+    names = task.params.train_of(group).pooled
+    return kernel_heads.products({name: pooled[name].numpy() for name in names})
 
 
 def _out_of_fold(

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 import yaml
 
+from .markdown import head, line, number, with_interval
 from .scoring import SHOWN_OTHERWISE
 
 _RECIPES = Path("experiments/recipes.yaml")
@@ -39,43 +40,32 @@ def _print(title: str, results: Sequence[dict[str, Any]]) -> None:
     if not results:
         return
     rows = [_cells(result) for result in results]
-    head = list(dict.fromkeys(name for row in rows for name in row))
-    typer.echo(f"\n{title}\n")
-    typer.echo(f"| {' | '.join(head)} |")
-    typer.echo("| --- " * len(head) + "|")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    typer.echo(f"\n{title}\n\n{head(*names)}")
     for row in rows:
-        typer.echo(f"| {' | '.join(row.get(name, '') for name in head)} |")
+        typer.echo(line(*(row.get(name, "") for name in names)))
 
 
 def _cells(result: dict[str, Any]) -> dict[str, str]:
     frequent, against = result["most_frequent_prediction"], result.get("against", {})
     return {
         "recipe": result["recipe"],
-        "macro F1 [95 %]": _with_interval(result),
-        **{group: _number(f1["macro_f1"]) for group, f1 in result["groups_f1"].items()},
-        "mean average precision": _number(result["mean_average_precision"]),
+        "macro F1 [95 %]": with_interval(result),
+        **{group: number(f1["macro_f1"]) for group, f1 in result["groups_f1"].items()},
+        "mean average precision": number(result["mean_average_precision"]),
         **{
-            head: _number(result.get(part, {}).get("macro_f1", ""))
-            for part, head in zip(SHOWN_OTHERWISE, _HEADS, strict=True)
+            name: number(result.get(part, {}).get("macro_f1", ""))
+            for part, name in zip(SHOWN_OTHERWISE, _HEADS, strict=True)
         },
-        "at 0.5": _number(result["macro_f1_at_half"]),
+        "at 0.5": number(result["macro_f1_at_half"]),
         "most frequent prediction": f"{' '.join(frequent['tags'])} {frequent['share']:.0%}",
         "evaluated": f"{result['evaluated']} of {result['pictures_evaluated']} pictures",
         **{
-            f"gain, {part}": _with_interval(gain, sign="+")
+            f"gain, {part}": with_interval(gain, sign="+")
             for part, gain in against.items()
             if part != "recipe"
         },
     }
-
-
-def _with_interval(metrics: dict[str, Any], sign: str = "") -> str:
-    low, high = (_number(bound, sign) for bound in metrics["macro_f1_interval"])
-    return f"{_number(metrics['macro_f1'], sign)} [{low}, {high}]"
-
-
-def _number(value: float | str, sign: str = "") -> str:
-    return value if isinstance(value, str) else f"{value:{sign}.3f}"
 
 
 if __name__ == "__main__":

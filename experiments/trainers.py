@@ -102,6 +102,15 @@ class Task:
         return digest(sources(recipe.kind), described, learned, self.ids, self.truth.tolist())
 
     @property
+    def columns(self) -> dict[str, slice]:
+        """Where the tags of each group stand in `truth`."""
+        ends = np.cumsum([len(spec.tags) for spec in self.params.groups.values()]).tolist()
+        return {
+            group: slice(end - len(spec.tags), end)
+            for (group, spec), end in zip(self.params.groups.items(), ends, strict=True)
+        }
+
+    @property
     def resizing(self) -> str | None:
         """The name of the way in which pictures are made square first, if they are."""
         return self.recipe.options.get("resizing")
@@ -127,12 +136,9 @@ def score(task: Task, learned: np.ndarray, held: np.ndarray) -> np.ndarray:
     The parts are the pictures as they are, and those of SHOWN_OTHERWISE.
     """
     scores = np.full((1 + len(SHOWN_OTHERWISE), len(held), task.truth.shape[1]), np.nan)
-    start = 0
-    for group, spec in task.params.groups.items():
-        columns = slice(start, start + len(spec.tags))
+    for group, columns in task.columns.items():
         truth = task.truth[learned, columns]
         scores[:, :, columns] = TRAINERS[task.recipe.kind](task, group, learned, truth, held)
-        start += len(spec.tags)
     return scores
 
 
@@ -140,31 +146,33 @@ def _project(
     task: Task, group: str, learned: np.ndarray, truth: np.ndarray, held: np.ndarray
 ) -> np.ndarray:
     """Train as the stages `features` and `train` do."""
-    recipe, options = task.params.train_of(group), task.recipe.options
-    source = states(task, recipe, task.params.images.augment, task.params.features.views)
-    examples = Examples(learned, truth)
-    model = fitted(source, examples, recipe, options, task.params.images.size, task.device)
+    recipe, source = task.params.train_of(group), learning_states(task, group)
+    model = fitted(task, group, source, Examples(learned, truth))
 
     def mean_scores(*sources: Source) -> np.ndarray:
         return np.mean(
             [scores(model, s, held, recipe.freeze, task.device) for s in sources], axis=0
         )
 
-    mirrored = [_Shown(states(task, recipe, _MIRRORED, 1))] if options.get("mirror") else []
+    mirrors = task.recipe.options.get("mirror", False)
+    mirrored = [_Shown(states(task, recipe, _MIRRORED, 1))] if mirrors else []
     others = _shown_otherwise(task, recipe)
     return np.stack([mean_scores(source, *mirrored), *(mean_scores(other) for other in others)])
 
 
-def fitted(
-    source: Source,
-    examples: Examples,
-    recipe: Train,
-    options: Mapping[str, Any],
-    size: int,
-    device: torch.device,
-) -> TagModel:
+def fit_and_score(
+    task: Task, group: str, source: Source, examples: Examples, held: np.ndarray
+) -> np.ndarray:
+    """Fit a group's model to examples of a source; return its scores (held, tags) of other rows."""
+    model, freeze = fitted(task, group, source, examples), task.params.train_of(group).freeze
+    return scores(model, source, held, freeze, task.device)
+
+
+def fitted(task: Task, group: str, source: Source, examples: Examples) -> TagModel:
+    """Return a model of the tags of `examples`, fitted as a group's parameters say."""
+    recipe, options = task.params.train_of(group), task.recipe.options
     torch.manual_seed(recipe.seed)
-    tags = examples.truth.shape[1]
+    tags, size = examples.truth.shape[1], task.params.images.size
     model, _ = build(recipe.arch, tags, recipe.weights, recipe.pooled, recipe.dropout, size=size)
     criterion = cross_entropy
     for name, loss in LOSSES.items():
@@ -174,7 +182,7 @@ def fitted(
         examples = imbalance.oversampled(examples, options["oversample"], recipe.seed)
     fit(
         model, source, examples, None, recipe,
-        device=device, on_epoch=_silent, criterion=criterion,
+        device=task.device, on_epoch=_silent, criterion=criterion,
     )  # fmt: skip
     return model
 
@@ -224,6 +232,12 @@ def _shown_otherwise(task: Task, recipe: Train) -> list[Source]:
         _Shown(states(task, recipe, _OTHER_BACKGROUND, 1)),
         *(states(task, recipe, _PLAIN, 1, shrunk) for shrunk in SHRUNK),
     ]
+
+
+def learning_states(task: Task, group: str) -> Source:
+    """Return the states that a group learns from: all augmented views, and the tagging view."""
+    images, views = task.params.images, task.params.features.views
+    return states(task, task.params.train_of(group), images.augment, views)
 
 
 def states(
