@@ -6,6 +6,7 @@ import pwd
 import re
 import shutil
 import stat
+import sysconfig
 from pathlib import Path
 from string import Template
 
@@ -56,15 +57,15 @@ def identifiers(text: str) -> set[str]:
     return set(Template(text).get_identifiers())
 
 
-def test_a_worker_is_told_no_secret_of_the_servers_in_the_files(settings: Settings) -> None:
+def test_a_worker_gets_no_secret_of_the_servers_from_the_files(settings: Settings) -> None:
     values = write(settings)
-    told = site.worker_environment(settings, values, "worker-a")
+    environment = site.worker_environment(settings, values, "worker-a")
     # The parts of the example file that are no worker's.
     _, _, of_servers = (ROOT / "deploy" / "site.env").read_text().partition("and no worker")
     secrets = re.findall(r"(?m)^(\w+)=change-me", of_servers)
     assert {"FERNET_KEY", "JWT_SECRET", "METADATA_PASSWORD", "MLFLOW_S3_SECRET"} <= set(secrets)
     for secret in (*secrets, *OF_ONE_MACHINE):
-        assert not [name for name, value in told.items() if values[secret] in value], secret
+        assert not [name for name, value in environment.items() if values[secret] in value], secret
     servers = site.server_environment(settings, values, "scheduler")
     assert values["FERNET_KEY"] in servers.values()
 
@@ -75,9 +76,9 @@ def test_the_outer_environment_of_another_airflow_does_not_reach_ours(
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "postgresql://theirs")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "theirs")
     monkeypatch.setenv("SHOETAGGER_DEVICE", "cpu")
-    told = site.worker_environment(settings, write(settings), "worker-a")
-    assert "theirs" not in " ".join(told.values())
-    assert told["SHOETAGGER_DEVICE"] == "cpu"
+    environment = site.worker_environment(settings, write(settings), "worker-a")
+    assert "theirs" not in " ".join(environment.values())
+    assert environment["SHOETAGGER_DEVICE"] == "cpu"
 
 
 def test_secrets_are_generated_once_for_their_owner_only(settings: Settings) -> None:
@@ -112,23 +113,55 @@ def test_no_message_is_handed_out_again_while_its_task_may_still_run() -> None:
 
 
 def test_the_values_for_the_chart_are_those_of_the_files() -> None:
+    """But for the auth manager, of which the chart has another default than Airflow."""
     chart = yaml.safe_load((ROOT / "deploy" / "helm-values.yaml").read_text())
     values = {
         f"AIRFLOW__{section.upper()}__{key.upper()}": str(value)
         for section, options in chart["config"].items()
         for key, value in options.items()
     }
+    module, _, name = values.pop("AIRFLOW__CORE__AUTH_MANAGER").rpartition(".")
+    source = Path(sysconfig.get_path("purelib"), *module.split(".")).with_suffix(".py")
+    assert f"class {name}(" in source.read_text()
+    example = dotenv_values(ROOT / "deploy" / "site.env", interpolate=False)
+    example["REPO"] = "/opt/shoetagger"
     files = {
-        variable: (text or "").replace("${REPO}", "/opt/shoetagger")
+        variable: Template(text or "").substitute(example)
         for name in ("workers", "servers")
         for variable, text in dotenv_values(
             ROOT / "deploy" / f"{name}.env", interpolate=False
         ).items()
     }
     assert values == {variable: files.get(variable) for variable in values}
-    queues = {chart["workers"]["celery"]["queue"]}
-    queues |= {workers["queue"] for workers in chart["workers"]["celery"]["sets"]}
-    assert queues == {"default", files["SHOETAGGER_GPU_QUEUE"]}
+
+
+def test_the_workers_of_the_chart_listen_to_the_queues_of_their_sets() -> None:
+    """Arguments of a set's own replace the chart's, which would name its queue."""
+    chart = yaml.safe_load((ROOT / "deploy" / "helm-values.yaml").read_text())
+    celery = chart["workers"]["celery"]
+    queues = set()
+    for workers in (celery, *celery["sets"]):
+        command = workers["args"][-1].split()
+        assert command[command.index("--queues") + 1] == workers["queue"]
+        queues.add(workers["queue"])
+    environment = dotenv_values(ROOT / "deploy" / "workers.env", interpolate=False)
+    assert queues == {"default", environment["SHOETAGGER_GPU_QUEUE"]}
+
+
+def test_the_user_of_the_image_has_a_name_and_owns_what_it_writes_to() -> None:
+    """An empty volume takes its owner from the folder of the image that it is mounted over."""
+    dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
+    [user] = re.findall(r"(?m)^USER (\d+):0$", dockerfile)
+    [name] = re.findall(rf"useradd --uid {user} --gid 0 .*?(\w+) \\", dockerfile)
+    [owned] = re.findall(rf"chown -R {name}:0 (.*)", dockerfile)
+    services = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
+    mounted = {
+        volume.split(":")[1]
+        for service in services.values()
+        if service["image"] == "shoetagger"
+        for volume in service["volumes"]
+    }
+    assert mounted | {".git", ".dvc"} <= set(owned.split())
 
 
 def test_the_services_of_compose_get_the_files_that_are_theirs() -> None:

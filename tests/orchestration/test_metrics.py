@@ -65,7 +65,7 @@ def test_a_night_tells_its_pictures_and_what_waits(tmp_path: Path) -> None:
     assert after == 0
 
 
-def test_the_dashboard_shows_what_is_told_and_nothing_else() -> None:
+def test_the_dashboard_shows_what_is_sent_and_nothing_else() -> None:
     text = (ROOT / "deploy" / "grafana-dashboard.json").read_text()
     panels = json.loads(text)["panels"]
     shown = {
@@ -75,10 +75,10 @@ def test_the_dashboard_shows_what_is_told_and_nothing_else() -> None:
         for name in re.findall(r"\bairflow_(shoetagger_\w+)", target["expr"])
     }
     counts = ("tagged", "rejected", "retagged", "deferred")
-    told = {metrics.PICTURES, metrics.WAITING, metrics.OLDEST_WAITING}
-    told |= {f"shoetagger.{count}" for count in counts}
+    sent = {metrics.PICTURES, metrics.WAITING, metrics.OLDEST_WAITING}
+    sent |= {f"shoetagger.{count}" for count in counts}
     # As Prometheus's exporter for StatsD writes them.
-    assert shown == {name.replace(".", "_") for name in told}
+    assert shown == {name.replace(".", "_") for name in sent}
 
 
 def test_one_variable_switches_them_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
