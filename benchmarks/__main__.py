@@ -18,15 +18,22 @@ REPO = Path(__file__).parents[1]
 def bench(
     pictures: PicturesOption = None,
     rounds: Annotated[int, typer.Option(help="How often each variant runs.")] = 3,
+    only: Annotated[
+        str | None, typer.Option(help='Names of variants, such as "f,f torch".')
+    ] = None,
+    most: Annotated[int | None, typer.Option(help="Most pictures per variant.")] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = REPO / "docs",
 ) -> None:
     """Measure all variants on the same pictures; write BENCHMARKS.md, .json and a plot."""
+    chosen = variants.named(only)
     with tempfile.TemporaryDirectory(prefix="shoetagger-drawn-") as drawn:
-        most = max(variant.pictures for variant in variants.VARIANTS)
+        most = max(variant.pictures for variant in chosen)
         folder = folder_of(pictures, Path(drawn), most)
         paths = [path for path in folder.iterdir() if path.is_file()]
         peaks = [measured_peaks()]
-        outcomes = variants.run(REPO, paths, rounds=rounds, say=typer.echo)
+        outcomes = variants.run(
+            REPO, paths, rounds=rounds, variants=chosen, most=most, say=typer.echo
+        )
         peaks.append(measured_peaks())
     results = report.Results(
         machine=machine.description(),

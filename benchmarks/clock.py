@@ -14,20 +14,22 @@ from typing import Any
 class Clock:
     """Adds up the seconds of wall time spent in named parts of a run.
 
-    Seconds in which several threads are in the same part count once.
+    Seconds in which several threads are in the same part count once. `cpu` are the seconds of CPU
+    that the whole process spends meanwhile.
     """
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.cpu: defaultdict[str, float] = defaultdict(float)
         self._within: Counter[str] = Counter()
-        self._since: dict[str, float] = {}
+        self._since: dict[str, tuple[float, float]] = {}
         self._lock = threading.Lock()
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
         with self._lock:
             if not self._within[part]:
-                self._since[part] = time.perf_counter()
+                self._since[part] = time.perf_counter(), time.process_time()
             self._within[part] += 1
         try:
             yield
@@ -35,7 +37,9 @@ class Clock:
             with self._lock:
                 self._within[part] -= 1
                 if not self._within[part]:
-                    self.seconds[part] += time.perf_counter() - self._since[part]
+                    wall, cpu = self._since[part]
+                    self.seconds[part] += time.perf_counter() - wall
+                    self.cpu[part] += time.process_time() - cpu
 
     @contextmanager
     def of_function(self, owner: type | ModuleType, name: str, part: str) -> Iterator[None]:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import psutil
 
@@ -36,19 +36,22 @@ class Plan:
     pictures: str
     bundles: tuple[str, ...]
     home: str  # an empty folder for databases
+    runtime: str | None = None  # of `int8.RUNTIMES`, for a backbone that all bundles share
+    quantised: str = ""  # the file that it opens
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a run took; seconds are for all its pictures.
 
-    `wall_s` is from the first file to the last row, without `start_s`, the loading of the models.
-    `decode_s` is CPU time where other processes decode, which overlaps with the rest; `model_s` and
-    `write_s` are wall time.
+    `wall_s` is from the first file to the last row, without `start_s`, the loading of the models,
+    and `cpu_s` is what all processes spend of CPU in that time. `decode_s` is CPU time where other
+    processes decode, which overlaps with the rest; `model_s` and `write_s` are wall time.
     """
 
     pictures: int
     wall_s: float
+    cpu_s: float
     start_s: float
     decode_s: float
     model_s: float
@@ -141,10 +144,11 @@ def _measure_loop(plan: Plan, bundles: Sequence[Path]) -> Outcome:
     with torch.inference_mode():
         first = baselines.load(paths[0])[None]
         flops = _flops(lambda: [model(first) for model in models.values()])
-        before, started = _children_cpu(), time.perf_counter()
+        before = _Used.until_now()
         getattr(baselines, plan.kind)(paths, models, rows, clock)
-        wall = time.perf_counter() - started
-    return _outcome(len(paths), wall, clock, _children_cpu() - before, flops)
+        used = _Used.until_now().since(before)
+    # These loaded their models before the first picture.
+    return _outcome(len(paths), used, clock.seconds["start"], clock, flops)
 
 
 def _measure_project(plan: Plan, bundles: Sequence[Path]) -> Outcome:
@@ -159,28 +163,42 @@ def _measure_project(plan: Plan, bundles: Sequence[Path]) -> Outcome:
     settings = project.installation(Path(plan.repo), Path(plan.home), inbox, bundles)
     with Store(settings.store_url) as store:
         run = project.start_run(store)
-    before, started = _children_cpu(), time.perf_counter()
-    project.tag_inbox(settings, run, clock)
-    wall = time.perf_counter() - started - clock.seconds["start"]
-    return _outcome(len(list(inbox.iterdir())), wall, clock, _children_cpu() - before, flops)
+    before = _Used.until_now()
+    project.tag_inbox(settings, run, clock, plan.runtime, Path(plan.quantised))
+    start = _Used(clock.seconds["start"], clock.cpu["start"], 0.0)
+    used = _Used.until_now().since(before).since(start)
+    return _outcome(len(list(inbox.iterdir())), used, start.wall, clock, flops)
 
 
-def _outcome(pictures: int, wall: float, clock: Clock, children: float, flops: int) -> Outcome:
+def _outcome(pictures: int, used: _Used, start_s: float, clock: Clock, flops: int) -> Outcome:
     parts = clock.seconds
     return Outcome(
         pictures=pictures,
-        wall_s=wall,
-        start_s=parts["start"],
-        decode_s=parts["decode"] + children,
+        wall_s=used.wall,
+        cpu_s=used.cpu + used.of_children,
+        start_s=start_s,
+        decode_s=parts["decode"] + used.of_children,
         model_s=parts["model"],
         write_s=parts["write"],
         gigaflops=flops / 1e9,
     )
 
 
-def _children_cpu() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+class _Used(NamedTuple):
+    """Seconds of wall time, and of the CPU of this process and of its children that have ended."""
+
+    wall: float
+    cpu: float
+    of_children: float
+
+    @classmethod
+    def until_now(cls) -> _Used:
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        ended = children.ru_utime + children.ru_stime
+        return cls(time.perf_counter(), time.process_time(), ended)
+
+    def since(self, other: _Used) -> _Used:
+        return _Used(*(a - b for a, b in zip(self, other, strict=True)))
 
 
 def _flops_of_engine(engine: Engine) -> int:

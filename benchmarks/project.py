@@ -18,6 +18,7 @@ from shoetagger.tagging.run import TaggingRun, find_arrivals
 from shoetagger.tagging.shard import load_pinned, tag_shard
 
 from .clock import Clock
+from .int8 import RUNTIMES, Int8Engine
 
 
 def installation(repo: Path, home: Path, inbox: Path, bundles: Sequence[Path]) -> Settings:
@@ -68,8 +69,17 @@ def start_run(store: Store) -> TaggingRun:
     )
 
 
-def tag_inbox(settings: Settings, run: TaggingRun, clock: Clock) -> None:
-    """(d), (e), (f) Find the pictures in the inbox and tag them; the bundles make the variant."""
+def tag_inbox(
+    settings: Settings,
+    run: TaggingRun,
+    clock: Clock,
+    runtime: str | None = None,
+    quantised: Path | None = None,
+) -> None:
+    """(d), (e), (f) Find the pictures in the inbox and tag them; the bundles make the variant.
+
+    With a `runtime`, it runs the backbone, in int8 as it is in the file `quantised`.
+    """
     with ExitStack() as stack:
         stack.enter_context(clock.of_function(versions, "bundle_directory", "start"))
         stack.enter_context(clock.of_function(Engine, "__init__", "start"))
@@ -77,14 +87,19 @@ def tag_inbox(settings: Settings, run: TaggingRun, clock: Clock) -> None:
         stack.enter_context(clock.of_function(Predictions, "record", "write"))
         here = stack.enter_context(opened(settings))
         find_arrivals(here.store, settings.inbox, run, options=here.params.tag, state=settings.home)
-        engine = load_pinned(
-            here.store,
-            here.registry,
-            run,
-            bundles=settings.bundles,
-            device=settings.device,
-            precision=here.params.tag.precision,
-        )
+        if runtime is None or quantised is None:
+            engine = load_pinned(
+                here.store,
+                here.registry,
+                run,
+                bundles=settings.bundles,
+                device=settings.device,
+                precision=here.params.tag.precision,
+            )
+        else:
+            directories = [settings.bundles / digest for digest in run.pins.values()]
+            with clock("start"):
+                engine = Int8Engine(directories, RUNTIMES[runtime], quantised)
         counts = tag_shard(here.store, engine, run, 0, 1, params=here.params, inbox=settings.inbox)
     if counts["deferred"]:
         raise RuntimeError(f"a measurement must tag every picture: {counts}")

@@ -5,18 +5,26 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from shoetagger.config import params
-from shoetagger.images.views import Transform
+import numpy as np
+import typer
 
-from . import isolated
+from shoetagger.config import params
+from shoetagger.images.decode import Limits
+from shoetagger.images.views import Transform
+from shoetagger.inference.bundle import load_bundle
+
+from . import int8, isolated
+from .agreement import views_of
 from .bundles import make_bundles
 from .isolated import Outcome, Plan
 
 GROUPS = (3, 10, 30)
+_CALIBRATION = 64  # pictures from which the ranges of int8 are taken
 
 
 @dataclass(frozen=True)
@@ -29,10 +37,18 @@ class Variant:
     freeze: str
     pictures: int
     groups: int = 3
+    runtime: str | None = None  # of `int8.RUNTIMES`, if one runs the whole backbone in int8
 
     @property
     def name(self) -> str:
+        if self.runtime is not None:
+            return f"{self.letter} {self.runtime}"
         return self.letter if self.groups == 3 else f"{self.letter}{self.groups}"
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The packages that it needs and that are not installed here."""
+        return () if self.runtime is None else int8.RUNTIMES[self.runtime].missing
 
 
 VARIANTS = (
@@ -42,6 +58,10 @@ VARIANTS = (
     Variant("d", "this project, nothing frozen", "project", "none", 256),
     Variant("e", "this project, frozen through layer3", "project", "layer3", 640),
     Variant("f", "this project, whole backbone frozen", "project", "layer4", 1000),
+    *(
+        Variant("f", f"the same in int8, by {found.title}", "project", "layer4", 1000, runtime=name)
+        for name, found in int8.RUNTIMES.items()
+    ),
     Variant("d", "this project, nothing frozen", "project", "none", 64, 10),
     Variant("e", "this project, frozen through layer3", "project", "layer3", 256, 10),
     Variant("f", "this project, whole backbone frozen", "project", "layer4", 1000, 10),
@@ -49,6 +69,17 @@ VARIANTS = (
     Variant("e", "this project, frozen through layer3", "project", "layer3", 128, 30),
     Variant("f", "this project, whole backbone frozen", "project", "layer4", 1000, 30),
 )
+
+
+def named(names: str | None) -> tuple[Variant, ...]:
+    """Return the variants of some names, with commas between; None: all."""
+    if names is None:
+        return VARIANTS
+    wanted = {name.strip() for name in names.split(",")}
+    if unknown := wanted - {variant.name for variant in VARIANTS}:
+        known = ", ".join(variant.name for variant in VARIANTS)
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: the variants are {known}")
+    return tuple(variant for variant in VARIANTS if variant.name in wanted)
 
 
 def run(
@@ -63,8 +94,13 @@ def run(
     """Return the outcomes per variant name, one per round.
 
     Each variant tags its number of pictures, at most `most`, the first of one random order. Within
-    a round all variants run once, each in a separate process. `say` gets a line per variant.
+    a round all variants run once, each in a separate process. Those whose packages are missing are
+    left out. `say` gets a line per variant.
     """
+    for variant in variants:
+        if variant.missing:
+            say(f"{variant.name} is left out: it needs {', '.join(variant.missing)}")
+    variants = [variant for variant in variants if not variant.missing]
     options = params.load(repo / "params.yaml")
     transform = Transform.of(options.images)
     pooled = [options.train_of(group).pooled for group in options.groups]
@@ -74,6 +110,10 @@ def run(
     with tempfile.TemporaryDirectory(prefix="shoetagger-bench-") as temporary:
         root = Path(temporary)
         bundles = _make_all_bundles(root / "bundles", variants, pooled, transform)
+        calibration = partial(
+            views_of, order[:_CALIBRATION], [transform], Limits.of(options.images)
+        )
+        quantised = _quantise_all(root, variants, bundles, calibration)
         samples = {
             v.name: _sample(root / "pictures", order[: min(v.pictures, most or v.pictures)])
             for v in variants
@@ -88,12 +128,18 @@ def run(
                     pictures=str(samples[variant.name]),
                     bundles=tuple(str(b) for b in bundles[variant.freeze][: variant.groups]),
                     home=str(home),
+                    runtime=variant.runtime,
+                    quantised=str(quantised.get(variant.name, "")),
                 )
                 outcome = isolated.run(plan)
                 outcomes[variant.name].append(outcome)
                 shutil.rmtree(home)
                 rate = outcome.pictures / outcome.wall_s
-                say(f"round {number} of {rounds}: {variant.name:4} {rate:7.1f} pictures per second")
+                cpu = 1000 * outcome.cpu_s / outcome.pictures
+                say(
+                    f"round {number} of {rounds}: {variant.name:13} {rate:7.1f} pictures per second"
+                    f" {cpu:7.1f} ms of CPU per picture"
+                )
     return outcomes
 
 
@@ -105,6 +151,27 @@ def _sample(parent: Path, pictures: Sequence[Path]) -> Path:
         for number, picture in enumerate(pictures):
             shutil.copyfile(picture, folder / f"{number:05d}{picture.suffix}")
     return folder
+
+
+def _quantise_all(
+    parent: Path,
+    variants: Sequence[Variant],
+    bundles: Mapping[str, Sequence[Path]],
+    views: Callable[[], Mapping[Transform, np.ndarray]],
+) -> dict[str, Path]:
+    """Return the file per variant that runs in int8, by the ranges that `views` show."""
+    files: dict[str, Path] = {}
+    for variant in variants:
+        if variant.runtime is None:
+            continue
+        folders = bundles[variant.freeze][: variant.groups]
+        pooled = int8.pooled_by([load_bundle(folder) for folder in folders])
+        maps = int8.maps_of(int8.layers_of(folders[0]), pooled)
+        ((transform, shown),) = views().items()
+        files[variant.name] = parent / f"{variant.runtime}.int8"
+        runtime = int8.RUNTIMES[variant.runtime]
+        runtime.quantise(maps, int8.batches_of(shown, transform), files[variant.name])
+    return files
 
 
 def _make_all_bundles(

@@ -5,39 +5,33 @@
 Backbone, heads and pictures are those of params.yaml and data/. Speed is that of a prefix as the
 engine runs it, from pictures in their squares to what heads see, in rounds that take turns. Macro
 F1 is out of fold, with heads fitted to what each of them shows. Prints a row of a Markdown table
-each.
-
-int8 is torch's FX graph mode on oneDNN's kernels, the one way that runs with the packages of the
-lock alone. torch calls it deprecated in favour of torchao, whose graphs it would have to compile.
+each. int8 is by each of the runtimes of `benchmarks.int8` that are installed; torch's needs no
+more than the lock. `make bench` measures the whole way from JPEG to rows with them.
 """
 
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
-import warnings
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
 import typer
-from torch import Tensor, nn
-from torch.ao.quantization import get_default_qconfig_mapping
-from torch.ao.quantization.backend_config import get_onednn_backend_config
-from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+from benchmarks.int8 import AT_ONCE, RUNTIMES, Backbone, Maps, Network, batches_of, maps_of
+from torch import Tensor
 
 from shoetagger.images.views import Transform
-from shoetagger.inference.engine import for_inference
 from shoetagger.learning.training.examples import Examples
 from shoetagger.learning.training.images import transform_of
-from shoetagger.network.backbone import State, begin, normalise, pool, pooled_of
+from shoetagger.network.backbone import State, begin, pooled_of
 from shoetagger.network.devices import cores
-from shoetagger.network.layers import HISTOGRAM, layer_of
-from shoetagger.network.reading import Layer
 from shoetagger.network.weights import build
 from shoetagger.stages.command import progress, run
 
@@ -47,82 +41,30 @@ from .scoring import Rule, Scored, differences, metrics
 from .trainers import Recipe, Task, fit_and_score
 
 _CPU = torch.device("cpu")
-_AT_ONCE = 16  # pictures per core, as in the engine
 _CALIBRATION = 64  # pictures from which the ranges of int8 are taken
 _TIMED = 128  # pictures per round
 
-# Normalised pictures (B, 3, S, S) float32 -> the maps of the wanted layers, in their order.
-Network = Callable[[Tensor], Sequence[Tensor]]
-# The layers with their weights, the names of the wanted ones, batches to calibrate with.
-Maker = Callable[[Sequence[Layer], Collection[str], Sequence[Tensor]], Network]
-
-
-class Maps(nn.Module):
-    """The layers of a backbone, one after another: returns the maps of the wanted ones."""
-
-    def __init__(self, layers: Sequence[Layer], wanted: Collection[str]) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layer.module for layer in layers)
-        self._wanted = [layer.name in wanted for layer in layers]
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        maps = []
-        for layer, wanted in zip(self.layers, self._wanted, strict=True):
-            x = layer(x)
-            if wanted:
-                maps.append(x)
-        return tuple(maps)
-
-
-def in_bfloat16(layers: Sequence[Layer], wanted: Collection[str], _: Sequence[Tensor]) -> Network:
-    """Return a network as the engine runs it."""
-    maps = Maps([for_inference(layer) for layer in layers], wanted).eval()
-    maps = maps.to(torch.bfloat16).to(memory_format=torch.channels_last)
-    return lambda x: maps(x.bfloat16())
-
-
-def in_int8(layers: Sequence[Layer], wanted: Collection[str], batches: Sequence[Tensor]) -> Network:
-    """Return a quantised network: weights by channel, maps by the ranges that batches show.
-
-    From layer to layer maps stay in int8; what is returned of them is float32.
-    """
-    torch.backends.quantized.engine = "onednn"
-    mapping, backend = get_default_qconfig_mapping("onednn"), get_onednn_backend_config()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of the deprecation, and of defaults in torch itself
-        maps = Maps(layers, wanted).eval()
-        prepared = prepare_fx(maps, mapping, (batches[0],), backend_config=backend)
-        for batch in batches:
-            prepared(batch)
-        converted: Network = convert_fx(prepared, backend_config=backend)
-    return converted
-
-
 REFERENCE = "bfloat16"
-MAKERS: dict[str, Maker] = {REFERENCE: in_bfloat16, "int8": in_int8}
+
+
+def in_bfloat16(maps: Maps) -> Network:
+    """Return a network as the engine runs it."""
+    half = maps.to(torch.bfloat16).to(memory_format=torch.channels_last)
+    return lambda x: half(x.bfloat16())
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """A frozen backbone, and what heads see of it, by the names of `train.pooled`."""
+    """A frozen backbone, with the transform before it."""
 
-    network: Network
-    layers: tuple[Layer, ...]  # for their readings alone
-    pooled: tuple[str, ...]
+    backbone: Backbone
     transform: Transform
 
     @torch.inference_mode()
     def seen(self, views: np.ndarray) -> Mapping[str, Tensor]:
         """Return what heads see, (B, values) float32 by name, of pictures (B, S, S, 3) uint8."""
-        state = begin(torch.from_numpy(views), self.transform, self.pooled)
-        maps = iter(self.network(state.output))
-        seen = dict(state.pooled)
-        for layer in self.layers:
-            names = [name for name in self.pooled if layer_of(name) == layer.name]
-            if names:
-                output = next(maps)
-                seen |= {name: pool(layer.reading, output, name) for name in names}
-        return seen
+        state = begin(torch.from_numpy(views), self.transform, self.backbone.pooled)
+        return self.backbone.run(state).pooled
 
 
 class _Speed(NamedTuple):
@@ -140,9 +82,10 @@ def main(
     """Print speed and macro F1 of each."""
     # Heads are fitted where prefixes run, also on a machine with a GPU.
     task = replace(task_of(Recipe("project", params={"features.views": views})), device=_CPU)
+    ways = [REFERENCE, *(name for name, runtime in RUNTIMES.items() if not runtime.missing)]
     prefixes, starts = {}, {}
-    for name, maker in MAKERS.items():
-        prefixes[name], starts[name] = _started(task, maker)
+    for name in ways:
+        prefixes[name], starts[name] = _started(task, name)
     _tell_speed(prefixes, _plain(task, _TIMED), rounds)
     typer.echo()
     names = "start-up s", "macro F1 [95 %]", "average precision", "difference of macro F1"
@@ -174,29 +117,30 @@ def wanted_by(task: Task) -> tuple[str, ...]:
     return tuple(dict.fromkeys(p for group in groups for p in task.params.train_of(group).pooled))
 
 
-def make(task: Task, maker: Maker, batches: Sequence[Tensor]) -> Prefix:
-    """Return the backbone of a task with its weights, as a maker runs it."""
-    train, pooled = task.params.train, wanted_by(task)
+def _started(task: Task, name: str) -> tuple[Prefix, float]:
+    """Return a prefix, and the seconds from its file to the first batch done.
+
+    A runtime's file is made before, by the ranges that the first pictures show.
+    """
+    train, pooled, transform = task.params.train, wanted_by(task), transform_of(task.params)
     seen, size = pooled_of(train.arch), task.params.images.size
     model, _ = build(train.arch, 1, train.weights, seen, dropout=0.0, size=size)
-    layers = tuple(model.eval().layer(name) for name in model.layers)
-    wanted = {layer_of(name) for name in pooled if name != HISTOGRAM}
-    return Prefix(maker(layers, wanted, batches), layers, pooled, transform_of(task.params))
-
-
-def _started(task: Task, maker: Maker) -> tuple[Prefix, float]:
-    """Return a calibrated prefix, and the seconds from the weights to the first batch done.
-
-    For these it is calibrated with one batch alone: at a start, ranges would be read from a file.
-    """
+    layers = tuple(model.eval().layer(layer) for layer in model.layers)
     shown = _plain(task, _CALIBRATION)
-    transform = transform_of(task.params)
-    parts = [shown[start : start + _AT_ONCE] for start in range(0, len(shown), _AT_ONCE)]
-    batches = [normalise(torch.from_numpy(part), transform) for part in parts]
-    started = time.perf_counter()
-    make(task, maker, batches[:1]).seen(parts[0])
-    seconds = time.perf_counter() - started
-    return make(task, maker, batches), seconds
+    batches = batches_of(shown, transform)
+    with tempfile.TemporaryDirectory(prefix="shoetagger-int8-") as folder:
+        file = Path(folder) / name
+        if name != REFERENCE:
+            RUNTIMES[name].quantise(maps_of(layers, pooled), batches, file)
+        started = time.perf_counter()
+        maps = maps_of(layers, pooled)
+        if name == REFERENCE:
+            network = in_bfloat16(maps)
+        else:
+            network = RUNTIMES[name].open(file, maps, batches[0], torch.get_num_threads())
+        prefix = Prefix(Backbone(network, layers, pooled), transform)
+        prefix.seen(shown[:AT_ONCE])
+        return prefix, time.perf_counter() - started
 
 
 def _plain(task: Task, count: int) -> np.ndarray:
@@ -222,7 +166,7 @@ def _alternate(
 
 
 def _time(prefix: Prefix, shown: np.ndarray, pool: ThreadPoolExecutor) -> _Speed:
-    parts = [shown[start : start + _AT_ONCE] for start in range(0, len(shown), _AT_ONCE)]
+    parts = [shown[start : start + AT_ONCE] for start in range(0, len(shown), AT_ONCE)]
     wall, cpu = time.perf_counter(), time.process_time()
     list(pool.map(prefix.seen, parts))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -256,7 +200,7 @@ def _seen(task: Task, prefix: Prefix) -> _Seen:
 
     with cores(torch.get_num_threads(), "views") as pool:
         rows = list(pool.map(of, range(len(dataset))))
-    names = prefix.pooled
+    names = prefix.backbone.pooled
     return _Seen(views, {n: torch.stack([row[n] for row in rows], dim=1).half() for n in names})
 
 

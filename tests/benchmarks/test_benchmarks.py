@@ -21,7 +21,7 @@ from shoetagger.ops.cluster.services import postgres_binaries
 from shoetagger.tagging import run
 
 ROOT = Path(__file__).parents[2]
-CHOSEN = tuple(v for v in variants.VARIANTS if v.name in ("a", "b", "c", "d", "f"))
+CHOSEN = tuple(v for v in variants.VARIANTS if v.name in ("a", "b", "c", "d", "f", "f torch"))
 
 
 @pytest.mark.slow
@@ -40,6 +40,7 @@ def test_every_kind_of_variant_tags_every_picture_and_the_report_tells_of_each(
     # Three backbones, or one: the count of operations shows what is shared.
     assert outcomes["f"][0].gigaflops < 0.4 * outcomes["d"][0].gigaflops
     assert outcomes["d"][0].gigaflops == pytest.approx(outcomes["b"][0].gigaflops, rel=0.02)
+    assert outcomes["f torch"][0].cpu_s > 0.1
     assert all(outcome.peak_mb > 50 for (outcome,) in outcomes.values())
     parts = ("decode_s", "model_s", "write_s")
     assert all(getattr(outcome, part) > 0 for (outcome,) in outcomes.values() for part in parts)
@@ -52,7 +53,8 @@ def test_every_kind_of_variant_tags_every_picture_and_the_report_tells_of_each(
     assert all(wanted <= set(o) for o in objects)
     assert next(o["ratio"] for o in objects if o["name"] == "b") == 1.0
     page = (tmp_path / "docs" / "BENCHMARKS.md").read_text(encoding="utf-8")
-    assert all(f"| ({variant.name}) {variant.title} |" in page for variant in CHOSEN)
+    assert all(f"| ({variant.letter}) {variant.title} |" in page for variant in CHOSEN)
+    assert "are installed, so not with ONNX Runtime or OpenVINO." in page
     assert (tmp_path / "docs" / "benchmarks.png").stat().st_size > 1000
 
 
