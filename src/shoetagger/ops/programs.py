@@ -75,13 +75,17 @@ def silent(_: str) -> None:
     """Report nothing."""
 
 
+def as_user(name: str | None) -> dict[str, Any]:
+    """Return the arguments with which `subprocess` runs a program as a user; None is ourselves."""
+    if name is None:
+        return {}
+    account = pwd.getpwnam(name)
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+
 def start(settings: Settings, started: Started, programs: Mapping[str, Program]) -> Started:
     """Start programs, in their order, and return what has been started with them."""
     for name, program in programs.items():
-        whose: dict[str, Any] = {}
-        if program.user is not None:
-            account = pwd.getpwnam(program.user)
-            whose = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
         mark = {MARK: str(settings.home.resolve()), NAME: name}
         with log_file(settings, name).open("wb") as output:
             process = subprocess.Popen(
@@ -92,7 +96,7 @@ def start(settings: Settings, started: Started, programs: Mapping[str, Program])
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C at the terminal must not reach it
-                **whose,
+                **as_user(program.user),
             )
         known = (process.pid, psutil.Process(process.pid).create_time())
         started = replace(started, processes={**started.processes, name: known})

@@ -18,15 +18,14 @@ from ..store.store import Store
 from ..tracking.login import login_file, read_login, users_file
 from .cluster.site import filled, read_site
 from .cluster.start import cluster
+from .commands import addresses, airflow_commands, mlflow_command
 from .environment import (
-    HOST,
     Ports,
     Report,
     log_file,
     mlflow_address,
     own_mlflow,
     passwords_file,
-    script_path,
     whole_environment,
 )
 from .people import ADMIN, passwords, people
@@ -49,23 +48,13 @@ _COMMANDS = ("setup", "up", "cluster", "down", "status", "login", "service")
 
 def server_commands(settings: Settings, ports: Ports) -> dict[str, list[str]]:
     """Return the command of each server, in the order of starting."""
-    commands = {
-        # Without it Airflow would serve its log files on all interfaces; the API server reads
-        # the files themselves.
-        "scheduler": [script_path("airflow"), "scheduler", "--skip-serve-logs"],
-        "dag-processor": [script_path("airflow"), "dag-processor"],
-        "api-server": [
-            *(script_path("airflow"), "api-server", "--host", HOST, "--port", str(ports.airflow)),
-        ],
-    }
+    commands = airflow_commands(ports)
     database = own_mlflow(settings, ports)
     if database is not None:
-        commands["mlflow"] = [
-            *(script_path("mlflow"), "server", "--host", HOST, "--port", str(ports.mlflow)),
-            *("--backend-store-uri", database),
+        commands["mlflow"] = mlflow_command(
+            *(ports, "--backend-store-uri", database, "--no-serve-artifacts"),
             *("--default-artifact-root", settings.artifacts.as_uri()),
-            *("--no-serve-artifacts", "--workers", "1", "--app-name", "basic-auth"),
-        ]
+        )
     return commands
 
 
@@ -142,10 +131,16 @@ def status(settings: Settings) -> str:
 
 def of_running(settings: Settings) -> Settings:
     """Return the settings of the servers that run: those of a cluster have other places."""
-    started = read_state(settings)
-    if started is None or not started.cluster:
+    site = _site_of_running(settings)
+    if site is None:
         return settings
-    return Settings.from_environment(filled(settings, read_site(settings), "workers"))
+    return Settings.from_environment(filled(settings, site, "workers"))
+
+
+def _site_of_running(settings: Settings) -> dict[str, str] | None:
+    """Return the addresses and secrets of the cluster that runs; None where none does."""
+    started = read_state(settings)
+    return read_site(settings) if started is not None and started.cluster else None
 
 
 def _overdue(settings: Settings) -> str | None:
@@ -173,12 +168,10 @@ def login(settings: Settings) -> str:
 
 def _mlflow_user(settings: Settings, ports: Ports) -> str:
     """Return who may log in to the MLflow server that runs here, in words; "" for another one."""
-    started = read_state(settings)
-    if started is not None and started.cluster:
-        of_cluster = filled(settings, read_site(settings), "workers")
-        user, password = (
-            of_cluster[f"MLFLOW_TRACKING_{part}"] for part in ("USERNAME", "PASSWORD")
-        )
+    site = _site_of_running(settings)
+    if site is not None:
+        worker = filled(settings, site, "workers")
+        user, password = (worker[f"MLFLOW_TRACKING_{part}"] for part in ("USERNAME", "PASSWORD"))
         return f"   user {user}, password {password}"
     ours = read_login(settings.artifacts)
     if own_mlflow(settings, ports) is None or ours is None:
@@ -187,10 +180,8 @@ def _mlflow_user(settings: Settings, ports: Ports) -> str:
 
 
 def _passwords_file(settings: Settings) -> Path:
-    started = read_state(settings)
-    if started is not None and started.cluster:
-        return Path(read_site(settings)["PASSWORDS_FILE"])
-    return passwords_file(settings)
+    site = _site_of_running(settings)
+    return passwords_file(settings) if site is None else Path(site["PASSWORDS_FILE"])
 
 
 def _role(role: str) -> str:
@@ -209,10 +200,7 @@ def ports_in_use(settings: Settings) -> Ports:
 
 
 def _addresses(settings: Settings, ports: Ports) -> str:
-    return (
-        f"Airflow  {ports.airflow_url}   (`make login` shows the passwords)\n"
-        f"MLflow   {mlflow_address(settings, ports)}"
-    )
+    return addresses(ports, mlflow_address(settings, ports))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

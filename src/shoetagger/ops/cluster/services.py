@@ -17,7 +17,7 @@ from psycopg import sql
 
 from ...config.settings import Settings
 from ..environment import HOST, ServersError, script_path
-from ..programs import Program
+from ..programs import Program, as_user
 from ..setup import write_private
 from .site import BUCKETS, ServicePorts, folder
 
@@ -94,7 +94,6 @@ def _initialize(binaries: Path, home: Path, user: str | None, password: str) -> 
     """Make the data folder; a cut-off attempt leaves none."""
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
-    ours: dict[str, Any] = {}
     password_file = home / "password"
     write_private(password_file, password)
     if user is not None:
@@ -102,7 +101,6 @@ def _initialize(binaries: Path, home: Path, user: str | None, password: str) -> 
         _refuse_unreachable(home.parent, account)
         for path in (home, password_file):
             os.chown(path, account.pw_uid, account.pw_gid)
-        ours = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
     home.chmod(0o700)
     made = home / "made"
     how = f"-U {SUPERUSER} -E UTF8 --locale=C.UTF-8 -A scram-sha-256 --pwfile={password_file}"
@@ -113,7 +111,7 @@ def _initialize(binaries: Path, home: Path, user: str | None, password: str) -> 
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        **ours,
+        **as_user(user),
     )
     password_file.unlink()
     if done.returncode:

@@ -12,7 +12,8 @@ from string import Template
 
 from ...config.settings import Settings
 from ...store.store import Store
-from ..environment import HOST, Ports, Report, script_path
+from ..commands import addresses, airflow_commands, mlflow_command
+from ..environment import Ports, Report, script_path
 from ..people import passwords, with_new_passwords
 from ..processes import Started, refuse_taken_ports
 from ..programs import (
@@ -62,7 +63,7 @@ def cluster(settings: Settings, ports: Ports, report: Report = print) -> Ports:
             settings, lambda started: set(started.processes) == _WHAT_RUNS, report, cluster=True
         )
         if running is not None:
-            report(f"already running; `make down` stops it\n{addresses(running.ports)}")
+            report(f"already running; `make down` stops it\n{_addresses(running.ports)}")
             return running.ports
         down(settings, silent)
         refuse_taken_ports(ports, _SERVERS)
@@ -79,12 +80,13 @@ def cluster(settings: Settings, ports: Ports, report: Report = print) -> Ports:
             _set_up(settings, values, services, report)
             began = time.time()
             started = start(settings, started, _servers(settings, values, ports))
-            started = start(settings, started, _workers(settings, values))
+            workers = {f"worker-{name}": worker(settings, values, name) for name in WORKERS}
+            started = start(settings, started, workers)
             wait_until(
                 lambda: healthy(started, since=began - 5),
                 *(settings, started, "Airflow and MLflow", report),
             )
-        report(addresses(ports))
+        report(_addresses(ports))
         return ports
 
 
@@ -97,12 +99,8 @@ def _make_folders(settings: Settings) -> None:
         (folder(settings) / name).mkdir(mode=0o700, exist_ok=True)
 
 
-def addresses(ports: Ports) -> str:
-    """Return where people go."""
-    return (
-        f"Airflow  {ports.airflow_url}   (`make login` shows the passwords)\n"
-        f"MLflow   {ports.mlflow_page}"
-    )
+def _addresses(ports: Ports) -> str:
+    return addresses(ports, ports.mlflow_page)
 
 
 # --- set-up -----------------------------------------------------------------------------------
@@ -160,36 +158,26 @@ def _migrate_mlflow(settings: Settings, values: Mapping[str, str], report: Repor
 
 # --- what runs --------------------------------------------------------------------------------
 def _servers(settings: Settings, values: Mapping[str, str], ports: Ports) -> dict[str, Program]:
-    airflow, home = script_path("airflow"), folder(settings)
-    arguments = {
-        "api-server": ["--host", HOST, "--port", str(ports.airflow)],
-        # Without it Airflow would serve its log files on all interfaces; the API server reads
-        # the files themselves.
-        "scheduler": ["--skip-serve-logs"],
-        "dag-processor": [],
-        "triggerer": ["--skip-serve-logs"],
+    home = folder(settings)
+    programs = {
+        "mlflow": Program(mlflow_command(ports), mlflow_environment(settings, values), home)
     }
-    mlflow = [
-        *(script_path("mlflow"), "server", "--app-name", "basic-auth", "--workers", "1"),
-        *("--host", HOST, "--port", str(ports.mlflow)),
+    triggerer = [script_path("airflow"), "triggerer", "--skip-serve-logs"]
+    for name, command in {**airflow_commands(ports), "triggerer": triggerer}.items():
+        programs[name] = Program(command, server_environment(settings, values, name), home)
+    return programs
+
+
+def worker(settings: Settings, values: Mapping[str, str], name: str) -> Program:
+    """Return how a worker starts that takes every task, one at a time.
+
+    Its environment is the whole of what it knows; `REPO` and `STATE` of `values` may be its own.
+    """
+    environment = worker_environment(settings, values, f"worker-{name}")
+    queues = f"{environment['SHOETAGGER_GPU_QUEUE']},default"
+    command = [
+        *(script_path("airflow"), "celery", "worker", "--queues", queues),
+        *("--concurrency", "1", "--celery-hostname", f"{name}@%h", "--skip-serve-logs"),
+        *("--pid", str(folder(settings) / f"worker-{name}.pid")),
     ]
-    programs = {"mlflow": Program(mlflow, mlflow_environment(settings, values), home)}
-    for name, options in arguments.items():
-        environment = server_environment(settings, values, name)
-        programs[name] = Program([airflow, name, *options], environment, home)
-    return programs
-
-
-def _workers(settings: Settings, values: Mapping[str, str]) -> dict[str, Program]:
-    """Both take every task, one at a time; their environment is the whole of what they know."""
-    programs = {}
-    for name in WORKERS:
-        environment = worker_environment(settings, values, f"worker-{name}")
-        queues = f"{environment['SHOETAGGER_GPU_QUEUE']},default"
-        command = [
-            *(script_path("airflow"), "celery", "worker", "--queues", queues),
-            *("--concurrency", "1", "--celery-hostname", f"{name}@%h", "--skip-serve-logs"),
-            *("--pid", str(folder(settings) / f"worker-{name}.pid")),
-        ]
-        programs[f"worker-{name}"] = Program(command, environment, folder(settings))
-    return programs
+    return Program(command, environment, folder(settings))
