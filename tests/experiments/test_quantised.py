@@ -7,30 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from benchmarks.int8 import RUNTIMES
 from experiments import quantised
-from helpers.sample import copy_sample
-from safetensors.torch import save_file
-
-from shoetagger.network.libraries import library
-
-ROOT = Path(__file__).parents[2]
+from helpers.experiment import WEIGHTS, write_project
 
 
 @pytest.mark.slow
 def test_each_is_timed_and_cross_validated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    document = yaml.safe_load((ROOT / "params.yaml").read_text())
-    document["images"]["size"] = 32
-    document["groups"] = {"color": document["groups"]["color"]}
-    document["train"]["weights"] = "data/weights/random.safetensors"
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
-    copy_sample(tmp_path / "data", 30)
-    (tmp_path / "data" / "weights").mkdir()
-    network = library("resnet18")[0].create("resnet18")
-    save_file(network.state_dict(), tmp_path / document["train"]["weights"])
+    write_project(tmp_path, "color", "resnet18", weights=str(WEIGHTS))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(quantised, "_CALIBRATION", 8)
     monkeypatch.setattr(quantised, "RUNTIMES", {"torch": RUNTIMES["torch"]})

@@ -8,15 +8,18 @@ import functools
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from shoetagger.images.views import Transform
-from shoetagger.inference.bundle import BUNDLE_FILE, Bundle, save_bundle
-from shoetagger.network.backbone import TagModel
+from shoetagger.inference.bundle import BUNDLE_FILE, Bundle, load_bundle, save_bundle
+from shoetagger.inference.loading import load_model
+from shoetagger.network.backbone import TagModel, begin
 from shoetagger.network.digests import prefix_digests
 from shoetagger.network.layers import WEIGHTS_FILE
 from shoetagger.network.weights import save_weights
@@ -133,3 +136,14 @@ def make_bundle(
     )
     save_bundle(bundle, directory / BUNDLE_FILE)
     return bundle
+
+
+def scores_alone(folders: Iterable[Path], batch: np.ndarray) -> dict[str, np.ndarray]:
+    """Digest -> scores of each bundle's model, run by itself on pictures of its size."""
+    found = {}
+    for folder in folders:
+        bundle = load_bundle(folder)
+        with torch.inference_mode():
+            state = begin(torch.from_numpy(batch), bundle.transform, bundle.pooled)
+            found[bundle.digest] = torch.sigmoid(load_model(folder, bundle)(state)).numpy()
+    return found

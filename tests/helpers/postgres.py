@@ -7,7 +7,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
+from helpers.mlflow_server import free_port
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def server(folder: Path) -> Iterator[str]:
             [folder / "initdb", "-D", home / "data", "--no-sync", *make.split()], **quiet
         )
         assert made.returncode == 0, made.stdout
-        port = _free_port()
+        port = free_port()
         options = "-c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
         options += " -c timezone=Asia/Kolkata"  # times must come back as UTC wherever it lives
         with (home / "log").open("wb") as log:
@@ -72,12 +72,6 @@ def database(server_url: str, template: str = "template1") -> Iterator[str]:
             connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
     finally:
         engine.dispose()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_until_it_answers(url: str, running: subprocess.Popen[bytes], log: Path) -> None:

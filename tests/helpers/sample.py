@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -19,6 +20,22 @@ def copy_sample(data: Path, count: int) -> None:
     copy_images(data / "images", range(count))
     with (data / "labels.csv").open("w", newline="", encoding="utf-8") as sheet:
         csv.writer(sheet).writerows([header, *rows[:count]])
+
+
+def keep_columns(sheet: Path, tags: Sequence[str]) -> None:
+    """Leave only the columns of these tags in a label sheet."""
+    with sheet.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    write_sheet(sheet, rows, tags)
+
+
+def write_sheet(sheet: Path, rows: Iterable[Mapping[str, str]], tags: Sequence[str]) -> None:
+    """Write the columns of these tags as a label sheet."""
+    sheet.unlink(missing_ok=True)  # it may be a link into DVC's cache
+    with sheet.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["image_name", *tags], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def copy_images(folder: Path, places: range) -> None:

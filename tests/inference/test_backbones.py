@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.bundles import make_bundles
+from helpers.bundles import scores_alone
 from torch import nn
 
 from shoetagger.images.views import Transform
@@ -54,13 +55,9 @@ def test_scores_of_two_backbones_in_a_night_equal_those_of_the_separate_models(
     assert set(engine.transforms) == {PLAIN, OTHER}
     scores = engine.score(dict.fromkeys(engine.transforms, batch))
     assert len(scores) == 2 * len(FAMILIES)
-    for folder in folders:
-        bundle = load_bundle(folder)
-        with torch.inference_mode():
-            state = begin(torch.from_numpy(batch), bundle.transform, bundle.pooled)
-            alone = torch.sigmoid(load_model(folder, bundle)(state)).numpy()
-        tolerance = 1e-5 if engine.dtype == torch.float32 else 3e-2
-        np.testing.assert_allclose(scores[bundle.digest], alone, atol=tolerance)
+    tolerance = 1e-5 if engine.dtype == torch.float32 else 3e-2
+    for digest, alone in scores_alone(folders, batch).items():
+        np.testing.assert_allclose(scores[digest], alone, atol=tolerance)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.bundles import LAYERS, TRANSFORM, write_bundle
+from helpers.bundles import LAYERS, TRANSFORM, scores_alone, write_bundle
 
 from shoetagger.images.views import Transform
 from shoetagger.inference.bundle import load_bundle
@@ -109,13 +109,9 @@ def test_scores_equal_those_of_the_separate_models(
     folders, batch = bundles(tmp_path, mix), pictures(5)
     engine = Engine(folders, device, precision)
     scores = engine.score({TRANSFORM: batch})
-    for folder in folders:
-        bundle = load_bundle(folder)
-        with torch.inference_mode():
-            state = begin(torch.from_numpy(batch), bundle.transform, bundle.pooled)
-            alone = torch.sigmoid(load_model(folder, bundle)(state)).numpy()
-        tolerance = 1e-5 if engine.dtype == torch.float32 else 2e-2
-        np.testing.assert_allclose(scores[bundle.digest], alone, atol=tolerance)
+    tolerance = 1e-5 if engine.dtype == torch.float32 else 2e-2
+    for digest, alone in scores_alone(folders, batch).items():
+        np.testing.assert_allclose(scores[digest], alone, atol=tolerance)
 
 
 @pytest.mark.parametrize(

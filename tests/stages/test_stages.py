@@ -20,7 +20,7 @@ import torch
 import yaml
 from helpers.fork_server import use_for_stages
 from helpers.imported import files_run_by, lies_in
-from helpers.sample import copy_sample
+from helpers.sample import copy_sample, keep_columns
 from safetensors.torch import save_file
 
 from shoetagger.inference.engine import Engine
@@ -109,22 +109,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         document[section] |= values
     (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     copy_sample(folder / "data", count=40)
-    _keep_columns(folder / "data" / "labels.csv", ["black", "white", "boot", "heel"])
+    keep_columns(folder / "data" / "labels.csv", ["black", "white", "boot", "heel"])
     run(folder, "git", "init", "-q")
     run(folder, "dvc", "init", "-q")
     run(folder, "dvc", "add", "-q", "data")
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", "A small project")
     return folder
-
-
-def _keep_columns(sheet: Path, tags: list[str]) -> None:
-    with sheet.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    with sheet.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["image_name", *tags], extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 @pytest.mark.slow

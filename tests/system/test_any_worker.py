@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import os
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +18,8 @@ from typing import Any
 import pytest
 import yaml
 from helpers import fork_server
-from helpers.sample import copy_sample
+from helpers.mlflow_server import mlflow_server
+from helpers.sample import copy_sample, keep_columns
 
 from shoetagger.config.settings import Settings
 from shoetagger.orchestration import tasks
@@ -70,31 +67,9 @@ def mlflow(tmp_path: Path, empty_mlflow: Path) -> Iterator[str]:
     folder = tmp_path / "mlflow"
     folder.mkdir()
     shutil.copy(empty_mlflow, folder / "mlflow.db")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-    command += ["--serve-artifacts", "--artifacts-destination", str(folder / "artifacts")]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    address = f"http://127.0.0.1:{port}"
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            command, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        for _ in range(600):
-            assert server.poll() is None, (folder / "log").read_text()
-            try:
-                with urllib.request.urlopen(f"{address}/health", timeout=5):
-                    break
-            except OSError:
-                time.sleep(0.2)
+    options = ["--serve-artifacts", "--artifacts-destination", str(folder / "artifacts")]
+    with mlflow_server(f"sqlite:///{folder / 'mlflow.db'}", folder, *options) as address:
         yield address
-    finally:
-        os.killpg(server.pid, 9)
-        server.wait()
 
 
 @pytest.fixture
@@ -140,13 +115,7 @@ def clone(cluster: Cluster, folder: Path) -> Path:
 def push_data(author: Path) -> str:
     """Make and push the commit to train from, and its data; return the commit."""
     copy_sample(author / "data", count=24)
-    sheet = author / "data" / "labels.csv"
-    with sheet.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    with sheet.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["image_name", *TAGS], extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
+    keep_columns(author / "data" / "labels.csv", TAGS)
     for command in (
         ["dvc", "add", "--quiet", "data"], ["dvc", "push", "--quiet"], ["git", "add", "-A"],
         ["git", "commit", "--quiet", "-m", "Data"],

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from helpers.airflow_program import run_program
 from helpers.fork_server import use_for_stages
-from helpers.sample import copy_images, copy_sample
+from helpers.sample import copy_images, copy_sample, write_sheet
 
 from shoetagger.config.settings import Settings
 from shoetagger.inference.bundle import load_bundle
@@ -185,14 +185,6 @@ class Shop:
     def predictions(self) -> int:
         with sqlite3.connect(self.settings.home / "store.db") as database:
             return int(database.execute("select count(*) from predictions").fetchone()[0])
-
-
-def write_sheet(path: Path, rows: list[dict[str, str]], tags: Sequence[str]) -> None:
-    path.unlink(missing_ok=True)  # it may be a link into the cache
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["image_name", *tags], extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 @contextmanager

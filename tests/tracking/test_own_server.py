@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 from helpers import object_stores
 from helpers.bundles import write_bundle
+from helpers.mlflow_server import mlflow_server
 from helpers.object_stores import ObjectStore
 from mlflow import MlflowClient
 
@@ -40,39 +35,16 @@ authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 @contextmanager
 def server(database: str, store: ObjectStore, folder: Path) -> Iterator[str]:
     """The server of docs/OWN_AIRFLOW.md on loopback; yields its address there."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     (folder / "auth.ini").write_text(AUTH.format(password=PASSWORD, folder=folder))
-    environment = os.environ | store.environment
-    environment |= {
+    variables = store.environment | {
         "MLFLOW_S3_ENDPOINT_URL": store.endpoint,
         "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": "of this test",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--workers", "1", "--app-name", "basic-auth"]
-    command += ["--backend-store-uri", database]
-    command += ["--serve-artifacts", "--artifacts-destination", f"s3://{store.bucket()}/mlflow"]
-    address = f"http://127.0.0.1:{port}"
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        for _ in range(900):
-            assert process.poll() is None, (folder / "server.log").read_text()
-            try:
-                if httpx.get(f"{address}/health", timeout=5).is_success:
-                    break
-            except httpx.TransportError:
-                pass
-            time.sleep(0.2)
+    options = ["--app-name", "basic-auth", "--serve-artifacts"]
+    options += ["--artifacts-destination", f"s3://{store.bucket()}/mlflow"]
+    with mlflow_server(database, folder, *options, variables=variables) as address:
         yield address
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 @pytest.mark.slow

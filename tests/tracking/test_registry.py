@@ -27,6 +27,7 @@ import torch
 from helpers import fork_server
 from helpers.bundles import random_model
 from helpers.imported import files_run_by
+from helpers.mlflow_server import free_port
 from mlflow import MlflowClient
 from PIL import Image
 
@@ -688,9 +689,7 @@ def test_mlflow_models_predict_works_for_a_stranger(stranger: dict[str, str], fi
 
 @pytest.mark.slow
 def test_mlflow_models_serve_works_for_a_stranger(stranger: dict[str, str], first: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(
         [
             *(sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"),

@@ -14,13 +14,12 @@ import subprocess
 import sys
 import textwrap
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from helpers import fork_server
+from helpers.mlflow_server import free_port, mlflow_server
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
@@ -516,13 +515,13 @@ def test_a_journal_begun_with_one_mlflow_is_sent_whole_to_another(
 def test_a_server_that_dies_midway_and_comes_back_hears_everything_once(
     tracker: Tracker, uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
+    options = ["--no-serve-artifacts"]
+    options += ["--default-artifact-root", tracker.outbox.artifacts.as_uri()]
     served = elsewhere(tracker, f"http://127.0.0.1:{port}")
     with served.start("train", tags=TAGS, params={"epochs": 2}) as run:  # before it is up
         run.log_metrics({"loss": 0.5}, step=0)
-        with mlflow_server(uri, port, tmp_path, tracker.outbox.artifacts):
+        with mlflow_server(uri, tmp_path, *options, port=port):
             run._next_flush = 0.0
             run.log_metrics({"loss": 0.25}, step=1)
             assert only_run(uri).info.status == "RUNNING"
@@ -530,7 +529,7 @@ def test_a_server_that_dies_midway_and_comes_back_hears_everything_once(
         run.log_text("report.txt", "after its death")
     assert len(caplog.messages) == 1
     assert only_run(uri).info.status == "RUNNING"
-    with mlflow_server(uri, port, tmp_path, tracker.outbox.artifacts):
+    with mlflow_server(uri, tmp_path, *options, port=port):
         assert served.outbox.sync() == SyncReport(sent=1, waiting=0)
     run_found = only_run(uri)
     assert run_found.info.status == "FINISHED"
@@ -539,43 +538,6 @@ def test_a_server_that_dies_midway_and_comes_back_hears_everything_once(
     assert (report.name, report.read_bytes()) == ("report.txt", b"after its death")
     history = MlflowClient(uri).get_metric_history(run_found.info.run_id, "loss")
     assert [(m.step, m.value) for m in history] == [(0, 0.5), (1, 0.25)]
-
-
-@contextmanager
-def mlflow_server(uri: str, port: int, folder: Path, artifacts: Path) -> Iterator[None]:
-    """A real server on the database, killed at the end without a word."""
-    options = ["--backend-store-uri", uri, "--no-serve-artifacts", "--workers", "1"]
-    options += ["--default-artifact-root", artifacts.as_uri()]
-    with (folder / "server.log").open("ab") as log:
-        server = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"),
-                *("--port", str(port), *options),
-            ],
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        deadline = time.monotonic() + 180
-        while not answers(f"http://127.0.0.1:{port}/health"):
-            assert server.poll() is None, (folder / "server.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.3)
-        yield
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5):
-            return True
-    except OSError:
-        return False
 
 
 # --- crashes and crowds ---------------------------------------------------------------------
