@@ -384,6 +384,6 @@ def test_a_fault_is_one_line_and_a_non_zero_exit(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_help_does_not_wait_for_torch() -> None:
     code = "import sys, shoetagger.cli.app\n"
-    code += "print([m for m in ('torch', 'mlflow') if m in sys.modules])"
+    code += "print([m for m in ('torch', 'mlflow', 'httpx') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -9,8 +9,6 @@ import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import httpx
-
 from ..logfmt import event
 from .addresses import addresses, fault_of, is_webhook, service, shown
 from .message import Message
@@ -60,6 +58,8 @@ def _send(address: str, message: Message) -> str | None:
 
 def _post(address: str, message: Message) -> str | None:
     """Post a message as JSON; return what went wrong."""
+    import httpx  # an eighth of a command's start, with the terminal's colours that it brings
+
     try:
         response = httpx.post(
             address,
