@@ -27,7 +27,6 @@ import typer
 from obstore.store import S3Store
 
 from shoetagger.config.settings import Settings
-from shoetagger.demo import sample
 from shoetagger.demo.__main__ import QUICK, TAGGING, TRAINING
 from shoetagger.demo.airflow_api import Airflow, TaskState
 from shoetagger.ops.cluster import services, site
@@ -45,6 +44,7 @@ from shoetagger.store.store import Store
 
 from . import machine
 from .clones import Project
+from .copies import make_copies
 
 KILLED = WORKERS[-1]
 # Rows of the published tables, by locator.
@@ -88,7 +88,7 @@ class Night:
 
 
 def main(
-    pictures: Annotated[int, typer.Option(help="Shoes to draw and to tag.")] = 6000,
+    pictures: Annotated[int, typer.Option(help="Copies of drawn shoes to tag.")] = 6000,
 ) -> None:
     """Print a table of the three nights, and what the death of a worker cost."""
     with tempfile.TemporaryDirectory(prefix="shoetagger-cluster-") as temporary:
@@ -105,7 +105,7 @@ def main(
             give_workers_clones(settings, values, project)
             here = Installation(settings, values, Airflow(settings, ports))
             train(here, project)
-            measure(here, pictures)
+            measure(here, project.servers / "data" / "images", pictures)
         finally:
             down(settings, typer.echo)
 
@@ -123,8 +123,8 @@ def give_workers_clones(settings: Settings, values: Mapping[str, str], project: 
         start(settings, known, {f"worker-{name}": worker(replace(settings, repo=clone), own, name)})
 
 
-def measure(here: Installation, pictures: int) -> None:
-    fill_inbox(here, pictures)
+def measure(here: Installation, originals: Path, pictures: int) -> None:
+    fill_inbox(here, originals, pictures)
     nights: list[Night] = []
     first: Rows | None = None
     for name, kill_at in (
@@ -180,11 +180,13 @@ def trained(log: str) -> list[str]:
     return sorted(set(re.findall(r"task_id=model\.train/map_index=(\d+)", log)))
 
 
-def fill_inbox(here: Installation, pictures: int) -> None:
-    bucket = here.bucket()
-    with tempfile.TemporaryDirectory(prefix="shoetagger-drawn-") as drawn:
-        for path in sample.write_arrivals(Path(drawn), count=pictures, seed=1):
-            bucket.put(f"inbox/{path.name}", path.read_bytes())
+def fill_inbox(here: Installation, originals: Path, pictures: int) -> None:
+    """Put copies of the sample's shoes into the bucket, no two with the same bytes."""
+    with tempfile.TemporaryDirectory(prefix="shoetagger-copies-") as temporary:
+        paths = make_copies(sorted(originals.iterdir()), Path(temporary) / "inbox", pictures)
+        bucket = here.bucket()
+        for path in paths:
+            bucket.put(f"inbox/{path.name}", path)
 
 
 def empty_store(here: Installation) -> None:
