@@ -60,7 +60,8 @@ class Newcomer:
 @pytest.fixture
 def newcomer(tmp_path: Path) -> Newcomer:
     clone, home = tmp_path / "a clone", tmp_path / "a home"
-    git("clone", "--quiet", str(ROOT), str(clone), cwd=tmp_path)
+    # Without the history, of which cleaning looks at every commit.
+    git("clone", "--quiet", "--depth", "1", ROOT.as_uri(), str(clone), cwd=tmp_path)
     link_environment(clone / ".venv")
     use_for_stages(clone)
     use_small_recipe(clone)

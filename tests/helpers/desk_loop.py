@@ -308,7 +308,7 @@ def train_and_approve(w: Walk, page: Page, before: set[str]) -> list[str]:
     Return the groups that were promoted: the gate stops models that find nothing.
     """
     ask_always(w)
-    until(lambda: bool(w.airflow.runs(TRAINING).keys() - before))
+    until(lambda: bool(w.airflow.runs(TRAINING).keys() - before), every=1.0)
     (run,) = w.airflow.runs(TRAINING).keys() - before
     assert w.airflow.runs(TRAINING)[run] == "asset_triggered"
     shown = False
@@ -333,7 +333,7 @@ def train_and_approve(w: Walk, page: Page, before: set[str]) -> list[str]:
         last = [task for task in tasks if task.task_id.endswith("promote")]
         return len(last) == len(w.groups) and all(t.state in ("success", "skipped") for t in last)
 
-    until(ended, seconds=1500)
+    until(ended, seconds=1500, every=2.0)  # each look is a request
     w.airflow.follow(TRAINING, run, lambda _: None)
     with Store(w.settings.store_url) as store:
         live = store.ledger.live()
@@ -380,8 +380,8 @@ def as_ann(w: Walk, method: str, path: str, body: object) -> dict[str, Any]:
     return found
 
 
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60.0, every: float = 0.3) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.3)
+        time.sleep(every)

@@ -71,6 +71,10 @@ class BucketOfObjects:
         self.server.delete(self.bucket, f"new pictures/today/{name}")
 
 
+# Ceph takes seconds to start.
+STORES = ["seaweedfs", pytest.param("ceph", marks=pytest.mark.slow)]
+
+
 @pytest.fixture(scope="module")
 def seaweedfs() -> Iterator[ObjectStore]:
     with object_stores.seaweedfs() as server:
@@ -83,7 +87,7 @@ def ceph() -> Iterator[ObjectStore]:
         yield server
 
 
-@pytest.fixture(params=["folder", "seaweedfs", "ceph"])
+@pytest.fixture(params=["folder", *STORES])
 def arriving(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Arriving:
@@ -94,7 +98,7 @@ def arriving(
     return BucketOfObjects(server)
 
 
-@pytest.fixture(params=["seaweedfs", "ceph"])
+@pytest.fixture(params=STORES)
 def objects(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> BucketOfObjects:
     server: ObjectStore = request.getfixturevalue(request.param)
     use(server.environment, monkeypatch)

@@ -25,6 +25,7 @@ from ..ops.servers import credentials
 
 PATIENCE = 60.0  # seconds without an answer of Airflow
 RUN_ENDS = 3600.0  # seconds in which a DAG run has to end
+_LOOKS = 2.0  # seconds between two looks at a run, which are two requests
 _SILENCE = 20.0  # seconds without a change, after which the demo reports what runs
 
 
@@ -120,7 +121,7 @@ class Airflow:
             if time.monotonic() - begun > RUN_ENDS:
                 raise DemoError(f"{dag} has not ended after {RUN_ENDS / 60:.0f} minutes")
             progress.report_waiting(tasks)
-            time.sleep(1)
+            time.sleep(_LOOKS)
 
     def runs(self, dag: str) -> dict[str, str]:
         """Return the latest runs of a DAG, the earliest of them first: id -> what started it."""
