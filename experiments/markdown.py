@@ -22,6 +22,6 @@ def number(value: float | str, sign: str = "") -> str:
 
 
 def with_interval(metrics: Mapping[str, Any], sign: str = "") -> str:
-    """Return the macro F1 of some metrics, and its interval in brackets."""
-    low, high = (number(bound, sign) for bound in metrics["macro_f1_interval"])
-    return f"{number(metrics['macro_f1'], sign)} [{low}, {high}]"
+    """Return the macro F1 of some metrics, and its interval, where there is one, in brackets."""
+    shown, bounds = number(metrics["macro_f1"], sign), metrics["macro_f1_interval"]
+    return f"{shown} [{', '.join(number(bound, sign) for bound in bounds)}]" if bounds else shown

@@ -30,10 +30,15 @@ LINES = {
     "nineteen, frozen trunk": ("nineteen", "C2", "-", "^"),
     "one, last stage trained": ("one_last_stage", "C0", "--", "o"),
     "three, last stage trained": ("three_last_stage", "C1", "--", "s"),
+    "one, last two stages trained": ("one_two_stages", "C4", "--", "v"),
     "one, the article's recipe": ("one_article", "C0", ":", "o"),
     "three, the article's recipe": ("three_article", "C1", ":", "s"),
+    "one, frozen trunk, one view": ("one_of_one_view", "C0", "-", "x"),
     "one ResNet-50, frozen trunk": ("one_resnet50", "C3", "-", "D"),
+    "one ResNet-50, last stage trained": ("one_resnet50_last_stage", "C3", "--", "D"),
 }
+_PARTS = ("on other backgrounds", "shrunk to 0.7", "shrunk to 0.5")  # of SHOWN_OTHERWISE
+_GAINS = ("scores", *SHOWN_OTHERWISE)
 
 
 class ResultsError(ShoetaggerError):
@@ -53,13 +58,18 @@ def main(
         raise ResultsError(f"{results} holds no result: run the stages `many` of dvc.yaml first")
     _draw(found, plot)
     _print(found)
+    _print_differences(found)
     if (results / "costs.json").exists():
         _print_costs(json.loads((results / "costs.json").read_text()))
 
 
 def _read(results: Path, recipe: str, size: int | None) -> dict[str, Any] | None:
-    path = results / f"{recipe if size is None else f'{recipe}_{size}'}.json"
+    path = results / f"{_file(recipe, size)}.json"
     return json.loads(path.read_text()) if path.exists() else None
+
+
+def _file(recipe: str, size: int | None) -> str:
+    return recipe if size is None else f"{recipe}_{size}"
 
 
 def _draw(found: Mapping[str, Mapping[int | None, dict[str, Any]]], path: Path) -> None:
@@ -88,8 +98,7 @@ def _draw(found: Mapping[str, Mapping[int | None, dict[str, Any]]], path: Path) 
 def _print(found: Mapping[str, Mapping[int | None, dict[str, Any]]]) -> None:
     names = (
         "networks", "pictures", "macro F1 [95 %]", "colour", "style", "detail",
-        "mean average precision", "on other backgrounds", "shrunk to 0.7", "shrunk to 0.5",
-        "seconds of CPU", "folds",
+        "mean average precision", *_PARTS, "seconds of CPU", "folds",
     )  # fmt: skip
     typer.echo(head(*names))
     for name, by_size in found.items():
@@ -105,6 +114,31 @@ def _print(found: Mapping[str, Mapping[int | None, dict[str, Any]]]) -> None:
                 str(len(result["seeds"])),
             )
             typer.echo(line(*cells))
+
+
+def _print_differences(found: Mapping[str, Mapping[int | None, dict[str, Any]]]) -> None:
+    """Print what each gains over the one that it is compared with, on the same pictures."""
+    names = {_file(recipe, size): name for name, (recipe, *_) in LINES.items() for size in SIZES}
+    compared = [
+        (name, result)
+        for name, by_size in found.items()
+        for result in by_size.values()
+        if "against" in result
+    ]
+    if not compared:
+        return
+    heads = "networks", "less", "pictures", "difference of macro F1 [95 %]", *_PARTS, "folds"
+    typer.echo("\n" + head(*heads))
+    for name, result in compared:
+        gains = result["against"]
+        cells = (
+            name,
+            names[gains["recipe"]],
+            f"{result['learned']:,}",
+            *(with_interval(gains[p], "+") if p in gains else "" for p in _GAINS),
+            str(len(result["seeds"])),
+        )
+        typer.echo(line(*cells))
 
 
 def _print_costs(costs: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,21 @@ def test_the_plot_is_of_the_results_that_are_there(
     assert len(rows) == len(one_or_many.SIZES)
     shown = (ROOT / "docs" / "ONE_OR_MANY.md").read_text()
     assert all(row in shown for row in rows)
+
+
+def test_a_difference_is_told_with_the_recipe_that_is_compared_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = json.loads((ROOT / "experiments/results/many/one_220.json").read_text())
+    gain = {"macro_f1": -0.0081, "macro_f1_interval": [-0.0324, 0.0117]}
+    trained = plain | {"against": {"recipe": "one_220", "scores": gain, "shrunk_05": gain}}
+    (tmp_path / "one_220.json").write_text(json.dumps(plain))
+    (tmp_path / "one_last_stage_220.json").write_text(json.dumps(trained))
+    one_or_many.main(tmp_path, tmp_path / "plot.svg")
+    shown = "-0.008 [-0.032, +0.012]"
+    row = capsys.readouterr().out.splitlines()[-1]
+    start = "| one, last stage trained | one network, frozen trunk | 220 | "
+    assert row == f"{start}{shown} |  |  | {shown} | 3 |"
 
 
 def test_without_results_the_plot_says_what_to_run(tmp_path: Path) -> None:
