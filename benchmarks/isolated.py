@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from shoetagger.inference.engine import Engine
 
 Kind = Literal["nested_loops", "single_loop", "data_loader", "project"]
+Precision = Literal["auto", "float32"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Plan:
     pictures: str
     bundles: tuple[str, ...]
     home: str  # an empty folder for databases
+    precision: Precision = "auto"  # of the project's backbones
     runtime: str | None = None  # of `int8.RUNTIMES`, for a backbone that all bundles share
     quantised: str = ""  # the file that it opens
 
@@ -164,7 +166,7 @@ def _measure_project(plan: Plan, bundles: Sequence[Path]) -> Outcome:
     with Store(settings.store_url) as store:
         run = project.start_run(store)
     before = _Used.until_now()
-    project.tag_inbox(settings, run, clock, plan.runtime, Path(plan.quantised))
+    project.tag_inbox(settings, run, clock, plan)
     start = _Used(clock.seconds["start"], clock.cpu["start"], 0.0)
     used = _Used.until_now().since(before).since(start)
     return _outcome(len(list(inbox.iterdir())), used, start.wall, clock, flops)

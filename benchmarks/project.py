@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shoetagger.config.settings import Settings, sqlite_url
 from shoetagger.inference.bundle import Bundle, load_bundle
@@ -19,6 +20,9 @@ from shoetagger.tagging.shard import load_pinned, tag_shard
 
 from .clock import Clock
 from .int8 import RUNTIMES, Int8Engine
+
+if TYPE_CHECKING:
+    from .isolated import Plan
 
 
 def installation(repo: Path, home: Path, inbox: Path, bundles: Sequence[Path]) -> Settings:
@@ -69,17 +73,8 @@ def start_run(store: Store) -> TaggingRun:
     )
 
 
-def tag_inbox(
-    settings: Settings,
-    run: TaggingRun,
-    clock: Clock,
-    runtime: str | None = None,
-    quantised: Path | None = None,
-) -> None:
-    """(d), (e), (f) Find the pictures in the inbox and tag them; the bundles make the variant.
-
-    With a `runtime`, it runs the backbone, in int8 as it is in the file `quantised`.
-    """
+def tag_inbox(settings: Settings, run: TaggingRun, clock: Clock, plan: Plan) -> None:
+    """(d), (e), (f) Find the pictures in the inbox and tag them; the bundles make the variant."""
     with ExitStack() as stack:
         stack.enter_context(clock.of_function(versions, "bundle_directory", "start"))
         stack.enter_context(clock.of_function(Engine, "__init__", "start"))
@@ -87,19 +82,19 @@ def tag_inbox(
         stack.enter_context(clock.of_function(Predictions, "record", "write"))
         here = stack.enter_context(opened(settings))
         find_arrivals(here.store, settings.inbox, run, options=here.params.tag, state=settings.home)
-        if runtime is None or quantised is None:
+        if plan.runtime is None:
             engine = load_pinned(
                 here.store,
                 here.registry,
                 run,
                 bundles=settings.bundles,
                 device=settings.device,
-                precision=here.params.tag.precision,
+                precision=plan.precision,
             )
         else:
             directories = [settings.bundles / digest for digest in run.pins.values()]
             with clock("start"):
-                engine = Int8Engine(directories, RUNTIMES[runtime], quantised)
+                engine = Int8Engine(directories, RUNTIMES[plan.runtime], Path(plan.quantised))
         counts = tag_shard(here.store, engine, run, 0, 1, params=here.params, inbox=settings.inbox)
     if counts["deferred"]:
         raise RuntimeError(f"a measurement must tag every picture: {counts}")

@@ -70,11 +70,11 @@ def write(results: Results, folder: Path) -> None:
     objects = [_as_object(results, variant) for variant in measured]
     (folder / "benchmarks.json").write_text(json.dumps(objects, indent=1) + "\n")
     (folder / "BENCHMARKS.md").write_text(_page(results, measured), encoding="utf-8")
-    _plot(results, _three(measured)).savefig(folder / "benchmarks.png", dpi=110)
+    _plot(results, _three(measured) or measured).savefig(folder / "benchmarks.png", dpi=110)
 
 
 def _three(measured: Sequence[Variant]) -> list[Variant]:
-    return [v for v in measured if v.groups == GROUPS[0] and v.runtime is None]
+    return [v for v in measured if v.name == v.letter]
 
 
 def _as_object(results: Results, variant: Variant) -> dict[str, object]:
@@ -149,7 +149,7 @@ _INT8_HEADS = (
 
 def _int8(results: Results, measured: Sequence[Variant]) -> list[str]:
     """Return the section on int8; none where nothing was measured to compare."""
-    if REFERENCE not in results.outcomes or not any(v.runtime for v in measured):
+    if not any(v.runtime for v in measured) or REFERENCE not in results.outcomes:
         return []
     return [
         "## In int8",

@@ -21,7 +21,7 @@ from shoetagger.inference.bundle import load_bundle
 from . import int8, isolated
 from .agreement import views_of
 from .bundles import make_bundles
-from .isolated import Outcome, Plan
+from .isolated import Outcome, Plan, Precision
 
 GROUPS = (3, 10, 30)
 _CALIBRATION = 64  # pictures from which the ranges of int8 are taken
@@ -38,11 +38,12 @@ class Variant:
     pictures: int
     groups: int = 3
     runtime: str | None = None  # of `int8.RUNTIMES`, if one runs the whole backbone in int8
+    precision: Precision = "auto"
 
     @property
     def name(self) -> str:
-        if self.runtime is not None:
-            return f"{self.letter} {self.runtime}"
+        if self.runtime is not None or self.precision != "auto":
+            return f"{self.letter} {self.runtime or self.precision}"
         return self.letter if self.groups == 3 else f"{self.letter}{self.groups}"
 
     @property
@@ -58,6 +59,7 @@ VARIANTS = (
     Variant("d", "this project, nothing frozen", "project", "none", 256),
     Variant("e", "this project, frozen through layer3", "project", "layer3", 640),
     Variant("f", "this project, whole backbone frozen", "project", "layer4", 1000),
+    Variant("f", "the same in float32", "project", "layer4", 500, precision="float32"),
     *(
         Variant("f", f"the same in int8, by {found.title}", "project", "layer4", 1000, runtime=name)
         for name, found in int8.RUNTIMES.items()
@@ -72,10 +74,14 @@ VARIANTS = (
 
 
 def named(names: str | None) -> tuple[Variant, ...]:
-    """Return the variants of some names, with commas between; None: all."""
+    """Return the variants of some names, with commas between, and what these compare with.
+
+    All of them for None.
+    """
     if names is None:
         return VARIANTS
     wanted = {name.strip() for name in names.split(",")}
+    wanted |= {name.partition(" ")[0] for name in wanted}
     if unknown := wanted - {variant.name for variant in VARIANTS}:
         known = ", ".join(variant.name for variant in VARIANTS)
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}: the variants are {known}")
@@ -128,6 +134,7 @@ def run(
                     pictures=str(samples[variant.name]),
                     bundles=tuple(str(b) for b in bundles[variant.freeze][: variant.groups]),
                     home=str(home),
+                    precision=variant.precision,
                     runtime=variant.runtime,
                     quantised=str(quantised.get(variant.name, "")),
                 )

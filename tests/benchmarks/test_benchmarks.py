@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 from benchmarks import desk as desk_benchmark
-from benchmarks import discovery, report, variants
+from benchmarks import discovery, isolated, report, variants
 from benchmarks import store as store_benchmark
 from benchmarks.bundles import make_bundles
 from benchmarks.filled import Filling
@@ -21,7 +22,7 @@ from shoetagger.ops.cluster.services import postgres_binaries
 from shoetagger.tagging import run
 
 ROOT = Path(__file__).parents[2]
-CHOSEN = tuple(v for v in variants.VARIANTS if v.name in ("a", "b", "c", "d", "f", "f torch"))
+CHOSEN = variants.named("a,b,c,d,f,f float32,f torch")
 
 
 @pytest.mark.slow
@@ -56,6 +57,22 @@ def test_every_kind_of_variant_tags_every_picture_and_the_report_tells_of_each(
     assert all(f"| ({variant.letter}) {variant.title} |" in page for variant in CHOSEN)
     assert "are installed, so not with ONNX Runtime or OpenVINO." in page
     assert (tmp_path / "docs" / "benchmarks.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_variants_are_chosen_by_name_together_with_what_they_are_compared_with(
+    tmp_path: Path,
+) -> None:
+    assert [variant.name for variant in variants.named("d10, f torch")] == ["f", "f torch", "d10"]
+    outcome = isolated.Outcome(10, 2.0, 3.0, 1.0, 1.0, 1.0, 1.0, 3.6)
+    report.write(report.Results("", "", 1, 1.0, 1.0, {"d10": [outcome]}), tmp_path)
+    assert (tmp_path / "benchmarks.png").stat().st_size > 1000
+    assert "In int8" not in (tmp_path / "BENCHMARKS.md").read_text(encoding="utf-8")
+
+
+def test_a_variant_that_there_is_not_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(typer.BadParameter, match="g: the variants are a, b, c, d, e, f, f float32"):
+        variants.named("f,g")
 
 
 @pytest.mark.slow
