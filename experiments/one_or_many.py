@@ -127,8 +127,8 @@ def _print_differences(found: Mapping[str, Mapping[int | None, dict[str, Any]]])
     ]
     if not compared:
         return
-    heads = "networks", "less", "pictures", "difference of macro F1 [95 %]", *_PARTS, "folds"
-    typer.echo("\n" + head(*heads))
+    heads = "networks", "compared with", "pictures", "difference of macro F1 [95 %]"
+    typer.echo("\n" + head(*heads, *_PARTS, "folds"))
     for name, result in compared:
         gains = result["against"]
         cells = (
