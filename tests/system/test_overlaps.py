@@ -35,10 +35,12 @@ night(Settings.from_environment(), "retag")
 PROMOTE = """
 import sys
 sys.path.insert(0, sys.argv[1])
+from helpers.bundles import forget
 from helpers.installation import make_live
 from shoetagger.config.settings import Settings
 for seed in (7, 8):
     make_live(Settings.from_environment(), "color", head_seed=seed)
+forget()  # a fork ends without what is registered for the exit
 """
 
 
