@@ -73,7 +73,8 @@ def _file(recipe: str, size: int | None) -> str:
 
 
 def _draw(found: Mapping[str, Mapping[int | None, dict[str, Any]]], path: Path) -> None:
-    """Draw a line per kind of network."""
+    """Draw a line per kind of network, with hollow markers where it has fewer folds than others."""
+    most_folds = max(len(r["seeds"]) for by_size in found.values() for r in by_size.values())
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axes = figure.subplots()
     for name, by_size in found.items():
@@ -82,7 +83,9 @@ def _draw(found: Mapping[str, Mapping[int | None, dict[str, Any]]], path: Path) 
         _, colour, style, marker = LINES[name]
         x = [result["learned"] for result in by_size.values()]
         y = [result["macro_f1"] for result in by_size.values()]
-        axes.plot(x, y, style, color=colour, marker=marker, label=name)
+        full = all(len(result["seeds"]) == most_folds for result in by_size.values())
+        inside = colour if full else "none"
+        axes.plot(x, y, style, color=colour, marker=marker, markerfacecolor=inside, label=name)
     axes.set(xscale="log", xlabel="pictures learned from", ylabel="macro F1 on other pictures")
     most = max(result["learned"] for by_size in found.values() for result in by_size.values())
     ticks = [size or most for size in SIZES]
