@@ -27,8 +27,8 @@ def bench(
     """Measure all variants on the same pictures; write BENCHMARKS.md, .json and a plot."""
     chosen = variants.named(only)
     with tempfile.TemporaryDirectory(prefix="shoetagger-drawn-") as drawn:
-        most = max(variant.pictures for variant in chosen)
-        folder = folder_of(pictures, Path(drawn), most)
+        wanted = max(variant.pictures for variant in chosen)
+        folder = folder_of(pictures, Path(drawn), min(wanted, most or wanted))
         paths = [path for path in folder.iterdir() if path.is_file()]
         peaks = [measured_peaks()]
         outcomes = variants.run(

@@ -11,6 +11,7 @@ import typer
 from benchmarks import desk as desk_benchmark
 from benchmarks import discovery, isolated, report, variants
 from benchmarks import store as store_benchmark
+from benchmarks.__main__ import bench
 from benchmarks.bundles import make_bundles
 from benchmarks.filled import Filling
 from helpers.bundles import LAYERS
@@ -68,6 +69,15 @@ def test_variants_are_chosen_by_name_together_with_what_they_are_compared_with(
     report.write(report.Results("", "", 1, 1.0, 1.0, {"d10": [outcome]}), tmp_path)
     assert (tmp_path / "benchmarks.png").stat().st_size > 1000
     assert "In int8" not in (tmp_path / "BENCHMARKS.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_bench_tags_at_most_so_many_pictures_per_variant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench(rounds=1, only="b", most=2, out=tmp_path)
+    assert "no --pictures: drawing 2" in capsys.readouterr().out
+    assert "2 drawn shoes, JPEG on disk" in (tmp_path / "BENCHMARKS.md").read_text()
 
 
 def test_a_variant_that_there_is_not_is_refused_with_those_that_there_are() -> None:
