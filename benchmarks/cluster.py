@@ -63,16 +63,6 @@ class Installation:
     def store_url(self) -> str:
         return of_running(self.settings).store_url
 
-    def bucket(self) -> S3Store:
-        return S3Store(
-            site.BUCKETS[0],
-            endpoint=self.values["S3_URL"],
-            region=self.values["S3_REGION"],
-            access_key_id=self.values["S3_KEY"],
-            secret_access_key=self.values["S3_SECRET"],
-            client_options={"allow_http": True},
-        )
-
 
 @dataclass(frozen=True)
 class Night:
@@ -113,7 +103,7 @@ def main(
 def give_workers_clones(settings: Settings, values: Mapping[str, str], project: Project) -> None:
     """Start the workers again, each with a clone and a state of its own."""
     for name in WORKERS:
-        end_processes(processes(settings, name), kill=True, patience=10)
+        end_processes(processes(settings, f"worker-{name}"), kill=True, patience=10)
         clone, state = project.clone(name), project.folder / f"state of {name}"
         state.mkdir()
         own = {**values, "REPO": str(clone), "STATE": str(state)}
@@ -184,7 +174,7 @@ def fill_inbox(here: Installation, originals: Path, pictures: int) -> None:
     """Put copies of the sample's shoes into the bucket, no two with the same bytes."""
     with tempfile.TemporaryDirectory(prefix="shoetagger-copies-") as temporary:
         paths = make_copies(sorted(originals.iterdir()), Path(temporary) / "inbox", pictures)
-        bucket = here.bucket()
+        bucket = bucket_of(here.values)
         for path in paths:
             bucket.put(f"inbox/{path.name}", path)
 
@@ -196,7 +186,7 @@ def empty_store(here: Installation) -> None:
     services.make_databases(here.values)
     with Store(here.store_url) as store:
         store.migrate()
-    bucket = here.bucket()
+    bucket = bucket_of(here.values)
     for batch in bucket.list("published"):
         bucket.delete([entry["path"] for entry in batch])
 
@@ -216,7 +206,7 @@ def night(here: Installation, name: str, pictures: int, kill_at: int | None) -> 
             samples.append((time.perf_counter() - began, tagged))
             if kill_at is not None and killed_at is None and tagged >= kill_at:
                 lost = cpu_seconds(here.settings)[f"worker-{KILLED}"] - before[f"worker-{KILLED}"]
-                kill(here.settings, KILLED)
+                kill(here.settings, f"worker-{KILLED}")
                 killed_at = tagged
             time.sleep(0.5)
         tasks: Sequence[TaskState] = following.result()
@@ -250,13 +240,26 @@ def cpu_seconds(settings: Settings) -> dict[str, float]:
     return found
 
 
-def processes(settings: Settings, name: str) -> list[psutil.Process]:
-    return [process for server, process in marked_processes(settings) if server == f"worker-{name}"]
+def bucket_of(values: Mapping[str, str]) -> S3Store:
+    """Return the bucket of pictures and tables that a cluster's site.env names."""
+    return S3Store(
+        site.BUCKETS[0],
+        endpoint=values["S3_URL"],
+        region=values["S3_REGION"],
+        access_key_id=values["S3_KEY"],
+        secret_access_key=values["S3_SECRET"],
+        client_options={"allow_http": True},
+    )
 
 
-def kill(settings: Settings, name: str) -> None:
-    """Kill a worker's whole tree at once, as where its machine is lost."""
-    tree = processes(settings, name)
+def processes(settings: Settings, server: str) -> list[psutil.Process]:
+    """Return the processes of a server, such as worker-a, and all that it started."""
+    return [process for name, process in marked_processes(settings) if name == server]
+
+
+def kill(settings: Settings, server: str) -> None:
+    """Kill a server's whole tree at once, as where its machine is lost."""
+    tree = processes(settings, server)
     for process in tree:
         process.suspend()
     for process in tree:
@@ -275,7 +278,7 @@ def check_counts(here: Installation, pictures: int) -> None:
 
 def published(here: Installation) -> Rows:
     """Return the rows of all published tables, without the times at which files were seen."""
-    bucket = here.bucket()
+    bucket = bucket_of(here.values)
     names = [entry["path"] for batch in bucket.list("published/parquet") for entry in batch]
     rows: dict[str, dict[str, Any]] = {}
     for name in names:

@@ -23,10 +23,10 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import redis
+from benchmarks.cluster import bucket_of, kill, processes
 from helpers.installation import ROOT, TAGS, make_live, make_project
 from helpers.recount import check_counts
 from helpers.statsd import Collector
-from obstore.store import S3Store
 from PIL import Image
 from sqlalchemy import create_engine
 
@@ -189,6 +189,7 @@ def test_a_worker_that_is_killed_amid_its_shard_loses_and_doubles_nothing(runnin
     night = Night.begin(running, OF_TWO_SHARDS)
     wait_until_tagged(running, at_least=60)
     before = night.states("tag_shard")
+    assert len(processes(running.settings, "worker-b")) >= 3, "the worker, its pool and a task"
     kill(running.settings, "worker-b")
     tasks = night.follow()
     assert before == ["running", "running"], "one on each worker"
@@ -202,9 +203,9 @@ def test_a_worker_that_is_killed_amid_its_shard_loses_and_doubles_nothing(runnin
 
 
 def test_all_of_it_is_published_in_the_bucket_as_one_days_table(running: Cluster) -> None:
-    listed = bucket(running).list("published/parquet").collect()
+    listed = bucket_of(running.values).list("published/parquet").collect()
     (table,) = (entry["path"] for entry in listed if entry["path"].endswith("tags.parquet"))
-    published = bucket(running).get(table).bytes()
+    published = bucket_of(running.values).get(table).bytes()
     assert pq.read_metadata(io.BytesIO(published)).num_rows == in_inbox(running)
 
 
@@ -306,7 +307,7 @@ class Night:
 
 def let_arrive(running: Cluster, pictures: int) -> None:
     """Put small pictures of noise into the inbox."""
-    inbox, known = bucket(running), in_inbox(running)
+    inbox, known = bucket_of(running.values), in_inbox(running)
     rng = np.random.default_rng(known)
     for number in range(known, known + pictures):
         data = io.BytesIO()
@@ -315,7 +316,7 @@ def let_arrive(running: Cluster, pictures: int) -> None:
 
 
 def in_inbox(running: Cluster) -> int:
-    return len(bucket(running).list("inbox").collect())
+    return len(bucket_of(running.values).list("inbox").collect())
 
 
 def check_night(running: Cluster, new: int) -> None:
@@ -343,17 +344,6 @@ def deliver_again(values: Mapping[str, str]) -> None:
             broker.lpush(queue, json.dumps(message))
 
 
-def bucket(running: Cluster) -> S3Store:
-    return S3Store(
-        site.BUCKETS[0],
-        endpoint=running.values["S3_URL"],
-        region=running.values["S3_REGION"],
-        access_key_id=running.values["S3_KEY"],
-        secret_access_key=running.values["S3_SECRET"],
-        client_options={"allow_http": True},
-    )
-
-
 def wait_until_tagged(running: Cluster, at_least: int) -> None:
     """Wait until the run that goes on has tagged so many."""
     with Store(of_running(running.settings).store_url) as store:
@@ -372,18 +362,3 @@ def wait_until(condition: Callable[[], bool], otherwise: str) -> None:
             return
         time.sleep(0.1)
     raise AssertionError(otherwise)
-
-
-def processes(settings: Settings, server: str) -> list[psutil.Process]:
-    return [process for name, process in marked_processes(settings) if name == server]
-
-
-def kill(settings: Settings, worker: str) -> None:
-    """Kill a worker's whole tree at once, as where its machine is lost."""
-    tree = processes(settings, worker)
-    assert len(tree) >= 3, "the worker, its pool and a task"
-    for process in tree:
-        process.suspend()
-    for process in tree:
-        process.kill()
-    psutil.wait_procs(tree, timeout=10)
