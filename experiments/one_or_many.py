@@ -31,6 +31,8 @@ LINES = {
     "one, last stage trained": ("one_last_stage", "C0", "--", "o"),
     "three, last stage trained": ("three_last_stage", "C1", "--", "s"),
     "one, last two stages trained": ("one_two_stages", "C4", "--", "v"),
+    "three, last two stages trained": ("three_two_stages", "C5", "--", "^"),
+    "one, all weights trained": ("one_all_weights", "C6", "--", "P"),
     "one, the article's recipe": ("one_article", "C0", ":", "o"),
     "three, the article's recipe": ("three_article", "C1", ":", "s"),
     "one, frozen trunk, one view": ("one_of_one_view", "C0", "-", "x"),
