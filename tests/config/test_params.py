@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from shoetagger.config.params import Params, load, parse
+from shoetagger.config.reading import read_yaml
 from shoetagger.config.strict import ParamsError
 from shoetagger.network.backbone import pooled_of
 from shoetagger.network.cut import cut_of
@@ -18,7 +19,7 @@ OURS = Path(__file__).parents[2] / "params.yaml"
 
 @pytest.fixture
 def document() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load(OURS.read_text(encoding="utf-8"))
+    loaded: dict[str, Any] = read_yaml(OURS.read_text(encoding="utf-8"))
     return loaded
 
 

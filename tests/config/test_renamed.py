@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from shoetagger.config.params import Params, parse
+from shoetagger.config.reading import read_yaml
 from shoetagger.config.renamed import RENAMED, new_key, old_key, old_names
 from shoetagger.config.strict import ParamsError, fields_of
 
@@ -17,7 +17,7 @@ OURS = Path(__file__).parents[2] / "params.yaml"
 
 @pytest.fixture
 def document() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load(OURS.read_text(encoding="utf-8"))
+    loaded: dict[str, Any] = read_yaml(OURS.read_text(encoding="utf-8"))
     return loaded
 
 

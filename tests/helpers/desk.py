@@ -16,6 +16,7 @@ from fastapi import HTTPException, Request
 from fastapi.testclient import TestClient
 
 from shoetagger.config import params
+from shoetagger.config.reading import read_yaml
 from shoetagger.config.settings import Settings
 from shoetagger.desk.app import create
 from shoetagger.desk.dependencies import Person
@@ -192,7 +193,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def desk(tmp_path: Path, migrated: Path) -> Iterator[Desk]:
     repo = tmp_path / "repo"
     repo.mkdir()
-    document = yaml.safe_load((REPO / "params.yaml").read_text())
+    document = read_yaml((REPO / "params.yaml").read_text())
     document["groups"] = {"color": {"tags": list(COLORS)}, "style": {"tags": list(STYLES)}}
     (repo / "params.yaml").write_text(yaml.safe_dump(document))
     (repo / "dvc.yaml").touch()

@@ -16,6 +16,7 @@ from helpers.bundles import write_bundle
 from PIL import Image
 
 from shoetagger.config import params as parameters
+from shoetagger.config.reading import read_yaml
 from shoetagger.config.settings import Settings
 from shoetagger.images.views import Transform
 from shoetagger.ops.installation import Installation, opened
@@ -38,7 +39,7 @@ def write_often(folder: Path) -> Path:
 def make_project(repo: Path, **tag: int) -> Path:
     """Make a project with our parameters but one decoding process, as starting each takes time."""
     repo.mkdir(parents=True)
-    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    document = read_yaml((ROOT / "params.yaml").read_text())
     document["tag"] |= {"decode_workers": 1} | tag
     (repo / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     (repo / "dvc.yaml").write_text("")

@@ -23,6 +23,7 @@ import yaml
 from dvc.repo import Repo
 
 from shoetagger.config import params
+from shoetagger.config.reading import read_yaml
 from shoetagger.config.settings import Settings
 from shoetagger.pipeline import cache, checkout_lock
 from shoetagger.pipeline.checkout import _configure_dvc, checkout, prune
@@ -141,7 +142,7 @@ def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
 
 @pytest.fixture
 def document() -> Any:
-    return yaml.safe_load(REAL_PARAMS.read_text())
+    return read_yaml(REAL_PARAMS.read_text())
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from .fields import SECTION, Text
 from .operations import OPERATIONS, Articles, Audit, Keep, Labels, Promote, Publish, Tag
+from .reading import read_yaml
 from .recipe import SHARED_BY_GROUPS, Evaluate, Features, Group, Images, Split, Train
 from .renamed import with_new_names
 from .strict import ParamsError, validated
@@ -100,7 +101,7 @@ def read(path: Path) -> str:
 def loads(text: str, path: Path) -> Params:
     """Check the text of params.yaml, which stands at `path`, as `load` does."""
     try:
-        document = yaml.safe_load(text)
+        document = read_yaml(text)
     except yaml.YAMLError as error:
         raise ParamsError(f"{path} is not valid YAML: {error}") from None
     try:

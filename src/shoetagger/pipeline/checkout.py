@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from ..config import params
+from ..config.reading import read_yaml
 from ..config.settings import Settings
 from . import checkout_lock
 from .commits import resolve
@@ -92,7 +93,7 @@ def clone(repo: Path, plan: Plan, tree: Path) -> None:
     run_git(tree.parent, "clone", "--quiet", "--no-checkout", str(repo), str(tree))
     run_git(tree, "checkout", "--quiet", "--detach", plan.commit)
     if plan.overrides:
-        document = yaml.safe_load((tree / "params.yaml").read_text(encoding="utf-8"))
+        document = read_yaml((tree / "params.yaml").read_text(encoding="utf-8"))
         for override in plan.overrides:
             document = override_params(document, override)
         (tree / "params.yaml").write_text(

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ..config.operations import OPERATIONS
 from ..config.params import Params, parse
+from ..config.reading import read_yaml
 from ..config.renamed import old_names
 from ..config.strict import ParamsError
 from .commits import resolve
@@ -77,7 +78,7 @@ def params_of(repo: Path, plan: Plan) -> Params:
     """Return the parameters that the plan's stages see: of its commit, with its overrides."""
     text = run_git(repo, "show", f"{resolve(repo, plan.commit)}:params.yaml")
     try:
-        document = yaml.safe_load(text)
+        document = read_yaml(text)
         renamed = old_names(document)  # an older commit's code knows them, and those of overrides
         parse(document, renamed)
     except (yaml.YAMLError, ParamsError) as error:
@@ -168,13 +169,13 @@ def _learning(document: object) -> object:
 def _workspace(repo: Path) -> object:
     """Return the workspace's params.yaml; None where it cannot be read."""
     try:
-        return yaml.safe_load((repo / PARAMS).read_text(encoding="utf-8"))
+        return read_yaml((repo / PARAMS).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return None
 
 
 def _committed(repo: Path) -> object:
-    return yaml.safe_load(run_git(repo, "show", f"HEAD:{PARAMS}"))
+    return read_yaml(run_git(repo, "show", f"HEAD:{PARAMS}"))
 
 
 def _changed_data(repo: Path, data: str) -> list[str]:
