@@ -88,6 +88,7 @@ def train(tracker: Tracker, name: str = "train color", epochs: int = 3) -> None:
         figure = Figure()
         figure.add_subplot().plot([1, 2, 3])
         run.log_figure("plots/loss.png", figure)
+        run.log_file("code/train.py", Path(__file__))
         run.log_text("notes/red shoe.txt", "as it is")
         run.log_text("report.txt", "größer\n")
         run.log_dict("support.json", {"red": 3})
@@ -109,11 +110,13 @@ def test_a_run_reaches_mlflow_whole(tracker: Tracker, uri: str) -> None:
     files = artifacts_of(run, tracker)
     assert set(files) == {
         "plots/loss.png",
+        "code/train.py",
         "notes/red shoe.txt",
         "report.txt",
         "support.json",
     }
     assert files["plots/loss.png"].startswith(b"\x89PNG")
+    assert files["code/train.py"] == Path(__file__).read_bytes()
     assert files["notes/red shoe.txt"] == b"as it is"
     assert files["report.txt"].decode() == "größer\n"
     assert json.loads(files["support.json"]) == {"red": 3}
@@ -315,7 +318,7 @@ def test_what_waited_is_sent_once_with_the_times_at_which_it_happened(
     run = only_run(uri)
     assert began <= run.info.start_time <= run.info.end_time <= ended
     assert run.info.status == "FINISHED"
-    assert len(artifacts_of(run, tracker)) == 4
+    assert len(artifacts_of(run, tracker)) == 5
     history = MlflowClient(uri).get_metric_history(run.info.run_id, "loss")
     assert len(history) == 3
     assert all(began <= m.timestamp <= ended for m in history)

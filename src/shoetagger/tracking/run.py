@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import signal
 import time
 from collections.abc import Mapping
@@ -170,6 +171,11 @@ class Run:
     def log_figure(self, name: str, figure: Figure) -> None:
         """Log a matplotlib figure as the image `name`, such as "plots/loss.png"."""
         figure.savefig(self._new_file(name), bbox_inches="tight")
+        self._append_file(name)
+
+    def log_file(self, name: str, file: Path) -> None:
+        """Log a copy of a file under a file name."""
+        shutil.copyfile(file, self._new_file(name))
         self._append_file(name)
 
     def log_text(self, name: str, text: str) -> None:
