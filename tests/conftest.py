@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -54,12 +53,9 @@ def _state_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def ports() -> Ports:
     """Two ports of this machine that nothing listens on."""
-    from shoetagger.ops import environment
+    from helpers.ports import free_ports
 
-    with socket.socket() as one, socket.socket() as other:
-        one.bind((environment.HOST, 0))
-        other.bind((environment.HOST, 0))
-        return environment.Ports(one.getsockname()[1], other.getsockname()[1])
+    return free_ports()
 
 
 @pytest.fixture

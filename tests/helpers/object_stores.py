@@ -10,7 +10,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -26,6 +25,7 @@ import botocore.session
 import httpx
 import pytest
 from botocore.config import Config
+from helpers.ports import is_free
 from obstore.store import S3Store
 
 from shoetagger.ops.environment import script_path
@@ -138,7 +138,7 @@ def ceph() -> Iterator[ObjectStore]:
     secret = secrets.token_hex(16)
     with ExitStack() as stack:
         home = _folder(stack)
-        monitor, gateway = _free_ports(2, highest=55_000)
+        monitor, gateway = _free_ports(2, highest=22_000)
         conf, fsid, osd = home / "ceph.conf", str(uuid.uuid4()), str(uuid.uuid4())
         conf.write_text(_CEPH.format(fsid=fsid, home=home, monitor=monitor, gateway=gateway))
 
@@ -251,18 +251,9 @@ def _free_ports(count: int, highest: int) -> list[int]:
     found: list[int] = []
     while len(found) < count:
         port = 12_000 + secrets.randbelow(highest - 12_000)
-        if port not in found and _is_free(port) and _is_free(port + 10_000):
+        if port not in found and is_free(port) and is_free(port + 10_000):
             found.append(port)
     return found
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 def _wait_until_it_answers(endpoint: str, process: subprocess.Popen[bytes], log: Path) -> None:

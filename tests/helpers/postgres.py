@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
-from helpers.mlflow_server import free_port
+from helpers.ports import free_port
 
 
 @contextmanager

@@ -116,7 +116,11 @@ def test_scores_equal_those_of_the_separate_models(
 
 @pytest.mark.parametrize(
     ("mix", "runs"),
-    [("all alike", 5), ("some alike", 1 + 2 + 2 + 3 + 3), ("nothing alike", 15)],
+    [
+        ("all alike", 5),
+        pytest.param("some alike", 1 + 2 + 2 + 3 + 3, marks=pytest.mark.slow),
+        ("nothing alike", 15),
+    ],
 )
 def test_a_shared_layer_runs_once(tmp_path: Path, mix: str, runs: int) -> None:
     engine = Engine(bundles(tmp_path, MIXES[mix]), "cpu")

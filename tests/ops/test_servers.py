@@ -386,6 +386,7 @@ def test_servers_survive_a_cut_off_start_run_a_dag_on_loopback_and_leave_nothing
 
     # A task runs in the pool, and its log can be read though no log server runs.
     run = "/api/v2/dags/counting/dagRuns"
+    deadline = time.monotonic() + 120  # the starts may have taken longer than the first one
     while api.get("/api/v2/dags/counting").status_code == 404 and time.monotonic() < deadline:
         time.sleep(0.5)
     answer = api.post(run, json={"logical_date": None})

@@ -27,7 +27,7 @@ import torch
 from helpers import fork_server
 from helpers.bundles import random_model
 from helpers.imported import files_run_by
-from helpers.mlflow_server import free_port
+from helpers.ports import free_port
 from mlflow import MlflowClient
 from PIL import Image
 
@@ -168,6 +168,7 @@ def test_a_version_belongs_to_the_run_that_trained_its_weights(
     assert [(m.key, m.value) for m in model.metrics or []] == [("macro_f1", 0.7)]
 
 
+@pytest.mark.slow
 def test_weights_that_mlflow_never_heard_of_get_a_run_with_figures(
     registry: Registry, uri: str, artifacts: Path, first: Path, tmp_path: Path
 ) -> None:

@@ -13,13 +13,16 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from helpers import fork_server
-from helpers.mlflow_server import free_port, mlflow_server
+from helpers.mlflow_server import mlflow_server
+from helpers.ports import free_port
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
@@ -746,14 +749,33 @@ def test_a_server_that_hangs_holds_training_up_for_seconds_or_as_long_as_the_use
     if patience is not None:
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", patience)
     before = dict(os.environ)
+    asked: list[float] = []
+    waited: list[float] = []
+
+    def say_nothing(server: socket.socket) -> None:
+        with suppress(OSError):  # it is closed
+            while True:
+                connection, _ = server.accept()
+                asked.append(time.monotonic())
+                with connection:
+                    while connection.recv(1 << 16):
+                        pass
+                waited.append(time.monotonic() - asked[-1])
+
     with socket.create_server(("127.0.0.1", 0)) as mute:
-        down = elsewhere(tracker, f"http://127.0.0.1:{mute.getsockname()[1]}")
-        began = time.monotonic()
-        with down.start("train", tags={}, params={}) as run:
-            assert seconds <= time.monotonic() - began < seconds + 2
-            run.log_metrics({"loss": 0.5}, step=0)
-            run.log_metrics({"loss": 0.25}, step=1)
-            assert time.monotonic() - began < seconds + 2
+        mutely = threading.Thread(target=say_nothing, args=(mute,))
+        mutely.start()
+        try:
+            down = elsewhere(tracker, f"http://127.0.0.1:{mute.getsockname()[1]}")
+            with down.start("train", tags={}, params={}) as run:
+                run.log_metrics({"loss": 0.5}, step=0)
+                run.log_metrics({"loss": 0.25}, step=1)
+                assert len(asked) == 1
+        finally:
+            mute.shutdown(socket.SHUT_RDWR)
+            mutely.join()
+    assert len(waited) == 2, "at its begin and at its end"
+    assert all(seconds - 0.5 < each < seconds + 2 for each in waited)
     assert dict(os.environ) == before
 
 
