@@ -33,6 +33,8 @@ from airflow.api_fastapi import app
 from airflow.dag_processing import dagbag
 from airflow.sdk.execution_time.supervisor import in_process_api_server
 in_process_api_server().app  # the tasks of a `dag.test` ask it: a second to make
+if sys.argv[1:] == ["with-app"]:
+    app.cached_app()
 print("ready", flush=True)
 for line in sys.stdin:
     asked = json.loads(line)
@@ -85,13 +87,14 @@ class Airflow:
 
 
 @contextmanager
-def airflow(settings: Settings) -> Iterator[Airflow]:
+def airflow(settings: Settings, *, with_app: bool = False) -> Iterator[Airflow]:
     """Import Airflow once, for all programs that a module's tests run in the installation's repo.
 
-    Importing it takes longer than most of them.
+    Importing it takes longer than most of them; so does making the app of its API, which programs
+    find as `cached_app()` where it is asked for.
     """
     process = subprocess.Popen(
-        fork_server.python("-c", f"{_BEGIN}{_SERVE}"),
+        fork_server.python("-c", f"{_BEGIN}{_SERVE}", *(["with-app"] if with_app else [])),
         env=_environment(settings),
         cwd=settings.repo,
         stdin=subprocess.PIPE,

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers.airflow_program import run_program
+from helpers.airflow_program import Airflow, airflow
 from helpers.fork_server import use_for_stages
 from helpers.sample import copy_images, copy_sample, write_sheet
 
@@ -56,7 +56,7 @@ LENIENT = {
 # A run of a DAG; where a task waits for a person, one answers over REST.
 RUN = """
 import json, os, sys, threading, time, traceback
-from airflow.api_fastapi.app import create_app
+from airflow.api_fastapi.app import cached_app
 from airflow.dag_processing.dagbag import DagBag
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
@@ -67,7 +67,7 @@ folder, dag_id, conf, password, report = sys.argv[1:]
 outcome = {"waited": []}
 
 # Before there are two threads: they would wait for each other's imports.
-client = TestClient(create_app("all")) if dag_id == "train_tag_models" else None
+client = TestClient(cached_app()) if dag_id == "train_tag_models" else None
 bag = DagBag(folder)
 
 def person():
@@ -123,8 +123,12 @@ def call(folder: Path, *command: str) -> str:
 class Shop:
     """An installation of its own around a small project, and what is asked of it."""
 
-    settings: Settings
+    airflow: Airflow
     sheet: list[dict[str, str]]  # with all columns that there are
+
+    @property
+    def settings(self) -> Settings:
+        return self.airflow.settings
 
     @property
     def repo(self) -> Path:
@@ -133,10 +137,7 @@ class Shop:
     def run(self, dag_id: str, **conf: Any) -> dict[str, Any]:
         """Run a DAG; return its state, what waited for a person, and group -> state by task."""
         dags, password = str(self.repo / "dags"), credentials(self.settings)[1]
-        outcome, log = run_program(
-            RUN, self.settings, dags, dag_id, json.dumps(conf), password,
-            cwd=self.repo, OMP_NUM_THREADS="1",
-        )  # fmt: skip
+        outcome, log = self.airflow.run(RUN, dags, dag_id, json.dumps(conf), password)
         states: dict[str, dict[str, str]] = {}
         for task, group, state in outcome.pop("tasks"):
             states.setdefault(task.removeprefix("model."), {})[group] = state
@@ -205,7 +206,7 @@ def model_runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Shop:
+def shop(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Iterator[Shop]:
     """Two groups of two tags, 48 drawn shoes, one commit."""
     folder = tmp_path_factory.mktemp("in_step")
     repo = folder / "repo"
@@ -217,21 +218,22 @@ def shop(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Shop
     copy_sample(repo / "data", LABELLED)
     with (repo / "data" / "labels.csv").open(newline="", encoding="utf-8-sig") as file:
         sheet = list(csv.DictReader(file))
-    found = Settings.from_environment(
+    settings = Settings.from_environment(
         {"SHOETAGGER_REPO": str(repo), "SHOETAGGER_HOME": str(folder / "home")}
     )
-    made = Shop(found, sheet)
-    groups = {"color": {"tags": ["black", "white"]}, "style": {"tags": ["boot", "heel"]}}
-    made.set(**RECIPE, groups=groups)
-    made.set(promote={"rule": LENIENT})
-    call(repo, "git", "init", "-q")
-    call(repo, "dvc", "init", "-q")
-    made.label(["black", "white", "boot", "heel"])
-    call(repo, "git", "add", "-A")
-    made.commit("A small project")
-    shutil.copytree(installed_home, found.home)
-    setup(found, Ports(), report=lambda _: None)
-    return made
+    shutil.copytree(installed_home, settings.home)
+    setup(settings, Ports(), report=lambda _: None)
+    with airflow(settings, with_app=True) as running:
+        made = Shop(running, sheet)
+        groups = {"color": {"tags": ["black", "white"]}, "style": {"tags": ["boot", "heel"]}}
+        made.set(**RECIPE, groups=groups)
+        made.set(promote={"rule": LENIENT})
+        call(repo, "git", "init", "-q")
+        call(repo, "dvc", "init", "-q")
+        made.label(["black", "white", "boot", "heel"])
+        call(repo, "git", "add", "-A")
+        made.commit("A small project")
+        yield made
 
 
 @dataclass(frozen=True)
