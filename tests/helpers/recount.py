@@ -8,6 +8,9 @@ import sqlalchemy as sa
 
 from shoetagger.store import tables
 from shoetagger.store.blocks import block_of
+from shoetagger.store.sql import count
+
+from .stores import stored_predictions
 
 
 def check_counts(engine: sa.Engine) -> None:
@@ -15,7 +18,8 @@ def check_counts(engine: sa.Engine) -> None:
     with engine.connect() as connection:
         files = connection.execute(sa.select(tables.files)).all()
         images = {row.image_id: row for row in connection.execute(sa.select(tables.images))}
-        predictions = connection.execute(sa.select(tables.predictions)).all()
+        predictions = connection.execute(stored_predictions()).all()
+        assert len(predictions) == count(connection, tables.predictions), "none without its image"
         of_files = dict(iter(connection.execute(sa.select(tables.file_counts))))
         blocks = connection.execute(sa.select(tables.blocks)).all()
         days = connection.execute(sa.select(tables.predicted_days)).all()
@@ -31,11 +35,9 @@ def check_counts(engine: sa.Engine) -> None:
 
     block = {i: block_of(row.seq) for i, row in images.items() if not row.replaced}
     counted = Counter(("", number) for number in block.values())
-    counted += Counter(
-        (p.bundle_digest, block[p.image_id]) for p in predictions if p.image_id in block
-    )
+    counted += Counter((p.digest, block[p.image_id]) for p in predictions if p.image_id in block)
     assert {(row.digest, row.block): row.number for row in blocks if row.number} == counted
     per_day = Counter(
-        (p.bundle_digest, images[p.image_id].day) for p in predictions if p.image_id in block
+        (p.digest, images[p.image_id].day) for p in predictions if p.image_id in block
     )
     assert {(row.digest, row.day): row.number for row in days if row.number} == per_day

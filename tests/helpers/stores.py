@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -89,6 +90,16 @@ def set_rates(store: Store, run_id: str, rates: dict[str, tuple[int, int]]) -> N
     table = tables.tagging_runs
     with store._database.writing() as connection:
         connection.execute(sa.update(table).where(table.c.run_id == run_id).values(rates=rates))
+
+
+def stored_predictions() -> sa.Select[Any]:
+    """Return the query of all predictions, with digest and image id in place of their keys."""
+    made, versions, images = tables.predictions, tables.versions, tables.images
+    return (
+        sa.select(versions.c.digest, images.c.image_id, *made.c)
+        .join(versions, versions.c.bundle_key == made.c.bundle_key)
+        .join(images, images.c.image_key == made.c.image_key)
+    )
 
 
 def rows_of(url: str) -> dict[str, list[tuple[object, ...]]]:

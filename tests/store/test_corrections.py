@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -179,7 +178,7 @@ def test_a_picture_is_unsure_until_a_person_says_what_it_shows(store: Store) -> 
     add_bundles(store)
     make_live(store, "color", RED)
     tag(store, "a.jpg", digest=None)
-    far = replace(red("a.jpg"), unsure=True)
+    far = red("a.jpg")._replace(unsure=True)
     store.predictions.record(predictions=[far], run_id="run", now=NIGHT)
     assert current(store)[image("a.jpg")].groups["color"].unsure
     (correction,) = apply(store, edit("a.jpg", "red"))

@@ -6,6 +6,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,16 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from helpers.stores import (
+    BLUE,
     LATER,
     NIGHT,
     RED,
+    add_bundles,
     arrival,
     current,
     file_id,
     image,
+    rows_of,
     tag,
 )
 
@@ -71,6 +75,93 @@ def test_an_older_store_with_rows_in_it_is_brought_up_to_date(
         assert (run.counts, run.rates, run.alerts) == ({"tagged": 1}, None, ())
         store.files.forget(image("a"), LATER)
         assert current(store) == {}
+
+
+def test_what_was_stored_under_hashes_is_found_under_keys(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, Store(empty_url) as old:
+        patch.setattr(database, "REVISION", "0017")
+        old.migrate()
+    there, gone = image("a"), image("b")
+    vector = bytes(range(1, 65))
+    engine = sa.create_engine(empty_url)
+    before = sa.MetaData()
+    with engine.begin() as connection:
+        before.reflect(connection)
+        rows = {
+            "last_seq": [{"seq": 7}],
+            "versions": [
+                {"digest": digest, "group_name": "color", "tags": ["red", "blue"],
+                 "registered_at": when}
+                for digest, when in ((RED, LATER), (BLUE, NIGHT))
+            ],
+            "images": [
+                {"image_id": i, "width": 4, "height": 3, "first_seen": NIGHT,
+                 "day": "2026-11-01", "seq": seq, "replaced": False}
+                for i, seq in ((there, 7), (gone, -2))
+            ],
+            "predictions": [
+                {"bundle_digest": digest, "image_id": i, "scores": [0.75, 0.25], "tags": [tag],
+                 "run_id": "r", "created_at": NIGHT, "unsure": unsure}
+                for digest, i, tag, unsure in (
+                    (BLUE, there, "blue", False),
+                    (RED, there, "red", True),
+                    (BLUE, gone, "blue", False),
+                )
+            ],
+            "vectors": [{"image_id": there, "space": "00" * 8, "vector": vector}],
+            "files": [
+                {"file_id": file_id(name), "locator": locator_of(f"/inbox/{name}"), "token": "1-1",
+                 "image_id": image(name), "state": state, "first_seen": NIGHT, "changed_at": NIGHT}
+                for name, state in (("a", "tagged"), ("b", "gone"))
+            ],
+            "corrections": [
+                {"image_id": gone, "group_name": "color", "tags": ["red"], "by": "me",
+                 "why": "seen", "created_at": NIGHT}
+            ],
+            "ledger": [
+                {"group_name": "color", "to_digest": RED, "kind": "promote", "state": "done",
+                 "by": "me", "why": "so", "created_at": NIGHT, "done_at": NIGHT}
+            ],
+        }  # fmt: skip
+        connection.execute(sa.delete(before.tables["last_seq"]))
+        for name, some in rows.items():
+            connection.execute(sa.insert(before.tables[name]), some)
+    engine.dispose()
+    with Store(empty_url) as store:
+        store.migrate()
+        found = current(store, "color")
+        assert found[there].groups["color"].tags == ("red",)
+        assert found[there].groups["color"].unsure
+        assert found[gone].groups["color"].tags == ("red",), "as corrected"
+        assert list(store.vectors.of([there, gone])) == [there]
+        known = store.predictions.tags_known([RED, BLUE], [there, gone])
+        assert known == {(RED, there): ("red",), (BLUE, there): ("blue",), (BLUE, gone): ("blue",)}
+        add_bundles(store)  # known ones keep their keys
+        tag(store, "new", now=LATER)
+        keys = {name: [row[:2] for row in rows_of(empty_url)[name]] for name in
+                ("images", "predictions")}  # fmt: skip
+        assert keys["images"] == [(2, gone), (7, there), (8, image("new"))]
+        assert keys["predictions"] == [(1, 2), (1, 7), (2, 7), (2, 8)]
+
+
+def test_a_store_whose_rows_lack_others_is_not_migrated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    with monkeypatch.context() as patch, Store(url) as old:
+        patch.setattr(database, "REVISION", "0017")
+        old.migrate()
+    with closing(sqlite3.connect(tmp_path / "store.db")) as connection, connection:
+        connection.execute(
+            "INSERT INTO ledger (group_name, to_digest, kind, state, by, why, created_at) "
+            f"VALUES ('color', '{RED}', 'promote', 'pending', 'me', 'so', '2026-11-01')"
+        )
+    with Store(url) as store, pytest.raises(StoreError, match="a row of ledger belongs to one of "):
+        store.migrate()
+    with Store(url) as store, pytest.raises(StoreError, match=r"older version \(0017"):
+        store.ledger.live()
 
 
 def test_a_store_without_tables_says_what_to_run(empty_url: str, tmp_path: Path) -> None:

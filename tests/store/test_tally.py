@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import sqlalchemy as sa
 from helpers.stores import (
@@ -37,7 +35,7 @@ def counts(store: Store, run: str) -> dict[str, int]:
 
 def settle(store: Store, run: str, *names: str, **more: list[str]) -> None:
     store.predictions.record(
-        tagged=[replace(tagged(name), tags=("red",)) for name in names],
+        tagged=[tagged(name)._replace(tags=("red",)) for name in names],
         predictions=[red(name) for name in names],
         run_id=run,
         now=NIGHT,
@@ -106,7 +104,7 @@ def test_what_is_no_shoe_says_nothing_of_how_often_a_tag_is_given(store: Store, 
     verdict = Edit(image("a"), WHOLE_IMAGE, (), kind="verdict")
     store.corrections.apply([verdict], by="me", why="", origin="browse", now=NIGHT)
     store.files.note([arrival("c")], NIGHT, run)
-    copy = replace(tagged("c", "a"), tags=("red",))
+    copy = tagged("c", "a")._replace(tags=("red",))
     store.predictions.record(tagged=[copy], run_id=run, now=NIGHT)
     assert counts(store, run)["tagged"] == 3
     assert store.runs.find(run).rates == {"red": (2, 2), "blue": (0, 2)}

@@ -20,6 +20,7 @@ from helpers import fork_server
 from helpers.bundles import random_model, write_bundle
 from helpers.disks import fill
 from helpers.installation import TAGS, install, make_live, predictions, put_pictures, write_often
+from helpers.stores import stored_predictions
 
 from shoetagger.config.settings import Settings
 from shoetagger.inference.bundle import BUNDLE_FILE, load_bundle
@@ -92,34 +93,37 @@ def small_batches(tmp_path: Path) -> Path:
 
 
 def stored(settings: Settings) -> dict[str, list[tuple[object, ...]]]:
-    """What the store says, without times, run ids and the order in which pictures were settled.
+    """What the store says, without times, run ids, and the order of what was settled or made known.
 
     Scores are compared apart: their last digits depend on what else was in a batch.
     """
     apart = {"first_seen", "changed_at", "created_at", "registered_at", "done_at", "day", "seq",
-             "run_id", "started_at", "ended_at", "scores"}  # fmt: skip
+             "image_key", "bundle_key", "run_id", "started_at", "ended_at", "scores"}  # fmt: skip
     engine = sa.create_engine(settings.store_url)
     with engine.connect() as connection:
+        queries = {
+            "files": sa.select(tables.files),
+            "images": sa.select(tables.images),
+            "predictions": stored_predictions(),
+        }
         found = {
             name: sorted(
-                tuple(repr(row[c.name]) for c in tables.metadata.tables[name].c
-                      if c.name not in apart)
-                for row in connection.execute(sa.select(tables.metadata.tables[name])).mappings()
+                tuple(repr(value) for column, value in row.items() if column not in apart)
+                for row in connection.execute(query).mappings()
             )
-            for name in ("files", "images", "predictions")
-        }  # fmt: skip
+            for name, query in queries.items()
+        }
     engine.dispose()
     return found
 
 
 def scores(settings: Settings) -> dict[tuple[str, str], list[float]]:
     """(bundle digest, image id) -> scores."""
-    table = tables.predictions
     engine = sa.create_engine(settings.store_url)
     with engine.connect() as connection:
-        rows = connection.execute(sa.select(table)).mappings().all()
+        rows = connection.execute(stored_predictions()).all()
     engine.dispose()
-    return {(row["bundle_digest"], row["image_id"]): row["scores"] for row in rows}
+    return {(row.digest, row.image_id): row.scores for row in rows}
 
 
 def without_numbers(value: object) -> object:

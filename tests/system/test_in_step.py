@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 import yaml
 from helpers.airflow_program import Airflow, airflow
 from helpers.fork_server import use_for_stages
 from helpers.sample import copy_images, copy_sample, write_sheet
+from helpers.stores import stored_predictions
 
 from shoetagger.config.settings import Settings
 from shoetagger.inference.bundle import load_bundle
@@ -29,6 +31,7 @@ from shoetagger.ops.environment import Ports
 from shoetagger.ops.servers import credentials
 from shoetagger.ops.setup import setup
 from shoetagger.orchestration.nightly import night
+from shoetagger.store import tables
 from shoetagger.store.store import Store
 from shoetagger.tracking.registry import CHALLENGER, CHAMPION, Registry
 
@@ -61,7 +64,7 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from fastapi.testclient import TestClient
-from sqlalchemy import select
+from sqlalchemy import create_engine, select
 
 folder, dag_id, conf, password, report = sys.argv[1:]
 outcome = {"waited": []}
@@ -179,9 +182,12 @@ class Shop:
 
     def rows(self, digest: str) -> list[Any]:
         """Return every byte that the store holds of a bundle's predictions."""
-        with sqlite3.connect(self.settings.home / "store.db") as database:
-            query = "select * from predictions where bundle_digest = ? order by image_id"
-            return database.execute(query, [digest]).fetchall()
+        query = stored_predictions().where(tables.versions.c.digest == digest)
+        engine = sa.create_engine(self.settings.store_url)
+        with engine.connect() as database:
+            rows = database.execute(query.order_by(tables.images.c.image_id)).all()
+        engine.dispose()
+        return list(map(tuple, rows))
 
     def predictions(self) -> int:
         with sqlite3.connect(self.settings.home / "store.db") as database:

@@ -31,6 +31,7 @@ from helpers import fakes, postgres
 from helpers.fakes import INBOX, Clock, Engine, Inbox, Killed, Killer, Pool, Registry
 from helpers.model import TAGS, File, Model, Tags, image_id, tags_of
 from helpers.recount import check_counts
+from helpers.stores import stored_predictions
 from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -90,6 +91,7 @@ class Promises(RuleBasedStateMachine):
         self.did: Counter[str] = Counter()  # what the run did so far, and below which tags it gave
         self.gave: Counter[str] = Counter()
         self.left: set[str] = set()  # names that it read and left
+        self.interrupted = False  # whether a shard of the run was killed
         self.listed = False
         self.comparisons: list[Comparison] = []
         self.unanswered: set[tuple[str, str | None]] = set()  # group, digest
@@ -658,6 +660,7 @@ class Promises(RuleBasedStateMachine):
     def _begin(self, kill: Any) -> None:
         self.run, self.listed = None, False
         self.did, self.gave, self.left = Counter(), Counter(), set()
+        self.interrupted = False
         all_steps = [self._steps_to_reconcile(group) for group in self.groups]
 
         def act() -> None:
@@ -751,6 +754,7 @@ class Promises(RuleBasedStateMachine):
         ):
             killed = self._killed(kill, act)
         whole = budget is None and not killed
+        self.interrupted |= killed
 
         before = dict(model.files)
         left = model.backlog(run.pins)
@@ -806,7 +810,8 @@ class Promises(RuleBasedStateMachine):
         }
         undone = {c for c in could if any((c, d) not in predicted for d in run.pins.values())}
         assert not (whole and undone)
-        if again and undone and not killed:
+        # What a killed shard had drawn is taken up once all else of the run is drawn.
+        if again and undone and not self.interrupted:
             assert min(since[c] for c in again) >= max(since[c] for c in undone), "newest first"
         # An arrival that was tagged again first, and then found under a name read anew.
         ambiguous = {c for c, _ in new if c in settled and any(c in some for some in left.values())}
@@ -855,10 +860,9 @@ class Promises(RuleBasedStateMachine):
     def _predicted(self) -> set[tuple[str, str]]:
         """Return content and digest of every prediction in the store."""
         contents = {image_id(content): content for content in CONTENTS}
-        table = tables.predictions
         with self.reader.connect() as connection:
-            found = connection.execute(sa.select(table.c.image_id, table.c.bundle_digest))
-            return {(contents[i], digest) for i, digest in found}
+            found = connection.execute(stored_predictions()).all()
+        return {(contents[row.image_id], row.digest) for row in found}
 
     def _adopt_files(self, candidates: dict[str, list[File]], *, may_lack: bool) -> None:
         """Check that files became what they must, or may be as before; the model follows."""

@@ -14,7 +14,7 @@ from . import blocks
 from .blocks import IMAGES, lacking, numbers, predicted, within
 from .bulk import among
 from .rows import Backlog, BacklogRange
-from .sql import TAGGED, count
+from .sql import TAGGED, count, of_bundle
 from .tables import files, images, predictions
 
 
@@ -100,7 +100,7 @@ def backlog_ranges(
 
 
 def _lacking_some(pins: Mapping[str, str]) -> sa.Select[Any]:
-    query = sa.select(images.c.image_id, images.c.first_seen, images.c.seq)
+    query = sa.select(*images.c["image_key", "image_id", "first_seen", "seq"])
     return query.where(sa.or_(*(lacks(digest) for digest in pins.values())))
 
 
@@ -118,13 +118,14 @@ def _described(
     """Return images with what they lack and where they are."""
     image_ids = [row.image_id for row in found]
     locators = locators_of(connection, image_ids, TAGGED)
-    done = {group: predicted(connection, digest, image_ids) for group, digest in pins.items()}
+    keys = [row.image_key for row in found]
+    done = {group: predicted(connection, digest, keys) for group, digest in pins.items()}
     return [
         Backlog(
             row.image_id,
             row.first_seen,
             locators.get(row.image_id, ()),
-            tuple(group for group in pins if row.image_id not in done[group]),
+            tuple(group for group in pins if row.image_key not in done[group]),
         )
         for row in found
     ]
@@ -132,9 +133,7 @@ def _described(
 
 def lacks(digest: str) -> sa.ColumnElement[bool]:
     """Return the condition that an image has no prediction of this bundle."""
-    return ~sa.exists().where(
-        predictions.c.bundle_digest == digest, predictions.c.image_id == images.c.image_id
-    )
+    return ~sa.exists().where(of_bundle(digest), predictions.c.image_key == images.c.image_key)
 
 
 def locators_of(

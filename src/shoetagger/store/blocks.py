@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from .bulk import among
-from .sql import insert_into
+from .sql import insert_into, of_bundle
 from .tables import blocks, file_counts, images, predicted_days, predictions, versions
 
 BLOCK = 1000
@@ -71,49 +71,49 @@ def _add(connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, An
 
 def move(
     connection: Connection,
-    places: Mapping[str, tuple[int | None, int | None]],
-    days: Mapping[str, str],
+    places: Mapping[int, tuple[int | None, int | None]],
+    days: Mapping[int, str],
 ) -> None:
     """Move images, with their predictions, from one block to another.
 
-    `places` is image id -> the block before and the block after; None: it is not shown. `days` is
-    image id -> its day.
+    `places` is image key -> the block before and the block after; None: it is not shown. `days` is
+    image key -> its day.
     """
-    moved = {image_id: place for image_id, place in places.items() if place[0] != place[1]}
+    moved = {key: place for key, place in places.items() if place[0] != place[1]}
     per_block: Counter[tuple[str, int]] = Counter()
     per_day: Counter[tuple[str, str]] = Counter()
-    for digest, image_ids in _predicted_by(connection, list(moved)):
-        for image_id in image_ids:
-            before, after = moved[image_id]
+    for digest, keys in _predicted_by(connection, list(moved)):
+        for key in keys:
+            before, after = moved[key]
             if before is not None:
                 per_block[digest, before] -= 1
             if after is not None:
                 per_block[digest, after] += 1
             if digest != IMAGES:
                 shown = (after is not None) - (before is not None)
-                per_day[digest, days[image_id]] += shown
+                per_day[digest, days[key]] += shown
     add(connection, per_block)
     add_days(connection, per_day)
 
 
 def _predicted_by(
-    connection: Connection, image_ids: Sequence[str]
-) -> list[tuple[str, Collection[str]]]:
-    """Return, per bundle, which of the images it has predicted; of IMAGES, all."""
-    if not image_ids:
+    connection: Connection, keys: Collection[int]
+) -> list[tuple[str, Collection[int]]]:
+    """Return, per bundle, which of the images it has predicted, by key; of IMAGES, all."""
+    if not keys:
         return []
-    found: list[tuple[str, Collection[str]]] = [(IMAGES, image_ids)]
+    found: list[tuple[str, Collection[int]]] = [(IMAGES, keys)]
     for digest in connection.execute(sa.select(versions.c.digest)).scalars().all():
-        found.append((digest, predicted(connection, digest, image_ids)))
+        found.append((digest, predicted(connection, digest, keys)))
     return found
 
 
-def predicted(connection: Connection, digest: str, image_ids: Sequence[str]) -> set[str]:
-    """Return the images among these that have a prediction of this bundle."""
-    if not image_ids:
+def predicted(connection: Connection, digest: str, keys: Collection[int]) -> set[int]:
+    """Return the keys among these of images that have a prediction of this bundle."""
+    if not keys:
         return set()
-    query = sa.select(predictions.c.image_id).where(
-        predictions.c.bundle_digest == digest, among(connection, predictions.c.image_id, image_ids)
+    query = sa.select(predictions.c.image_key).where(
+        of_bundle(digest), among(connection, predictions.c.image_key, keys)
     )
     return set(connection.execute(query).scalars())
 

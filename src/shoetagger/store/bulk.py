@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection
 
 Row = tuple[Any, ...]
 _TEXTS = postgresql.ARRAY(sa.Text)
+_NUMBERS = postgresql.ARRAY(sa.BigInteger)
 
 
 def insert_rows(
@@ -89,14 +90,16 @@ def update_rows(
 
 
 def among(
-    connection: Connection, column: sa.Column[Any], ids: Collection[str]
+    connection: Connection, column: sa.Column[Any], ids: Collection[str] | Collection[int]
 ) -> sa.ColumnElement[bool]:
     """Return the condition that a column has one of these ids: one parameter for any number."""
     if connection.dialect.name == "sqlite":
         given = sa.func.json_each(sa.literal(json.dumps(list(ids)), sa.Text))
         return column.in_(sa.select(given.table_valued("value").c.value))
-    # psycopg writes an array in Python, item by item; ids are hex, without a comma.
-    return column == sa.any_(sa.func.string_to_array(",".join(ids), ",", type_=_TEXTS))
+    # psycopg writes an array in Python, item by item; ids are hex or numbers, without a comma.
+    given = sa.func.string_to_array(",".join(map(str, ids)), ",", type_=_TEXTS)
+    kind = _NUMBERS if isinstance(column.type, sa.Integer) else _TEXTS
+    return column == sa.any_(sa.cast(given, kind))
 
 
 def moment(connection: Connection, when: datetime) -> str | datetime:

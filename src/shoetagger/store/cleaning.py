@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 from .blocks import IMAGES, add, add_days, numbers, within
 from .database import Database
 from .ledger import all_versions, chains, moves
-from .sql import PAGE, count
+from .sql import PAGE, count, of_bundle
 from .tables import deferred_files, handed_out, images, ledger, predictions, tagging_runs
 
 _BLOCKS_AT_ONCE = 5  # per transaction, so that no night waits long for its turn
@@ -115,27 +115,26 @@ def _obsolete(
                     yield digest, block
             continue
         yield from ((digest, block) for block in has)
-        left = sa.select(predictions.c.image_id).where(predictions.c.bundle_digest == digest)
+        left = sa.select(predictions.c.image_key).where(of_bundle(digest))
         if not has and connection.execute(left.limit(1)).first():
             yield digest, None
 
 
 def _count(connection: Connection, digest: str, block: int | None) -> int:
     if block is None:
-        return count(connection, predictions, predictions.c.bundle_digest == digest)
+        return count(connection, predictions, of_bundle(digest))
     return numbers(connection, [digest])[digest][block]
 
 
 def _delete(connection: Connection, digest: str, block: int | None) -> int:
-    of_bundle = predictions.c.bundle_digest == digest
     if block is None:
-        some = sa.select(predictions.c.image_id).where(of_bundle).limit(PAGE)
+        some = sa.select(predictions.c.image_key).where(of_bundle(digest)).limit(PAGE)
     else:
-        some = sa.select(images.c.image_id).where(within(block), ~images.c.replaced)
+        some = sa.select(images.c.image_key).where(within(block), ~images.c.replaced)
         days = (
             sa.select(images.c.day, sa.func.count())
-            .join(predictions, predictions.c.image_id == images.c.image_id)
-            .where(within(block), ~images.c.replaced, of_bundle)
+            .join(predictions, predictions.c.image_key == images.c.image_key)
+            .where(within(block), ~images.c.replaced, of_bundle(digest))
             .group_by(images.c.day)
         )
         per_day = {(digest, day): -number for day, number in connection.execute(days)}
@@ -143,5 +142,5 @@ def _delete(connection: Connection, digest: str, block: int | None) -> int:
         add(connection, {(digest, block): sum(per_day.values())})
     chosen = connection.execute(some).scalars().all()
     return connection.execute(
-        sa.delete(predictions).where(of_bundle, predictions.c.image_id.in_(chosen))
+        sa.delete(predictions).where(of_bundle(digest), predictions.c.image_key.in_(chosen))
     ).rowcount

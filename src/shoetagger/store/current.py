@@ -13,8 +13,10 @@ from sqlalchemy.engine import Connection
 
 from .backlog import lacks, locators_of
 from .blocks import IMAGES, files_by_state, numbers, within
+from .bulk import among
 from .database import Database
 from .days import between, day_bounds
+from .image_rows import kept_images
 from .ledger import all_versions, chains, visible_chains
 from .rows import (
     NOT_A_SHOE,
@@ -25,7 +27,7 @@ from .rows import (
     GroupCounts,
     GroupTags,
 )
-from .sql import GONE, PAGE, THERE, count
+from .sql import GONE, PAGE, THERE, count, of_bundle
 from .tables import corrections, images, predictions
 from .verdicts import IN_FORCE, in_force_at, judged_among
 
@@ -55,14 +57,15 @@ class CurrentTags:
             chains = visible_chains(connection, groups)
             known = {version.digest: version for version in all_versions(connection)}
         for page in self._image_pages(day, image_ids):
-            ids = [row.image_id for row in page]
+            keys = {row.image_id: row.image_key for row in page}
+            ids = list(keys)
             with self._database.reading() as connection:
                 locators = locators_of(connection, ids, THERE)
                 gone = [image_id for image_id in ids if image_id not in locators]
                 locators |= locators_of(connection, gone, GONE)
                 judged = judged_among(connection, ids)
                 by_group = {
-                    group: _group_tags(connection, ids, group, chain, known, judged)
+                    group: _group_tags(connection, keys, group, chain, known, judged)
                     for group, chain in chains.items()
                 }
             for row in page:
@@ -90,8 +93,9 @@ class CurrentTags:
                 if group not in moved:  # without a champion yet; those removed do not show
                     by_group[group] = []
             judged = judged_among(connection, [image_id], when)
+            keys = {i: row.key for i, row in kept_images(connection, [image_id]).items()}
             found = {
-                group: _group_tags(connection, [image_id], group, chain, known, judged, when)
+                group: _group_tags(connection, keys, group, chain, known, judged, when)
                 for group, chain in by_group.items()
             }
         return {group: tags[image_id] for group, tags in found.items() if tags}
@@ -151,7 +155,7 @@ class CurrentTags:
 
 def _group_tags(
     connection: Connection,
-    image_ids: Sequence[str],
+    keys: Mapping[str, int],
     group: str,
     chain: Sequence[str],
     known: Mapping[str, BundleVersion],
@@ -160,23 +164,23 @@ def _group_tags(
 ) -> dict[str, GroupTags]:
     """Return the tags of a group for each of the images (at most a page), now or at a time.
 
-    `chain` lists the bundles that count, live first; `known` is digest -> bundle; `judged` are the
-    images that a person judged not to be shoes.
+    `keys` is image id -> image key; `chain` lists the bundles that count, live first; `known` is
+    digest -> bundle; `judged` are the images that a person judged not to be shoes.
     """
     found: dict[str, GroupTags] = {}
-    lacking = list(image_ids)
+    lacking = {key: image_id for image_id, key in keys.items()}
     for place, digest in enumerate(chain):
         if not lacking:
             break
-        wanted = predictions.c["image_id", "scores", "tags", "unsure"]
+        wanted = predictions.c["image_key", "scores", "tags", "unsure"]
         query = sa.select(*wanted).where(
-            predictions.c.bundle_digest == digest, predictions.c.image_id.in_(lacking)
+            of_bundle(digest), among(connection, predictions.c.image_key, lacking)
         )
         if when is not None:
             query = query.where(predictions.c.created_at <= when)
         version = known[digest]
-        for image_id, scores, tags, unsure in connection.execute(query):
-            found[image_id] = GroupTags(
+        for key, scores, tags, unsure in connection.execute(query).all():
+            found[lacking.pop(key)] = GroupTags(
                 tuple(tags),
                 dict(zip(version.tags, scores, strict=True)),
                 digest,
@@ -185,8 +189,7 @@ def _group_tags(
                 corrected=False,
                 unsure=unsure,
             )
-        lacking = [image_id for image_id in lacking if image_id not in found]
-    for image_id, tags in _corrections(connection, image_ids, group, when):
+    for image_id, tags in _corrections(connection, list(keys), group, when):
         predicted = found.get(image_id, NO_TAGS)
         found[image_id] = replace(
             predicted, tags=tuple(tags), stale=False, corrected=True, unsure=False

@@ -30,7 +30,7 @@ from ..config.settings import redacted
 from .rows import StoreError, StoreUnavailable
 
 # The revision in `migrations` that this code needs.
-REVISION = "0017"
+REVISION = "0018"
 BUSY_SECONDS = 60.0
 _WRITER_LOCK = 0x5403_7A66  # an advisory lock of PostgreSQL, the same for all stores
 _LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code
@@ -101,13 +101,25 @@ class Database:
         with self._as_store_errors(missing_is_new=True):
             if self.is_sqlite:
                 self._use_write_ahead_log()
-            with self._writer.begin() as connection:
+            with self._engine.execution_options(migrates=True).begin() as connection:
                 self._wait_for_turn(connection)
                 found = _revision(connection)
                 if found is not None and not _is_known(found):
                     raise StoreError(_newer(self.name, found))
                 config.attributes["connection"] = connection
                 command.upgrade(config, REVISION)
+                self._check_foreign_keys(connection)
+            self._engine.dispose()  # the next connection follows foreign keys again
+
+    def _check_foreign_keys(self, connection: Connection) -> None:
+        """Raise StoreError where a row names one that is not there: nothing is committed then."""
+        if not self.is_sqlite:
+            return
+        if lost := connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+            raise StoreError(
+                f"store {self.name}: a row of {lost[0]} belongs to one of {lost[2]} that is not "
+                "there: the store is damaged and stays as it was; restore a backup of it"
+            )
 
     def is_migrated(self) -> bool:
         """Return whether there are tables, of whatever version; creates no file."""
@@ -227,7 +239,11 @@ def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     # A transaction that begins as a reader and then writes does not wait but fails as "locked".
-    writes = connection.get_execution_options().get("writes")
+    options = connection.get_execution_options()
+    if options.get("migrates"):
+        # A table that others refer to can be written anew only so; within one, this does nothing.
+        connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+    writes = options.get("writes") or options.get("migrates")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 

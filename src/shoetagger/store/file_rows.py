@@ -18,26 +18,14 @@ from .rows import FileRow
 from .sql import GONE, NEW, PAGE, REJECTED, TAGGED
 from .tables import files
 
-
-def file_row(row: sa.Row[Any]) -> FileRow:
-    """Return a row of the table as a value."""
-    return FileRow(
-        row.file_id,
-        row.locator,
-        row.token,
-        row.state,
-        row.reason,
-        row.image_id,
-        row.first_seen,
-        row.changed_at,
-    )
+FILE_ROWS = sa.select(*files.c[FileRow._fields])
 
 
 def file_rows(connection: Connection, file_ids: Iterable[str]) -> dict[str, FileRow]:
     """Return the known files among these ids, by id."""
     named = among(connection, files.c.file_id, list(file_ids))
-    rows = connection.execute(sa.select(files).where(named))
-    return {row.file_id: file_row(row) for row in rows}
+    rows = connection.execute(FILE_ROWS.where(named)).all()  # at once: row by row takes longer
+    return {row[0]: FileRow(*row) for row in rows}
 
 
 def update_files(connection: Connection, updates: Sequence[Mapping[str, Any]]) -> None:

@@ -15,7 +15,7 @@ from .arrivals import note, reopen, unsettled
 from .blocks import count_files, files_by_state
 from .database import Database
 from .days import between, bump, day_bounds, day_of
-from .file_rows import file_row, mark_gone
+from .file_rows import FILE_ROWS, mark_gone
 from .forgetting import forget, forgotten_among, not_forgotten, remember
 from .rows import FileRow, Noted, RejectedRow, StoreError, file_id_of, short_id
 from .sql import GONE, NEW, PAGE, REJECTED, move_place, place_in
@@ -105,10 +105,10 @@ class Files:
 
     def find(self, locator: str) -> FileRow | None:
         """Return a file as last noted; None where it never was."""
-        query = sa.select(files).where(files.c.file_id == file_id_of(locator))
+        query = FILE_ROWS.where(files.c.file_id == file_id_of(locator))
         with self._database.reading() as connection:
             row = connection.execute(query).first()
-        return None if row is None else file_row(row)
+        return None if row is None else FileRow(*row)
 
     def waiting(
         self, start: str, stop: str | None, limit: int, after: str | None = None
@@ -146,14 +146,14 @@ class Files:
         Raises StoreError where `day` is not written so.
         """
         after, before = day_bounds(day)
-        query = sa.select(files).where(REJECTED)
+        query = FILE_ROWS.where(REJECTED)
         query = query.order_by(files.c.first_seen.desc(), files.c.file_id.desc())
         left = math.inf if limit is None else limit
         while left > 0:
             bounds = between(files.c.first_seen, files.c.file_id, after, before)
             page = query.where(*bounds).limit(int(min(left, PAGE)))
             with self._database.reading() as connection:
-                rows = [file_row(row) for row in connection.execute(page)]
+                rows = [FileRow(*row) for row in connection.execute(page)]
             for row in rows:
                 yield RejectedRow(
                     row.file_id, row.locator, row.reason or "", row.first_seen, row.changed_at
@@ -208,10 +208,10 @@ def _retry(connection: Connection, which: sa.ColumnElement[bool]) -> int:
 def _waiting(
     connection: Connection, start: str, stop: str | None, limit: int, after: str | None
 ) -> list[FileRow]:
-    query = sa.select(files).where(NEW, files.c.file_id >= start)
+    query = FILE_ROWS.where(NEW, files.c.file_id >= start)
     if stop is not None:
         query = query.where(files.c.file_id < stop)
     if after is not None:
         query = query.where(files.c.file_id > after)
-    rows = connection.execute(query.order_by(files.c.file_id).limit(limit))
-    return [file_row(row) for row in rows]
+    rows = connection.execute(query.order_by(files.c.file_id).limit(limit)).all()
+    return [FileRow(*row) for row in rows]

@@ -46,13 +46,14 @@ def forget(connection: Connection, image_id: str, now: datetime) -> bool:
     insert = insert_into(connection, forgotten).on_conflict_do_nothing()
     connection.execute(insert, {"image_id": image_id, "forgotten_at": now})
     connection.execute(sa.delete(corrections).where(corrections.c.image_id == image_id))
-    for table in (vectors, changes, skips):
+    for table in (changes, skips):
         connection.execute(sa.delete(table).where(table.c.image_id == image_id))
-    erase(connection, image_id)
-    # Digest by digest: the key of predictions begins with it.
-    for digest in connection.execute(sa.select(versions.c.digest)).scalars().all():
-        of_bundle = (predictions.c.bundle_digest == digest) & (predictions.c.image_id == image_id)
-        connection.execute(sa.delete(predictions).where(of_bundle))
+    key = erase(connection, image_id)
+    connection.execute(sa.delete(vectors).where(vectors.c.image_key == key))
+    # Bundle by bundle: the key of predictions begins with it.
+    for bundle_key in connection.execute(sa.select(versions.c.bundle_key)).scalars().all():
+        one = (predictions.c.bundle_key == bundle_key) & (predictions.c.image_key == key)
+        connection.execute(sa.delete(predictions).where(one))
     # New bytes under the name are another image; a file that is gone may return, as an arrival.
     connection.execute(sa.update(files).where(holds_it, NEW).values(image_id=None))
     gone = connection.execute(sa.delete(files).where(holds_it, GONE)).rowcount

@@ -17,7 +17,7 @@ from .days import day_of
 from .sql import NOT_REJECTED, PAGE
 from .tables import files, images, last_seq
 
-_COLUMNS = ("image_id", "width", "height", "first_seen", "day", "seq", "replaced")
+_COLUMNS = ("image_key", "image_id", "width", "height", "first_seen", "day", "seq", "replaced")
 
 
 def next_seqs(connection: Connection, number: int) -> range:
@@ -36,8 +36,9 @@ class Found(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """A row of an image: its day and seq, and whether no file holds its bytes any more."""
+    """A row of an image: key, day and seq, and whether no file holds its bytes any more."""
 
+    key: int
     day: str
     seq: int
     replaced: bool
@@ -57,13 +58,13 @@ def keep_images(
     if unknown:
         seqs = next_seqs(connection, len(unknown))
         inserted = {
-            image_id: Kept(day_of(found[image_id].first_seen), seq, replaced=False)
+            image_id: Kept(seq, day_of(found[image_id].first_seen), seq, replaced=False)
             for seq, image_id in zip(seqs, unknown, strict=True)
-        }
+        }  # the first seq is the key
         times = {f.first_seen: moment(connection, f.first_seen) for f in found.values()}
         rows = [
-            (i, found[i].width, found[i].height, times[found[i].first_seen], *inserted[i])
-            for i in unknown
+            (key, i, found[i].width, found[i].height, times[found[i].first_seen], *others)
+            for i, (key, *others) in inserted.items()
         ]
         insert_rows(connection, images, _COLUMNS, rows)
         add(connection, Counter((IMAGES, block_of(row.seq)) for row in inserted.values()))
@@ -75,8 +76,9 @@ def kept_images(connection: Connection, image_ids: Collection[str]) -> dict[str,
     """Return the rows of the known images among these."""
     if not image_ids:
         return {}
-    query = sa.select(images.c.image_id, images.c.day, images.c.seq, images.c.replaced)
-    rows = connection.execute(query.where(among(connection, images.c.image_id, image_ids)))
+    columns = images.c["image_id", "image_key", "day", "seq", "replaced"]
+    query = sa.select(*columns)
+    rows = connection.execute(query.where(among(connection, images.c.image_id, image_ids))).all()
     return {image_id: Kept(*row) for image_id, *row in rows}
 
 
@@ -108,40 +110,42 @@ def recheck(connection: Connection, image_ids: Collection[str | None]) -> None:
         )
 
 
-def erase(connection: Connection, image_id: str) -> None:
-    """Delete the row of an image, and its counts, while its predictions are still there."""
-    before, days = _blocks(connection, [image_id])
-    move(connection, {i: (block, None) for i, block in before.items()}, days)
-    connection.execute(sa.delete(images).where(images.c.image_id == image_id))
+def erase(connection: Connection, image_id: str) -> int | None:
+    """Delete the row of an image, and its counts, while its predictions are still there.
+
+    Returns its key; None for an unknown one.
+    """
+    kept = kept_images(connection, [image_id])
+    move(connection, {row.key: (_block(row), None) for row in kept.values()}, _days_by_key(kept))
+    deleted = sa.delete(images).where(images.c.image_id == image_id)
+    return connection.execute(deleted.returning(images.c.image_key)).scalar()
 
 
 def _place(connection: Connection, places: Mapping[str, tuple[int, bool]]) -> None:
     """Set `seq` and `replaced` of images, and move their counts along."""
     if not places:
         return
-    before, days = _blocks(connection, list(places))
-    after = {i: None if replaced else block_of(seq) for i, (seq, replaced) in places.items()}
+    kept = kept_images(connection, places)
     which = images.c.image_id == sa.bindparam("id")
     values: dict[str, Any] = {"seq": sa.bindparam("next"), "replaced": sa.bindparam("lost")}
     connection.execute(
         sa.update(images).where(which).values(values),
         [{"id": i, "next": seq, "lost": replaced} for i, (seq, replaced) in places.items()],
     )
-    move(connection, {i: (before[i], after[i]) for i in before}, days)
+    moved = {
+        row.key: (_block(row), None if replaced else block_of(seq))
+        for (seq, replaced), row in ((places[i], row) for i, row in kept.items())
+    }
+    move(connection, moved, _days_by_key(kept))
 
 
-def _blocks(
-    connection: Connection, image_ids: Sequence[str]
-) -> tuple[dict[str, int | None], dict[str, str]]:
-    """Return the block (None for one that is replaced) and the day of each image that is known."""
-    found: dict[str, int | None] = {}
-    days: dict[str, str] = {}
-    for some in chunked(image_ids, PAGE):
-        query = sa.select(images).where(images.c.image_id.in_(some))
-        for row in connection.execute(query):
-            found[row.image_id] = None if row.replaced else block_of(row.seq)
-            days[row.image_id] = row.day
-    return found, days
+def _block(row: Kept) -> int | None:
+    """Return the block that counts an image; None for one that is replaced."""
+    return None if row.replaced else block_of(row.seq)
+
+
+def _days_by_key(kept: Mapping[str, Kept]) -> dict[int, str]:
+    return {row.key: row.day for row in kept.values()}
 
 
 def days_of(connection: Connection, image_ids: Collection[str | None]) -> set[str]:

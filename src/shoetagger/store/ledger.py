@@ -48,7 +48,14 @@ class Ledger:
             upsert = insert_into(connection, versions).on_conflict_do_update(
                 index_elements=[versions.c.digest], set_=place
             )
-            row = {"digest": digest, "group_name": group, "tags": list(tags), "registered_at": now}
+            last_key = sa.func.coalesce(sa.func.max(versions.c.bundle_key), 0)
+            row = {
+                "digest": digest,
+                "bundle_key": connection.execute(sa.select(last_key + 1)).scalar_one(),
+                "group_name": group,
+                "tags": list(tags),
+                "registered_at": now,
+            }
             connection.execute(upsert, row | place)
 
     def versions(self, group: str | None = None) -> list[BundleVersion]:

@@ -41,14 +41,14 @@ from .rows import (
     Work,
 )
 from .settling import settle
-from .sql import TAGGED, move_place, place_in
+from .sql import TAGGED, move_place, of_bundle, place_in
 from .tables import corrections, files, handed_out, images, predictions, versions
 from .tally import Tally, add_to_run
 from .vectors import write_vectors
 from .verdicts import IN_FORCE, is_judged
 
 SCORE_DIGITS = 6
-_COLUMNS = ("bundle_digest", "image_id", "scores", "tags", "run_id", "created_at", "unsure")
+_COLUMNS = ("bundle_key", "image_key", "scores", "tags", "run_id", "created_at", "unsure")
 
 # digest -> image id -> scores and tags as JSON, and whether it is unsure
 Ready = dict[str, dict[str, tuple[str, str, bool]]]
@@ -127,10 +127,10 @@ class Predictions:
         and the same with every call.
         """
         query = (
-            sa.select(predictions.c.image_id, predictions.c.tags)
-            .join(images, images.c.image_id == predictions.c.image_id)
-            .where(predictions.c.bundle_digest == digest, readable(), ~is_judged(images.c.image_id))
-            .order_by(predictions.c.image_id)
+            sa.select(images.c.image_id, predictions.c.tags)
+            .join(predictions, predictions.c.image_key == images.c.image_key)
+            .where(of_bundle(digest), readable(), ~is_judged(images.c.image_id))
+            .order_by(images.c.image_id)
             .limit(limit)
         )
         with self._database.reading() as connection:
@@ -170,14 +170,15 @@ class Predictions:
     ) -> dict[tuple[str, str], tuple[str, ...]]:
         """Return the tags predicted before, by digest and image id, for some of the images."""
         found: dict[tuple[str, str], tuple[str, ...]] = {}
-        query = sa.select(predictions.c.image_id, predictions.c.tags)
+        query = sa.select(predictions.c.image_key, predictions.c.tags)
         with self._database.reading() as connection:
             # Most of what arrives was never seen: that costs one look, and not one per bundle.
-            image_ids = kept_images(connection, image_ids).keys()
-            named = among(connection, predictions.c.image_id, image_ids)
-            for digest in digests if image_ids else ():
-                rows = connection.execute(query.where(predictions.c.bundle_digest == digest, named))
-                found |= {(digest, image_id): tuple(tags) for image_id, tags in rows}
+            known = kept_images(connection, image_ids)
+            ids = {row.key: image_id for image_id, row in known.items()}
+            named = among(connection, predictions.c.image_key, ids)
+            for digest in digests if ids else ():
+                rows = connection.execute(query.where(of_bundle(digest), named))
+                found |= {(digest, ids[key]): tuple(tags) for key, tags in rows}
         return found
 
     def record(
@@ -265,11 +266,15 @@ def write_predictions(
     shown: list[tuple[str, Kept]] = []
     written: set[str] = set()
     created = moment(connection, now)
+    bundle_keys = _bundle_keys(connection, ready)
     for digest, by_image in sorted(ready.items()):
-        there = predicted(connection, digest, [i for i in by_image if i not in new])
-        for image_id in sorted(by_image.keys() & known.keys() - there):
+        mine = sorted((known[i].key, i) for i in by_image if i in known)
+        there = predicted(connection, digest, [key for key, i in mine if i not in new])
+        for key, image_id in mine:
+            if key in there:
+                continue
             scores, tags, unsure = by_image[image_id]
-            rows.append((digest, image_id, scores, tags, run_id, created, unsure))
+            rows.append((bundle_keys[digest], key, scores, tags, run_id, created, unsure))
             written.add(image_id)
             if not known[image_id].replaced:
                 shown.append((digest, known[image_id]))
@@ -277,6 +282,11 @@ def write_predictions(
     add(connection, Counter((digest, block_of(image.seq)) for digest, image in shown))
     add_days(connection, Counter((digest, image.day) for digest, image in shown))
     return written
+
+
+def _bundle_keys(connection: Connection, digests: Collection[str]) -> dict[str, int]:
+    query = sa.select(versions.c.digest, versions.c.bundle_key)
+    return dict(iter(connection.execute(query.where(versions.c.digest.in_(digests)))))
 
 
 def _rounded(batch: Sequence[Prediction], tags: int) -> list[str]:

@@ -57,8 +57,7 @@ def short_id(file_id: str) -> int:
     return int(file_id[:15], 16)
 
 
-@dataclass(frozen=True)
-class FileRow:
+class FileRow(NamedTuple):
     """A file as last noted; `changed_at` is when its present bytes (its token) were first seen."""
 
     file_id: str
@@ -106,8 +105,7 @@ class Work:
     backlog: Mapping[str, int]
 
 
-@dataclass(frozen=True)
-class Tagged:
+class Tagged(NamedTuple):
     """A file that could be read, as of `token`: its image, and the image's size in pixels.
 
     `tags` are those that the run's bundles give to the image, for the rates of the run.
@@ -121,8 +119,7 @@ class Tagged:
     tags: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class RejectedFile:
+class RejectedFile(NamedTuple):
     """A file that cannot be tagged, as of `token`, with the reason in words for its owner."""
 
     file_id: str
@@ -131,8 +128,7 @@ class RejectedFile:
     image_id: str | None = None
 
 
-@dataclass(frozen=True)
-class Prediction:
+class Prediction(NamedTuple):
     """One bundle's prediction for one image: scores in 0..1 in the order of the bundle's tags.
 
     `vector`, where there is one, is kept for the image, as Vectors describes.

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from .tables import files, handed_out, tagging_runs
+from .tables import files, handed_out, predictions, tagging_runs, versions
 
 # Rows per query, so that neither memory nor a transaction grows with the store.
 PAGE = 1000
@@ -28,6 +28,12 @@ def insert_into(connection: Connection, table: sa.Table) -> sqlite.Insert | post
     if connection.dialect.name == "sqlite":
         return sqlite.insert(table)
     return postgresql.insert(table)
+
+
+def of_bundle(digest: str) -> sa.ColumnElement[bool]:
+    """Return the condition that a prediction is by a bundle; none is by one that is unknown."""
+    key = sa.select(versions.c.bundle_key).where(versions.c.digest == digest)
+    return predictions.c.bundle_key == key.scalar_subquery()
 
 
 def place_in(connection: Connection, run_id: str, column: sa.Column[Any]) -> Any:

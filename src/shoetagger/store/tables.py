@@ -57,6 +57,7 @@ def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Inde
 
 metadata = MetaData()
 _DIGEST = String(64)
+_KEY = BigInteger().with_variant(Integer, "sqlite")  # of a table that SQLite keeps in this order
 
 # file_id is the sha256 of the locator: a key of one length, by which work is divided into shards.
 files = Table(
@@ -87,22 +88,26 @@ file_counts = Table(
     sqlite_with_rowid=False,
 )
 
+# image_key names an image in the tables that grow with the number of images: given once, in the
+# order of arrival, so that what is written about new images lies side by side. An image_id is a
+# hash: under it, each row would be written to a page of its own.
 # seq grows whenever an image can be tagged (again), and is negative while no file with its bytes is
 # there. replaced: no file holds these bytes any more.
 images = Table(
     "images",
     metadata,
-    Column("image_id", _DIGEST, primary_key=True),
+    Column("image_key", _KEY, primary_key=True, autoincrement=False),
+    Column("image_id", _DIGEST, nullable=False),
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),
     Column("first_seen", UtcTime, nullable=False),
     Column("day", String(10), nullable=False),
     Column("seq", BigInteger, nullable=False),
     Column("replaced", Boolean, nullable=False),
+    Index("images_image_id", "image_id", unique=True),
     Index("images_seq", "seq", unique=True),
     Index("images_first_seen", "first_seen", "image_id"),
     _partial("images_replaced", "image_id", where="replaced"),
-    sqlite_with_rowid=False,
 )
 
 # The last `seq` given, in one row: none is ever given twice.
@@ -113,6 +118,7 @@ last_seq = Table(
     sqlite_with_rowid=False,
 )
 
+# bundle_key names a bundle in the table `predictions`.
 versions = Table(
     "versions",
     metadata,
@@ -122,17 +128,20 @@ versions = Table(
     Column("registry_name", Text),
     Column("version", Text),
     Column("registered_at", UtcTime, nullable=False),
+    Column("bundle_key", Integer, nullable=False),
+    Index("versions_bundle_key", "bundle_key", unique=True),
     sqlite_with_rowid=False,
 )
 
-# The digest comes first in the key: counting or deleting a bundle's predictions is one range, and
-# no second index is needed, since a query for an image names the bundles that matter.
-# No foreign key to images: forgetting an image would search the whole table for its children.
+# The bundle comes first in the key: counting or deleting its predictions is one range, and no
+# second index is needed, since a query for an image names the bundles that matter.
+# No foreign keys: to look up two more rows for each one written would cost as much as writing it.
+# Both keys were read in the same transaction, and neither is ever given twice.
 predictions = Table(
     "predictions",
     metadata,
-    Column("bundle_digest", _DIGEST, ForeignKey("versions.digest"), primary_key=True),
-    Column("image_id", _DIGEST, primary_key=True),
+    Column("bundle_key", Integer, primary_key=True, autoincrement=False),
+    Column("image_key", BigInteger, primary_key=True, autoincrement=False),
     Column("scores", JSON, nullable=False),
     Column("tags", JSON, nullable=False),
     Column("run_id", Text, nullable=False),
@@ -210,10 +219,9 @@ corrections = Table(
 vectors = Table(
     "vectors",
     metadata,
-    Column("image_id", _DIGEST, primary_key=True),
+    Column("image_key", _KEY, primary_key=True, autoincrement=False),
     Column("space", String(16), nullable=False),
     Column("vector", LargeBinary, nullable=False),
-    sqlite_with_rowid=False,
 )
 
 # The images that a person passed on when the queue asked about them.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,12 +12,17 @@ from sqlalchemy.engine import Connection
 
 from .bulk import insert_rows, upsert_rows
 from .database import Database
+from .image_rows import Kept
 from .rows import Prediction
 from .sql import PAGE
-from .tables import corrections, vectors
+from .tables import corrections, images, vectors
 from .verdicts import IN_FORCE
 
 _SPACE_BYTES = 8  # at the head of a prediction's vector; the numbers follow, int8 each
+
+_VECTORS = sa.select(images.c.image_id, vectors.c.space, vectors.c.vector).join(
+    images, images.c.image_key == vectors.c.image_key
+)
 
 # Labelled images that one image is compared with, the latest ones: 64 bytes each.
 _MOST_LABELLED = 20_000
@@ -49,7 +54,7 @@ class Vectors:
         found: dict[str, dict[str, np.ndarray]] = {}
         with self._database.reading() as connection:
             for some in chunked(image_ids, PAGE):
-                query = sa.select(vectors).where(vectors.c.image_id.in_(some))
+                query = _VECTORS.where(images.c.image_id.in_(some))
                 for row in connection.execute(query):
                     found.setdefault(row.space, {})[row.image_id] = _unit(row.vector)
         return max(found.values(), key=len, default={})
@@ -63,14 +68,11 @@ class Vectors:
             .subquery()
         )
         with self._database.reading() as connection:
-            own = connection.execute(
-                sa.select(vectors).where(vectors.c.image_id == image_id)
-            ).one_or_none()
+            own = connection.execute(_VECTORS.where(images.c.image_id == image_id)).one_or_none()
             if own is None:
                 return []
             query = (
-                sa.select(vectors.c.image_id, vectors.c.vector)
-                .join(edited, edited.c.image_id == vectors.c.image_id)
+                _VECTORS.join(edited, edited.c.image_id == images.c.image_id)
                 .where(vectors.c.space == own.space)
                 .order_by(edited.c.last.desc())
                 .limit(_MOST_LABELLED)
@@ -86,22 +88,23 @@ class Vectors:
 def write_vectors(
     connection: Connection,
     batch: Sequence[Prediction],
-    known: Collection[str],
-    new: Collection[str],
+    known: Mapping[str, Kept],
+    new: Mapping[str, Kept],
 ) -> None:
     """Keep the vectors among predictions, for known images; a later one replaces an earlier one.
 
     `new` are the images that this transaction has inserted, and so have none.
     """
     made = {p.image_id: p.vector for p in batch if p.vector}
-    rows = [
-        (image_id, made[image_id][:_SPACE_BYTES].hex(), made[image_id][_SPACE_BYTES:])
-        for image_id in sorted(made)
+    rows = sorted(
+        (known[image_id].key, vector[:_SPACE_BYTES].hex(), vector[_SPACE_BYTES:])
+        for image_id, vector in made.items()
         if image_id in known
-    ]
-    columns = ("image_id", "space", "vector")
-    insert_rows(connection, vectors, columns, [row for row in rows if row[0] in new])
-    upsert_rows(connection, vectors, columns, [row for row in rows if row[0] not in new])
+    )
+    inserted = {image.key for image in new.values()}
+    columns = ("image_key", "space", "vector")
+    insert_rows(connection, vectors, columns, [row for row in rows if row[0] in inserted])
+    upsert_rows(connection, vectors, columns, [row for row in rows if row[0] not in inserted])
 
 
 def _unit(vector: bytes) -> np.ndarray:
