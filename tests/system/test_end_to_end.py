@@ -15,13 +15,14 @@ import psutil
 import pytest
 from helpers import desk_loop
 from helpers.fork_server import use_for_stages
+from helpers.ports import free_ports
 from playwright.sync_api import sync_playwright
 
 from shoetagger.config.settings import Settings
 from shoetagger.demo import __main__
 from shoetagger.demo.arrivals import ARRIVALS, let_arrive, untagged
 from shoetagger.ingest import folder
-from shoetagger.ops.environment import HOST, Ports
+from shoetagger.ops.environment import HOST, Ports, airflow_home
 from shoetagger.ops.processes import marked_processes
 from shoetagger.ops.servers import credentials, down
 from shoetagger.store.store import Store
@@ -29,7 +30,9 @@ from shoetagger.store.store import Store
 REPO = Path(__file__).parents[2]
 GROUPS = ("color", "style", "detail")
 BETTER_THAN_FREQUENCY = 0.15
-
+# Airflow reads the DAG files anew every 30 s, which takes more CPU than all the tests do with what
+# it finds: the files do not change here.
+SELDOM = "\n[dag_processor]\nmin_file_process_interval = 3600\n"
 
 CHROMIUM = shutil.which("chromium")
 
@@ -37,11 +40,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """An installation in a fresh clone, whose servers the first test starts."""
+def settings(tmp_path_factory: pytest.TempPathFactory, installed_home: Path) -> Iterator[Settings]:
+    """A fresh clone that has been set up, whose servers the first test starts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SHOETAGGER_USERS", desk_loop.PEOPLE)
         settings = desk_loop.clone(REPO, tmp_path_factory.mktemp("end to end"))
+        shutil.copytree(installed_home, settings.home)
+        with (airflow_home(settings) / "airflow.cfg").open("a") as configuration:
+            configuration.write(SELDOM)
         yield settings
         down(settings, lambda _: None)
 
@@ -49,10 +55,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 @pytest.fixture(scope="module")
 def ports() -> Ports:
     """Two ports of this machine that nothing listens on."""
-    with socket.socket() as one, socket.socket() as other:
-        one.bind((HOST, 0))
-        other.bind((HOST, 0))
-        return Ports(one.getsockname()[1], other.getsockname()[1])
+    return free_ports()
 
 
 def tags_in_store(settings: Settings) -> dict[str, dict[str, tuple[str, ...]]]:
