@@ -13,7 +13,7 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from .backlog import backlog, backlog_ranges, backlog_within, locators_of
+from .backlog import backlog, backlog_ranges, backlog_within, lacks, locators_of
 from .blocks import (
     IMAGES,
     add,
@@ -127,20 +127,19 @@ class Predictions:
         and the same with every call.
         """
         query = (
-            sa.select(images.c.image_id, predictions.c.tags)
-            .join(predictions, predictions.c.image_key == images.c.image_key)
-            .where(of_bundle(digest), readable(), ~is_judged(images.c.image_id))
+            sa.select(images.c.image_id)
+            .where(~lacks(digest), readable(), ~is_judged(images.c.image_id))
             .order_by(images.c.image_id)
             .limit(limit)
         )
         with self._database.reading() as connection:
-            found = connection.execute(query).all()
-            ids = [row.image_id for row in found]
+            ids = connection.execute(query).scalars().all()
             locators = locators_of(connection, ids, TAGGED)
+        tags = self.tags_known([digest], ids)
         return [
-            TaggedImage(row.image_id, locators[row.image_id][0], tuple(row.tags))
-            for row in found
-            if row.image_id in locators
+            TaggedImage(image_id, locators[image_id][0], tags[digest, image_id])
+            for image_id in ids
+            if image_id in locators and (digest, image_id) in tags
         ]
 
     def checked(self, group: str, limit: int) -> list[TaggedImage]:
