@@ -123,7 +123,8 @@ def seaweedfs() -> Iterator[ObjectStore]:
             "volume.max": 300, "master.volumeSizeLimitMB": 64,
             "s3.port.iceberg": 0, "s3.port.lance": 0, "master.telemetry": "false",
         }  # fmt: skip
-        command = [weed, "server", "-s3", *(f"-{name}={value}" for name, value in options.items())]
+        flags = [f"-{name}={value}" for name, value in options.items()]
+        command = [weed, "-logtostderr=true", "server", "-s3", *flags]  # or it logs to /tmp, too
         process = _started(stack, command, home, "weed")
         endpoint = f"http://127.0.0.1:{s3}"
         _wait_until_it_answers(endpoint, process, home / "weed.log")

@@ -207,8 +207,10 @@ def _seaweedfs(settings: Settings, values: Mapping[str, str], services: ServiceP
         "volume.max": 300, "master.volumeSizeLimitMB": 64, "volume.preStopSeconds": 0,
         "s3.port.iceberg": 0, "s3.port.lance": 0, "master.telemetry": "false",
     }  # fmt: skip
+    flags = [f"-{name}={value}" for name, value in options.items()]
     return Program(
-        [str(weed), "server", "-s3", *(f"-{name}={value}" for name, value in options.items())],
+        # Or it would write its log to /tmp, too, and leave it there.
+        [str(weed), "-logtostderr=true", "server", "-s3", *flags],
         environment={"PATH": os.environ["PATH"], "HOME": str(home)},
         folder=home,
     )
