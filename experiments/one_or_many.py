@@ -75,7 +75,7 @@ def _file(recipe: str, size: int | None) -> str:
 
 
 def _draw(found: Mapping[str, Mapping[int | None, dict[str, Any]]], path: Path) -> None:
-    """Draw a line per kind of network, with hollow markers where it has fewer folds than others."""
+    """Draw a line per kind of network, with hollow markers at values of fewer folds than others."""
     most_folds = max(len(r["seeds"]) for by_size in found.values() for r in by_size.values())
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axes = figure.subplots()
@@ -85,9 +85,11 @@ def _draw(found: Mapping[str, Mapping[int | None, dict[str, Any]]], path: Path) 
         _, colour, style, marker = LINES[name]
         x = [result["learned"] for result in by_size.values()]
         y = [result["macro_f1"] for result in by_size.values()]
-        full = all(len(result["seeds"]) == most_folds for result in by_size.values())
-        inside = colour if full else "none"
+        few = [number for number, r in enumerate(by_size.values()) if len(r["seeds"]) < most_folds]
+        inside = "white" if len(few) == len(x) else colour
         axes.plot(x, y, style, color=colour, marker=marker, markerfacecolor=inside, label=name)
+        hollow = [x[number] for number in few], [y[number] for number in few]
+        axes.plot(*hollow, marker, color=colour, markerfacecolor="white")
     axes.set(xscale="log", xlabel="pictures learned from", ylabel="macro F1 on other pictures")
     most = max(result["learned"] for by_size in found.values() for result in by_size.values())
     ticks = [size or most for size in SIZES]
