@@ -136,6 +136,7 @@ def written_per_second(url: str, pictures: int) -> dict[str, writers.Rate]:
     """Let one and several writers write new pictures, and known ones again."""
     with Store(url) as store:
         store.migrate()
+        warm(store)
     return {
         f"{number} of {what}": writers.rate(url, work, number, pictures)
         for number in (1, 4)
