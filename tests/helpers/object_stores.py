@@ -116,7 +116,9 @@ def seaweedfs() -> Iterator[ObjectStore]:
         home = _folder(stack)
         (home / "s3.json").write_text(json.dumps({"identities": [identity]}))
         # It takes each port plus 10,000 as well.
-        master, volume, filer, s3 = _free_ports(4, highest=22_000)
+        ports = _free_ports(4, highest=22_000)
+        stack.callback(_remove_sockets, ports)
+        master, volume, filer, s3 = ports
         options = {
             "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "dir": home, "s3.config": home / "s3.json",
             "master.port": master, "volume.port": volume, "filer.port": filer, "s3.port": s3,
@@ -129,6 +131,14 @@ def seaweedfs() -> Iterator[ObjectStore]:
         endpoint = f"http://127.0.0.1:{s3}"
         _wait_until_it_answers(endpoint, process, home / "weed.log")
         yield ObjectStore(endpoint, secret, process)
+
+
+def _remove_sockets(ports: Sequence[int]) -> None:
+    """Remove the sockets that SeaweedFS makes in /tmp, whatever it is told, and leaves there."""
+    for port in ports:
+        for number in (port, port + 10_000):
+            for socket_file in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+                socket_file.unlink()
 
 
 @contextmanager
