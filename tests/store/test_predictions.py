@@ -323,3 +323,18 @@ def test_scores_and_tags_are_written_as_they_are(store: Store) -> None:
     assert list(rows[image("a")].groups["color"].scores.values()) == [0.0, 0.123457, 1.0]
     assert rows[image("b")].groups["color"].tags == ()
     assert list(rows[image("b")].groups["color"].scores.values()) == [0.0, 1e-6, 0.1]
+
+
+def test_a_sample_is_the_same_however_it_is_found(store: Store) -> None:
+    add_bundles(store)
+    names = [f"{n}.jpg" for n in range(30)]
+    tag(store, *names)
+    for name in ("gone.jpg", "untagged.jpg"):
+        tag(store, name, digest=RED if name == "gone.jpg" else None)
+    store.files.lose([file_id("gone.jpg")])
+    few = store.predictions.sample_tagged(RED, 5)  # from the lowest id on
+    all_of_them = store.predictions.sample_tagged(RED, 500)  # all that the bundle has tagged
+    assert [picture.image_id for picture in all_of_them] == sorted(map(image, names))
+    assert few == all_of_them[:5]
+    assert few[0].tags == ("red",)
+    assert store.predictions.sample_tagged(BLUE, 5) == []
