@@ -6,8 +6,10 @@ import re
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -36,35 +38,42 @@ from shoetagger.store.rows import (
 from shoetagger.store.store import Store
 
 
+def make_older(
+    url: str, revision: str, rows: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Make the tables of a revision, with these rows, by name of the table."""
+    with monkeypatch.context() as patch, Store(url) as old:
+        patch.setattr(database, "REVISION", revision)
+        old.migrate()
+    engine, older = sa.create_engine(url), sa.MetaData()
+    with engine.begin() as connection:
+        older.reflect(connection)
+        for name, some in rows.items():
+            connection.execute(sa.delete(older.tables[name]))  # last_seq begins with a row
+            connection.execute(sa.insert(older.tables[name]), some)
+    engine.dispose()
+
+
 def test_an_older_store_with_rows_in_it_is_brought_up_to_date(
     empty_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch, Store(empty_url) as old:
-        patch.setattr(database, "REVISION", "0001")
-        old.migrate()
-    engine = sa.create_engine(empty_url)
-    first = sa.MetaData()
-    with engine.begin() as connection:
-        first.reflect(connection)
-        values = {
-            "versions": {"digest": RED, "group_name": "color", "tags": ["red", "blue"],
-                         "registered_at": NIGHT},
-            "images": {"image_id": image("a"), "width": 4, "height": 3, "first_seen": NIGHT,
-                       "day": "2026-11-01", "seq": 1, "replaced": False},
-            "predictions": {"bundle_digest": RED, "image_id": image("a"), "scores": [0.75, 0.25],
-                            "tags": ["red"], "run_id": "r", "created_at": NIGHT},
-            "files": {"file_id": file_id("a"), "locator": locator_of("/inbox/a"), "token": "1-1-1",
-                      "image_id": image("a"), "state": "tagged", "first_seen": NIGHT,
-                      "last_seen": NIGHT},
-            "ledger": {"group_name": "color", "to_digest": RED, "kind": "promote",
-                       "state": "done", "by": "me", "why": "so", "created_at": NIGHT,
-                       "done_at": NIGHT},
-            "runs": {"run_id": "r", "kind": "night", "started_at": NIGHT, "state": "done",
-                     "pins": {"color": RED}, "counts": {"tagged": 1}},
-        }  # fmt: skip
-        for name, row in values.items():
-            connection.execute(sa.insert(first.tables[name]), row)
-    engine.dispose()
+    rows = {
+        "versions": {"digest": RED, "group_name": "color", "tags": ["red", "blue"],
+                     "registered_at": NIGHT},
+        "images": {"image_id": image("a"), "width": 4, "height": 3, "first_seen": NIGHT,
+                   "day": "2026-11-01", "seq": 1, "replaced": False},
+        "predictions": {"bundle_digest": RED, "image_id": image("a"), "scores": [0.75, 0.25],
+                        "tags": ["red"], "run_id": "r", "created_at": NIGHT},
+        "files": {"file_id": file_id("a"), "locator": locator_of("/inbox/a"), "token": "1-1-1",
+                  "image_id": image("a"), "state": "tagged", "first_seen": NIGHT,
+                  "last_seen": NIGHT},
+        "ledger": {"group_name": "color", "to_digest": RED, "kind": "promote",
+                   "state": "done", "by": "me", "why": "so", "created_at": NIGHT,
+                   "done_at": NIGHT},
+        "runs": {"run_id": "r", "kind": "night", "started_at": NIGHT, "state": "done",
+                 "pins": {"color": RED}, "counts": {"tagged": 1}},
+    }  # fmt: skip
+    make_older(empty_url, "0001", rows, monkeypatch)
     with Store(empty_url) as store:
         with pytest.raises(StoreError, match=r"older version \(0001.*shoetagger migrate"):
             store.ledger.live()
@@ -80,55 +89,45 @@ def test_an_older_store_with_rows_in_it_is_brought_up_to_date(
 def test_what_was_stored_under_hashes_is_found_under_keys(
     empty_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch, Store(empty_url) as old:
-        patch.setattr(database, "REVISION", "0017")
-        old.migrate()
     there, gone = image("a"), image("b")
     vector = bytes(range(1, 65))
-    engine = sa.create_engine(empty_url)
-    before = sa.MetaData()
-    with engine.begin() as connection:
-        before.reflect(connection)
-        rows = {
-            "last_seq": [{"seq": 7}],
-            "versions": [
-                {"digest": digest, "group_name": "color", "tags": ["red", "blue"],
-                 "registered_at": when}
-                for digest, when in ((RED, LATER), (BLUE, NIGHT))
-            ],
-            "images": [
-                {"image_id": i, "width": 4, "height": 3, "first_seen": NIGHT,
-                 "day": "2026-11-01", "seq": seq, "replaced": False}
-                for i, seq in ((there, 7), (gone, -2))
-            ],
-            "predictions": [
-                {"bundle_digest": digest, "image_id": i, "scores": [0.75, 0.25], "tags": [tag],
-                 "run_id": "r", "created_at": NIGHT, "unsure": unsure}
-                for digest, i, tag, unsure in (
-                    (BLUE, there, "blue", False),
-                    (RED, there, "red", True),
-                    (BLUE, gone, "blue", False),
-                )
-            ],
-            "vectors": [{"image_id": there, "space": "00" * 8, "vector": vector}],
-            "files": [
-                {"file_id": file_id(name), "locator": locator_of(f"/inbox/{name}"), "token": "1-1",
-                 "image_id": image(name), "state": state, "first_seen": NIGHT, "changed_at": NIGHT}
-                for name, state in (("a", "tagged"), ("b", "gone"))
-            ],
-            "corrections": [
-                {"image_id": gone, "group_name": "color", "tags": ["red"], "by": "me",
-                 "why": "seen", "created_at": NIGHT}
-            ],
-            "ledger": [
-                {"group_name": "color", "to_digest": RED, "kind": "promote", "state": "done",
-                 "by": "me", "why": "so", "created_at": NIGHT, "done_at": NIGHT}
-            ],
-        }  # fmt: skip
-        connection.execute(sa.delete(before.tables["last_seq"]))
-        for name, some in rows.items():
-            connection.execute(sa.insert(before.tables[name]), some)
-    engine.dispose()
+    rows = {
+        "last_seq": [{"seq": 7}],
+        "versions": [
+            {"digest": digest, "group_name": "color", "tags": ["red", "blue"],
+             "registered_at": when}
+            for digest, when in ((RED, LATER), (BLUE, NIGHT))
+        ],
+        "images": [
+            {"image_id": i, "width": 4, "height": 3, "first_seen": NIGHT,
+             "day": "2026-11-01", "seq": seq, "replaced": False}
+            for i, seq in ((there, 7), (gone, -2))
+        ],
+        "predictions": [
+            {"bundle_digest": digest, "image_id": i, "scores": [0.75, 0.25], "tags": [tag],
+             "run_id": "r", "created_at": NIGHT, "unsure": unsure}
+            for digest, i, tag, unsure in (
+                (BLUE, there, "blue", False),
+                (RED, there, "red", True),
+                (BLUE, gone, "blue", False),
+            )
+        ],
+        "vectors": [{"image_id": there, "space": "00" * 8, "vector": vector}],
+        "files": [
+            {"file_id": file_id(name), "locator": locator_of(f"/inbox/{name}"), "token": "1-1",
+             "image_id": image(name), "state": state, "first_seen": NIGHT, "changed_at": NIGHT}
+            for name, state in (("a", "tagged"), ("b", "gone"))
+        ],
+        "corrections": [
+            {"image_id": gone, "group_name": "color", "tags": ["red"], "by": "me",
+             "why": "seen", "created_at": NIGHT}
+        ],
+        "ledger": [
+            {"group_name": "color", "to_digest": RED, "kind": "promote", "state": "done",
+             "by": "me", "why": "so", "created_at": NIGHT, "done_at": NIGHT}
+        ],
+    }  # fmt: skip
+    make_older(empty_url, "0017", rows, monkeypatch)
     with Store(empty_url) as store:
         store.migrate()
         found = current(store, "color")
@@ -150,9 +149,7 @@ def test_a_store_whose_rows_lack_others_is_not_migrated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"sqlite:///{tmp_path / 'store.db'}"
-    with monkeypatch.context() as patch, Store(url) as old:
-        patch.setattr(database, "REVISION", "0017")
-        old.migrate()
+    make_older(url, "0017", {}, monkeypatch)
     with closing(sqlite3.connect(tmp_path / "store.db")) as connection, connection:
         connection.execute(
             "INSERT INTO ledger (group_name, to_digest, kind, state, by, why, created_at) "

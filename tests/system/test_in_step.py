@@ -64,7 +64,7 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from fastapi.testclient import TestClient
-from sqlalchemy import create_engine, select
+from sqlalchemy import select
 
 folder, dag_id, conf, password, report = sys.argv[1:]
 outcome = {"waited": []}

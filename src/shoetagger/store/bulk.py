@@ -97,7 +97,7 @@ def among(
         given = sa.func.json_each(sa.literal(json.dumps(list(ids)), sa.Text))
         return column.in_(sa.select(given.table_valued("value").c.value))
     # psycopg writes an array in Python, item by item; ids are hex or numbers, without a comma.
-    given = sa.func.string_to_array(",".join(map(str, ids)), ",", type_=_TEXTS)
+    given = sa.func.string_to_array(",".join(map(str, ids)), ",")
     kind = _NUMBERS if isinstance(column.type, sa.Integer) else _TEXTS
     return column == sa.any_(sa.cast(given, kind))
 

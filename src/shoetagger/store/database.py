@@ -101,15 +101,18 @@ class Database:
         with self._as_store_errors(missing_is_new=True):
             if self.is_sqlite:
                 self._use_write_ahead_log()
-            with self._engine.execution_options(migrates=True).begin() as connection:
-                self._wait_for_turn(connection)
-                found = _revision(connection)
-                if found is not None and not _is_known(found):
-                    raise StoreError(_newer(self.name, found))
-                config.attributes["connection"] = connection
-                command.upgrade(config, REVISION)
-                self._check_foreign_keys(connection)
-            self._engine.dispose()  # the next connection follows foreign keys again
+            try:
+                with self._engine.execution_options(migrates=True).begin() as connection:
+                    self._wait_for_turn(connection)
+                    found = _revision(connection)
+                    if found is not None and not _is_known(found):
+                        raise StoreError(_newer(self.name, found))
+                    config.attributes["connection"] = connection
+                    command.upgrade(config, REVISION)
+                    if found != REVISION:
+                        self._check_foreign_keys(connection)
+            finally:
+                self._engine.dispose()  # the next connection follows foreign keys again
 
     def _check_foreign_keys(self, connection: Connection) -> None:
         """Raise StoreError where a row names one that is not there: nothing is committed then."""

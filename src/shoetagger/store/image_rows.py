@@ -86,7 +86,8 @@ def renew(connection: Connection, image_ids: Sequence[str]) -> None:
     """Give images that can be read (again) a `seq` above all others."""
     if image_ids:
         seqs = dict(zip(image_ids, next_seqs(connection, len(image_ids)), strict=True))
-        _place(connection, {image_id: (seq, False) for image_id, seq in seqs.items()})
+        kept = kept_images(connection, image_ids)
+        _place(connection, kept, {image_id: (seq, False) for image_id, seq in seqs.items()})
 
 
 def recheck(connection: Connection, image_ids: Collection[str | None]) -> None:
@@ -98,13 +99,13 @@ def recheck(connection: Connection, image_ids: Collection[str | None]) -> None:
         states: dict[str, set[str]] = {image_id: set() for image_id in some}
         for image_id, state in connection.execute(held.distinct()):
             states[image_id].add(state)
-        query = sa.select(images.c.image_id, images.c.seq).where(images.c.image_id.in_(some))
-        seqs = dict(iter(connection.execute(query)))
+        kept = kept_images(connection, some)
         _place(
             connection,
+            kept,
             {
-                image_id: (-abs(seq), not states[image_id])
-                for image_id, seq in seqs.items()
+                image_id: (-abs(row.seq), not states[image_id])
+                for image_id, row in kept.items()
                 if "tagged" not in states[image_id]
             },
         )
@@ -121,11 +122,12 @@ def erase(connection: Connection, image_id: str) -> int | None:
     return connection.execute(deleted.returning(images.c.image_key)).scalar()
 
 
-def _place(connection: Connection, places: Mapping[str, tuple[int, bool]]) -> None:
-    """Set `seq` and `replaced` of images, and move their counts along."""
+def _place(
+    connection: Connection, kept: Mapping[str, Kept], places: Mapping[str, tuple[int, bool]]
+) -> None:
+    """Set `seq` and `replaced` of images, and move their counts along; `kept` has their rows."""
     if not places:
         return
-    kept = kept_images(connection, places)
     which = images.c.image_id == sa.bindparam("id")
     values: dict[str, Any] = {"seq": sa.bindparam("next"), "replaced": sa.bindparam("lost")}
     connection.execute(
@@ -133,8 +135,8 @@ def _place(connection: Connection, places: Mapping[str, tuple[int, bool]]) -> No
         [{"id": i, "next": seq, "lost": replaced} for i, (seq, replaced) in places.items()],
     )
     moved = {
-        row.key: (_block(row), None if replaced else block_of(seq))
-        for (seq, replaced), row in ((places[i], row) for i, row in kept.items())
+        kept[i].key: (_block(kept[i]), None if replaced else block_of(seq))
+        for i, (seq, replaced) in places.items()
     }
     move(connection, moved, _days_by_key(kept))
 

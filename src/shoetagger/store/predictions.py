@@ -126,7 +126,8 @@ class Predictions:
         These are the ones with the lowest ids: as good as a random sample, since ids are hashes,
         and the same with every call. At most about sqrt(limit * images) images are looked at.
         """
-        query = sa.select(images.c.image_id).where(readable(), ~is_judged(images.c.image_id))
+        query = sa.select(images.c.image_key, images.c.image_id)
+        query = query.where(readable(), ~is_judged(images.c.image_id))
         with self._database.reading() as connection:
             there = totals_there(connection, {IMAGES, digest})
             if there[digest] ** 2 < limit * there[IMAGES]:  # all of the bundle's, to be sorted
@@ -136,13 +137,13 @@ class Predictions:
                 query = query.order_by(images.c.image_id.concat(""))
             else:  # from the lowest id on, until there are enough
                 query = query.where(~lacks(digest)).order_by(images.c.image_id)
-            ids = connection.execute(query.limit(limit)).scalars().all()
-            locators = locators_of(connection, ids, TAGGED)
-        tags = self.tags_known([digest], ids)
+            found = connection.execute(query.limit(limit)).all()
+            locators = locators_of(connection, [row.image_id for row in found], TAGGED)
+            tags = _tags(connection, digest, [row.image_key for row in found])
         return [
-            TaggedImage(image_id, locators[image_id][0], tags[digest, image_id])
-            for image_id in ids
-            if image_id in locators and (digest, image_id) in tags
+            TaggedImage(image_id, locators[image_id][0], tags[key])
+            for key, image_id in found
+            if image_id in locators
         ]
 
     def checked(self, group: str, limit: int) -> list[TaggedImage]:
@@ -172,15 +173,13 @@ class Predictions:
     ) -> dict[tuple[str, str], tuple[str, ...]]:
         """Return the tags predicted before, by digest and image id, for some of the images."""
         found: dict[tuple[str, str], tuple[str, ...]] = {}
-        query = sa.select(predictions.c.image_key, predictions.c.tags)
         with self._database.reading() as connection:
             # Most of what arrives was never seen: that costs one look, and not one per bundle.
             known = kept_images(connection, image_ids)
             ids = {row.key: image_id for image_id, row in known.items()}
-            named = among(connection, predictions.c.image_key, ids)
             for digest in digests if ids else ():
-                rows = connection.execute(query.where(of_bundle(digest), named))
-                found |= {(digest, ids[key]): tuple(tags) for key, tags in rows}
+                tags = _tags(connection, digest, ids)
+                found |= {(digest, ids[key]): of_image for key, of_image in tags.items()}
         return found
 
     def record(
@@ -284,6 +283,13 @@ def write_predictions(
     add(connection, Counter((digest, block_of(image.seq)) for digest, image in shown))
     add_days(connection, Counter((digest, image.day) for digest, image in shown))
     return written
+
+
+def _tags(connection: Connection, digest: str, keys: Collection[int]) -> dict[int, tuple[str, ...]]:
+    """Return the tags that a bundle has predicted, by key, for some of the images."""
+    named = among(connection, predictions.c.image_key, keys)
+    query = sa.select(predictions.c.image_key, predictions.c.tags).where(of_bundle(digest), named)
+    return {key: tuple(tags) for key, tags in connection.execute(query)}
 
 
 def _bundle_keys(connection: Connection, digests: Collection[str]) -> dict[str, int]:
