@@ -22,6 +22,11 @@ def write_project(folder: Path, group: str, arch: str, **train: object) -> None:
     document["train"] |= train
     (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     copy_sample(folder / "data", 30)
-    (folder / WEIGHTS).parent.mkdir()
+    write_weights(folder / WEIGHTS, arch)
+
+
+def write_weights(file: Path, arch: str) -> None:
+    """Write the random weights of a backbone as a safetensors file that `train.weights` takes."""
+    file.parent.mkdir()
     creator, name = library(arch)
-    save_file(creator.create(name).state_dict(), folder / WEIGHTS, {"license": "cc-by-nc-4.0"})
+    save_file(creator.create(name).state_dict(), file, {"license": "cc-by-nc-4.0"})
