@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
 SHEET_IMAGES = 36
 _COLUMNS = 6
 _SHEET_WORDS = 4  # below a picture
 _NAME_LENGTH = 24  # above it
+# In inches.
+_CELL, _PICTURE, _LINE = (1.9, 2.95), 1.82, 0.215
+_ABOVE, _BELOW = 0.75, 0.6  # room for the title, and for what the colours mean
 
 
 @dataclass(frozen=True)
@@ -57,19 +59,17 @@ def contact_sheet(shown: Sequence[Shown], title: str, colours: Colours = ANSWERS
     """
     chosen = shown[:SHEET_IMAGES]
     rows = max(1, -(-len(chosen) // _COLUMNS))
-    height = rows * 2.95 + 1.1
-    # The layout knows nothing of the words below the last row: the key gets room of its own.
-    key = 0.6 / height
-    layout = ConstrainedLayoutEngine(rect=(0, key, 1, 1 - key))
-    figure = Figure(figsize=(_COLUMNS * 1.9, height), layout=layout)
-    figure.suptitle(title, parse_math=False)
+    width, height = _COLUMNS * _CELL[0], rows * _CELL[1] + _ABOVE + _BELOW
+    figure = Figure(figsize=(width, height))
+    figure.suptitle(title, parse_math=False, y=1 - 0.1 / height, va="top")
     meanings = [Patch(color=color, label=words) for color, words in _of(colours)]
     figure.legend(handles=meanings, loc="lower center", ncols=len(meanings))
-    grid = figure.subplots(rows, _COLUMNS, squeeze=False)
-    for axes in grid.flat:
-        axes.axis("off")
-    for axes, image in zip(grid.flat, chosen, strict=False):
-        _draw(axes, image, colours)
+    # One area in inches for all pictures: laying out one per picture takes ten times as long.
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    axes.axis("off")
+    for number, image in enumerate(chosen):
+        row, column = divmod(number, _COLUMNS)
+        _draw(axes, image, colours, ((column + 0.5) * _CELL[0], row * _CELL[1] + _ABOVE))
     return figure
 
 
@@ -77,9 +77,15 @@ def _of(colours: Colours) -> tuple[tuple[str, str], ...]:
     return colours.both, colours.added, colours.missing
 
 
-def _draw(axes: Axes, image: Shown, colours: Colours) -> None:
-    axes.imshow(image.pixels)
-    axes.set_title(_shortened(image.name), fontsize=7, color="#57606a", parse_math=False)
+def _draw(axes: Axes, image: Shown, colours: Colours, place: tuple[float, float]) -> None:
+    """Draw a picture with its words; the middle of its upper edge is at `place`."""
+    middle, top = place
+    left, bottom = middle - _PICTURE / 2, top + _PICTURE
+    axes.imshow(image.pixels, extent=(left, left + _PICTURE, bottom, top), aspect="auto")
+    axes.text(
+        middle, top - 0.05, _shortened(image.name), fontsize=7, color="#57606a",
+        ha="center", va="bottom", parse_math=False,
+    )  # fmt: skip
     true, predicted = image.true_tags, image.predicted_tags
     # Differences first: where there is no room for all words, tags of both are left out.
     words = [(f"+{tag}", colours.added) for tag in predicted if tag not in true]
@@ -88,8 +94,8 @@ def _draw(axes: Axes, image: Shown, colours: Colours) -> None:
     for line, (word, (color, _)) in enumerate(words[:_SHEET_WORDS]):
         # Below the picture, one word per line: matplotlib gives a text one colour.
         axes.text(
-            0.5, -0.03 - 0.12 * line, word, color=color, fontsize=8,
-            ha="center", va="top", transform=axes.transAxes, parse_math=False,
+            middle, bottom + 0.05 + _LINE * line, word, color=color, fontsize=8,
+            ha="center", va="top", parse_math=False,
         )  # fmt: skip
 
 
