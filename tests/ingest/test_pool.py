@@ -269,19 +269,19 @@ def test_no_more_than_ahead_are_drawn_from_the_stream(pool: DecodePool) -> None:
     assert drawn == 200
 
 
-def test_a_slow_stream_does_not_hold_back_what_is_ready(pool: DecodePool) -> None:
+def test_a_slow_stream_does_not_hold_back_what_is_ready(tmp_path: Path) -> None:
     drawn = 0
 
     def stream() -> Iterator[str]:
         nonlocal drawn
-        for locator in shoes(8):
+        for number in range(6):
             drawn += 1
-            yield locator
-            time.sleep(0.1)
+            yield f"slow:{number}"
+            assert wait_until((tmp_path / f"slow:{number}").exists)
 
-    list(pool.run(shoes(2)))  # the workers have started
-    for taken, _ in enumerate(pool.run(stream())):
-        assert drawn <= taken + 4
+    with make_pool(workers=2, read=partial(read, marks=tmp_path)) as pool:
+        for taken, _ in enumerate(pool.run(stream())):
+            assert drawn <= taken + 4
 
 
 def test_the_workers_go_on_while_a_batch_is_computed(tmp_path: Path) -> None:
