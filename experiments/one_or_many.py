@@ -21,14 +21,16 @@ from .costs import NETWORKS
 from .markdown import head, line, number, with_interval
 from .scoring import SHOWN_OTHERWISE
 
-# The lines of the plot: recipes by the number of pictures; the last learns from all that four of
-# five folds leave.
+# The lines of the tables: recipes by the number of pictures; the last learns from all that four of
+# five folds leave. Those with a colour are lines of the plot as well.
 SIZES = (50, 100, 220, 500, None)
 LINES = {
     "one network, frozen trunk": ("one", "C0", "-", "o"),
     "three, frozen trunk": ("three", "C1", "-", "s"),
     "nineteen, frozen trunk": ("nineteen", "C2", "-", "^"),
     "one, last stage trained": ("one_last_stage", "C0", "--", "o"),
+    "one, last stage at a third of the rate": ("one_last_stage_third", None, "", ""),
+    "one, last stage at three times the rate": ("one_last_stage_triple", None, "", ""),
     "three, last stage trained": ("three_last_stage", "C1", "--", "s"),
     "one, last two stages trained": ("one_two_stages", "C4", "--", "v"),
     "three, last two stages trained": ("three_two_stages", "C5", "--", "^"),
@@ -80,9 +82,9 @@ def _draw(found: Mapping[str, Mapping[int | None, dict[str, Any]]], path: Path) 
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axes = figure.subplots()
     for name, by_size in found.items():
-        if not by_size:
-            continue
         _, colour, style, marker = LINES[name]
+        if not by_size or colour is None:
+            continue
         x = [result["learned"] for result in by_size.values()]
         y = [result["macro_f1"] for result in by_size.values()]
         few = [number for number, r in enumerate(by_size.values()) if len(r["seeds"]) < most_folds]

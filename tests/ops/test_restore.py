@@ -184,7 +184,7 @@ def test_a_restore_that_finds_the_disk_full_changes_nothing(
 def test_a_database_in_use_is_named_with_its_user_and_nothing_changes(
     settings: Settings, file: Path, monkeypatch: pytest.MonkeyPatch, name: str, statement: str
 ) -> None:
-    monkeypatch.setattr(restoring, "_BUSY_SECONDS", 0.5)
+    monkeypatch.setattr(restoring, "_BUSY_SECONDS", 0.1)
     with holding(settings.home / name, statement) as holder:
         with pytest.raises(BackupError, match=f"process {holder.pid} .*in use"):
             restore(settings, file, replace=True)
@@ -201,7 +201,7 @@ def test_a_database_in_use_is_named_with_its_user_and_nothing_changes(
 def test_a_backup_of_a_locked_database_ends_and_names_it(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dump, "_BUSY_SECONDS", 0.5)
+    monkeypatch.setattr(dump, "_BUSY_SECONDS", 0.1)
     database = settings.home / "mlflow" / "mlflow.db"
     with (
         holding(database, "BEGIN EXCLUSIVE"),
