@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -78,7 +79,8 @@ def step(function: Callable[..., Any], **options: Any) -> Any:
         options["execution_timeout"] = LIMITS[function.__name__]
     # The tasks log sentences; the dicts that they hand on are in XCom.
     options.setdefault("show_return_value_in_logs", False)
-    return task(on_execute_callback=end_in_any_case, **options)(function)
+    first = [end_in_any_case, search_for_garbage_seldom]
+    return task(on_execute_callback=first, **options)(function)
 
 
 def on_gpu() -> dict[str, Any]:
@@ -99,6 +101,15 @@ def end_in_any_case(context: Mapping[str, Any]) -> None:
     limit = context["task"].execution_timeout
     if limit is not None:
         faulthandler.dump_traceback_later((limit + _GRACE).total_seconds(), exit=True, file=2)
+
+
+def search_for_garbage_seldom(_: Mapping[str, Any]) -> None:
+    """Let Python search for garbage after 100,000 new objects instead of 700.
+
+    Most of what a task makes are the modules that it imports, which stay: searching them meanwhile
+    was measured at a sixth of the seconds of CPU that importing takes.
+    """
+    gc.set_threshold(100_000)
 
 
 def page_of(dag_run: Any) -> str:
