@@ -20,7 +20,7 @@ import pytest
 import sqlalchemy as sa
 import yaml
 from helpers.airflow_program import Airflow, airflow
-from helpers.experiment import write_weights
+from helpers.experiment import WEIGHTS, write_weights
 from helpers.fork_server import use_for_stages
 from helpers.sample import copy_images, copy_sample, write_sheet
 from helpers.stores import stored_predictions
@@ -42,12 +42,11 @@ ROOT = Path(__file__).parents[2]
 LABELLED, PICTURES = 48, 60
 # A second per model: heads on a frozen backbone tell drawn boots from other shoes, and black from
 # white, even if its weights are random.
-WEIGHTS = "data/weights/random.safetensors"
 RECIPE: dict[str, dict[str, Any]] = {
     "split": {"folds": 2, "repeats": 1, "validation": 0.3},
     "images": {"size": 32},
     "features": {"views": 4},
-    "train": {"weights": WEIGHTS},
+    "train": {"weights": str(WEIGHTS)},
     "evaluate": {"bootstrap": 20, "min_positives": 1},
     "promote": {"bootstrap": 20, "min_positives": 1, "sample": 40, "approval": "never"},
 }

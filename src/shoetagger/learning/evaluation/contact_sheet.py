@@ -64,7 +64,7 @@ def contact_sheet(shown: Sequence[Shown], title: str, colours: Colours = ANSWERS
     figure.suptitle(title, parse_math=False, y=1 - 0.1 / height, va="top")
     meanings = [Patch(color=color, label=words) for color, words in _of(colours)]
     figure.legend(handles=meanings, loc="lower center", ncols=len(meanings))
-    # One area in inches for all pictures: laying out one per picture takes ten times as long.
+    # One area in inches for all pictures: laying out one per picture takes three times as long.
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
     axes.axis("off")
     for number, image in enumerate(chosen):
