@@ -88,7 +88,7 @@ EXTRA_RAY := import tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))
 
 lock: $(STAMP) ## bring requirements.lock up to date with pyproject.toml, changing no other version
 	@$(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
-	  --extra cluster --extra dev --extra metrics --extra s3 --extra timm --python-version 3.11 pyproject.toml --output-file requirements.lock
+	  --extra cluster --extra detector --extra dev --extra metrics --extra s3 --extra timm --python-version 3.11 pyproject.toml --output-file requirements.lock
 	@$(PYTHON) -c "$(EXTRA_RAY)" | $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes \
 	  --no-emit-index-url --no-header --no-annotate --python-version 3.11 --constraint requirements.lock \
 	  --output-file requirements-ray.lock -

@@ -91,6 +91,13 @@ def test_a_title_that_would_mislead_is_refused(
     assert fault.startswith(message)
 
 
+def test_a_detector_is_for_pictures_that_are_cropped_to_the_shoe(document: dict[str, Any]) -> None:
+    file = "data/shoe_detector.tflite"
+    assert parse(changed(document, "images.detector", file)).images.detector == file
+    with pytest.raises(ParamsError, match=r"images\.detector: .* set images\.framing to shoe"):
+        parse(changed(changed(document, "images.framing", "whole"), "images.detector", file))
+
+
 def test_a_group_may_say_none_of_these(document: dict[str, Any]) -> None:
     params = parse(changed(document, "groups.color.decide", {"none_below": 0.2}))
     assert params.group("color").none_below == 0.2
@@ -126,6 +133,9 @@ def test_a_number_with_an_exponent_is_one_as_it_is_to_dvc(document: dict[str, An
         ("train.weights", "data/../w.safetensors", "train.weights: must be imagenet, pretrained"),
         ("train.weights", "/w.safetensors", "train.weights: must be imagenet, pretrained, none"),
         ("train.weights", "none", "train.freeze: freezing layers of a network with random"),
+        ("images.detector", "/shoe.tflite", "images.detector: must be none, or a .tflite file in"),
+        ("images.detector", "data/../s.tflite", "images.detector: must be none, or a .tflite"),
+        ("images.detector", "data/shoe.onnx", "images.detector: must be none, or a .tflite file"),
         ("train.weights", ["none"], "train.weights: ['none'] is not text"),
         ("train.head_l2", True, "train.head_l2: True is not a number"),
         ("train.head_l2", "0.1", "train.head_l2: '0.1' is not a number"),

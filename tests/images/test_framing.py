@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ STILL = Augment(
     erase=0.0, background=0.0,
 )  # fmt: skip
 SHOE = Transform(size=64, framing="shoe")
+WEIGHTS = Path("weights.safetensors")
 
 
 def picture(
@@ -89,11 +91,11 @@ def test_the_square_shows_a_small_shoe_as_large_as_a_large_one() -> None:
 def test_the_framing_is_part_of_the_transform_only_where_it_is_not_the_old_one() -> None:
     old = {"size": 224, "fill": 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     assert Transform().as_dict() == old
-    assert Transform.from_dict(old) == Transform()
+    assert Transform.from_dict(old, WEIGHTS) == Transform()
     assert SHOE.as_dict()["framing"] == "shoe"
-    assert Transform.from_dict(SHOE.as_dict()) == SHOE
+    assert Transform.from_dict(SHOE.as_dict(), WEIGHTS) == SHOE
     with pytest.raises(TransformError, match=r"transform\.framing: 'tight' is not one of whole"):
-        Transform.from_dict(old | {"framing": "tight"})
+        Transform.from_dict(old | {"framing": "tight"}, WEIGHTS)
 
 
 def test_training_views_are_framed_as_tagging_is() -> None:

@@ -46,6 +46,7 @@ ALL = Augment(
     saturation=0.1, hue=0.02, erase=0.3, background=0.5,
 )  # fmt: skip
 BIG = Limits(max_bytes=50_000_000, max_pixels=100_000_000)
+WEIGHTS = Path("weights.safetensors")
 
 
 def pixels(data: bytes) -> np.ndarray:
@@ -259,7 +260,7 @@ def test_a_tagging_view_is_antialiased() -> None:
 
 def test_a_transform_comes_back_from_its_dict() -> None:
     transform = Transform(size=160, fill=0, mean=(0.5, 0.5, 0.5), std=(0.25, 0.5, 1.0))
-    assert Transform.from_dict(transform.as_dict()) == transform
+    assert Transform.from_dict(transform.as_dict(), WEIGHTS) == transform
 
 
 @pytest.mark.parametrize(
@@ -276,12 +277,12 @@ def test_a_transform_comes_back_from_its_dict() -> None:
 )
 def test_a_wrong_transform_is_refused_by_its_key(change: dict[str, object], named: str) -> None:
     with pytest.raises(TransformError, match=named):
-        Transform.from_dict(Transform().as_dict() | change)
+        Transform.from_dict(Transform().as_dict() | change, WEIGHTS)
 
 
 def test_a_transform_with_a_missing_key_is_refused() -> None:
     with pytest.raises(TransformError, match="size, fill, mean, std"):
-        Transform.from_dict({"size": 224})
+        Transform.from_dict({"size": 224}, WEIGHTS)
 
 
 # --- the training transform ---

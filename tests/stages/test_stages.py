@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import json
 import os
@@ -18,12 +19,19 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers.detector import write_detector
 from helpers.fork_server import use_for_stages
 from helpers.imported import files_run_by, lies_in
 from helpers.sample import copy_sample, keep_columns
+from PIL import Image
 from safetensors.torch import save_file
 
+from shoetagger.config.params import load
+from shoetagger.images.detector import Detector, DetectorError
+from shoetagger.images.views import Transform, tagging_view
 from shoetagger.inference.engine import Engine
+from shoetagger.ingest.batches import decode_pool
+from shoetagger.ingest.folder import locator_of
 from shoetagger.learning.dataset.split import SplitError
 from shoetagger.network.libraries import library
 from shoetagger.network.weights import load_trained
@@ -202,19 +210,24 @@ def test_a_stage_tells_a_user_in_one_line_what_is_wrong(project: Path, tmp_path:
 
 
 def train_in_process(
-    project: Path, group: str, tags: list[str], places: slice, **recipe: object
+    project: Path,
+    group: str,
+    tags: list[str],
+    places: slice,
+    *,
+    shown: dict[str, object] | None = None,
+    **recipe: object,
 ) -> None:
     """Run all stages in the working directory, for one group, on some of the project's pictures.
 
-    `recipe` are keys of `train` that differ from the project's.
+    `shown` are keys of `images`, and `recipe` of `train`, that differ from the project's.
     """
-    from PIL import Image
-
     from shoetagger.stages import crossval, evaluate, features, split, summary, train
 
     document = yaml.safe_load((project / "params.yaml").read_text())
     document |= {"groups": {group: {"tags": tags}}, "titles": {}}
     document["train"] |= recipe
+    document["images"] |= shown or {}
     Path("params.yaml").write_text(yaml.safe_dump(document))
     images = Path("data/images")
     images.mkdir(parents=True)
@@ -291,6 +304,60 @@ def test_a_file_of_weights_trains_a_backbone_and_the_stages_say_what_its_licence
     file.unlink()
     with pytest.raises(SplitError, match=r"train\.weights: data/weights/own\.safetensors cannot"):
         split.main(Path("data"), Path("split"))
+
+
+@pytest.mark.slow
+def test_a_shoe_detector_goes_wherever_the_bundle_goes(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write_detector(Path("data/shoe_detector.tflite"))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    shown: dict[str, object] = {"framing": "shoe", "detector": str(file)}
+    train_in_process(project, "height", ["boot"], slice(24, 36), shown=shown)
+    assert Path("split/weights.txt").read_text() == f"{digest}\n"
+
+    noise = np.random.default_rng(0).integers(60, 200, (90, 120, 3), dtype=np.uint8)
+    noise[30:50, 60:90] = (180, 40, 40)
+    picture = Image.fromarray(noise)
+    picture.save("uneven.png")
+    transform = Transform(size=32, framing="shoe", detector=Detector.at(file))
+    seen = tagging_view(picture, transform)
+
+    # Elsewhere, where there is nothing but the bundle: in decoding processes, as at night.
+    shutil.move("models/height", "elsewhere")
+    shutil.rmtree("data")
+    (bundle,) = Engine([Path("elsewhere")], "cpu").bundles
+    assert bundle.transform == transform
+    params = load(Path("params.yaml"))
+    with decode_pool(params, (bundle.transform,), Path.cwd(), settle_seconds=0.0) as pool:
+        (decoded,) = pool.run([locator_of("uneven.png")])
+    assert decoded.views is not None, decoded
+    assert np.array_equal(decoded.views[0], seen)
+    whole = tagging_view(picture, dataclasses.replace(transform, detector=None))
+    assert not np.array_equal(seen, whole)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, r"images\.detector: data/shoe_detector\.tflite cannot be read"),
+        (b"<html>", "shoe_detector.tflite is no TFLite file that can be run"),
+    ],
+)
+def test_a_shoe_detector_is_tried_out_before_anything_is_trained(
+    content: bytes | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    copy_sample(Path("data"), 30)
+    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    document["images"]["detector"] = "data/shoe_detector.tflite"
+    Path("params.yaml").write_text(yaml.safe_dump(document))
+    if content is not None:
+        Path("data/shoe_detector.tflite").write_bytes(content)
+    with pytest.raises(DetectorError, match=said):
+        split.main(Path("data"), Path("split"))
+    assert not Path("split").exists()
 
 
 ODD = [

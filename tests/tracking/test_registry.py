@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import importlib.metadata
 import io
 import json
@@ -26,6 +27,7 @@ import pytest
 import torch
 from helpers import fork_server
 from helpers.bundles import random_model
+from helpers.detector import write_detector
 from helpers.imported import files_run_by
 from helpers.ports import free_port
 from mlflow import MlflowClient
@@ -33,6 +35,7 @@ from PIL import Image
 
 from shoetagger.errors import TransientError
 from shoetagger.images.decode import Limits, open_image
+from shoetagger.images.detector import Detector
 from shoetagger.images.views import Transform, tagging_view
 from shoetagger.inference.bundle import BUNDLE_FILE, Bundle, load_bundle, save_bundle
 from shoetagger.inference.engine import Engine
@@ -61,10 +64,15 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def make_bundle(directory: Path, seed: int, tags: tuple[str, ...] = COLORS) -> Path:
+def make_bundle(
+    directory: Path,
+    seed: int,
+    tags: tuple[str, ...] = COLORS,
+    detector: Detector | None = None,
+) -> Path:
     """Write a small bundle with random weights."""
     model = random_model(len(tags), backbone_seed=seed, head_seed=seed, pooled=("layer4",))
-    transform = Transform(size=64)
+    transform = Transform(size=64, framing="shoe" if detector else "whole", detector=detector)
     bundle = Bundle(
         group="color",
         tags=tags,
@@ -75,7 +83,9 @@ def make_bundle(directory: Path, seed: int, tags: tuple[str, ...] = COLORS) -> P
         support=(3,) * len(tags),
         prefixes=prefix_digests(model, transform),
         pretrained=None,
-        weights_sha256=save_weights(model, directory / WEIGHTS_FILE, None),
+        weights_sha256=save_weights(
+            model, directory / WEIGHTS_FILE, None, detector.read() if detector else None
+        ),
     )
     save_bundle(bundle, directory / BUNDLE_FILE)
     return directory
@@ -88,7 +98,11 @@ def first(shelf: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def second(shelf: Path) -> Path:
-    return make_bundle(shelf / "second", seed=2)
+    """Another bundle, with a detector whose own file is gone."""
+    detector = Detector.at(write_detector(shelf / "red.tflite"))
+    directory = make_bundle(shelf / "second", seed=2, detector=detector)
+    detector.path.unlink()
+    return directory
 
 
 @pytest.fixture
@@ -488,8 +502,12 @@ def test_what_a_version_takes_along_imports_nothing_else_of_this_package() -> No
         assert module.removeprefix("src/shoetagger/") in taken
 
 
-def test_a_version_names_what_it_needs_from_the_index() -> None:
-    pinned = dict(line.split("==") for line in requirements("resnet18"))
+def test_a_version_names_what_it_needs_from_the_index(first: Path, second: Path) -> None:
+    def pins(bundle: Bundle) -> dict[str, str]:
+        return dict(line.split("==") for line in requirements(bundle))
+
+    bundle = load_bundle(first)
+    pinned = pins(bundle)
     assert set(pinned) == {
         "mlflow",
         "numpy",
@@ -501,8 +519,10 @@ def test_a_version_names_what_it_needs_from_the_index() -> None:
         "torchvision",
     }
     assert pinned["torch"] == torch.__version__.partition("+")[0]
-    of_timm = dict(line.split("==") for line in requirements("timm:convnext_atto"))
+    of_timm = pins(dataclasses.replace(bundle, arch="timm:convnext_atto"))
     assert of_timm == pinned | {"timm": importlib.metadata.version("timm")}
+    with_detector = pins(load_bundle(second))
+    assert set(with_detector) == {*pinned, "ai-edge-litert"}
 
 
 # --- for who has never seen this repo -------------------------------------------------------
@@ -514,7 +534,16 @@ def png(color: tuple[int, int, int], size: tuple[int, int] = (90, 60)) -> bytes:
     return buffer.getvalue()
 
 
-GOOD = (png((200, 30, 40)), png((20, 20, 20), (60, 90)), png((250, 250, 250), (700, 20)))
+def red_on_noise() -> bytes:
+    """A picture that a bundle with a detector sees otherwise than one without."""
+    image = Image.effect_noise((90, 60), 90).convert("RGB")
+    image.paste((180, 40, 40), (50, 20, 70, 35))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+GOOD = (png((200, 30, 40)), red_on_noise(), png((250, 250, 250), (700, 20)))
 PICTURES = (GOOD[0], b"<html>no picture</html>", GOOD[1], b"", GOOD[0][:80], GOOD[2])
 
 

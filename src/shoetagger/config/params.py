@@ -215,6 +215,12 @@ def _faults_of_training(params: Params) -> Iterator[str]:
             "train.freeze: freezing layers of a network with random weights (train.weights: none) "
             "would keep them random: set train.freeze to none, or train.weights to imagenet"
         )
+    if params.images.detector != "none" and params.images.framing != "shoe":
+        yield (
+            f"images.detector: {params.images.detector} would find shoes that images.framing "
+            f"({params.images.framing}) does not crop to: set images.framing to shoe, or "
+            "images.detector to none"
+        )
     for name, group in params.groups.items():
         for key in SHARED_BY_GROUPS:
             if key in group.train:

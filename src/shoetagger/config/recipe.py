@@ -88,13 +88,24 @@ class Augment:
     zoom_out: PositiveShareOrNone = None
 
 
+DetectorFile = Annotated[
+    Text,
+    must_match(
+        r"none|data/(?!.*\.\.).+\.tflite",
+        "be none, or a .tflite file in data/, which DVC keeps",
+    ),
+]
+
+
 @dataclass(frozen=True, config=SECTION)
 class Images:
     size: Annotated[Whole, Field(ge=32, le=1024)]
     max_bytes: Count
     max_pixels: Count
     augment: Augment
-    framing: Literal["whole", "shoe"] = "whole"  # older commits lack this key
+    # Older commits lack these keys.
+    framing: Literal["whole", "shoe"] = "whole"
+    detector: DetectorFile = "none"
 
 
 @dataclass(frozen=True, config=SECTION)

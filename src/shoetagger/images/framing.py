@@ -1,4 +1,4 @@
-"""Finds the shoe in front of a plain background, so that it fills the square that models see."""
+"""Finds the shoe in a picture, so that it fills the square that models see."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from .backgrounds import plain_ground
-
-Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
+from .detector import Box, Detector
 
 _LONGEST = 160  # pixels of the picture in which the shoe is looked for
 _MARGIN = 0.06  # of the box's longer side, left on each side of the shoe
 _LEAST = 0.1  # of the picture's longer side; what is smaller is dirt or writing
 
 
-def framed(image: Image.Image) -> Image.Image:
-    """Crop a picture to the shoe where its border is plain, else return it whole."""
+def framed(image: Image.Image, detector: Detector | None = None) -> Image.Image:
+    """Crop a picture to the shoe where its border is plain, or where a detector finds one.
+
+    Returns it whole where neither finds any. Raises DetectorError.
+    """
     box = shoe_box(image)
+    if box is None and detector is not None:
+        box = detector.area(image)
     return image if box is None else image.crop(box)
 
 

@@ -6,8 +6,10 @@ This module runs in small decoding processes and in the registered model: it imp
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -15,6 +17,7 @@ from PIL import Image
 
 from ..errors import ShoetaggerError
 from .backgrounds import draw_background, plain_colour, shoe_mask
+from .detector import Detector
 from .framing import framed
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ Framing = Literal["whole", "shoe"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+_SHA256 = re.compile("[0-9a-f]{64}")
+
 
 class TransformError(ShoetaggerError):
     """A stored tagging transform has unknown, missing or wrong values."""
@@ -38,8 +43,9 @@ class Transform:
     """The tagging transform: the picture fitted into a padded square of `size` pixels.
 
     `fill` (0..255) is the padding; `mean` and `std`, of pixels in 0..1, are applied by the model.
-    With `framing` "shoe", the picture is first cropped to the shoe where its border is plain. The
-    transform is part of the bundle and of the digest of every prefix.
+    With `framing` "shoe", the picture is first cropped to the shoe where its border is plain, or
+    where the `detector` finds one. The transform is part of the bundle and of the digest of every
+    prefix.
     """
 
     size: int = 224
@@ -47,33 +53,47 @@ class Transform:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     framing: Framing = "whole"
+    detector: Detector | None = None
 
     @classmethod
     def of(cls, images: Images) -> Transform:
-        """Return the transform that params.yaml sets, normalised as ImageNet is."""
-        return cls(size=images.size, framing=images.framing)
+        """Return the transform that params.yaml sets, normalised as ImageNet is.
+
+        Raises DetectorError where the file of `images.detector` cannot be read.
+        """
+        file = images.detector
+        detector = None if file == "none" else Detector.at(Path(file))
+        return cls(size=images.size, framing=images.framing, detector=detector)
 
     @property
     def longest(self) -> int:
         """The longer side, in pixels, that a picture needs to be decoded to."""
-        return self.size if self.framing == "whole" else 3 * self.size // 2
+        if self.framing == "whole":
+            return self.size
+        # Shoes that a detector finds may be small, as of a person who is seen whole.
+        return 3 * self.size if self.detector else 3 * self.size // 2
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values for `from_dict`.
 
-        The framing is left out where it is "whole": transforms of before there was another one,
-        and the digests of their bundles, stay as they are.
+        The detector is its digest. The framing is left out where it is "whole", and the detector
+        where there is none: transforms of before there were others, and the digests of their
+        bundles, stay as they are.
         """
         values = asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
         if self.framing == "whole":
             del values["framing"]
-        return values
+        del values["detector"]
+        return values if self.detector is None else values | {"detector": self.detector.sha256}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Transform:
-        """Read and check what `as_dict` returned; raises TransformError that names the key."""
+    def from_dict(cls, values: Mapping[str, Any], weights: Path) -> Transform:
+        """Read and check what `as_dict` returned; raises TransformError that names the key.
+
+        `weights` is the file that carries the detector, if there is one.
+        """
         names = [field.name for field in fields(cls)]
-        if set(values) | {"framing"} != set(names):
+        if set(values) | {"framing", "detector"} != set(names):
             raise TransformError(
                 f"transform: the keys are {', '.join(names)}, not {', '.join(map(str, values))}"
             )
@@ -86,12 +106,16 @@ class Transform:
                 f"transform.framing: {values['framing']!r} is not one of "
                 f"{', '.join(get_args(Framing))}"
             )
+        detector = values.get("detector")
+        if detector is not None and not (isinstance(detector, str) and _SHA256.fullmatch(detector)):
+            raise TransformError(f"transform.detector: {detector!r} is no SHA-256 in hex")
         return cls(
             size=values["size"],
             fill=values["fill"],
             framing=values.get("framing", "whole"),
             mean=_three_numbers(values["mean"], "mean", least=-math.inf),
             std=_three_numbers(values["std"], "std", least=1e-6),
+            detector=None if detector is None else Detector(detector, weights),
         )
 
 
@@ -155,7 +179,7 @@ def training_view(
 
 
 def _framed(image: Image.Image, transform: Transform) -> Image.Image:
-    return framed(image) if transform.framing == "shoe" else image
+    return framed(image, transform.detector) if transform.framing == "shoe" else image
 
 
 def _share_of_side(augment: Augment, zoom: float) -> float:

@@ -17,7 +17,15 @@ from ..atomic import atomic_write
 from ..errors import ShoetaggerError
 from ..images.views import Transform
 from ..network.digests import canonical
-from ..network.layers import HISTOGRAM, ModelError, in_order, is_arch, is_layer, layer_of
+from ..network.layers import (
+    HISTOGRAM,
+    WEIGHTS_FILE,
+    ModelError,
+    in_order,
+    is_arch,
+    is_layer,
+    layer_of,
+)
 from ..network.origin import Origin
 from .decision import predict
 
@@ -88,12 +96,12 @@ def load_bundle(directory: Path) -> Bundle:
     except ValueError as error:
         raise ModelError(f"{path} is not valid JSON: {error}") from None
     try:
-        return _parse_bundle(document)
+        return _parse_bundle(document, directory / WEIGHTS_FILE)
     except (KeyError, TypeError, ValueError, ShoetaggerError) as error:
         raise ModelError(f"{path} is not a bundle of format {_FORMAT}: {error}") from None
 
 
-def _parse_bundle(document: Any) -> Bundle:
+def _parse_bundle(document: Any, weights: Path) -> Bundle:
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise ValueError("unknown format")
     names = {"format", *(f.name for f in dataclasses.fields(Bundle))} - _OPTIONAL
@@ -127,7 +135,7 @@ def _parse_bundle(document: Any) -> Bundle:
         tags=tags,
         arch=str(document["arch"]),
         pooled=pooled,
-        transform=Transform.from_dict(document["transform"]),
+        transform=Transform.from_dict(document["transform"], weights),
         thresholds=thresholds,
         support=support,
         prefixes={str(k): str(v) for k, v in document["prefixes"].items()},

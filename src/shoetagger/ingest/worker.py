@@ -199,7 +199,8 @@ def _view_to_derive_from(
         (other.size, views)
         for other, views in zip(made, slots.views, strict=False)
         if other.size >= transform.size
-        and (other.fill, other.framing) == (transform.fill, transform.framing)
+        and (other.fill, other.framing, other.detector)
+        == (transform.fill, transform.framing, transform.detector)
     ]
     return Image.fromarray(min(fitting, key=lambda f: f[0])[1][slot]) if fitting else None
 

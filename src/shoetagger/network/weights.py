@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ..atomic import atomic_write
+from ..images.detector import TENSOR
 from .backbone import TagModel
 from .cut import cut_of
 from .digests import digest_of_tensors, file_sha256
@@ -86,13 +87,18 @@ def _header(path: Path) -> Mapping[str, str]:
         ) from None
 
 
-def save_weights(model: TagModel, path: Path, pretrained: str | None) -> str:
+def save_weights(
+    model: TagModel, path: Path, pretrained: str | None, detector: bytes | None = None
+) -> str:
     """Write the weights atomically as safetensors, and return the sha256 of the file.
 
-    The file's header carries the digest of the pretrained backbone they come from.
+    The file's header carries the digest of the pretrained backbone they come from. A shoe detector,
+    the bytes of a TFLite file, goes with them wherever the model goes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    if detector is not None:
+        tensors[TENSOR] = torch.frombuffer(bytearray(detector), dtype=torch.uint8)
     with atomic_write(path) as file:
         file.write(save(tensors, metadata={"pretrained": pretrained or ""}))
     return file_sha256(path)
@@ -104,7 +110,9 @@ def load_trained(
     """Return a model with saved weights, on the CPU; raises ModelError where they do not fit."""
     model = _blank(arch, tags, pooled, dropout, size)
     try:
-        model.load_state_dict(load_file(path), assign=True)
+        tensors = load_file(path)
+        tensors.pop(TENSOR, None)
+        model.load_state_dict(tensors, assign=True)
     except FileNotFoundError:
         raise ModelError(
             f"{path} is missing: restore it with `dvc checkout` or `dvc repro`"

@@ -68,6 +68,7 @@ def register(
             "data": revision,
             "overrides": " ".join(plan.overrides),
             **_backbone(bundle),
+            **_detector(bundle),
         }
         warning = bundle.origin.warning if bundle.origin else None
         predictions = read_predictions(files[f"{group}.csv"])
@@ -93,6 +94,12 @@ def register(
     registry.log_files(version, beside)
     registry.set_alias(group, CHALLENGER, version.number)
     return Challenger(group=group, digest=version.digest, version=version.number)
+
+
+def _detector(bundle: Bundle) -> dict[str, str]:
+    """Return what the model card says of the detector that finds shoes on uneven ground."""
+    detector = bundle.transform.detector
+    return {"shoe detector": detector.sha256} if detector else {}
 
 
 def _backbone(bundle: Bundle) -> dict[str, str]:

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from ..config import params as parameters
+from ..config.recipe import Images
 from ..images.decode import Limits, image_id, unreadable
+from ..images.views import Transform
 from ..learning.dataset.labels import read_labels
 from ..learning.dataset.sheet import find_sheet
 from ..learning.dataset.split import SplitError, split_group
@@ -23,8 +25,8 @@ def main(
 ) -> None:
     """Check the label sheet, then write images.csv and <group>.csv with side and fold.
 
-    Writes weights.txt as well: the digest of the file that `train.weights` names, if it names one,
-    for the stages that read it.
+    Writes weights.txt as well: the digests of the files that `train.weights` and `images.detector`
+    name, if they name any, for the stages that read them.
     """
     params = parameters.load(Path("params.yaml"))
     limits = Limits.of(params.images)
@@ -34,7 +36,7 @@ def main(
         find_sheet(data), images, params.tags, unreadable=lambda path: unreadable(path, limits)
     )
     ids = [image_id((images / name).read_bytes()) for name in labels.names]
-    weights = _digest_of(params.train.weights)
+    weights = _digest_of(params.train.weights) + _digest_of_detector(params.images)
     out.mkdir(parents=True, exist_ok=True)
     (out / "weights.txt").write_text(weights, encoding="utf-8")
     sentences, faults = list(labels.warnings), []
@@ -54,6 +56,15 @@ def main(
     for sentence in sentences:
         typer.echo(sentence)
     typer.echo(f"{len(labels.names)} labelled pictures for {', '.join(params.groups)}")
+
+
+def _digest_of_detector(images: Images) -> str:
+    """Return the SHA-256 of the shoe detector and a line end, if there is one; it is tried out."""
+    detector = Transform.of(images).detector
+    if detector is None:
+        return ""
+    detector.check()
+    return f"{detector.sha256}\n"
 
 
 def _digest_of(weights: str) -> str:

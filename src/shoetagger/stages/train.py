@@ -58,7 +58,9 @@ def main(
             device=device,
             on_epoch=on_epoch,
         )
-        digest = save_weights(model, weights, pretrained)
+        detector = data.dataset.transform.detector
+        beside = detector.read() if detector else None
+        digest = save_weights(model, weights, pretrained, beside)
         _write_history(epochs, history)
         tracked.set_tags({"weights_sha256": digest, **_tags(origin)})
         curves = learning_curves(epochs)

@@ -24,7 +24,12 @@ _SERVED = ("errors.py", "atomic.py", "images", "network", "inference")
 OWN_COLUMNS = ("tags", "rejected")
 
 # Packages whose name on the index is not the name of their module.
-_DISTRIBUTIONS = {"PIL": "pillow", "pillow_heif": "pillow-heif", "yaml": "pyyaml"}
+_DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "ai_edge_litert": "ai-edge-litert",
+    "pillow_heif": "pillow-heif",
+    "yaml": "pyyaml",
+}
 
 
 def served_sources() -> dict[str, bytes]:
@@ -36,14 +41,17 @@ def served_sources() -> dict[str, bytes]:
     return {path.relative_to(package).as_posix(): path.read_bytes() for path in sorted(found)}
 
 
-def requirements(arch: str) -> list[str]:
+def requirements(bundle: Bundle) -> list[str]:
     """Return what a model needs from the package index, pinned to this environment.
 
-    That is what its code imports; timm only where its backbone `arch` is one of timm's.
+    That is what its code imports; timm only where its backbone is one of timm's, and what runs a
+    detector only where it has one.
     """
     imported = {name for source in served_sources().values() for name in _imports(source)}
-    if library_of(arch) != "timm":
+    if library_of(bundle.arch) != "timm":
         imported.discard("timm")
+    if bundle.transform.detector is None:
+        imported.discard("ai_edge_litert")
     names = {_DISTRIBUTIONS.get(name, name) for name in imported - sys.stdlib_module_names}
     pinned = {name: importlib.metadata.version(name) for name in names | {"mlflow", "pandas"}}
     # A local part such as +cpu is not on the index.
@@ -94,7 +102,7 @@ def save_model(bundle: Bundle, directory: Path, limits: Limits, model: Any, targ
         artifacts={part: str(parts / part) for part in ("bundle", "code")},
         signature=ModelSignature(Schema([ColSpec(DataType.binary, "image")]), Schema(output)),
         input_example=pd.DataFrame({"image": [_example()]}),
-        pip_requirements=requirements(bundle.arch),
+        pip_requirements=requirements(bundle),
         model_config={
             "device": "auto",
             "max_bytes": limits.max_bytes,
