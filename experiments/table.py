@@ -20,16 +20,17 @@ _HEADS = ("on other backgrounds", "shrunk to 0.7", "shrunk to 0.5")
 def main(folder: Path = Path("experiments/results")) -> None:
     """Print a row per recipe that has a result; nothing is computed."""
     recipes = yaml.safe_load(_RECIPES.read_text())
-    choosing, reporting, article = (
+    choosing, reporting, article, detected = (
         [result for name in recipes[part] if (result := _read(folder / f"{name}.json"))]
-        for part in ("choosing", "reporting", "article")
+        for part in ("choosing", "reporting", "article", "detected")
     )
-    if not choosing + reporting + article:
+    if not choosing + reporting + article + detected:
         raise typer.BadParameter(f"{folder} holds no result: run `dvc repro experiments/dvc.yaml`")
     first = [result | result["first_folds"] for result in reporting]
     _print("Choosing: all folds of two seeds", choosing)
     _print("Reporting: all folds of three other seeds", reporting)
     _print("Reporting: the first folds of these, at 0.5", first + article)
+    _print("A detector: the first folds of these, at 0.5, of more pictures", detected)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
