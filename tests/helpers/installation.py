@@ -18,7 +18,8 @@ from PIL import Image
 from shoetagger.config import params as parameters
 from shoetagger.config.reading import read_yaml
 from shoetagger.config.settings import Settings
-from shoetagger.images.views import Transform
+from shoetagger.images.detector import Detector
+from shoetagger.images.views import Framing, Transform
 from shoetagger.ops.installation import Installation, opened
 from shoetagger.orchestration import nightly
 from shoetagger.promotion import compare as comparing
@@ -66,12 +67,20 @@ def install(folder: Path, store_url: str | None = None) -> Settings:
     return found
 
 
-def make_live(settings: Settings, group: str, head_seed: int, size: int = 32) -> str:
+def make_live(
+    settings: Settings,
+    group: str,
+    head_seed: int,
+    size: int = 32,
+    detector: Detector | None = None,
+) -> str:
     """Put a bundle into the cache and make it live, as a promotion does; returns its digest."""
     beside = settings.home / "made"
+    framing: Framing = "shoe" if detector else "whole"
     bundle = write_bundle(
-        beside, group, TAGS[group].tags, head_seed=head_seed, transform=Transform(size=size)
-    )
+        beside, group, TAGS[group].tags, head_seed=head_seed,
+        transform=Transform(size=size, framing=framing, detector=detector),
+    )  # fmt: skip
     target = settings.bundles / bundle.digest
     target.parent.mkdir(exist_ok=True)
     if not target.exists():

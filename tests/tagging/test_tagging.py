@@ -36,6 +36,7 @@ from PIL import Image
 from shoetagger.config.settings import Settings
 from shoetagger.errors import TransientError
 from shoetagger.images.decode import image_id
+from shoetagger.images.detector import Detector
 from shoetagger.images.views import Transform
 from shoetagger.inference.engine import Engine
 from shoetagger.ingest import folder as inbox_folder
@@ -487,6 +488,18 @@ def test_a_group_whose_bundle_cannot_be_had_is_left_out_and_the_others_are_tagge
     shutil.rmtree(settings.bundles)
     with pytest.raises(TransientError, match=r"no group can be tagged: color: .*; style: "):
         night(settings, "night")
+
+
+@pytest.mark.slow
+def test_a_group_whose_bundle_lacks_its_shoe_detector_is_left_out(settings: Settings) -> None:
+    put_pictures(settings, 1)
+    lacking = Detector("0" * 64, Path("weights.safetensors"))
+    make_live(settings, "style", head_seed=1, detector=lacking)
+    summary = night(settings, "night")
+    (alert,) = summary.alerts
+    assert alert.startswith("style: left out of this run: ")
+    assert "weights.safetensors has no shoe detector, which the bundle beside it names" in alert
+    assert [set(groups) for groups in predictions(settings).values()] == [{"color"}]
 
 
 @pytest.mark.slow

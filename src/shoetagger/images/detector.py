@@ -147,10 +147,8 @@ class _Network:
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise DetectorError(f"{path} is no TFLite file that can be run: {error}") from None
-        (entry, *more), outputs = (
-            self._interpreter.get_input_details(),
-            self._interpreter.get_output_details(),
-        )
+        entry, *more = self._interpreter.get_input_details()
+        outputs = self._interpreter.get_output_details()
         shapes = {tuple(map(int, output["shape"])): output["index"] for output in outputs}
         expected = {(1, _ANCHORS, 4), (1, _ANCHORS, _CLASSES)}
         if more or tuple(entry["shape"]) != (1, _SIDE, _SIDE, 3) or set(shapes) != expected:

@@ -82,6 +82,8 @@ def _fault_of(
 
     try:
         bundle = load_bundle(bundle_directory(store, registry, bundles, digest))
+        if bundle.transform.detector is not None:
+            bundle.transform.detector.check()
     except StoreUnavailable:
         raise
     except (ShoetaggerError, OSError) as error:
