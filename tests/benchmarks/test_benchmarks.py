@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 from benchmarks import desk as desk_benchmark
-from benchmarks import discovery, isolated, report, variants
+from benchmarks import discovery, isolated, machine, report, variants
 from benchmarks import store as store_benchmark
 from benchmarks.__main__ import bench
 from benchmarks.bundles import make_bundles
@@ -78,6 +79,22 @@ def test_bench_tags_at_most_so_many_pictures_per_variant(
     bench(rounds=1, only="b", most=2, out=tmp_path)
     assert "no --pictures: drawing 2" in capsys.readouterr().out
     assert "2 drawn shoes, JPEG on disk" in (tmp_path / "BENCHMARKS.md").read_text()
+
+
+@pytest.mark.parametrize(("gigaflops", "largest"), [(100.0, 2048), (1.0, 512)])
+def test_the_peak_of_a_type_that_is_emulated_is_that_of_smaller_matrices(
+    gigaflops: float, largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a processor without bfloat16, eleven products of the largest would take minutes."""
+    sides = []
+
+    def seconds(_: torch.dtype, side: int, repeats: int, __: torch.device) -> list[float]:
+        sides.append(side)
+        return [2 * side**3 / gigaflops / 1e9] * repeats
+
+    monkeypatch.setattr(machine, "_seconds", seconds)
+    assert machine.matrix_gigaflops(torch.bfloat16) == pytest.approx(gigaflops)
+    assert max(sides) == sides[-1] == largest
 
 
 def test_a_variant_that_there_is_not_is_refused_with_those_that_there_are() -> None:
