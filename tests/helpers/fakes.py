@@ -15,6 +15,7 @@ import numpy as np
 import sqlalchemy as sa
 from helpers.model import TAGS, Thing, digest_of, image_id, scores_of, tags_of
 
+from shoetagger.images.views import Transform
 from shoetagger.ingest import batches
 from shoetagger.ingest.folder import locator_of
 from shoetagger.ingest.inbox import Arrival
@@ -284,7 +285,7 @@ def add_version(store: Store, version: Version, now: datetime) -> None:
 def load_bundle(directory: Path) -> Any:
     """Stand in for the real one, which imports torch; a folder's name is the bundle's digest."""
     group = _GROUPS[directory.name]
-    return SimpleNamespace(group=group, tags=TAGS[group])
+    return SimpleNamespace(group=group, tags=TAGS[group], transform=Transform())
 
 
 _GROUPS = {digest_of(group, number): group for group in TAGS for number in range(1, 1000)}

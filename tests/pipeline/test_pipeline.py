@@ -460,6 +460,14 @@ def test_workers_that_come_at_once_make_one_checkout(settings: Settings) -> None
     assert left == {plan.name, *(f"old {number}" for number in range(keep - 1))}
 
 
+def test_a_checkout_that_another_worker_has_just_removed_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shoetagger.pipeline.checkout.beyond", lambda *_: [tmp_path / "removed"])
+    assert prune(tmp_path, keep=0) == []
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_what_a_killed_checkout_left_behind_is_cleared_away(settings: Settings) -> None:
     plan = Plan(commit=git(settings.repo, "rev-parse", "HEAD"))

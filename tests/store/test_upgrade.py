@@ -233,7 +233,8 @@ def test_an_older_installation_goes_on(installation: Settings, tmp_path: Path) -
             words = {"tags", "rejected"}
             assert {name: row[name] for name in words} == {name: old[name] for name in words}
             scores = {name: score for name, score in row.items() if name not in words}
-            assert scores == pytest.approx({n: old[n] for n in scores}, abs=2e-4)
+            # The old answers are of a processor with bfloat16, which rounds otherwise.
+            assert scores == pytest.approx({n: old[n] for n in scores}, abs=5e-3)
 
     with Store(settings.store_url) as store:
         moves.reconcile(store, registry, GROUPS, bundles=settings.bundles)

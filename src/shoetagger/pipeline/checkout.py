@@ -59,16 +59,21 @@ def prune(checkouts: Path, keep: int) -> list[str]:
             contextlib.suppress(BlockingIOError),
             checkout_lock.exclusive(folder, wait=False),
         ):
-            with tempfile.TemporaryDirectory(dir=checkouts, prefix=f".{folder.name}.") as away:
-                folder.rename(Path(away) / "tree")
-            checkout_lock.lock_file(folder).unlink()
-            removed.append(folder.name)
+            if folder.is_dir():  # no other worker has removed it meanwhile
+                with tempfile.TemporaryDirectory(dir=checkouts, prefix=f".{folder.name}.") as away:
+                    folder.rename(Path(away) / "tree")
+                removed.append(folder.name)
+            checkout_lock.lock_file(folder).unlink(missing_ok=True)
     return removed
 
 
 def beyond(checkouts: Path, keep: int) -> list[Path]:
     """Return all checkouts but the `keep` used last."""
-    used = {folder: folder.stat().st_mtime for folder in checkouts.glob("[!.]*") if folder.is_dir()}
+    used = {}
+    for folder in checkouts.glob("[!.]*"):
+        with contextlib.suppress(FileNotFoundError):  # removed by another worker at this moment
+            if folder.is_dir():
+                used[folder] = folder.stat().st_mtime
     return sorted(used, key=used.__getitem__, reverse=True)[keep:]
 
 
