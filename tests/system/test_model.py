@@ -109,12 +109,16 @@ class Promises(RuleBasedStateMachine):
             mock.patch.object(versions, "has_intact_bundle", self.registry.is_intact),
             mock.patch.object(publication, "Thumbnails", NoThumbnails),
             mock.patch.object(atomic, "_flush"),  # no machine goes down in this test
-            mock.patch.dict(sys.modules, {"shoetagger.inference.bundle": BUNDLES}),
         ]
         for patch in self.patches:
             patch.start()
+        # Not by mock.patch.dict, which would forget what is imported meanwhile: pandas cannot be
+        # imported a second time.
+        self.bundles = pytest.MonkeyPatch()
+        self.bundles.setitem(sys.modules, "shoetagger.inference.bundle", BUNDLES)
 
     def teardown(self) -> None:
+        self.bundles.undo()
         for patch in self.patches:
             patch.stop()
         self.reader.dispose()
