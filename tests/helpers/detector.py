@@ -8,7 +8,7 @@ import ai_edge_litert.schema_py_generated as schema
 import flatbuffers
 import numpy as np
 
-_STRIDE, _CELLS, _PER_CELL, _CLASSES, _ANCHORS = 16, 19, 3, 24, 1917
+_STRIDE, _PER_CELL, _CLASSES, _ANCHORS = 16, 3, 24, 1917
 _FOOTWEAR = 19
 
 

@@ -88,10 +88,11 @@ class Augment:
     zoom_out: PositiveShareOrNone = None
 
 
+_IN_DATA = r"data/(?!.*\.\.).+"  # a file below data/, which DVC keeps
 DetectorFile = Annotated[
     Text,
     must_match(
-        r"none|data/(?!.*\.\.).+\.tflite",
+        rf"none|{_IN_DATA}\.tflite",
         "be none, or a .tflite file in data/, which DVC keeps",
     ),
 ]
@@ -134,7 +135,7 @@ Pooled = Annotated[
 Weights = Annotated[
     Text,
     must_match(
-        r"imagenet|pretrained|none|data/(?!.*\.\.).+\.safetensors",
+        rf"imagenet|pretrained|none|{_IN_DATA}\.safetensors",
         "be imagenet, pretrained, none, or a .safetensors file in data/, which DVC keeps",
     ),
 ]

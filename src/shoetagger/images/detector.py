@@ -18,11 +18,10 @@ import numpy as np
 from PIL import Image
 
 from ..errors import ShoetaggerError
+from .box import Box, within
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 
 TENSOR = "detector"  # the name of a detector's bytes among the weights of a bundle
 
@@ -60,7 +59,10 @@ class Detector:
 
     @classmethod
     def at(cls, path: Path) -> Detector:
-        """Return the detector of a TFLite file; raises DetectorError where it is not one."""
+        """Return the detector in a TFLite file; raises DetectorError where that cannot be read.
+
+        Whether the file is such a network, `check` tells.
+        """
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -95,12 +97,7 @@ class Detector:
         left, top = found[:, :2].min(axis=0) * image.size
         right, bottom = found[:, 2:].max(axis=0) * image.size
         margin = _MARGIN * max(right - left, bottom - top)
-        area = (
-            max(0, round(left - margin)),
-            max(0, round(top - margin)),
-            min(image.width, round(right + margin)),
-            min(image.height, round(bottom + margin)),
-        )
+        area = within(left - margin, top - margin, right + margin, bottom + margin, image.size)
         return area if area[0] < area[2] and area[1] < area[3] else None
 
     def check(self) -> None:

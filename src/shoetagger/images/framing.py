@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from .backgrounds import plain_ground
-from .detector import Box, Detector
+from .box import Box, within
+from .detector import Detector
 
 _LONGEST = 160  # pixels of the picture in which the shoe is looked for
 _MARGIN = 0.06  # of the box's longer side, left on each side of the shoe
@@ -44,9 +45,10 @@ def shoe_box(image: Image.Image) -> Box | None:
     if longer < _LEAST * max(small.size):
         return None
     margin, across, down = _MARGIN * longer, image.width / small.width, image.height / small.height
-    return (
-        max(0, round((found[0] - margin) * across)),
-        max(0, round((found[1] - margin) * down)),
-        min(image.width, round((found[2] + margin) * across)),
-        min(image.height, round((found[3] + margin) * down)),
+    return within(
+        (found[0] - margin) * across,
+        (found[1] - margin) * down,
+        (found[2] + margin) * across,
+        (found[3] + margin) * down,
+        image.size,
     )
