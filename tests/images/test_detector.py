@@ -11,9 +11,13 @@ from helpers.detector import write_detector
 from PIL import Image
 from safetensors.numpy import save_file
 
+from shoetagger.config.recipe import Augment
+from shoetagger.images.box import Box
+from shoetagger.images.decode import Limits
 from shoetagger.images.detector import TENSOR, Detector, DetectorError
-from shoetagger.images.framing import framed, shoe_box
+from shoetagger.images.framing import find_frame, shoe_box
 from shoetagger.images.views import Transform, TransformError, tagging_view
+from shoetagger.learning.training.images import ImageDataset
 
 WEIGHTS = Path("weights.safetensors")
 PERSON = 4  # one of the detector's other classes
@@ -54,7 +58,7 @@ def test_the_area_has_both_shoes_of_a_pair_and_ends_with_the_picture(detector: D
 def test_a_picture_without_a_shoe_stays_whole(detector: Detector) -> None:
     image = picture()
     assert detector.area(image) is None
-    assert framed(image, detector) is image
+    assert find_frame(image, detector) is None
 
 
 def test_other_things_are_not_shoes(tmp_path: Path) -> None:
@@ -64,14 +68,14 @@ def test_other_things_are_not_shoes(tmp_path: Path) -> None:
 
 def test_the_detector_is_asked_only_where_the_border_is_not_plain(detector: Detector) -> None:
     uneven = picture((120, 100, 220, 180))
-    assert framed(uneven).size == uneven.size
-    assert framed(uneven, detector).size < (200, 200)
+    assert find_frame(uneven) is None
+    assert find_frame(uneven, detector) == detector.area(uneven)
     plain = Image.new("RGB", (400, 300), "white")
     plain.paste((20, 20, 20), (40, 40, 120, 120))
     plain.paste((180, 40, 40), (250, 150, 300, 200))
     box = shoe_box(plain)
     assert box is not None
-    assert framed(plain, detector).size == (box[2] - box[0], box[3] - box[1])
+    assert find_frame(plain, detector) == box != detector.area(plain)
 
 
 def test_the_square_shows_what_the_detector_found(detector: Detector) -> None:
@@ -146,3 +150,34 @@ def test_weights_that_lack_the_detector_or_have_another_are_refused(
         Detector(detector.sha256, file).read()
     save_file({TENSOR: np.frombuffer(detector.read(), np.uint8)}, file)
     Detector(detector.sha256, file).read()
+
+
+def test_the_detector_is_asked_once_for_all_training_views_of_a_picture(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / "left.png", tmp_path / "right.png"]
+    for path, box in zip(paths, [(120, 100, 220, 180), (260, 60, 360, 140)], strict=True):
+        picture(box).save(path)
+    transform = Transform(size=64, framing="shoe", detector=detector)
+    augment = Augment(
+        min_scale=0.7, flip=0.5, rotate=8.0, brightness=0.1, contrast=0.1, saturation=0.1, hue=0.0,
+        erase=0.0, background=0.0,
+    )  # fmt: skip
+
+    def dataset() -> ImageDataset:
+        return ImageDataset(paths, transform, Limits(10**7, 10**7), augment=augment)
+
+    drawn = [(row, number) for number in range(3) for row in range(len(paths))]
+    alone = [dataset().view(row, number) for row, number in drawn]
+    asked: list[Image.Image] = []
+    area = Detector.area
+
+    def ask(detector: Detector, image: Image.Image) -> Box | None:
+        asked.append(image)
+        return area(detector, image)
+
+    monkeypatch.setattr(Detector, "area", ask)
+    together = dataset()
+    for (row, number), view in zip(drawn, alone, strict=True):
+        assert (together.view(row, number) == view).all()
+    assert len(asked) == len(paths)

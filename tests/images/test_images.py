@@ -290,7 +290,7 @@ def test_a_transform_with_a_missing_key_is_refused() -> None:
 
 def views(augment: Augment, image: Image.Image, count: int = 20) -> list[np.ndarray]:
     return [
-        training_view(image, Transform(size=64), augment, np.random.default_rng(number))
+        training_view(image, None, Transform(size=64), augment, np.random.default_rng(number))
         for number in range(count)
     ]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -38,8 +39,7 @@ def plain_ground(image: Image.Image) -> NDArray[np.bool_] | None:
     if colour is None:
         return None
     # A wider tolerance would include the light parts of white shoes.
-    pixels = np.asarray(image).astype(np.int16)
-    return _joined_to_border(np.abs(pixels - colour).max(axis=2) <= _PLAIN)
+    return _joined_to_border(_differs(np.asarray(image), colour) <= _PLAIN)
 
 
 def plain_colour(image: Image.Image) -> NDArray[np.int16] | None:
@@ -47,8 +47,15 @@ def plain_colour(image: Image.Image) -> NDArray[np.int16] | None:
     pixels = np.asarray(image)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).astype(np.int16)
     colour = np.median(border, axis=0).astype(np.int16)
-    near = np.abs(border - colour).max(axis=1) <= _PLAIN
+    near = _differs(border, colour) <= _PLAIN
     return colour if near.mean() >= 0.8 else None
+
+
+def _differs(pixels: NDArray[Any], colour: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Return the largest difference of a channel from a colour, for pixels (..., 3)."""
+    # A channel at a time: numpy takes the maximum of three neighbours ten times as slowly.
+    channels = (np.abs(pixels[..., i].astype(np.int16) - colour[i]) for i in range(3))
+    return functools.reduce(np.maximum, channels)
 
 
 def _joined_to_border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

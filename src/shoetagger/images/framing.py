@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import numpy as np
-from PIL import Image, ImageFilter
+from typing import TYPE_CHECKING
+
+from PIL import Image
 
 from .backgrounds import plain_ground
 from .box import Box, within
 from .detector import Detector
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _LONGEST = 160  # pixels of the picture in which the shoe is looked for
 _MARGIN = 0.06  # of the box's longer side, left on each side of the shoe
 _LEAST = 0.1  # of the picture's longer side; what is smaller is dirt or writing
 
 
-def framed(image: Image.Image, detector: Detector | None = None) -> Image.Image:
-    """Crop a picture to the shoe where its border is plain, or where a detector finds one.
+def find_frame(image: Image.Image, detector: Detector | None = None) -> Box | None:
+    """Return the box of the shoe, where the border is plain or where a detector finds one.
 
-    Returns it whole where neither finds any. Raises DetectorError.
+    None where neither finds any: the picture stays whole. Raises DetectorError.
     """
     box = shoe_box(image)
     if box is None and detector is not None:
         box = detector.area(image)
-    return image if box is None else image.crop(box)
+    return box
 
 
 def shoe_box(image: Image.Image) -> Box | None:
@@ -36,9 +41,7 @@ def shoe_box(image: Image.Image) -> Box | None:
     if ground is None:
         return None
     # An opening: dust, and the noise of JPEG, are thinner than the shoe.
-    thing = Image.fromarray(np.where(ground, np.uint8(0), np.uint8(255)))
-    thing = thing.filter(ImageFilter.MinFilter(3)).filter(ImageFilter.MaxFilter(3))
-    found = thing.getbbox()
+    found = Image.fromarray(_grown(~_grown(ground))).getbbox()
     if found is None:
         return None
     longer = max(found[2] - found[0], found[3] - found[1])
@@ -52,3 +55,14 @@ def shoe_box(image: Image.Image) -> Box | None:
         (found[3] + margin) * down,
         image.size,
     )
+
+
+def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return a mask with all neighbours of its places, diagonal ones as well."""
+    wide = mask.copy()
+    wide[:, 1:] |= mask[:, :-1]
+    wide[:, :-1] |= mask[:, 1:]
+    grown = wide.copy()
+    grown[1:] |= wide[:-1]
+    grown[:-1] |= wide[1:]
+    return grown

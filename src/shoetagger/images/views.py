@@ -18,11 +18,12 @@ from PIL import Image
 from ..errors import ShoetaggerError
 from .backgrounds import draw_background, plain_colour, shoe_mask
 from .detector import Detector
-from .framing import framed
+from .framing import find_frame
 
 if TYPE_CHECKING:
     from ..config.recipe import Augment, Images
     from .backgrounds import Square
+    from .box import Box
 
 
 Framing = Literal["whole", "shoe"]
@@ -129,13 +130,18 @@ def _three_numbers(value: object, key: str, *, least: float) -> tuple[float, flo
     return float(value[0]), float(value[1]), float(value[2])
 
 
+def frame_of(image: Image.Image, transform: Transform) -> Box | None:
+    """Return the box that a transform crops a picture to, None for all of it."""
+    return find_frame(image, transform.detector) if transform.framing == "shoe" else None
+
+
 def tagging_view(image: Image.Image, transform: Transform) -> Square:
     """Fit the picture, antialiased, into the middle of a square padded with `fill`.
 
     Takes an RGB picture; returns (size, size, 3) uint8.
     """
     size = transform.size
-    fitted = fit_longest(_framed(image, transform), size)
+    fitted = fit_longest(_crop(image, frame_of(image, transform)), size)
     view = np.full((size, size, 3), transform.fill, dtype=np.uint8)
     top, left = (size - fitted.height) // 2, (size - fitted.width) // 2
     view[top : top + fitted.height, left : left + fitted.width] = np.asarray(fitted)
@@ -143,12 +149,17 @@ def tagging_view(image: Image.Image, transform: Transform) -> Square:
 
 
 def training_view(
-    image: Image.Image, transform: Transform, augment: Augment, rng: np.random.Generator
+    image: Image.Image,
+    frame: Box | None,
+    transform: Transform,
+    augment: Augment,
+    rng: np.random.Generator,
 ) -> Square:
     """Return a random variation of the tagging view, (size, size, 3) uint8.
 
-    `augment` bounds each change. The same picture and the same state of `rng` give the same view.
-    Pictures whose longer side is about twice the size are fastest.
+    `frame` is what `frame_of` returns, for many views of a picture found once. `augment` bounds
+    each change. The same picture and the same state of `rng` give the same view. Pictures whose
+    longer side is about twice the size are fastest.
     """
     size = transform.size
     # Every number is drawn for every view, so that changing one bound leaves the other draws alone.
@@ -156,7 +167,7 @@ def training_view(
     flip, erase, replace = rng.uniform(size=3) < (augment.flip, augment.erase, augment.background)
 
     if not replace:  # on another background, the picture would not be cropped
-        image = _framed(image, transform)
+        image = _crop(image, frame)
     share = _share_of_side(augment, zoom)
     fitted = fit_longest(image, max(1, round(size * share)))
     shoe = shoe_mask(fitted) if replace else None
@@ -178,8 +189,8 @@ def training_view(
     return view
 
 
-def _framed(image: Image.Image, transform: Transform) -> Image.Image:
-    return framed(image, transform.detector) if transform.framing == "shoe" else image
+def _crop(image: Image.Image, frame: Box | None) -> Image.Image:
+    return image if frame is None else image.crop(frame)
 
 
 def _share_of_side(augment: Augment, zoom: float) -> float:
