@@ -32,7 +32,8 @@ import ctypes, json, os, signal, sys
 from airflow.api_fastapi import app
 from airflow.dag_processing import dagbag
 from airflow.sdk.execution_time.supervisor import in_process_api_server
-in_process_api_server().app  # the tasks of a `dag.test` ask it: a second to make
+# The tasks of a `dag.test` ask it. Its first request would make the routes: two seconds.
+in_process_api_server().app._cadwyn_initialize()
 if sys.argv[1:] == ["with-app"]:
     app.cached_app()
 print("ready", flush=True)

@@ -27,7 +27,7 @@ from shoetagger.config.reading import read_yaml
 from shoetagger.config.settings import Settings
 from shoetagger.pipeline import cache, checkout_lock
 from shoetagger.pipeline.checkout import _configure_dvc, checkout, prune
-from shoetagger.pipeline.dvc_files import data_revision, outputs
+from shoetagger.pipeline.dvc_files import data_revision, outputs, upstream
 from shoetagger.pipeline.plan import Plan, groups_of, override_params, params_of, prepare
 from shoetagger.pipeline.process import PipelineError, TransientPipelineError
 from shoetagger.pipeline.repro import run_stage
@@ -408,6 +408,26 @@ def test_the_outputs_of_a_stage_are_named_by_dvc_yaml(settings: Settings) -> Non
     pipeline = settings.repo / "dvc.yaml"
     pipeline.write_text(pipeline.read_text().replace("models/${key}.txt", "models/a_${key}.txt"))
     assert list(outputs(settings.repo, "train@style")) == ["a_style.txt"]
+    pipeline.write_text("stages: 3")
+    with pytest.raises(PipelineError, match=r"DVC cannot read the stages of .*dvc\.yaml"):
+        outputs(settings.repo, "train@style")
+
+
+def test_dvc_reads_the_stages_of_a_checkout_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of a training's tasks would spend a second on it."""
+    found = outputs(settings.repo, "train@style")
+    depends = upstream(settings.repo, "train@style")
+    assert depends
+    monkeypatch.delattr("dvc.repo.Repo.index")
+    assert outputs(settings.repo, "train@style") == found
+    assert upstream(settings.repo, "train@style") == depends
+    # What a crash or a full disk left of the file is made anew.
+    (kept,) = (settings.repo / ".dvc" / "tmp" / "shoetagger").iterdir()
+    kept.write_bytes(kept.read_bytes()[:40])
+    monkeypatch.undo()
+    assert outputs(settings.repo, "train@style") == found
 
 
 # --- checkout -----------------------------------------------------------------------------------

@@ -1,14 +1,16 @@
-"""Reads dvc.yaml and data.dvc: outputs of stages, the data folder and its revision."""
+"""Reads dvc.yaml and data.dvc: stages and their outputs, the data folder and its revision."""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ..atomic import atomic_write
 from .process import PipelineError
 
 
@@ -23,32 +25,79 @@ def outputs(checkout: Path, stage: str) -> dict[str, Path]:
     They are read from dvc.yaml, the only home of these paths; of two with the same name, such as a
     group's, plots give way. Raises PipelineError for a stage that it does not have.
     """
-    # DVC takes a twentieth of a second, several times per promotion, for what seldom changes.
-    return dict(
-        _outputs(checkout, stage, _state(checkout / "dvc.yaml"), _state(checkout / "params.yaml"))
-    )
+    found = _stages(checkout).get(stage)
+    if found is None:
+        raise PipelineError(f"dvc.yaml of {checkout} has no stage {stage}")
+    return {name: checkout / path for name, path in found["outputs"].items()}
 
 
-def _state(path: Path) -> tuple[int, int]:
+def upstream(checkout: Path, stage: str) -> list[str]:
+    """Return the stages that `stage` depends on, each after its own dependencies."""
+    found = _stages(checkout).get(stage)
+    return list(found["upstream"]) if found else []
+
+
+def done_mark(checkout: Path, stage: str) -> Path:
+    """Return the file that marks a stage as brought up to date in a checkout."""
+    return _own_folder(checkout) / stage
+
+
+def _own_folder(checkout: Path) -> Path:
+    return checkout / ".dvc" / "tmp" / "shoetagger"
+
+
+def _stages(checkout: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Return `outputs` and `upstream` of each stage of dvc.yaml; raises PipelineError.
+
+    They are kept beside the marks of what is done: importing DVC and reading all that it finds in
+    the checkout takes a second, which each task of a run would spend.
+    """
+    state = [_state(checkout / "dvc.yaml"), _state(checkout / "params.yaml")]
+    kept = _own_folder(checkout) / "stages.json"
+    try:
+        document = json.loads(kept.read_bytes())
+    except (OSError, ValueError):
+        document = {}
+    if document.get("state") != state:
+        document = {"state": state, "stages": _read_stages(checkout)}
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(kept, flushed=False) as file:
+            file.write(json.dumps(document).encode())
+    stages: Mapping[str, Mapping[str, Any]] = document["stages"]
+    return stages
+
+
+def _state(path: Path) -> list[int]:
     stat = path.stat()
-    return stat.st_mtime_ns, stat.st_size
+    return [stat.st_mtime_ns, stat.st_size]
 
 
-@lru_cache(maxsize=64)
-def _outputs(checkout: Path, stage: str, *_states: tuple[int, int]) -> Mapping[str, Path]:
-    """Read what `outputs` returns; `_states` are those of the files that it depends on."""
-    from dvc.dvcfile import load_file
+def _read_stages(checkout: Path) -> dict[str, dict[str, Any]]:
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
-    from dvc.stage.exceptions import StageNotFound
+    from dvc.repo.reproduce import plan_repro
 
-    with Repo(str(checkout)) as repo:
-        # This file and stage alone: an index of the checkout would parse all that there are.
-        try:
-            found = load_file(repo, str(checkout / "dvc.yaml")).stages[stage]
-        except StageNotFound:
-            raise PipelineError(f"dvc.yaml of {checkout} has no stage {stage}") from None
-        outs = sorted(found.outs, key=lambda out: not out.plot)  # of equal names the last one stays
-        return {Path(out.fs_path).name: Path(out.fs_path) for out in outs}
+    try:
+        with Repo(str(checkout)) as repo:
+            graph = repo.index.graph
+            stages = [s for s in repo.index.stages if s.cmd and s.path_in_repo == "dvc.yaml"]
+            return {
+                stage.name: {
+                    "outputs": {
+                        # Of equal names the last one stays.
+                        Path(out.fs_path).name: os.path.relpath(out.fs_path, repo.root_dir)
+                        for out in sorted(stage.outs, key=lambda out: not out.plot)
+                    },
+                    "upstream": [
+                        other.name
+                        for other in plan_repro(graph, [stage])
+                        if other.cmd and other is not stage
+                    ],
+                }
+                for stage in stages
+            }
+    except DvcException as error:
+        raise PipelineError(f"DVC cannot read the stages of {checkout}: {error}") from None
 
 
 def default_remote(repo: Path) -> str | None:

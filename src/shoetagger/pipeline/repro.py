@@ -14,7 +14,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_
 from ..config.settings import Settings
 from . import checkout_lock, sharing
 from .checkout import checkout
-from .dvc_files import outputs
+from .dvc_files import done_mark, outputs, upstream
 from .plan import Plan
 from .process import PipelineError, TransientPipelineError, run_dvc, stage_environment
 
@@ -63,10 +63,10 @@ def run_stage(
                 patience,
                 shared=settings.share_results and sharing.shared_remote(settings.repo) is not None,
             )
-            for upstream in _upstream(folder, stage):
-                if not _done(folder, upstream).exists():
-                    logger.info("%s depends on %s, which this machine lacks", stage, upstream)
-                    _repro(run, upstream, again=False)
+            for other in _upstream(folder, stage):
+                if not done_mark(folder, other).exists():
+                    logger.info("%s depends on %s, which this machine lacks", stage, other)
+                    _repro(run, other, again=False)
             return _repro(run, stage, again=True)
 
 
@@ -78,11 +78,6 @@ class _Run:
     environment: Mapping[str, str]
     patience: float
     shared: bool  # whether results go to DVC's remote, and come from there
-
-
-def _done(folder: Path, stage: str) -> Path:
-    """Return the file that marks a stage as brought up to date in a checkout."""
-    return folder / ".dvc" / "tmp" / "shoetagger" / stage
 
 
 class _BusyError(TransientPipelineError):
@@ -105,7 +100,7 @@ def _repro(run: _Run, stage: str, *, again: bool) -> Outcome:
         reraise=True,
     ):
         with attempt:
-            done = _done(run.folder, stage)
+            done = done_mark(run.folder, stage)
             if not again and done.exists():
                 break
             if run.shared and not done.exists():
@@ -122,8 +117,8 @@ def _repro_once(run: _Run, stage: str) -> Outcome:
     if result.code == 0:
         outcome = _outcome(result.seen)
         logger.info("%s: %s", stage, _OUTCOMES[outcome])
-        _done(run.folder, stage).parent.mkdir(parents=True, exist_ok=True)
-        _done(run.folder, stage).touch()
+        done_mark(run.folder, stage).parent.mkdir(parents=True, exist_ok=True)
+        done_mark(run.folder, stage).touch()
         return outcome
     place = f"stage {stage} of checkout {run.folder.name}"
     if "busy" in result.seen and "ran" not in result.seen:
@@ -148,15 +143,7 @@ def _outcome(seen: frozenset[str]) -> Outcome:
 
 
 def _upstream(folder: Path, stage: str) -> list[str]:
-    """Return the stages that `stage` depends on, each after its own dependencies."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-    from dvc.repo.reproduce import plan_repro
-
     try:
-        with Repo(str(folder)) as repo:
-            targets = [s for s in repo.index.stages if s.cmd and s.name == stage]
-            order = plan_repro(repo.index.graph, targets) if targets else []
-            return [s.name for s in order if s.cmd and s.name != stage]
-    except DvcException:
-        return []  # dvc.yaml is broken or lacks the stage: `dvc repro` reports it better
+        return upstream(folder, stage)
+    except PipelineError:
+        return []  # dvc.yaml is broken: `dvc repro` reports it better
