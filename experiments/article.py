@@ -59,8 +59,10 @@ def train_and_score(
 ) -> np.ndarray:
     """Train one network on RGB pictures and their truth (N, tags); return scores of new ones.
 
-    `options` may name `arch` (resnet18), `weights` (imagenet, or none for a random start) and
-    `side` (224): pixels of the square, of which half take a quarter of the time.
+    `options` may name `arch` (resnet18), `weights` (imagenet, or none for a random start), `side`
+    (224): pixels of the square, of which half take a quarter of the time, and `summed` (false):
+    whether tags' losses are added up. The article takes their mean, by which each tag of a network
+    moves it the less the more tags there are.
     """
     training, scoring = _views(options.get("side", 224))
     torch.manual_seed(seed)
@@ -72,13 +74,15 @@ def train_and_score(
     network = network.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), lr=RATE, momentum=MOMENTUM)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, STEP, 0.1)
-    loss_of = nn.MultiLabelSoftMarginLoss()
+    loss_of, factor = nn.MultiLabelSoftMarginLoss(), 1
+    if options.get("summed", False):
+        factor = truth.shape[1]
     network.train()
     for _ in range(EPOCHS):
         for x, y in DataLoader(_Examples(images, truth, training), BATCH, shuffle=True):
             with _half(device):
                 logits = network(x.to(device, memory_format=torch.channels_last))
-            loss = loss_of(logits.float(), y.to(device))
+            loss = factor * loss_of(logits.float(), y.to(device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
