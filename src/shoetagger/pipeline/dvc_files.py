@@ -23,7 +23,8 @@ def outputs(checkout: Path, stage: str) -> dict[str, Path]:
     """Return the paths of a stage's outputs, by the name of each file or folder.
 
     They are read from dvc.yaml, the only home of these paths; of two with the same name, such as a
-    group's, plots give way. Raises PipelineError for a stage that it does not have.
+    group's, plots give way. Raises PipelineError for a stage that it does not have, and where DVC
+    cannot read it.
     """
     found = _stages(checkout).get(stage)
     if found is None:
@@ -32,7 +33,10 @@ def outputs(checkout: Path, stage: str) -> dict[str, Path]:
 
 
 def upstream(checkout: Path, stage: str) -> list[str]:
-    """Return the stages that `stage` depends on, each after its own dependencies."""
+    """Return the stages that `stage` depends on, each after its own dependencies.
+
+    Raises PipelineError where DVC cannot read dvc.yaml.
+    """
     found = _stages(checkout).get(stage)
     return list(found["upstream"]) if found else []
 
@@ -60,7 +64,8 @@ def _stages(checkout: Path) -> Mapping[str, Mapping[str, Any]]:
         document = {}
     if document.get("state") != state:
         document = {"state": state, "stages": _read_stages(checkout)}
-        kept.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (kept.parent.parent, kept.parent):  # in a checkout pruned meanwhile: none
+            folder.mkdir(exist_ok=True)
         with atomic_write(kept, flushed=False) as file:
             file.write(json.dumps(document).encode())
     stages: Mapping[str, Mapping[str, Any]] = document["stages"]
