@@ -74,9 +74,8 @@ def train_and_score(
     network = network.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), lr=RATE, momentum=MOMENTUM)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, STEP, 0.1)
-    loss_of, factor = nn.MultiLabelSoftMarginLoss(), 1
-    if options.get("summed", False):
-        factor = truth.shape[1]
+    loss_of = nn.MultiLabelSoftMarginLoss()
+    factor = truth.shape[1] if options.get("summed", False) else 1
     network.train()
     for _ in range(EPOCHS):
         for x, y in DataLoader(_Examples(images, truth, training), BATCH, shuffle=True):

@@ -207,7 +207,7 @@ def test_a_view_for_people_shows_the_whole_picture_whatever_models_see() -> None
     picture = open_image(read("shoe:0").data, LIMITS)
     for view, transform in zip(result.views, transforms, strict=True):
         assert (view == tagging_view(picture, transform)).all()
-    assert shoe_box(picture) is not None
+    assert shoe_box(picture) not in (None, (0, 0, *picture.size))
 
 
 def test_a_run_that_wants_previews_gets_them_and_the_same_views() -> None:

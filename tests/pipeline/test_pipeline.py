@@ -411,6 +411,10 @@ def test_the_outputs_of_a_stage_are_named_by_dvc_yaml(settings: Settings) -> Non
     pipeline.write_text("stages: 3")
     with pytest.raises(PipelineError, match=r"DVC cannot read the stages of .*dvc\.yaml"):
         outputs(settings.repo, "train@style")
+    pipeline.unlink()
+    assert upstream(settings.repo, "train@style") == []
+    with pytest.raises(PipelineError, match="no stage train@style"):
+        outputs(settings.repo, "train@style")
 
 
 def test_dvc_reads_the_stages_of_a_checkout_once(

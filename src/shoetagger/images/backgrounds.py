@@ -39,19 +39,19 @@ def plain_ground(image: Image.Image) -> NDArray[np.bool_] | None:
     if colour is None:
         return None
     # A wider tolerance would include the light parts of white shoes.
-    return _joined_to_border(_differs(np.asarray(image), colour) <= _PLAIN)
+    return _joined_to_border(_difference(np.asarray(image), colour) <= _PLAIN)
 
 
 def plain_colour(image: Image.Image) -> NDArray[np.int16] | None:
     """Return the border's median colour (3,), or None where the border is not plain."""
     pixels = np.asarray(image)
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).astype(np.int16)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     colour = np.median(border, axis=0).astype(np.int16)
-    near = _differs(border, colour) <= _PLAIN
+    near = _difference(border, colour) <= _PLAIN
     return colour if near.mean() >= 0.8 else None
 
 
-def _differs(pixels: NDArray[Any], colour: NDArray[np.int16]) -> NDArray[np.int16]:
+def _difference(pixels: NDArray[Any], colour: NDArray[np.int16]) -> NDArray[np.int16]:
     """Return the largest difference of a channel from a colour, for pixels (..., 3)."""
     # A channel at a time: numpy takes the maximum of three neighbours ten times as slowly.
     channels = (np.abs(pixels[..., i].astype(np.int16) - colour[i]) for i in range(3))

@@ -41,23 +41,19 @@ def upstream(checkout: Path, stage: str) -> list[str]:
     return list(found["upstream"]) if found else []
 
 
-def done_mark(checkout: Path, stage: str) -> Path:
-    """Return the file that marks a stage as brought up to date in a checkout."""
-    return _own_folder(checkout) / stage
-
-
-def _own_folder(checkout: Path) -> Path:
+def own_folder(checkout: Path) -> Path:
+    """Return the folder for what is noted about a checkout, which DVC and git leave alone."""
     return checkout / ".dvc" / "tmp" / "shoetagger"
 
 
 def _stages(checkout: Path) -> Mapping[str, Mapping[str, Any]]:
     """Return `outputs` and `upstream` of each stage of dvc.yaml; raises PipelineError.
 
-    They are kept beside the marks of what is done: importing DVC and reading all that it finds in
+    They are kept in `own_folder`: importing DVC and reading all that it finds in
     the checkout takes a second, which each task of a run would spend.
     """
     state = [_state(checkout / "dvc.yaml"), _state(checkout / "params.yaml")]
-    kept = _own_folder(checkout) / "stages.json"
+    kept = own_folder(checkout) / "stages.json"
     try:
         document = json.loads(kept.read_bytes())
     except (OSError, ValueError):
@@ -73,7 +69,10 @@ def _stages(checkout: Path) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _state(path: Path) -> list[int]:
-    stat = path.stat()
+    try:
+        stat = path.stat()
+    except FileNotFoundError:  # DVC finds no stages there
+        return []
     return [stat.st_mtime_ns, stat.st_size]
 
 

@@ -14,7 +14,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_
 from ..config.settings import Settings
 from . import checkout_lock, sharing
 from .checkout import checkout
-from .dvc_files import done_mark, outputs, upstream
+from .dvc_files import outputs, own_folder, upstream
 from .plan import Plan
 from .process import PipelineError, TransientPipelineError, run_dvc, stage_environment
 
@@ -64,7 +64,7 @@ def run_stage(
                 shared=settings.share_results and sharing.shared_remote(settings.repo) is not None,
             )
             for other in _upstream(folder, stage):
-                if not done_mark(folder, other).exists():
+                if not _done(folder, other).exists():
                     logger.info("%s depends on %s, which this machine lacks", stage, other)
                     _repro(run, other, again=False)
             return _repro(run, stage, again=True)
@@ -78,6 +78,11 @@ class _Run:
     environment: Mapping[str, str]
     patience: float
     shared: bool  # whether results go to DVC's remote, and come from there
+
+
+def _done(folder: Path, stage: str) -> Path:
+    """Return the file that marks a stage as brought up to date in a checkout."""
+    return own_folder(folder) / stage
 
 
 class _BusyError(TransientPipelineError):
@@ -100,7 +105,7 @@ def _repro(run: _Run, stage: str, *, again: bool) -> Outcome:
         reraise=True,
     ):
         with attempt:
-            done = done_mark(run.folder, stage)
+            done = _done(run.folder, stage)
             if not again and done.exists():
                 break
             if run.shared and not done.exists():
@@ -117,8 +122,8 @@ def _repro_once(run: _Run, stage: str) -> Outcome:
     if result.code == 0:
         outcome = _outcome(result.seen)
         logger.info("%s: %s", stage, _OUTCOMES[outcome])
-        done_mark(run.folder, stage).parent.mkdir(parents=True, exist_ok=True)
-        done_mark(run.folder, stage).touch()
+        _done(run.folder, stage).parent.mkdir(parents=True, exist_ok=True)
+        _done(run.folder, stage).touch()
         return outcome
     place = f"stage {stage} of checkout {run.folder.name}"
     if "busy" in result.seen and "ran" not in result.seen:
