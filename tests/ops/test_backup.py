@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import shutil
 import sqlite3
 import tarfile
@@ -29,7 +30,7 @@ from shoetagger.config.settings import Settings
 from shoetagger.images.decode import Limits
 from shoetagger.ops import backup_file
 from shoetagger.ops.backup import backup
-from shoetagger.ops.backup_file import BackupError
+from shoetagger.ops.backup_file import BackupError, Manifest
 from shoetagger.ops.restore import restore
 from shoetagger.orchestration.nightly import night
 from shoetagger.publishing.thumbnails import thumbnail_name
@@ -145,16 +146,24 @@ def test_a_damaged_or_foreign_file_is_refused_and_changes_nothing(
     assert predictions(settings) == before
 
 
-def test_a_backup_cannot_write_outside_its_folder(settings: Settings, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["../../escaped", "artifacts/../../escaped", "artifacts/{outside}", "/{outside}"]
+)
+def test_a_backup_cannot_write_outside_its_folder(
+    settings: Settings, tmp_path: Path, name: str
+) -> None:
+    name = name.format(outside=tmp_path / "outside" / "escaped")  # artifacts//tmp/...
     file = tmp_path / "evil"
-    (tmp_path / "payload").write_text("evil")
     with tarfile.open(file, "w") as tar:
-        tar.add(tmp_path / "payload", "../../escaped")
-        digest = hashlib.sha256(b"evil").hexdigest()
-        (tmp_path / "m").write_text(
-            '{"format": 1, "store": "sqlite", "artifacts": null, '
-            f'"sha256": {{"../../escaped": "{digest}"}}}}'
+        info = tarfile.TarInfo(name)
+        info.size = len("evil")
+        tar.addfile(info, io.BytesIO(b"evil"))
+        manifest = Manifest(
+            store="sqlite",
+            artifacts=str(settings.artifacts),
+            sha256={name: hashlib.sha256(b"evil").hexdigest()},
         )
+        (tmp_path / "m").write_text(manifest.model_dump_json())
         tar.add(tmp_path / "m", backup_file._MANIFEST)
     with pytest.raises(BackupError, match="not in it"):
         restore(settings, file, replace=True)

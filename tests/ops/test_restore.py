@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from helpers import postgres
 from helpers.disks import fill
 from helpers.installation import make_project
 
+from shoetagger.config.places import Bucket
 from shoetagger.config.settings import PUBLISHED_FORMAT, Settings, sqlite_url
 from shoetagger.ops import restore as restoring
 from shoetagger.ops.backup import backup
@@ -226,6 +228,22 @@ def test_a_place_that_cannot_be_moved_leaves_all_as_it_was(
         restore(settings, file, replace=True)
     assert marks(settings) == {"2026-01-02"}
     assert left_over(settings) == []
+
+
+@pytest.mark.slow
+def test_a_bucket_that_does_not_answer_leaves_all_as_it_was(
+    settings: Settings, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even the next command, which finds the bucket back, goes on with that restore."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "something")
+    in_bucket = replace(settings, published_place=Bucket("s3", "bucket", "shop"))
+    with pytest.raises(BackupError, match="nothing was changed: SHOETAGGER_PUBLISHED cannot be"):
+        restore(in_bucket, file, replace=True)
+    assert left_over(settings) == []
+    settle(settings)
+    assert marks(settings) == {"2026-01-02"}
 
 
 # Imports once, then forks for every restore, which kills itself at its n-th change of a file.

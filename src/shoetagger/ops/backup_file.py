@@ -145,4 +145,5 @@ class _Hashing:
 def _is_plain(name: str) -> bool:
     """Return whether a member's name stays within the folder that it is unpacked to."""
     path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts
+    # Where a part is empty, as in artifacts//etc, what follows would be taken for an absolute path.
+    return str(path) == name and not path.is_absolute() and ".." not in path.parts

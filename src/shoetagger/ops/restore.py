@@ -12,8 +12,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ..config.places import PlaceError
 from ..config.settings import PUBLISHED_FORMAT, Settings, redacted, sqlite_url
 from ..storage.places import published_at
+from ..storage.storage import StorageError
 from ..store import dump
 from ..store.rows import StoreError, StoreUnavailable
 from ..store.store import Store
@@ -24,6 +26,8 @@ from .replacement import Replacement, new_of
 logger = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 30.0
+# Of the disk, a database, and the place of what is published.
+_FAULTS = (OSError, StoreError, StorageError, PlaceError)
 
 
 def restore(settings: Settings, file: Path, *, replace: bool = False) -> Manifest:
@@ -43,7 +47,7 @@ def restore(settings: Settings, file: Path, *, replace: bool = False) -> Manifes
                 if not replace:
                     _refuse_used(settings, backup.manifest)
                 _restore(settings, backup)
-        except (OSError, StoreError) as error:
+        except _FAULTS as error:
             reason = error.strerror if isinstance(error, OSError) else None
             raise BackupError(
                 f"cannot restore {file}, and nothing was changed: {reason or error}"
@@ -70,7 +74,7 @@ def settle(settings: Settings) -> None:
             return
         try:
             _complete(settings, interrupted)
-        except (OSError, StoreError) as error:
+        except _FAULTS as error:
             raise BackupError(
                 f"a restore was interrupted, and cannot be completed: {error}. Mend that, or run "
                 "`shoetagger restore FILE --replace` again"
@@ -93,7 +97,7 @@ def _end_interrupted(settings: Settings) -> None:
         try:
             _complete(settings, interrupted)
             return
-        except (OSError, StoreError) as error:
+        except _FAULTS as error:
             logger.warning("an earlier restore was interrupted, and is undone: %s", error)
             interrupted.move_back()
     interrupted.abandon()
@@ -115,7 +119,7 @@ def _restore(settings: Settings, backup: BackupReader) -> None:
         raise
     try:
         _put_in_place(settings, replacement)
-    except (OSError, StoreError):
+    except _FAULTS:
         replacement.move_back()
         replacement.abandon()
         raise
