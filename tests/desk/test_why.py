@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,9 @@ from helpers.installation import install, make_live, put_pictures
 from PIL import Image
 
 from shoetagger.config.settings import Settings
+from shoetagger.desk import why
 from shoetagger.desk.gallery import Gallery
-from shoetagger.desk.why import ExplanationError
+from shoetagger.desk.why import BusyError, Explainer, ExplanationError
 from shoetagger.images.decode import image_id
 from shoetagger.images.views import Transform
 from shoetagger.orchestration.nightly import night
@@ -54,7 +57,9 @@ def test_each_tag_has_a_map_and_the_score_that_the_night_gave(settings: Settings
 
 
 @pytest.mark.slow
-def test_where_there_is_no_map_the_reason_is_given(settings: Settings) -> None:
+def test_where_there_is_no_map_the_reason_is_given(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     digest = make_live(settings, "detail", head_seed=5)
     night(settings, "retag")
     aside = (settings.bundles / digest).rename(settings.home / "aside")
@@ -63,6 +68,8 @@ def test_where_there_is_no_map_the_reason_is_given(settings: Settings) -> None:
     maps = gallery.why(gallery.card(image_id(first.read_bytes())))
     assert "not in this machine's cache" in (maps["detail"].fault or "")
     assert maps["color"].tags
+    assert gallery.why(gallery.card(image_id(first.read_bytes()))) is maps, "made once for a page"
+    monkeypatch.setattr(why, "_FAULT_SECONDS", 0.0)
     aside.rename(settings.bundles / digest)
     maps = gallery.why(gallery.card(image_id(first.read_bytes())))
     assert maps["detail"].fault is None, "what was mended is seen"
@@ -71,6 +78,19 @@ def test_where_there_is_no_map_the_reason_is_given(settings: Settings) -> None:
     with pytest.raises(ExplanationError, match="no file in the inbox holds these bytes any more"):
         gallery.why(card)
     gallery.close()
+
+
+def test_few_wait_for_a_map_and_others_are_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that waits is one that Airflow's other pages and tasks lack."""
+    explainer = Explainer(Settings.from_environment({"SHOETAGGER_HOME": str(tmp_path)}))
+    monkeypatch.setattr(Explainer, "_run", lambda *_: {})
+    with ThreadPoolExecutor(20) as threads, explainer._one_at_a_time:
+        asked = [threads.submit(explainer.explain, str(n), {}) for n in range(20)]
+        refused = list(itertools.islice(as_completed(asked, timeout=20), 16))
+    assert all(isinstance(future.exception(), BusyError) for future in refused)
+    assert [future.result() for future in asked if future not in refused] == [{}] * 4
 
 
 @pytest.mark.slow

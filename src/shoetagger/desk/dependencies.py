@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import Depends, HTTPException, Request
 
@@ -41,10 +42,24 @@ def _refuse_other_origins(request: Request) -> None:
     Cookies know no ports: a form on MLflow's port would come with Airflow's. A browser says where a
     request comes from, and sends JSON across origins only after asking.
     """
-    if request.headers.get("sec-fetch-site") != "same-origin":
-        raise HTTPException(403, "only the desk's own pages may write")
+    if not _is_of_this_origin(request):
+        raise HTTPException(
+            403,
+            "only the desk's own pages may write; if this is one, a proxy has changed the header "
+            "Host or removed Origin: let it pass both on",
+        )
     if request.headers.get("content-type", "").partition(";")[0] != "application/json":
         raise HTTPException(415, "write as application/json")
+
+
+def _is_of_this_origin(request: Request) -> bool:
+    """Return whether the browser says that a page of this very server sends this."""
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site == "same-origin"
+    # Over plain HTTP, other than from this machine, browsers send the origin alone.
+    origin, host = request.headers.get("origin"), request.headers.get("host")
+    return origin is not None and urlsplit(origin).netloc == host
 
 
 def refuse_other_sites(request: Request) -> None:

@@ -1,7 +1,8 @@
 """Heat maps of why a picture has its scores, made by a process of its own.
 
 The server itself neither imports torch nor decodes a picture. The process decodes in a worker, as
-a night does, and ends with the answer; one is at work at a time, and what it found is kept a while.
+a night does, and ends with the answer; one is at work at a time, few may wait for it, and what it
+found is kept a while.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +25,11 @@ from ..errors import ShoetaggerError, TransientError
 _MODULE = "shoetagger.tagging.explain"
 _SECONDS = 90.0
 _KEPT = 50  # pictures
+_FAULT_SECONDS = (
+    10.0  # that a fault is kept: the page's images come next, and it may be mended then
+)
+# Requests that wait, or make a map: each holds one of the 40 threads that all of Airflow's share.
+_AT_ONCE = 4
 
 
 class ExplanationError(ShoetaggerError):
@@ -30,7 +37,7 @@ class ExplanationError(ShoetaggerError):
 
 
 class BusyError(TransientError):
-    """Another heat map is being made."""
+    """Heat maps of other pictures are being made."""
 
 
 @dataclass(frozen=True)
@@ -54,36 +61,52 @@ class GroupMaps:
     fault: str | None = None
 
 
+_Key = tuple[str, tuple[str, ...]]  # an image id, and the digests of bundles
+
+
 class Explainer:
     """Makes heat maps and keeps the last ones; for any number of threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._few = threading.BoundedSemaphore(_AT_ONCE)
         self._one_at_a_time = threading.Lock()
-        self._kept: OrderedDict[tuple[str, tuple[str, ...]], dict[str, GroupMaps]] = OrderedDict()
+        self._kept: OrderedDict[_Key, tuple[float, dict[str, GroupMaps]]] = OrderedDict()
 
     def explain(self, image_id: str, digests: Mapping[str, str]) -> Mapping[str, GroupMaps]:
         """Return the maps by group of a picture's predictions by the bundles `digests`.
 
-        Takes some seconds the first time. Raises ExplanationError, or BusyError while another
-        picture takes long.
+        Takes some seconds the first time. Raises ExplanationError, or BusyError while other
+        pictures take long or many wait.
         """
         key = image_id, tuple(digests.values())
-        if (known := self._kept.get(key)) is not None:
+        if (known := self._known(key)) is not None:
             return known
-        if not self._one_at_a_time.acquire(timeout=_SECONDS / 3):
-            raise BusyError("heat maps of other pictures are being made: load the page again")
+        busy = BusyError("heat maps of other pictures are being made: load the page again")
+        if not self._few.acquire(blocking=False):
+            raise busy
         try:
-            if (known := self._kept.get(key)) is not None:
-                return known
-            found = self._run(image_id, digests)
-            if not any(maps.fault for maps in found.values()):  # which may be mended
-                self._kept[key] = found
+            if not self._one_at_a_time.acquire(timeout=_SECONDS / 3):
+                raise busy
+            try:
+                if (known := self._known(key)) is not None:
+                    return known
+                found = self._run(image_id, digests)
+                self._kept[key] = time.monotonic(), found
                 while len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)
-            return found
+                return found
+            finally:
+                self._one_at_a_time.release()
         finally:
-            self._one_at_a_time.release()
+            self._few.release()
+
+    def _known(self, key: _Key) -> dict[str, GroupMaps] | None:
+        """Return what was found before, unless it has a fault that may be mended by now."""
+        made, found = self._kept.get(key, (0.0, None))
+        if found is None or not any(maps.fault for maps in found.values()):
+            return found
+        return found if time.monotonic() - made < _FAULT_SECONDS else None
 
     def _run(self, image_id: str, digests: Mapping[str, str]) -> dict[str, GroupMaps]:
         pairs = [f"{group}={digest}" for group, digest in digests.items()]
