@@ -24,13 +24,16 @@ pytestmark = [
     ),
 ]
 
+ELSEWHERE = "shoes.example"  # not this machine, as far as the browser knows
+
 SHOES = {"a.jpg": ("red", "boot"), "b.jpg": ("black", "boot"), "c.jpg": ("red", "flat")}
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        args = ["--no-sandbox", f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=args)
         yield browser
         browser.close()
 
@@ -152,6 +155,53 @@ def test_of_two_browsers_the_second_is_told_and_shown_what_the_first_did(
     expect(second.locator("#toast")).to_contain_text("bo edited color of picture")
     assert "black✓" in chips(second, "a.jpg")
     assert desk.tags("a.jpg") == (("red", "black"), True)
+
+
+def test_on_a_pictures_own_page_the_second_is_told_as_well(browser: Browser, address: str) -> None:
+    own = f"{address}picture/{image_id('a.jpg')}"
+    first, second = opened(browser, own, "bo"), opened(browser, own)
+    first.keyboard.press("1")
+    expect(first.locator("#toast")).to_contain_text("with black")
+    second.keyboard.press("1")
+    expect(second.locator("#toast")).to_contain_text("bo edited color of picture")
+    second.reload()
+    expect(second.locator("#toast")).to_be_empty()
+
+
+def test_an_edit_can_be_undone_after_the_server_was_away(
+    browser: Browser, address: str, desk: Desk
+) -> None:
+    page = opened(browser, address)
+    card(page, "a.jpg").focus()
+    page.keyboard.press("1")
+    expect(page.locator("#toast")).to_contain_text("with black")
+    page.route("**/undo", lambda route: route.abort())
+    page.keyboard.press("u")
+    expect(page.locator("#toast")).to_contain_text("does not respond")
+    page.unroute("**/undo")
+    page.keyboard.press("u")
+    expect(page.locator("#toast")).to_contain_text("undone")
+    assert desk.tags("a.jpg") == (("red",), False)
+
+
+def test_an_edit_is_saved_over_plain_http_from_another_machine(
+    browser: Browser, address: str, desk: Desk
+) -> None:
+    page = opened(browser, address.replace("127.0.0.1", ELSEWHERE))
+    card(page, "a.jpg").focus()
+    page.keyboard.press("1")
+    expect(page.locator("#toast")).to_contain_text("with black")
+    assert desk.tags("a.jpg") == (("red", "black"), True)
+
+
+def test_in_a_single_row_there_is_nothing_above_and_below(browser: Browser, address: str) -> None:
+    page = opened(browser, address)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    second = page.locator(":focus").get_attribute("data-image")
+    for key in ("ArrowUp", "ArrowDown"):
+        page.keyboard.press(key)
+        expect(page.locator(":focus")).to_have_attribute("data-image", second)
 
 
 def test_who_may_only_look_gets_no_buttons(browser: Browser, address: str, desk: Desk) -> None:

@@ -53,7 +53,8 @@ function goTo(card, focus = true) {
 function neighbour(key) {
   const all = cards();
   const at = all.indexOf(current);
-  const columns = all.findIndex((card) => card.offsetTop > all[0].offsetTop);
+  const below = all.findIndex((card) => card.offsetTop > all[0].offsetTop);
+  const columns = below < 0 ? all.length : below;
   const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[key];
   if (key === "Home") return all[0];
   if (key === "End") return all.at(-1);
@@ -85,7 +86,11 @@ const remember = (steps) => sessionStorage.setItem("undo", JSON.stringify(steps.
 
 // --- talking to the server ---
 
+// A picture's own page is loaded anew after an edit: what was said then is said there again.
+let leaving = false;
+
 function say(text, bad = false) {
+  if (leaving) sessionStorage.setItem("said", JSON.stringify([text, bad]));
   toast.textContent = text;
   toast.classList.toggle("bad", bad);
   clearTimeout(say.timer);
@@ -100,6 +105,7 @@ function send(path, body) {
   return last;
 }
 
+// Returns what the server answers, false if it refuses, null if the same may succeed later.
 async function request(path, body) {
   let response;
   try {
@@ -117,12 +123,14 @@ async function request(path, body) {
   if (response.ok) return answer;
   const detail = typeof answer.detail === "string" ? answer.detail : `error ${response.status}`;
   say(`Not saved: ${detail}`, true);
-  return null;
+  return response.status < 500 ? false : null;
 }
 
 function show(htmlById) {
   if (single) {
-    if (Object.keys(htmlById).length) location.reload();
+    if (!Object.keys(htmlById).length) return;
+    leaving = true;
+    location.reload();
     return;
   }
   for (const [id, html] of Object.entries(htmlById)) {
@@ -209,15 +217,20 @@ function judge(pictures) {
   edit(pictures, (_, whole) => verdict(whole, judged), judged ? "not a shoe" : "a shoe after all");
 }
 
-// Steps are ids of edits, or the pictures that were passed on.
-async function undo() {
-  const steps = undoable();
-  const step = steps.at(-1);
-  if (!mayWrite || !step) return;
-  remember(steps.slice(0, -1));
+function undo() {
+  if (mayWrite) last = last.then(undoLast);
+  return last;
+}
+
+// Steps are ids of edits, or the pictures that were passed on. One stays until it is answered for.
+async function undoLast() {
+  const step = undoable().at(-1);
+  if (!step) return;
   const done = step.skipped
-    ? await send("queue/skip", { image_ids: step.skipped, back: true })
-    : await send("undo", { ids: step });
+    ? await request("queue/skip", { image_ids: step.skipped, back: true })
+    : await request("undo", { ids: step });
+  if (done === null) return;
+  remember(undoable().slice(0, -1));
   if (done) say("undone");
   if (done && step.skipped) mark(step.skipped, false);
   describe();
@@ -313,3 +326,6 @@ grid?.addEventListener("focusin", (event) => {
   if (card && card !== current) goTo(card, event.target === card);
 });
 goTo(cards()[0], false);
+const said = JSON.parse(sessionStorage.getItem("said") ?? "null");
+sessionStorage.removeItem("said");
+if (said) say(...said);
