@@ -126,4 +126,6 @@ def _make_deterministic(seed: int) -> None:
     """Seed torch and choose deterministic algorithms for this process."""
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # A guard against reading what nobody wrote, which takes 4 % of a training on a CPU.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
