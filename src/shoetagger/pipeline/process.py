@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 LAST_LINES = 20  # of a failed command's output, for the error
 GRACE_SECONDS = 20.0  # between the interrupt and the kill of a command whose caller is gone
-_GUARD = Path(__file__).with_name("guard.py")
+_GUARD, _DVC = (Path(__file__).with_name(name) for name in ("guard.py", "dvc_program.py"))
 
 
 class PipelineError(ShoetaggerError):
@@ -102,12 +102,13 @@ class CommandResult:
 
 def run_dvc(folder: Path, environment: Mapping[str, str], *arguments: str) -> CommandResult:
     """Run a DVC command; how it ended is for the caller to judge."""
-    return _run([sys.executable, "-m", "dvc", "--wait-for-lock", *arguments], folder, environment)
+    logger.info("dvc %s", " ".join(arguments))
+    command = [sys.executable, "-I", str(_DVC), "--wait-for-lock", *arguments]
+    return _run(command, folder, environment)
 
 
 def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> CommandResult:
     """Run a command and log its output; it ends with this process, however that ends."""
-    logger.info("%s", " ".join(command[2:]))
     process = subprocess.Popen(
         [sys.executable, "-I", str(_GUARD), str(GRACE_SECONDS), *command],
         cwd=folder,
