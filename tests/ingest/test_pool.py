@@ -425,6 +425,38 @@ def test_a_worker_whose_own_alarm_cannot_ring_is_killed(monkeypatch: pytest.Monk
     assert good.views is not None
 
 
+@pytest.mark.slow
+def test_a_worker_that_hangs_while_the_caller_is_busy_is_killed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shoetagger.ingest.worker_process._GRACE_SECONDS", 0.2)
+    with make_pool(seconds=1.0) as pool:
+        results = pool.run(["shoe:1", "stop:", "shoe:2"])
+        first = next(results)
+        time.sleep(2.5)  # longer than a worker has
+        stopped, last = results
+    assert "longer than" in (stopped.rejected or "")
+    assert first.views is not None
+    assert last.views is not None
+
+
+@pytest.mark.slow
+def test_a_worker_that_no_signal_ends_is_left_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shoetagger.ingest.worker_process._GRACE_SECONDS", 0.2)
+    not_ended: list[subprocess.Popen[bytes]] = []
+    monkeypatch.setattr(subprocess.Popen, "kill", lambda process: not_ended.append(process))
+    try:
+        with make_pool(workers=2, seconds=1.0) as pool:
+            first, stopped, last = pool.run(["shoe:1", "stop:", "shoe:2"])
+    finally:
+        for process in not_ended:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    assert "longer than" in (stopped.rejected or "")
+    assert first.views is not None
+    assert last.views is not None
+
+
 def test_workers_that_cannot_start_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shoetagger.ingest.pool._FAILED_STARTS", 1)  # one is enough to see it
     with make_pool(read=Unmakeable()) as pool, pytest.raises(DecodingError, match="do not start"):

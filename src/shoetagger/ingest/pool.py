@@ -254,10 +254,10 @@ class DecodePool(AbstractContextManager["DecodePool"]):
                 self._take(worker, message, flow)
             except (EOFError, OSError, ValueError, LookupError, TypeError):
                 self._bury(worker, flow)
-        for worker in self._workers:
-            if not events and timeout != 0 and worker.patience() <= 0:
-                worker.hung = True
-                worker.process.kill()  # the end of file that follows is handled above
+        # Not left to an end of file: of a process that no signal can end, none may ever come.
+        for worker in [worker for worker in self._workers if worker.patience() <= 0]:
+            worker.hung = True
+            self._bury(worker, flow)
 
     def _take(self, worker: WorkerProcess, message: dict[str, Any], flow: _Flow) -> None:
         if not worker.ready:
