@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from helpers.stores import (
     LATER,
@@ -23,6 +25,7 @@ from shoetagger.ingest.folder import locator_of
 from shoetagger.store.rows import (
     FileRow,
     StoreError,
+    short_id,
 )
 from shoetagger.store.store import Store
 
@@ -41,6 +44,27 @@ def test_only_what_is_unknown_or_changed_is_new(store: Store, url: str) -> None:
         file_id("10.jpg"), locator_of("/inbox/10.jpg"), "2-2-2", "new", None, None, NIGHT, LATER
     )
     assert store.files.find("file:///elsewhere") is None
+
+
+def test_a_file_whose_status_cannot_be_read_waits_where_it_is_not_known(store: Store) -> None:
+    def state(name: str) -> tuple[str, str]:
+        row = store.files.find(locator_of(f"/inbox/{name}"))
+        assert row is not None
+        return row.state, row.token
+
+    add_bundles(store)
+    tag(store, "known.jpg", "gone.jpg")
+    store.files.note([arrival("refused.jpg", refused="a FIFO, not a file")], NIGHT)
+    store.files.lose([file_id("gone.jpg")])
+    names = ("known.jpg", "gone.jpg", "refused.jpg", "first seen.jpg")
+    unknown = [replace(arrival(name, "?"), is_unknown=True) for name in names]
+    assert store.files.note(unknown, LATER).new == 2
+    assert store.files.note(unknown, LATER).new == 0
+    assert [state(name) for name in names] == [
+        ("tagged", "1-1-1"), ("new", "?"), ("rejected", "1-1-1"), ("new", "?"),
+    ]  # fmt: skip
+    assert store.files.note([arrival("first seen.jpg"), arrival("known.jpg")], LATER).new == 1
+    assert store.files.unseen({short_id(file_id("known.jpg"))}, LATER) == [file_id("refused.jpg")]
 
 
 def test_new_files_come_in_pages_and_shards(store: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import itertools
 import os
 import shutil
@@ -128,6 +129,32 @@ def test_a_file_that_may_still_be_arriving_is_left_for_the_next_run(settings: Se
     late.write_bytes(whole + b" ")  # the same picture, other bytes
     assert night(settings, "night").counts["tagged"] == 1
     assert len(predictions(settings)) == 2
+
+
+@pytest.mark.slow
+def test_a_file_whose_status_cannot_be_read_waits_and_hides_none_that_is_gone(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stays, goes, comes = put_pictures(settings, 3)
+    link = settings.inbox / "link.jpg"
+    comes.rename(settings.inbox / ".hidden.jpg")
+    night(settings, "night")
+    goes.unlink()
+    link.symlink_to(".hidden.jpg")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inbox_folder, "_link", refuse)
+        counts = night(settings, "night").counts
+    assert {k: counts[k] for k in ("seen", "new", "tagged", "deferred", "waiting")} == {
+        "seen": 2, "new": 1, "tagged": 0, "deferred": 1, "waiting": 1,
+    }  # fmt: skip
+    with Store(settings.store_url) as store:
+        states = [store.files.find(locator_of(path)) for path in (stays, goes, link)]
+    assert [row and row.state for row in states] == ["tagged", "gone", "new"]
+    assert night(settings, "night").counts["tagged"] == 1
 
 
 @pytest.mark.slow

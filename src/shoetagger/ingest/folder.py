@@ -38,6 +38,8 @@ _FAULTS_OF_THE_FILE = frozenset(
     {errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.EISDIR, errno.EFBIG, errno.EOVERFLOW}
 )
 
+_UNKNOWN = "?"  # the token of no file: once its status can be read, a file counts as changed
+
 
 @dataclass(frozen=True)
 class Folder:
@@ -175,7 +177,7 @@ def _arrival(locator: str, entry: os.DirEntry[bytes], beneath: bytes) -> Arrival
     except OSError as error:
         if error.errno in _GONE:
             return None
-        return Arrival(locator, "", is_unknown=True)
+        return Arrival(locator, _UNKNOWN, is_unknown=True)
     if stat.S_ISREG(status.st_mode):
         return Arrival(locator, _token(status))
     return Arrival(locator, _token(status), _kind(status.st_mode))

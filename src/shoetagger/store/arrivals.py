@@ -39,7 +39,8 @@ def unsettled(connection: Connection, seen: Mapping[str, Arrival]) -> list[str]:
         for file_id, token, state in connection.execute(query):
             arrival = seen[file_id]
             newly_refused = arrival.refused is not None and state != "rejected"
-            if token == arrival.token and state != "gone" and not newly_refused:
+            as_known = arrival.is_unknown or token == arrival.token
+            if as_known and state != "gone" and not newly_refused:
                 del left[file_id]
     return list(left)
 

@@ -38,7 +38,8 @@ class Files:
         They are added to the counts of the run that is named.
 
         An unknown or changed file becomes `new`, or `rejected` where it was refused; a file that
-        was gone and is back as it was is `tagged` again. A known, unchanged file costs no write.
+        was gone and is back as it was is `tagged` again. A known file that is unchanged, or whose
+        status cannot be read, costs no write.
         """
         seen = {file_id_of(arrival.locator): arrival for arrival in arrivals}
         with self._database.reading() as connection:

@@ -112,8 +112,7 @@ def find_arrivals(
         upcoming = lister.submit(next, batches, None)
         while batch := upcoming.result():
             upcoming = lister.submit(next, batches, None)
-            known = [arrival for arrival in batch if not arrival.is_unknown]
-            noted = store.files.note(known, datetime.now(UTC), run.run_id)
+            noted = store.files.note(batch, datetime.now(UTC), run.run_id)
             seen |= {short_id(file_id_of(arrival.locator)) for arrival in batch}
             unlisted += [arrival.locator for arrival in batch if arrival.is_folder]
             new, refused = new + noted.new, refused + noted.refused
