@@ -15,6 +15,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote, urlsplit
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,7 +26,7 @@ from shoetagger.config.operations import Articles
 from shoetagger.config.recipe import Group
 from shoetagger.config.settings import Settings
 from shoetagger.images import decode
-from shoetagger.publishing import pages
+from shoetagger.publishing import pages, thumbnails
 from shoetagger.publishing.announcing import take_unannounced
 from shoetagger.publishing.csv_lines import csv_line
 from shoetagger.publishing.export import export
@@ -544,6 +545,22 @@ def test_a_thumbnail_is_small_and_shows_the_whole_picture(works: Works) -> None:
     assert inside[1][2] > 200 > 60 > inside[1][0]
     assert min(above) > 240, "an uneven edge is framed in white"
     assert below[2] > 200 > 60 > below[0], "an even one is continued"
+
+
+def test_a_folder_that_cannot_be_written_costs_a_shard_its_thumbnails_alone(
+    works: Works, caplog: pytest.LogCaptureFixture
+) -> None:
+    works.arrive("a.png")
+    works.settings.published.mkdir(parents=True)
+    (works.settings.published / "pages").write_text("in the way, as nothing else stops root")
+    kept = thumbnails.of_shard(works.settings.published, works.params.publish)
+    for number in range(3):
+        kept.take(f"{number:064}", np.full((8, 8, 3), 200, np.uint8), b"preview", (8, 8))
+    assert caplog.text.count("no more thumbnails from this shard: ") == 1
+    assert str(works.settings.published / "pages") in caplog.text
+    works.tag(thumbnails=False)
+    with pytest.raises(PublishError, match=f"cannot publish into {works.settings.published}: "):
+        works.publish()
 
 
 def test_a_folder_that_was_deleted_is_made_again(works: Works) -> None:

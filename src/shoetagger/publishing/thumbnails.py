@@ -71,7 +71,7 @@ def of_shard(published: Place, publish: Publish) -> KeptViews:
 class _Keeper:
     """Keeps the JPEGs of the first `most` pictures; those for a bucket are on their way meanwhile.
 
-    What does not arrive there, as the bucket is away, the publication makes again.
+    What does not arrive, as the bucket is away or the folder full, the publication makes again.
     """
 
     def __init__(self, storage: Storage, most: int) -> None:
@@ -93,7 +93,7 @@ class _Keeper:
         if preview is not None:
             files[preview_name(image_id)] = partial(bytes, preview)
         if self._threads is None:
-            self._keep(files)
+            self._end(partial(self._keep, files))
             return
         while len(self._under_way) >= self._most_under_way:
             self._arrived(next(iter(self._under_way)))
@@ -110,11 +110,14 @@ class _Keeper:
 
     def _arrived(self, image_id: str) -> None:
         """Wait for the files of a picture that are under way."""
-        if (future := self._under_way.pop(image_id, None)) is None:
-            return
+        if (future := self._under_way.pop(image_id, None)) is not None:
+            self._end(future.result)
+
+    def _end(self, keeping: Callable[[], None]) -> None:
+        """Keep a picture's files, or wait until they are kept; after a failure keep no more."""
         try:
-            future.result()
-        except StorageError as error:
+            keeping()
+        except (StorageError, OSError) as error:
             if self._left > 0:
                 logger.warning("no more thumbnails from this shard: %s", error)
             self._left = 0
