@@ -98,6 +98,44 @@ def test_an_inbox_in_a_bucket_reaches_another_process_as_it_is(repo: Path) -> No
 
 
 @pytest.mark.usefixtures("repo")
+@pytest.mark.parametrize(
+    ("inbox", "published"),
+    [
+        ("/shoes", "/shoes/published"),
+        ("/shoes", "/shoes/"),
+        ("/shoes/", "/elsewhere/../shoes/a/b"),
+        ("s3://bucket", "s3://bucket/tags"),
+        ("s3://bucket/shoes", "s3://bucket/shoes/tags/"),
+    ],
+)
+def test_a_published_folder_in_the_inbox_is_refused(inbox: str, published: str) -> None:
+    named = {"SHOETAGGER_INBOX": inbox, "SHOETAGGER_PUBLISHED": published}
+    with pytest.raises(ShoetaggerError, match=r"in the inbox .*/(shoes|bucket): set SHOETAGGER_P"):
+        Settings.from_environment(named)
+
+
+@pytest.mark.usefixtures("repo")
+@pytest.mark.parametrize(
+    ("inbox", "published"),
+    [
+        ("/shoes", "/shoes published"),
+        ("/shoes/new", "/shoes"),
+        ("/shoes", "/shoes/.published"),
+        ("/shoes", "/shoes/state/published"),
+        ("s3://bucket/shoes", "s3://bucket/shoes and tags"),
+        ("s3://bucket/shoes", "s3://other/shoes/tags"),
+        ("s3://bucket", "/bucket/tags"),
+    ],
+)
+def test_a_published_folder_that_no_listing_of_the_inbox_shows_is_taken(
+    inbox: str, published: str
+) -> None:
+    named = {"SHOETAGGER_INBOX": inbox, "SHOETAGGER_PUBLISHED": published}
+    settings = Settings.from_environment({"SHOETAGGER_HOME": "/shoes/state", **named})
+    assert str(settings.published) == published
+
+
+@pytest.mark.usefixtures("repo")
 def test_where_people_open_mlflow_is_an_address_for_browsers() -> None:
     with pytest.raises(ShoetaggerError, match=r"MLFLOW_URL='mlflow.example' is no address"):
         Settings.from_environment({"SHOETAGGER_MLFLOW_URL": "mlflow.example"})

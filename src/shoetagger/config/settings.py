@@ -10,7 +10,7 @@ from getpass import getuser
 from pathlib import Path
 
 from ..errors import ShoetaggerError
-from .places import Place, place
+from .places import Place, place, root
 
 # Of Airflow: one slot per task that fills a GPU, or all cores.
 GPU_POOL = "gpu"
@@ -56,7 +56,7 @@ class Settings:
             raise ShoetaggerError(
                 f"SHOETAGGER_DEVICE={device!r} is not a device: use auto, cpu, cuda or cuda:N"
             )
-        return cls(
+        settings = cls(
             repo=repo,
             home=home,
             inbox=place(environ.get("SHOETAGGER_INBOX") or str(home / "inbox"), "SHOETAGGER_INBOX"),
@@ -70,6 +70,8 @@ class Settings:
             share_results=_yes_or_no(environ, "SHOETAGGER_SHARE_RESULTS", default=True),
             published_place=_place_if_set(environ, "SHOETAGGER_PUBLISHED"),
         )
+        _refuse_published_in_inbox(settings)
+        return settings
 
     def as_environment(self) -> dict[str, str]:
         """Return the variables from which `from_environment` makes equal settings elsewhere."""
@@ -153,6 +155,22 @@ def redacted(text: str) -> str:
 def _place_if_set(environ: Mapping[str, str], variable: str) -> Place | None:
     address = environ.get(variable) or None
     return address and place(address, variable)
+
+
+def _refuse_published_in_inbox(settings: Settings) -> None:
+    """Raise ShoetaggerError where what is published would arrive as pictures.
+
+    By the names alone: a share that hangs must not keep a program from starting.
+    """
+    inbox, state, published = map(root, (settings.inbox, settings.home, settings.published))
+    # What is hidden is left out of the inbox, and so is the state.
+    left_out = "/." in published.removeprefix(inbox.rstrip("/"))
+    left_out |= state.startswith(inbox) and published.startswith(state)
+    if published.startswith(inbox) and not left_out:
+        raise ShoetaggerError(
+            f"what is published in {settings.published} would arrive in the inbox "
+            f"{settings.inbox}: set SHOETAGGER_PUBLISHED to a place outside of it"
+        )
 
 
 def _web_address(environ: Mapping[str, str], variable: str) -> str | None:
