@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -90,7 +90,7 @@ def test_what_is_current_for_some_picture_stays(store: Store, url: str) -> None:
 
 
 def test_pins_of_a_running_night_and_pending_moves_are_needed(counted: Store) -> None:
-    run = counted.runs.start("night", {"color": RED}, NIGHT)
+    run = counted.runs.start("night", {"color": RED}, datetime.now(UTC))
     assert counted.cleaning.predictions(GROUPS, 0) == {BLUE: 20}
     counted.runs.finish(run, "done", {}, NIGHT)
     move = counted.ledger.begin(
@@ -111,8 +111,22 @@ def test_groups_that_are_no_more_keep_corrections_alone(counted: Store) -> None:
     assert [move.to_digest for move in counted.ledger.history("style")] == [BOOT]
 
 
+def test_a_run_that_was_killed_needs_nothing_and_goes_like_any_other(counted: Store) -> None:
+    now = datetime.now(UTC)
+    killed = counted.runs.start("night", {"color": RED}, now - timedelta(days=2))
+    counted.runs.spend(killed, 1.0)
+    at_work = counted.runs.start("night", {"color": BLUE}, now - timedelta(days=1))
+    counted.runs.go_on(at_work, now)
+    assert counted.cleaning.predictions(GROUPS, 0) == {RED: 20}
+    assert counted.cleaning.needed(GROUPS, 0) == {BLUE, TEAL, BOOT}
+    assert counted.cleaning.runs(now, 0) == 1
+    assert [run.run_id for run in counted.runs.latest(9)] == [at_work]
+    assert counted.runs.spent(killed) == 0.0, "nor is it known what it was handed"
+
+
 def test_old_runs_go_and_the_latest_stay(store: Store) -> None:
     runs = [store.runs.start("night", {}, NIGHT + timedelta(days=day)) for day in range(6)]
+    store.runs.go_on(runs[0], datetime.now(UTC))
     for run in runs[1:]:
         store.runs.finish(run, "done", {}, LATER)
     before = NIGHT + timedelta(days=4)

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 from .blocks import IMAGES, add, add_days, numbers, within
 from .database import Database
 from .ledger import all_versions, chains, moves
+from .runs import going_on
 from .sql import PAGE, count, of_bundle
 from .tables import deferred_files, handed_out, images, ledger, predictions, tagging_runs
 
@@ -58,7 +59,7 @@ class Cleaning:
         latest = sa.select(tagging_runs.c.run_id).order_by(tagging_runs.c.started_at.desc())
         old = [
             tagging_runs.c.started_at < before,
-            tagging_runs.c.state != "running",
+            ~going_on(),
             tagging_runs.c.run_id.not_in(latest.limit(keep).scalar_subquery()),
         ]
         with self._database.reading() as connection:
@@ -77,7 +78,7 @@ class Cleaning:
 
 
 def _needed(connection: Connection, groups: Collection[str], rollbacks: int) -> set[str]:
-    running = sa.select(tagging_runs.c.pins).where(tagging_runs.c.state == "running")
+    running = sa.select(tagging_runs.c.pins).where(going_on())
     needed = {d for pins in connection.execute(running).scalars() for d in pins.values()}
     for move in moves(connection, ledger.c.state == "pending"):
         needed |= {digest for digest in (move.from_digest, move.to_digest) if digest}

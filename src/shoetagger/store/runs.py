@@ -135,6 +135,12 @@ class TaggingRuns:
             return [_run(row).rates or {} for row in connection.execute(query)]
 
 
+def going_on() -> sa.ColumnElement[bool]:
+    """Return the condition that a run goes on: it has not ended, and is not `abandoned`."""
+    alive_at = sa.func.coalesce(tagging_runs.c.alive_at, tagging_runs.c.started_at)
+    return (tagging_runs.c.state == "running") & (alive_at >= datetime.now(UTC) - SILENCE)
+
+
 def _alerts(connection: Connection, run_id: str) -> list[str]:
     query = sa.select(tagging_runs.c.alerts).where(tagging_runs.c.run_id == run_id)
     return list(connection.execute(query).scalar() or ())
