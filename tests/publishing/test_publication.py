@@ -501,6 +501,44 @@ def test_only_the_latest_days_have_pages_and_older_ones_keep_their_tables(works:
     assert read_page(works, DAY, "001.html").root.all("figure")
 
 
+@pytest.mark.slow
+def test_days_that_lose_their_pages_as_fewer_are_asked_for_lose_their_thumbnails_too(
+    works: Works,
+) -> None:
+    for n in range(3):
+        works.arrive(f"{n}.png", shade=n)
+        works.tag(now=NOW + timedelta(days=n))
+    works.publish()
+    thumbs = works.settings.published / "pages" / "thumbs"
+    assert len(list(thumbs.rglob("*.jpg"))) == 3
+    works.publish_with(replace(works.params, keep=replace(works.params.keep, page_days=1)))
+    last = decode.image_id((works.settings.inbox / "2.png").read_bytes())
+    assert [thumb.stem for thumb in thumbs.rglob("*.jpg")] == [last]
+    assert len(list(works.settings.published.glob("pages/2*/*.html"))) == 1
+
+
+@pytest.mark.slow
+def test_the_latest_days_with_pictures_have_pages_whichever_days_come_and_go(works: Works) -> None:
+    wanted = replace(works.params, keep=replace(works.params.keep, page_days=2))
+
+    def paged() -> list[int]:
+        works.publish_with(wanted)
+        days = [(NOW + timedelta(days=n)).date().isoformat() for n in range(4)]
+        links = read_page(works, "index.html").root.all("a", "day")
+        linked = {link.attributes["href"] for link in links}
+        there = works.settings.published / "pages"
+        assert linked == {str(page.relative_to(there)) for page in there.glob("2*/001.html")}
+        return [n for n, day in enumerate(days) if f"{day}/001.html" in linked]
+
+    for n, name in enumerate(("0.png", "1.png", "2.png", "nothing but rejected.txt")):
+        works.arrive(name, shade=n)
+        works.tag(now=NOW + timedelta(days=n))
+        days = paged()
+    assert days == [1, 2]
+    works.store.files.forget(decode.image_id((works.settings.inbox / "2.png").read_bytes()), NOW)
+    assert paged() == [0, 1]
+
+
 def test_a_day_without_pictures_any_more_vanishes(works: Works) -> None:
     works.arrive("a.png")
     works.tag()

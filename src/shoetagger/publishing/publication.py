@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -77,9 +77,9 @@ def publish_changes(
 ) -> dict[str, int]:
     """Bring the tables and pages at the place `published` up to date with the store.
 
-    Rewrites the days whose rows changed since they were last published or whose tables are missing
-    or damaged, the list of rejected files and the index; all days with `every_day`, or where
-    groups, page sizes or the look of the pages changed. A day counts as published when all its
+    Rewrites the days whose rows changed since they were last published, whose tables are missing or
+    damaged or that lack pages, the list of rejected files and the index; all days with `every_day`,
+    or where groups, page sizes or the look of the pages changed. A day counts as published when all its
     files are in their places. Concurrent calls, on any machine, take turns. Files are named
     relative to `inbox`.
 
@@ -147,8 +147,8 @@ class _Publication:
         changed = dict(self._store.days.changed())
         lost = dict.fromkeys(self._read_tallies() - changed.keys())
         days = lost | (changed if same and not every_day else self._all_days())
-        latest = sorted({*self._tallies, *days}, reverse=True)
-        self._paged = set(latest[: self._params.keep.page_days])
+        self._paged = self._latest_days(days)
+        days |= dict.fromkeys(self._without_pages() - days.keys())
         with Thumbnails(self._storage, self._inbox, self._params, self._sources) as thumbnails:
             unannounced = Unannounced(self._storage)
             for day, revision in sorted(days.items()):
@@ -171,6 +171,20 @@ class _Publication:
         """Return the days that have pictures or files here, with their revisions."""
         return dict.fromkeys(self._tallies) | dict(self._store.days.all())
 
+    def _latest_days(self, changed: Collection[str]) -> set[str]:
+        """Return the days that are to have pages: the latest `keep.page_days` with pictures."""
+        known = {*self._tallies} - {*changed} | {day for day in changed if self._has_pictures(day)}
+        return set(sorted(known, reverse=True)[: self._params.keep.page_days])
+
+    def _without_pages(self) -> set[str]:
+        """Return the days that lack pages, such as one that is again among the latest."""
+        first_pages = {day: f"pages/{day}/{page_name(1)}" for day in self._paged}
+        there = self._storage.stamps(first_pages.values())
+        return {day for day, page in first_pages.items() if page not in there}
+
+    def _has_pictures(self, day: str) -> bool:
+        return any(True for _ in self._store.current.rows([], day=day))
+
     def _read_tallies(self) -> set[str]:
         """Read the tallies of the days with tables; return the days whose tables are lost."""
         found = of_day(self._storage.listed("parquet"))
@@ -183,7 +197,7 @@ class _Publication:
         lost |= {
             day
             for day in self._store.days.published()
-            if day not in found and any(True for _ in self._store.current.rows([], day=day))
+            if day not in found and self._has_pictures(day)
         }
         for day in sorted(lost):
             log.warning("the tables of %s are missing or damaged: they are written again", day)
@@ -219,7 +233,8 @@ class _Publication:
             self._tallies.pop(day, None)
             self._storage.remove_folder(f"parquet/day={day}")
             self._storage.remove([_csv_of(day)])
-        self._remove_pages_after(day, pages)
+        if pages or not tally.pictures:  # else it is left to `_remove_old_pages`, with thumbnails
+            self._remove_pages_after(day, pages)
         self._counts["days"] += 1
         self._counts["pictures"] += tally.pictures
         self._counts["pages"] += pages
