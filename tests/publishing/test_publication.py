@@ -463,6 +463,30 @@ def test_the_tags_per_article_are_published_over_all_days_where_names_tell(works
     assert not any(table.exists() for table in tables)
 
 
+@pytest.mark.slow
+def test_a_table_with_damaged_rows_is_written_again_where_articles_are_read_from_it(
+    works: Works, caplog: pytest.LogCaptureFixture
+) -> None:
+    named = replace(works.params, articles=Articles(r"(?P<article>\d+)_\d+\.png$"))
+    works.arrive("7_1.png", "8_1.png")
+    works.tag()
+    works.publish_with(named)
+    take_unannounced(works.store, works.settings.published)
+    table = works.settings.published / "parquet" / f"day={DAY}" / "tags.parquet"
+    whole = table.read_bytes()
+    footer = int.from_bytes(whole[-8:-4], "little") + 8
+    table.write_bytes(whole[:4] + bytes(len(whole) - footer - 4) + whole[-footer:])
+    works.arrive("7_2.png", shade=9)
+    works.tag(now=NOW + timedelta(days=1))
+    assert works.publish_with(named)["days"] == 2
+    assert table.read_bytes() == whole
+    assert f"the tables of {DAY} are missing or damaged" in caplog.text
+    announced = take_unannounced(works.store, works.settings.published)
+    assert announced == ["2026-01-03", DAY]
+    articles = pq.read_table(works.settings.published / "articles.parquet").to_pylist()
+    assert [(row["article"], row["pictures"]) for row in articles] == [("7", 2), ("8", 1)]
+
+
 def test_the_thumbnail_of_a_replaced_picture_goes(works: Works) -> None:
     works.arrive("a.png", "b.png")
     thumbnails = [

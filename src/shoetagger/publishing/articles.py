@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -82,10 +82,24 @@ def by_article(rows: Iterable[Row]) -> dict[str, Article]:
 
 
 def from_tables(
-    storage: Storage, tables: Iterable[str], groups: Mapping[str, Group]
+    storage: Storage,
+    tables: Iterable[str],
+    groups: Mapping[str, Group],
+    write_again: Callable[[str], None],
 ) -> dict[str, Article]:
-    """Return the articles of the pictures in published tables, as `by_article` does."""
-    return by_article(row for table in tables for row in _rows(storage, table, groups))
+    """Return the articles of the pictures in published tables, as `by_article` does.
+
+    `write_again` is called with the name of a table that is damaged, which is then read once more.
+    """
+
+    def rows(table: str) -> list[Row]:
+        try:
+            return list(_rows(storage, table, groups))
+        except (OSError, pa.ArrowException, ValueError):
+            write_again(table)
+            return list(_rows(storage, table, groups))
+
+    return by_article(row for table in tables for row in rows(table))
 
 
 def _rows(storage: Storage, table: str, groups: Mapping[str, Group]) -> Iterator[Row]:
@@ -108,10 +122,17 @@ def _rows(storage: Storage, table: str, groups: Mapping[str, Group]) -> Iterator
 
 
 def stage_tables(
-    staging: Path, storage: Storage, tables: Sequence[str], groups: Mapping[str, Group]
+    staging: Path,
+    storage: Storage,
+    tables: Sequence[str],
+    groups: Mapping[str, Group],
+    write_again: Callable[[str], None],
 ) -> None:
-    """Write the tables of articles, of the pictures in the days' tables, into a folder."""
-    articles = from_tables(storage, tables, groups)
+    """Write the tables of articles, of the pictures in the days' tables, into a folder.
+
+    `write_again` is called as by `from_tables`, before anything is in the folder.
+    """
+    articles = from_tables(storage, tables, groups, write_again)
     for fmt, name in TABLES.items():
         with (staging / name).open("wb") as out:
             write_articles(articles, groups, fmt, out)

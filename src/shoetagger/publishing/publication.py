@@ -58,6 +58,8 @@ REJECTED_SHOWN = 2000
 # Days that the index shows with a row of thumbnails; the others are links.
 DAYS_PICTURED = 30
 
+_DAMAGED = "the tables of %s are missing or damaged: they are written again"
+
 # Called after every page with the day, its pictures done, and its pictures that will be.
 Progress = Callable[[str, int, int], None]
 
@@ -79,8 +81,8 @@ def publish_changes(
 
     Rewrites the days whose rows changed since they were last published, whose tables are missing or
     damaged or that lack pages, the list of rejected files and the index; all days with `every_day`,
-    or where groups, page sizes or the look of the pages changed. A day counts as published when all its
-    files are in their places. Concurrent calls, on any machine, take turns. Files are named
+    or where groups, page sizes or the look of the pages changed. A day counts as published when all
+    its files are in their places. Concurrent calls, on any machine, take turns. Files are named
     relative to `inbox`.
 
     Returns counts: days and pages rewritten, pictures on the days rewritten, thumbnails made,
@@ -151,12 +153,16 @@ class _Publication:
         days |= dict.fromkeys(self._without_pages() - days.keys())
         with Thumbnails(self._storage, self._inbox, self._params, self._sources) as thumbnails:
             unannounced = Unannounced(self._storage)
-            for day, revision in sorted(days.items()):
+
+            def publish(day: str) -> None:
                 self._publish_day(day, thumbnails)
                 unannounced.add(day)
+
+            for day, revision in sorted(days.items()):
+                publish(day)
                 if revision is not None:
                     self._store.days.mark_published(day, revision)
-        self._stage_articles(changed=bool(days))
+            self._stage_articles(publish, changed=bool(days))
         self._remove_old_pages()
         self._storage.tidy()
         rejected = self._publish_rejected()
@@ -200,7 +206,7 @@ class _Publication:
             if day not in found and self._has_pictures(day)
         }
         for day in sorted(lost):
-            log.warning("the tables of %s are missing or damaged: they are written again", day)
+            log.warning(_DAMAGED, day)
         return lost
 
     def _sources(self, image_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -290,12 +296,17 @@ class _Publication:
                 remove(self._storage, picture.image_id)
             self._remove_pages_after(old[first_page], 0)
 
-    def _stage_articles(self, *, changed: bool) -> None:
-        tables = [_parquet_of(day) for day in sorted(self._tallies)]
+    def _stage_articles(self, publish: Callable[[str], None], *, changed: bool) -> None:
+        days = {_parquet_of(day): day for day in sorted(self._tallies)}
+
+        def write_again(table: str) -> None:  # whose footer alone was read before
+            log.warning(_DAMAGED, days[table])
+            publish(days[table])
+
         if self._params.articles.pattern is None:
             remove_tables(self._storage)
-        elif changed or are_behind(self._storage, tables):
-            stage_tables(self._staging, self._storage, tables, self._groups)
+        elif changed or are_behind(self._storage, list(days)):
+            stage_tables(self._staging, self._storage, list(days), self._groups, write_again)
 
     def _publish_rejected(self) -> int:
         total = 0

@@ -114,7 +114,7 @@ def image_ids(storage: Storage, name: str) -> set[str]:
     try:
         with storage.opened(name) as file:
             return set(pq.read_table(file, columns=["image_id"])["image_id"].to_pylist())
-    except (OSError, pa.ArrowInvalid):
+    except (OSError, pa.ArrowException, ValueError):
         return set()
 
 
