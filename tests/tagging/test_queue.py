@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,11 +17,14 @@ from helpers.fakes import INBOX, Engine, Inbox, Killed, Killer, Pool
 from helpers.model import digest_of, image_id
 from helpers.stores import NIGHT
 
+from shoetagger.config import params as parameters
+from shoetagger.ingest.pool import Decoded
 from shoetagger.store.store import Store
 from shoetagger.tagging import shard as tagging_shard
-from shoetagger.tagging.run import TaggingRun
+from shoetagger.tagging.run import TaggingRun, finish
 
 OLD, NEW = digest_of("color", 1), digest_of("color", 2)
+TAG = parameters.load(Path(__file__).parents[2] / "params.yaml").tag
 PARAMS: Any = SimpleNamespace(tag=SimpleNamespace(batch_size=1, settle_seconds=0, budget_minutes=1))
 
 
@@ -129,6 +134,40 @@ def test_other_bytes_of_the_same_size_and_time_are_a_new_image_once_they_are_rea
     assert files["a.jpg"].image_id == image_id("picture of something else")
     assert store.predictions.count_work(run.pins).backlog == {"color": 0}
     assert tag(monkeypatch, store, inbox, a_run(store, NEW), 0, 1e9) == []
+
+
+def test_a_known_picture_is_tagged_again_from_the_first_of_its_files_that_can_be_read(
+    store: Store, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, content in {"a.jpg": "one", "z.jpg": "one", "b.jpg": "two", "y.jpg": "two"}.items():
+        inbox.put(name, f"picture {content}")
+    arrive(store, inbox, [], 0)
+    tag(monkeypatch, store, inbox, a_run(store, OLD), 0, 1e9)
+    decode, broken = Pool._decode, {"a.jpg", "b.jpg", "y.jpg"}
+
+    def failing(pool: Pool, locator: str) -> Decoded:
+        if inbox.name(locator) in broken:
+            return Decoded(locator, retry=True, why="cannot be read: Input/output error")
+        return decode(pool, locator)
+
+    monkeypatch.setattr(Pool, "_decode", failing)
+    caplog.set_level(logging.INFO)
+    run = a_run(store, NEW)
+    assert sorted(tag(monkeypatch, store, inbox, run, 0, 1e9)) == sorted(inbox.things)
+    assert store.predictions.count_work(run.pins).backlog == {"color": 1}
+    for name in broken:
+        line = f'event=deferred file={inbox.locator(name)} reason="cannot be read: Input/output'
+        assert caplog.text.count(line) == 1
+    monkeypatch.undo()
+
+    def alerts() -> tuple[str, ...]:
+        return finish(store, run, options=replace(TAG, alert_from=1), notify_url=None).alerts
+
+    store.runs.spend(run.run_id, 60 * TAG.budget_minutes)
+    assert alerts() == ()
+    store.runs.spend(run.run_id, 1.0)
+    (alert,) = alerts()
+    assert alert.startswith("1 of 2 known pictures could not be read")
 
 
 def test_a_file_that_changes_after_it_was_listed_is_deferred_and_costs_no_model_run(

@@ -13,14 +13,20 @@ Rates = Mapping[str, tuple[int, int]]
 
 
 def unusual(
-    counts: Mapping[str, int], rates: Rates, past: Sequence[Rates], options: operations.Tag
+    counts: Mapping[str, int],
+    rates: Rates,
+    past: Sequence[Rates],
+    options: operations.Tag,
+    *,
+    had_time: bool,
 ) -> list[str]:
     """Return the reasons, in words, why a person should look at a night; none for a usual one.
 
     `counts` holds the numbers of files `tagged`, `rejected`, `deferred` and `waiting` (in the end,
-    the deferred ones among them), `past` the rates of earlier nights. An arrival that nobody came
-    to read is always an alert; else rates of fewer than `tag.alert_from` files or pictures are
-    none.
+    the deferred ones among them), and of pictures `retagged` and in the `backlog`: a run that
+    `had_time` leaves only those that it could not read. `past` holds the rates of earlier nights.
+    An arrival that nobody came to read is always an alert; else rates of fewer than
+    `tag.alert_from` files or pictures are none.
     """
     reasons = []
     unread = counts["waiting"] - counts["deferred"]
@@ -38,6 +44,17 @@ def unusual(
             f"{counts['deferred']} of {read} files could not be read, more than a share of "
             f"{options.max_rejected} (tag.max_rejected): the lines `event=deferred` of the log "
             "say why; the next run tries again"
+        )
+    again = counts["retagged"] + counts["backlog"]
+    if (
+        had_time
+        and counts["backlog"] >= options.alert_from
+        and (counts["backlog"] > options.max_rejected * again)
+    ):
+        reasons.append(
+            f"{counts['backlog']} of {again} known pictures could not be read to be tagged again, "
+            f"more than a share of {options.max_rejected} (tag.max_rejected): the lines "
+            "`event=deferred` of the log say why; the next run tries again"
         )
     if settled >= options.alert_from and counts["rejected"] > options.max_rejected * settled:
         reasons.append(

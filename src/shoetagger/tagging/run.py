@@ -197,7 +197,10 @@ def finish(
         counts = {**dict.fromkeys(COUNTED, 0), **done.counts, **left}
         past = store.runs.past_rates(options.drift.nights, run.run_id)
         failures = store.runs.failures(run.run_id) if state != "done" else []
-        reasons = [*run.alerts, *failures, *unusual(counts, done.rates or {}, past, options)]
+        spent = store.runs.spent(run.run_id)  # nothing where no shard ran, or all was closed before
+        had_time = state == "done" and 0 < spent < 60 * options.budget_minutes
+        odd = unusual(counts, done.rates or {}, past, options, had_time=had_time)
+        reasons = [*run.alerts, *failures, *odd]
         store.runs.finish(run.run_id, state, left, now, alerts=reasons)
     summary = Summary(
         run_id=run.run_id,

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -197,8 +197,20 @@ class Tagger:
         # Files that turned out to hold other bytes, although their size and time are the same.
         self._tag(row for row in self.reopened if time.monotonic() < self.deadline)
 
-    def tag_again(self, images: Iterator[Backlog]) -> None:
-        """Score the pictures by the bundles that they lack; what cannot be read is left."""
+    def tag_again(self, images: Iterable[Backlog]) -> None:
+        """Score the pictures by the bundles that they lack, from the first file that can be read.
+
+        A picture none of whose files can be read is left to the next run.
+        """
+        while unread := self._tag_again(images):
+            images = (row for row in unread if time.monotonic() < self.deadline)
+
+    def _tag_again(self, images: Iterable[Backlog]) -> list[Backlog]:
+        """Score the pictures, each from its first file; return the unread ones with further files.
+
+        These are returned without the file that was tried.
+        """
+        unread: list[Backlog] = []
         rows: dict[str, list[Backlog]] = {}
 
         def locators() -> Iterator[str]:
@@ -213,7 +225,8 @@ class Tagger:
         decoded = chunked(self.pool.run(locators()), self.batch)
         batches = ([(rows[d.locator].pop(0), d) for d in some] for some in decoded)
         for batch, predictions in prefetched(batches, self._predict_backlog):
-            self._retag(batch, predictions)
+            unread += self._retag(batch, predictions)
+        return unread
 
     def _look_up(self, batch: Sequence[tuple[FileRow, Decoded]]) -> list[_Arrival]:
         """Find out what was predicted before: a renamed file, or a copy, costs no model run."""
@@ -294,12 +307,21 @@ class Tagger:
 
     def _retag(
         self, batch: Sequence[tuple[Backlog, Decoded]], predictions: Sequence[Prediction]
-    ) -> None:
+    ) -> list[Backlog]:
         gone = [file_id_of(d.locator) for _, d in batch if _is_gone(d)]
         recorded = self.store.predictions.record(
             predictions=predictions, gone=gone, run_id=self.run.run_id, now=datetime.now(UTC)
         )
-        self.deferred |= {row.image_id for row, _ in batch} - {p.image_id for p in predictions}
+        tagged = {prediction.image_id for prediction in predictions}
+        unread = []
+        for row, d in batch:
+            if row.image_id in tagged:
+                continue
+            logger.info(event("deferred", file=d.locator, reason=_why_unread(row, d)))
+            if further := row.locators[1:]:
+                unread.append(replace(row, locators=further))
+            else:
+                self.deferred.add(row.image_id)
         other = {
             file_id_of(d.locator): (d.token, d.image_id)
             for row, d in batch
@@ -307,7 +329,8 @@ class Tagger:
         }
         if other:
             self.reopened += self.store.files.reopen(other, datetime.now(UTC))
-        self._count(len(batch), recorded)
+        self._count(len(batch) - len(unread), recorded)
+        return unread
 
     def _predict(self, decoded: Sequence[Decoded], digests: Iterable[str]) -> list[Prediction]:
         if not decoded:
@@ -360,6 +383,12 @@ class Tagger:
 def _unchanged(batch: Sequence[tuple[Backlog, Decoded]]) -> list[tuple[Backlog, Decoded]]:
     """Leave out files that cannot be read or were replaced since: the next scan handles them."""
     return [(row, d) for row, d in batch if d.views and d.image_id == row.image_id]
+
+
+def _why_unread(row: Backlog, decoded: Decoded) -> str:
+    if decoded.image_id not in (None, row.image_id):
+        return "it holds another picture"
+    return decoded.rejected or decoded.why or "not read"
 
 
 def _tagged(good: Sequence[_Arrival], predictions: Sequence[Prediction]) -> list[Tagged]:
