@@ -106,6 +106,18 @@ def test_nights_that_are_killed_every_time_have_stopped_too(store: Store) -> Non
     assert reason.startswith("no night has run for 60 hours")
 
 
+def test_no_number_of_backfills_hides_that_a_night_has_run(store: Store) -> None:
+    now = datetime.now(UTC)
+    add_bundles(store)
+    make_live(store, "color", RED, now=now - timedelta(days=99))
+    store.runs.finish(store.runs.start("night", {}, now - timedelta(hours=9)), "done", {}, now)
+    for minutes in range(60):
+        backfill = store.runs.start("backfill", {}, now - timedelta(minutes=minutes))
+        store.runs.finish(backfill, "done", {}, now)
+    assert overdue(store, 26.0, now) is None
+    assert overdue(store, 8.0, now) is not None
+
+
 def test_what_past_runs_saw_of_each_tag_is_there_to_compare_with(store: Store) -> None:
     for day in range(4):
         run = store.runs.start("night", {"color": RED}, NIGHT + timedelta(days=day))

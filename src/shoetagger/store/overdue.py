@@ -15,10 +15,8 @@ def overdue(store: Store, max_hours: float | None, now: datetime) -> str | None:
     """
     if max_hours is None:
         return None
-    latest = store.runs.latest(50)
-    runs = (r.started_at for r in latest if r.state != "abandoned" and r.kind != "backfill")
     champions = (move.done_at for move in store.ledger.history() if move.done_at)
-    since = next(runs, None) or min(champions, default=None)
+    since = store.runs.latest_start() or min(champions, default=None)
     if since is None or (now - since).total_seconds() <= max_hours * 3600:
         return None
     hours = (now - since).total_seconds() / 3600

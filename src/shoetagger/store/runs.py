@@ -117,6 +117,19 @@ class TaggingRuns:
         with self._database.reading() as connection:
             return [_run(row) for row in connection.execute(query.limit(limit))]
 
+    def latest_start(self) -> datetime | None:
+        """Return when the latest run began; backfills and `abandoned` runs are left out."""
+        query = (
+            sa.select(tagging_runs.c.started_at)
+            .where(tagging_runs.c.kind != "backfill")
+            .where((tagging_runs.c.state != "running") | going_on())
+            .order_by(tagging_runs.c.started_at.desc())
+            .limit(1)
+        )
+        with self._database.reading() as connection:
+            found: datetime | None = connection.execute(query).scalar()
+            return found
+
     def past_rates(self, limit: int, before: str) -> list[Mapping[str, tuple[int, int]]]:
         """Return the rates of the latest runs that tagged new images, up to the run `before`.
 
