@@ -116,6 +116,18 @@ def test_browsers_are_told_what_an_object_is(seaweedfs: ObjectStore, bucket: Buc
         assert found["ContentType"] == kind
 
 
+def test_what_a_prefix_is_called_is_not_taken_for_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(client._RETRIES, "max_retries", 0)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
+    for prefix in ("Missing pictures", "Missing SecretAccessKey"):
+        with pytest.raises(StorageError, match="does not answer"):
+            BucketStorage(Bucket("s3", "bucket", prefix)).listed("parquet")
+
+
 @pytest.mark.slow
 def test_a_bucket_that_cannot_be_used_is_one_line_with_the_next_step(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch

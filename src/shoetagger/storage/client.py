@@ -26,6 +26,8 @@ _CODE = re.compile(r"<Code>(\w+)</Code>")
 _REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
 # Where machines have a role, they ask these addresses for its credentials.
 _ROLE = ("169.254.169.254", "169.254.170.2", "/latest/api/token", "token request")
+# The client's words for half a key; a message holds the address, too, which may have any words.
+_NO_KEY = ("Missing AccessKeyId", "Missing SecretAccessKey")
 _CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
@@ -72,7 +74,7 @@ def what_is_wrong(bucket: Bucket, error: Exception, setting: str, use: str) -> s
     credentials = _CREDENTIALS[bucket.scheme]
     if code in ("NoSuchBucket", "ContainerNotFound"):
         return f"there is no bucket {bucket.name} in {_where(bucket)}: create it, or set {setting}"
-    if any(address in text for address in _ROLE) or "Missing" in text:
+    if any(phrase in text for phrase in (*_ROLE, *_NO_KEY)):
         return (
             f"there are no credentials for {bucket}: set {credentials}, or run where the machine "
             f"has a role that may {use} it"
