@@ -1,7 +1,7 @@
 """Which days were published and not yet announced, so that no publication is missed.
 
 A day is noted when its tables are in their place, and before it counts as published: what a killed
-publisher wrote is announced by the next one.
+publisher wrote is announced by the next one. Who takes the days has to announce them.
 """
 
 from __future__ import annotations
