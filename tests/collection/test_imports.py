@@ -7,6 +7,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import openpyxl
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -189,6 +190,23 @@ def test_a_sheet_with_faults_is_left_alone(data: Path, params: Params) -> None:
     first, fault = refused(data, params, coco(("new one.jpg", ["red"])))
     assert "would have faults" in first
     assert "not a picture" in fault
+
+
+def test_what_a_workbook_cannot_take_is_refused_with_its_cell(data: Path, params: Params) -> None:
+    (data / "labels.csv").unlink()
+    book = openpyxl.Workbook()
+    for row in (["image_name", "black", "red", "boot"], ["a.jpg", 1, None, 1]):
+        book.worksheets[0].append(row)
+    book.save(data / "labels.xlsx")
+    before = (data / "labels.xlsx").read_bytes()
+    answer = task("/data/upload/3/1a2b3c4d-a.jpg", "red")
+    answer["annotations"][0]["completed_by"]["email"] = "an\x01n"  # type: ignore[index]
+    with pytest.raises(ExchangeError) as caught:
+        imported(data, params, [answer])
+    first, fault = caught.value.faults
+    assert first == "nothing was imported, for the label sheet cannot take it"
+    assert fault.startswith(r"labels.xlsx: cell E2 cannot hold 'an\x01n': take the control")
+    assert (data / "labels.xlsx").read_bytes() == before
 
 
 def test_without_a_sheet_one_is_begun(data: Path, params: Params) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import openpyxl
 import pytest
 import yaml
 from PIL import Image
@@ -100,6 +101,19 @@ def test_a_picture_of_the_sheet_is_corrected_there_however_the_sheet_spells_it(d
     assert data.rows == ["old.png,1,,1,", "st\u00f6vel.png,0,1,1,0,,ann,2026-11-25"]
     assert edits.changes == ("sto\u0308vel.png: + red, - black (ann)",)
     assert edits.summary == "1 checked picture, 0 of them new"
+
+
+def test_a_workbook_with_formulas_is_left_alone_where_nothing_is_written(data: Data) -> None:
+    (data.folder / "labels.csv").unlink()
+    book = openpyxl.Workbook()
+    for row in ([*HEADER.split(","), "sku"], ["old.png", 1, 0, 1, 0, '="A"&1']):
+        book.worksheets[0].append(row)
+    book.save(data.folder / "labels.xlsx")
+    before = (data.folder / "labels.xlsx").read_bytes()
+    assert not data.edit(judged=(data.judged(picture(9)),))
+    with pytest.raises(LabelsError, match="cell F2 has a formula"):
+        data.edit(data.checked("a.png", picture(1), "red", "boot"))
+    assert (data.folder / "labels.xlsx").read_bytes() == before
 
 
 def test_all_rows_of_a_picture_say_what_people_say(data: Data) -> None:

@@ -8,11 +8,18 @@ from pathlib import Path
 
 import openpyxl
 import pytest
+from openpyxl.cell.cell import Cell
 
 from shoetagger.config.recipe import Split
 from shoetagger.learning.dataset.image_files import ImageFiles
 from shoetagger.learning.dataset.labels import read_labels
-from shoetagger.learning.dataset.sheet_rows import remove_rows, spelled_names, write_rows
+from shoetagger.learning.dataset.sheet import LabelsError
+from shoetagger.learning.dataset.sheet_rows import (
+    remove_rows,
+    rename_column,
+    spelled_names,
+    write_rows,
+)
 from shoetagger.learning.dataset.split import split_group
 
 COLUMNS = ("image_name", "red", "boot", "origin")
@@ -84,19 +91,73 @@ def test_a_row_is_removed_from_a_csv_of_which_all_else_keeps_its_bytes(tmp_path:
 def test_a_removed_row_of_a_workbook_is_empty_and_moves_no_other(tmp_path: Path) -> None:
     sheet, images = tmp_path / "labels.xlsx", tmp_path / "images"
     book = openpyxl.Workbook()
-    for row in (["image_name", "red", "boot", "of"], ["a.jpg", 1], ["b.jpg", 0, 1, "=B4"]):
+    for row in (["image_name", "red", "boot", "of"], ["a.jpg", 1], ["b.jpg", 0, 1, "x"]):
         book.worksheets[0].append(row)
     book.worksheets[0].append(["c.jpg", 1, 0])
+    book.create_sheet("counts").append(["=Sheet!B4"])
     book.save(sheet)
     remove_rows(sheet, ["a.jpg"])
-    rows = list(openpyxl.load_workbook(sheet).worksheets[0].iter_rows(values_only=True))
+    book = openpyxl.load_workbook(sheet)
+    rows = list(book.worksheets[0].iter_rows(values_only=True))
     assert rows[1] == (None,) * 4
-    assert rows[2:] == [("b.jpg", 0, 1, "=B4"), ("c.jpg", 1, 0, None)]
+    assert rows[2:] == [("b.jpg", 0, 1, "x"), ("c.jpg", 1, 0, None)]
+    assert book["counts"]["A1"].value == "=Sheet!B4"
     images.mkdir()
     for name in ("b.jpg", "c.jpg"):
         (images / name).touch()
     labels = read_labels(sheet, images, ("red", "boot"), unreadable=lambda _: None)
     assert labels.names == ("b.jpg", "c.jpg")
+
+
+def test_a_workbook_with_formulas_is_refused_before_they_lose_their_values(
+    tmp_path: Path,
+) -> None:
+    sheet = tmp_path / "labels.xlsx"
+    book = openpyxl.Workbook()
+    for row in (["image_name", "red", "boot"], ["a.jpg", 1, "=1-B2"], ["b.jpg", 0, "=1-B3"]):
+        book.worksheets[0].append(row)
+    book.save(sheet)
+    before = sheet.read_bytes()
+    for edit in (
+        lambda: write_rows(sheet, [NEW], COLUMNS),
+        lambda: remove_rows(sheet, ["b.jpg"]),
+        lambda: rename_column(sheet, "image_name", "photo"),
+    ):
+        with pytest.raises(LabelsError, match=r"C2 has a formula, and 1 more .*paste values only"):
+            edit()
+        assert sheet.read_bytes() == before
+
+
+def test_a_row_with_a_merged_cell_is_refused_by_that_cell(tmp_path: Path) -> None:
+    sheet = tmp_path / "labels.xlsx"
+    book = openpyxl.Workbook()
+    for row in (["image_name", "red", "boot"], ["a.jpg", 1], ["b.jpg"], ["c.jpg", 0, 1]):
+        book.worksheets[0].append(row)
+    book.worksheets[0].merge_cells("B2:B3")
+    book.save(sheet)
+    before = sheet.read_bytes()
+    for name, cell in (("a.jpg", "B2"), ("b.jpg", "B3")):
+        with pytest.raises(LabelsError, match=f"cell {cell} is merged with others: unmerge"):
+            remove_rows(sheet, [name])
+        with pytest.raises(LabelsError, match=f"cell {cell} is merged with others: unmerge"):
+            write_rows(sheet, [NEW | {"image_name": name}], COLUMNS)
+    assert sheet.read_bytes() == before
+    remove_rows(sheet, ["c.jpg"])
+    assert sheet.read_bytes() != before
+
+
+def test_what_begins_as_a_formula_is_written_as_text(tmp_path: Path) -> None:
+    sheet = tmp_path / "labels.xlsx"
+    book = openpyxl.Workbook()
+    book.worksheets[0].append(["image_name", "red", "boot"])
+    book.save(sheet)
+    link = '=HYPERLINK("http://example","x")'
+    write_rows(sheet, [NEW | {"labelled_by": link}], (*COLUMNS, "labelled_by"))
+    cell = openpyxl.load_workbook(sheet).worksheets[0]["E2"]
+    assert isinstance(cell, Cell)
+    assert (cell.value, cell.data_type) == (link, "s")
+    # As text it is no reason to refuse the next row.
+    write_rows(sheet, [NEW | {"image_name": "other.jpg"}], COLUMNS)
 
 
 def test_a_sheet_may_spell_a_picture_otherwise_than_the_disk(tmp_path: Path) -> None:

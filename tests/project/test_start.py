@@ -83,6 +83,13 @@ def test_pictures_sheet_and_groups_become_the_project_or_nothing_does(
     with pytest.raises(ShoetaggerError, match=r"row 4.*'03.png' can't be read: truncated PNG"):
         call(*arguments)
     broken.write_bytes(picture)
+    stock = (shoes / "stock.xlsx").read_bytes()
+    book = openpyxl.load_workbook(shoes / "stock.xlsx")
+    book.worksheets[0]["F2"] = "=9+0.5"
+    book.save(shoes / "stock.xlsx")
+    with pytest.raises(ShoetaggerError, match=r"nothing was changed, .*\n.*cell F2 has a formula"):
+        call(*arguments)
+    (shoes / "stock.xlsx").write_bytes(stock)
     (repo / "data" / "note.txt").write_text("not in DVC")
     with pytest.raises(ShoetaggerError, match=r"holds what data.dvc does not have"):
         call(*arguments)

@@ -164,8 +164,8 @@ def _edited(
             edits = edit_sheet(data_folder(tree), checked, judged, settings.inbox, params)
         except LabelsError as error:
             raise CollectionError(
-                "nothing was collected, since the label sheet would not pass `shoetagger "
-                f"validate`:\n{error}"
+                "nothing was collected, since the label sheet cannot take it, or would not pass "
+                f"`shoetagger validate`:\n{error}"
             ) from None
         yield tree, base, edits
 

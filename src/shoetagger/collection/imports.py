@@ -59,7 +59,7 @@ def import_labels(
     A label is a tag, or its title; `renamed` says which tag another label is, and `ignored` are
     left out. Cells that the file says nothing of stay as they are. Raises ExchangeError with all
     faults: a label that is no tag, a picture that is not there, two answers for one picture, a new
-    picture of which not all was asked.
+    picture of which not all was asked, a cell that a workbook cannot take.
     """
     found = formats.read(file, vocabulary(params))
     names = _Names(params, renamed, ignored)
@@ -255,8 +255,14 @@ def _write(
         new.append(row | ({LABELLED_AT: answer.at} if answer.at else {}))
     columns = [NAME_COLUMN, *sorted(choices), LABELLED_BY, LABELLED_AT]
     used = {column for row in new for column in row}
-    if new:
+    if not new:
+        return
+    try:
         write_rows(sheet, new, [column for column in columns if column in used])
+    except LabelsError as error:
+        raise ExchangeError(
+            ["nothing was imported, for the label sheet cannot take it", *error.faults]
+        ) from None
 
 
 def _counted(

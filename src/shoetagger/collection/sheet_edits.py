@@ -106,8 +106,8 @@ def edit_sheet(
     """Write what people said into a folder with images/ and the label sheet.
 
     The sheet is read as training will read it, before and after; raises LabelsError with its
-    faults. A picture whose bytes are in images/ already is not copied. One that is not a shoe loses
-    its rows and files, if it has any.
+    faults, or with what keeps a workbook from being edited. A picture whose bytes are in images/
+    already is not copied. One that is not a shoe loses its rows and files, if it has any.
     """
     images = data / "images"
     sheet = find_sheet(data)
@@ -116,7 +116,8 @@ def edit_sheet(
     removed = [
         Removed(one, tuple(names)) for one in judged if (names := before.rows_of(one.image_id))
     ]
-    remove_rows(sheet, [before.spelled[name] for one in removed for name in one.names])
+    if removed:
+        remove_rows(sheet, [before.spelled[name] for one in removed for name in one.names])
     for one in removed:
         for name in before.files[one.picture.image_id]:
             (images / name).unlink()

@@ -124,8 +124,6 @@ def _stage(source: Source, columns: Columns, params: Params, staged: Path) -> La
     images.mkdir(parents=True)
     sheet = staged / f"labels{source.sheet.suffix.lower()}"
     shutil.copyfile(source.sheet, sheet)
-    if columns.picture != NAME_COLUMN:
-        rename_column(sheet, columns.picture, NAME_COLUMN)
     place = [text_of(cell) for cell in source.rows[0]].index(columns.picture)
     for row in source.rows[1:]:
         name = source.files.resolve(row[place], "", []) if place < len(row) else None
@@ -134,6 +132,8 @@ def _stage(source: Source, columns: Columns, params: Params, staged: Path) -> La
             shutil.copyfile(source.files.folder / name, images / name)
     limits = Limits.of(params.images)
     try:
+        if columns.picture != NAME_COLUMN:
+            rename_column(sheet, columns.picture, NAME_COLUMN)
         return read_labels(
             sheet, images, params.tags, unreadable=lambda path: unreadable(path, limits)
         )

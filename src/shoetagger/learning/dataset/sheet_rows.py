@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...atomic import atomic_write
 from .image_files import ImageFiles
 from .labels import NAME_COLUMN
-from .sheet import folded, read_rows, text_of
+from .sheet import LabelsError, folded, read_rows, text_of
+
+if TYPE_CHECKING:
+    from openpyxl.worksheet.worksheet import Worksheet
 
 # column -> text, of one row
 Row = Mapping[str, str]
@@ -20,7 +25,8 @@ def write_rows(sheet: Path, rows: Sequence[Row], columns: Sequence[str]) -> None
     """Write rows into a sheet: over the row of the same image, else below the last one.
 
     `columns` that the sheet lacks are added at its right. The sheet is replaced by a new file, for
-    DVC may keep the old one's bytes under another name.
+    DVC may keep the old one's bytes under another name. Raises LabelsError where a workbook cannot
+    take the rows, and leaves it as it was.
     """
     rows_before = read_rows(sheet)
     write = _write_xlsx if sheet.suffix.lower() == ".xlsx" else _write_csv
@@ -38,14 +44,10 @@ def remove_rows(sheet: Path, names: Collection[str]) -> None:
     places = _places(rows, _positions(rows[0], [NAME_COLUMN])[NAME_COLUMN])
     gone = {places[name] for name in names}
     if sheet.suffix.lower() == ".xlsx":
-        from openpyxl import load_workbook  # slow to import, and most sheets are CSV
-
-        book = load_workbook(sheet)
-        for place in gone:
-            for cell in book.worksheets[0][place + 1]:
-                cell.value = None
-        with atomic_write(sheet) as file:
-            book.save(file)
+        with _edited(sheet) as worksheet:
+            for place in gone:
+                for column in range(1, worksheet.max_column + 1):
+                    _set(sheet, worksheet, place + 1, column, None)
         return
     mark, _, _, records = _parsed(sheet)
     _put(sheet, mark, [record for place, record in enumerate(records) if place not in gone])
@@ -68,12 +70,8 @@ def rename_column(sheet: Path, old: str, new: str) -> None:
     """Give a column of a sheet another title."""
     position = [text_of(cell) for cell in read_rows(sheet)[0]].index(old)
     if sheet.suffix.lower() == ".xlsx":
-        from openpyxl import load_workbook  # slow to import, and most sheets are CSV
-
-        book = load_workbook(sheet)
-        book.worksheets[0].cell(1, position + 1).value = new
-        with atomic_write(sheet) as file:
-            book.save(file)
+        with _edited(sheet) as worksheet:
+            _set(sheet, worksheet, 1, position + 1, new)
         return
     mark, delimiter, ending, records = _parsed(sheet)
     cells = list(records[0][1])
@@ -173,20 +171,64 @@ def _write_xlsx(
     places: Mapping[str, int],
     length: int,
 ) -> None:
+    with _edited(sheet) as worksheet:
+        for column, position in positions.items():
+            if worksheet.cell(1, position + 1).value is None:
+                _set(sheet, worksheet, 1, position + 1, column)
+        end = length
+        for row in rows:
+            place = places.get(row[NAME_COLUMN])
+            if place is None:
+                place, end = end, end + 1
+            for column, value in row.items():
+                number = value in ("0", "1")
+                written = int(value) if number else value
+                _set(sheet, worksheet, place + 1, positions[column] + 1, written)
+
+
+@contextmanager
+def _edited(sheet: Path) -> Iterator[Worksheet]:
+    """Open a workbook's first worksheet; where the block ends without an error, save the workbook.
+
+    Raises LabelsError for one with formulas: a saved workbook has their texts, and not the values
+    that a spreadsheet program computed, so nobody could read these cells.
+    """
     from openpyxl import load_workbook  # slow to import, and most sheets are CSV
 
     book = load_workbook(sheet)
     worksheet = book.worksheets[0]
-    for column, position in positions.items():
-        if worksheet.cell(1, position + 1).value is None:
-            worksheet.cell(1, position + 1).value = column
-    end = length
-    for row in rows:
-        place = places.get(row[NAME_COLUMN])
-        if place is None:
-            place, end = end, end + 1
-        for column, value in row.items():
-            number = value in ("0", "1")
-            worksheet.cell(place + 1, positions[column] + 1).value = int(value) if number else value
+    cells = (cell for row in worksheet.iter_rows() for cell in row)
+    if formulas := [cell.coordinate for cell in cells if cell.data_type == "f"]:
+        others = f", and {len(formulas) - 1} more cells have one" if formulas[1:] else ""
+        raise LabelsError(
+            [
+                f"{sheet.name}: cell {formulas[0]} has a formula{others}: no row can be written "
+                "without losing what they compute; replace them by their values (copy, then paste "
+                "values only), or save the sheet as CSV UTF-8 in place of the workbook"
+            ]
+        )
+    yield worksheet
     with atomic_write(sheet) as file:
         book.save(file)
+
+
+def _set(sheet: Path, worksheet: Worksheet, row: int, column: int, value: str | int | None) -> None:
+    """Set the value of a cell; raises LabelsError, which names the cell, where it cannot be set."""
+    from openpyxl.utils.exceptions import IllegalCharacterError  # slow to import, as above
+
+    cell = worksheet.cell(row, column)
+    if cell.coordinate in worksheet.merged_cells:
+        raise LabelsError(
+            [f"{sheet.name}: cell {cell.coordinate} is merged with others: unmerge them"]
+        )
+    try:
+        cell.value = value
+    except IllegalCharacterError:
+        raise LabelsError(
+            [
+                f"{sheet.name}: cell {cell.coordinate} cannot hold {value!r}: take the control "
+                "characters out of it"
+            ]
+        ) from None
+    if isinstance(value, str):
+        cell.data_type = "s"  # text, also where it begins as a formula does
