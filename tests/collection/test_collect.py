@@ -26,7 +26,7 @@ from shoetagger.collection.collect import (
     collect,
     preview,
 )
-from shoetagger.collection.gather import gather
+from shoetagger.collection.gather import gather, no_shoes
 from shoetagger.config import params
 from shoetagger.config.params import Params
 from shoetagger.config.settings import Settings
@@ -388,6 +388,27 @@ def test_a_picture_counts_as_drawn_only_where_people_met_all_of_it_so(place: Pla
     place.check(chosen, "queue", color="red", style="boot")
     origins = {p.image_id: p.origin for p in gather(place.store, place.params.groups)}
     assert origins == {drawn: "random", later: "random", partly: "browse", chosen: "queue"}
+
+
+def test_a_picture_with_any_edit_after_the_approval_was_asked_for_waits(place: Place) -> None:
+    face, turned, edited, seen = (place.arrive(f"{n}.png", n) for n in range(10, 14))
+    for picture_id in (face, turned, edited, seen):
+        place.check(picture_id, color="red", style="boot")
+
+    def judge(picture_id: str, is_shoe: bool) -> None:
+        place.store.corrections.judge(picture_id, is_shoe=is_shoe, by="bo", why="", now=NOW)
+
+    judge(face, is_shoe=False)
+    judge(turned, is_shoe=False)
+    until = place.store.corrections.last()
+    # The approval shows it as one whose row goes: its older tags are not what was approved.
+    judge(turned, is_shoe=True)
+    place.check(edited, color="black")
+    taken = gather(place.store, place.params.groups, until=until)
+    assert [one.image_id for one in taken] == [seen]
+    assert [one.image_id for one in no_shoes(place.store, until=until)] == [face]
+    taken = gather(place.store, place.params.groups, until=place.store.corrections.last())
+    assert {one.image_id for one in taken} == {turned, edited, seen}
 
 
 def test_of_two_collections_at_once_the_second_says_so(place: Place) -> None:
