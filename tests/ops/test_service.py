@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from shoetagger.config.settings import Settings
-from shoetagger.ops.environment import Ports
+from shoetagger.ops.environment import Ports, airflow_environment
 from shoetagger.ops.service import environment_file, write_service
 
 
@@ -73,3 +73,31 @@ def test_the_service_gets_the_variables_of_now(settings: Settings) -> None:
         "me",
     )
     assert "SECRET" not in read
+
+
+def test_the_service_settles_nothing_that_make_up_would_not(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shares_results(given: dict[str, str]) -> str:
+        lines = environment_file(settings, Ports(), given).splitlines()
+        with monkeypatch.context() as patch:
+            patch.delenv("SHOETAGGER_SHARE_RESULTS", raising=False)
+            for line in lines:
+                patch.setenv(*shlex.split(line)[0].split("=", 1))
+            return airflow_environment(settings, Ports())["SHOETAGGER_SHARE_RESULTS"]
+
+    assert shares_results({}) == "no"
+    assert shares_results({"SHOETAGGER_SHARE_RESULTS": "yes"}) == "yes"
+
+
+def test_the_service_sends_metrics_and_finds_the_network_and_the_weights_as_now(
+    settings: Settings,
+) -> None:
+    given = {
+        "SHOETAGGER_STATSD": "127.0.0.1:8125",
+        "HTTPS_PROXY": "http://me:secret@proxy:3128",
+        "no_proxy": "localhost",
+        "HF_HOME": "/big/hf",
+    }
+    lines = environment_file(settings, Ports(), given).splitlines()
+    assert {f'{name}="{value}"' for name, value in given.items()} <= set(lines)

@@ -16,15 +16,20 @@ NAME = "shoetagger.service"
 # Besides those of Settings and Ports: what the servers read, of what this process was given.
 _PASSED_ON = (
     "AIRFLOW__CORE__PARALLELISM",
+    "HF_HOME",
     "MLFLOW_TRACKING_PASSWORD",
     "MLFLOW_TRACKING_USERNAME",
     "OMP_WAIT_POLICY",
     "SHOETAGGER_GPU_SLOTS",
+    "SHOETAGGER_SHARE_RESULTS",
+    "SHOETAGGER_STATSD",
     "SHOETAGGER_USERS",
     "TORCH_HOME",
 )
 # And what clients of object stores read.
 _OF_OBJECT_STORES = ("AWS_", "AZURE_", "GOOGLE_")
+# And what every client of the network reads, in capitals or not.
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 _UNIT = """\
 [Unit]
 Description=shoetagger: Airflow and MLflow
@@ -78,9 +83,11 @@ def unit_folder(environ: Mapping[str, str]) -> Path:
 def environment_file(settings: Settings, ports: Ports, environ: Mapping[str, str]) -> str:
     """Return the variables of the servers as systemd's EnvironmentFile takes them."""
     variables = settings.as_environment()
+    del variables["SHOETAGGER_SHARE_RESULTS"]  # unless it is set, `make up` has its own default
     variables |= {f"{name.upper()}_PORT": str(port) for name, port in asdict(ports).items()}
     variables |= {name: environ[name] for name in _PASSED_ON if environ.get(name)}
     variables |= {k: v for k, v in environ.items() if k.startswith(_OF_OBJECT_STORES) and v}
+    variables |= {k: v for k, v in environ.items() if k.upper() in _PROXIES and v}
     return "".join(f"{name}={_quoted(value)}\n" for name, value in variables.items())
 
 
