@@ -68,6 +68,30 @@ def test_a_source_is_found_or_what_there_is_is_named(shoes: Path, tmp_path: Path
     assert find_source(shoes, None, None).sheet.name == "labels.csv"
     with pytest.raises(StartError, match="is no folder"):
         find_source(tmp_path / "none", None, None)
+    tabs = shoes / "shoes.tsv"
+    tabs.write_text("image_name\tred\n")
+    with pytest.raises(StartError, match=r"shoes\.tsv is no sheet .*: save it as \.csv or \.xlsx"):
+        find_source(shoes, tabs, None)
+
+
+@pytest.mark.slow
+def test_where_the_remote_cannot_be_written_all_is_as_before_and_the_cause_is_named(
+    repo: Path, shoes: Path, tmp_path: Path
+) -> None:
+    def state() -> dict[str, bytes]:
+        paths = [repo / "params.yaml", repo / "data.dvc", repo / ".dvc" / "config"]
+        paths += (repo / "data").rglob("*.*")
+        return {str(path): path.read_bytes() for path in paths}
+
+    before = state()
+    taken = tmp_path / "storage"
+    taken.write_text("a file in its place")
+    arguments = ["init", shoes, "--images", shoes / "photos", "--yes", "--remote", taken]
+    with pytest.raises(StartError, match=r"nothing was changed.*`dvc push.*\n.*Not a directory"):
+        call(*arguments)
+    assert state() == before
+    taken.unlink()
+    assert "11 labelled pictures are in data/ now" in call(*arguments)
 
 
 @pytest.mark.slow

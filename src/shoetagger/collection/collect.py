@@ -193,17 +193,18 @@ def _base(repo: Path, branch: str) -> str:
 def _version_data(tree: Path, repo: Path) -> list[str]:
     """Add the data to DVC and push it to the remote; return what is left for a person to do."""
     environment = command_environment(os.environ)
-    _dvc(tree, environment, "add", "--quiet", data_folder(tree).relative_to(tree).as_posix())
+    _dvc(tree, environment, "add", data_folder(tree).relative_to(tree).as_posix())
     remote = default_remote(repo)
     if remote is None:
         return ["there is no DVC remote: the data is in the cache of this repo only"]
     if Path(remote).is_relative_to(repo):
         return [f"the DVC remote {remote} lies in the repo: `dvc push` there once you have merged"]
-    _dvc(tree, environment, "push", "--quiet", "data.dvc")
+    _dvc(tree, environment, "push", "data.dvc")
     return []
 
 
 def _dvc(tree: Path, environment: Mapping[str, str], *arguments: str) -> None:
+    # Not quiet: then DVC would not say why it failed.
     done = run_dvc(tree, environment, *arguments)
     if done.code:
         raise CollectionError(

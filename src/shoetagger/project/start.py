@@ -22,7 +22,7 @@ from ..learning.dataset.labels import NAME_COLUMN, Labels, read_labels
 from ..learning.dataset.sheet import LabelsError, read_rows, text_of
 from ..learning.dataset.sheet_rows import rename_column
 from ..learning.dataset.split import SplitError, split_group
-from ..pipeline.process import PipelineError, command_environment, run_dvc
+from ..pipeline.process import command_environment, run_dvc
 from .columns import Columns
 from .params_file import with_groups
 
@@ -70,6 +70,8 @@ def find_source(folder: Path, sheet: Path | None, images: Path | None) -> Source
                 "--sheet"
             )
         sheet = named[0]
+    if sheet.suffix.lower() not in SHEETS:
+        raise StartError(f"{sheet} is no sheet that can be read: save it as .csv or .xlsx")
     if images is None:
         images = folder / "images" if (folder / "images").is_dir() else folder
     return Source(sheet, ImageFiles(images), read_rows(sheet))
@@ -95,16 +97,13 @@ def start(
         warnings = _what_training_refuses(labels, staged / "images", params)
         with _replaced(repo, staged, Path(work) / "before", text):
             if remote is not None:
-                _dvc(
-                    repo, "remote", "add", "--quiet", "--default", "--force", _REMOTE, _url(remote)
-                )
-            _dvc(repo, "add", "--quiet", "data")
+                _dvc(repo, "remote", "add", "--default", "--force", _REMOTE, _url(remote))
+            _dvc(repo, "add", "data")
+            if remote is not None:
+                _dvc(repo, "push", "data.dvc")
     rest = source.files.without(labels.names)
     left = sum(not name.lower().endswith(SHEETS) for name in rest)
-    if remote is None:
-        return Started(len(labels.names), left, tuple(warnings), pushed=False)
-    _dvc(repo, "push", "--quiet", "data.dvc")
-    return Started(len(labels.names), left, tuple(warnings), pushed=True)
+    return Started(len(labels.names), left, tuple(warnings), pushed=remote is not None)
 
 
 def _refuse_unversioned(repo: Path) -> None:
@@ -185,9 +184,13 @@ def _url(remote: str) -> str:
 
 
 def _dvc(repo: Path, *arguments: str) -> None:
+    # Not quiet: then DVC would not say why it failed.
     done = run_dvc(repo, _environment(), *arguments)
     if done.code:
-        raise PipelineError(f"`dvc {redacted(' '.join(arguments))}` failed:\n{done.tail}")
+        raise StartError(
+            f"nothing was changed, for `dvc {redacted(' '.join(arguments))}` failed: mend what it "
+            f"says, and repeat the command\n{done.tail}"
+        )
 
 
 def _environment() -> dict[str, str]:
