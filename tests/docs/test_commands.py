@@ -95,13 +95,13 @@ def use_small_recipe(clone: Path) -> None:
 
 
 def own_data(clone: Path, folder: Path) -> None:
-    """Make what a team brings along: two pictures and a label sheet with the clone's tags."""
+    """Make what a team brings along: two pictures, and a label sheet that gives them all tags."""
     (folder / "images").mkdir(parents=True)
     tags = params.load(clone / "params.yaml").tags
     rows = [",".join(["image_name", *tags])]
     for colour in ("black", "red"):
         Image.new("RGB", (64, 48), colour).save(folder / "images" / f"a {colour} shoe.jpg")
-        rows.append(",".join([f"a {colour} shoe.jpg", *("1" if t == colour else "" for t in tags)]))
+        rows.append(",".join([f"a {colour} shoe.jpg", *("1" for _ in tags)]))
     (folder / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 

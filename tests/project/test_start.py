@@ -123,7 +123,10 @@ def test_pictures_sheet_and_groups_become_the_project_or_nothing_does(
 
     said = call(*arguments, "--remote", tmp_path / "storage")
     assert "names its pictures in the column 'Photo'" in said
-    assert "kept, and not learned from: SKU, price, Lace" in said
+    assert (
+        "kept, and not learned from:\n  SKU: row 2: 'A1' is no tick\n"
+        "  price: row 2: '9.5' is no tick\n  Lace: no --group names it\n"
+    ) in said
     assert "11 labelled pictures are in data/ now" in said
     assert "1 files without a row stayed in" in said
     assert load(repo / "params.yaml").tags == ("red", "blue")

@@ -34,23 +34,27 @@ def init(
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
 ) -> None:
     """Take your pictures, their sheet and its tags in place of the drawn shoes."""
-    from ..project.columns import columns_of, groups_of, named_groups
+    from ..project.columns import columns_of, groups_of, named_groups, named_tags
     from ..project.start import find_source, start
 
     settings = Settings.from_environment()
     known = parameters.load(settings.params_file)
     source = find_source(folder, sheet, images)
-    columns = columns_of(source.rows, source.files, known.tags)
-    groups = named_groups(group, columns.tags) if group else groups_of(columns.tags, known.groups)
+    named = named_tags(group or ())
+    columns = columns_of(source.rows, source.files, [t for tags in named.values() for t in tags])
+    if named:
+        groups = named_groups(named, columns)
+    else:
+        groups = groups_of(columns, known.groups)
     learned = {tag for one in groups.values() for tag in one.tags}
     typer.echo(f"{source.sheet} names its pictures in the column {columns.picture!r}")
     for name, one in groups.items():
         typer.echo(f"group {name}: {', '.join(one.tags)}")
-    kept = [*columns.others, *(tag for tag in columns.tags if tag not in learned)]
-    if kept:
-        typer.echo(f"kept, and not learned from: {', '.join(kept)}")
-    if columns.rare:
-        typer.echo(f"kept, for a tag needs 2 pictures at least: {', '.join(columns.rare)}")
+    unnamed = {tag: "no --group names it" for tag in columns.tags if tag not in learned}
+    if left := {**columns.others, **columns.rare, **unnamed}:
+        typer.echo("kept, and not learned from:")
+    for title, why in left.items():
+        typer.echo(f"  {title}: {why}")
     if not yes and sys.stdin.isatty():
         typer.confirm("Is that right? (no: name groups with --group)", default=True, abort=True)
         if remote is None:

@@ -190,10 +190,15 @@ def ticked(cell: object) -> bool | None:
     return text in _YES if text in _YES | _NO else None
 
 
+def no_tick(cell: object) -> str:
+    """Return the fault of a cell of which `ticked` is None."""
+    return f"{shown(cell)} is neither 1 (or true, x) nor 0 (or false, empty)"
+
+
 def _tick(cell: object, where: str, faults: list[str]) -> int:
     tick = ticked(cell)
     if tick is None:
-        faults.append(f"{where}: {shown(cell)} is neither 1 (or true, x) nor 0 (or false, empty)")
+        faults.append(f"{where}: {no_tick(cell)}")
     return int(bool(tick))
 
 
