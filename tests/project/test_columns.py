@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from shoetagger.config.params import load
-from shoetagger.config.recipe import Group
+from shoetagger.config.recipe import Group, NoneBelow
 from shoetagger.errors import ShoetaggerError
 from shoetagger.learning.dataset.image_files import ImageFiles
 from shoetagger.project.columns import (
@@ -98,10 +98,11 @@ def test_a_sheet_without_pictures_or_tags_is_refused_with_its_columns(files: Ima
 
 def test_groups_come_from_what_is_known_then_from_titles() -> None:
     known = {"color": Group(("red", "blue"), {"epochs": 3}), "style": Group(("boot", "heel"))}
+    known["sole"] = Group(("sole: gone",), decide=NoneBelow(0.2))
     tags = ["Red", "blue", "boot", "sole: flat", "sole: wedge", "trim.bow", "lace"]
     assert groups_of(columns(*tags), known) == {
         "color": known["color"],
-        "sole": Group(("sole: flat", "sole: wedge")),
+        "sole": Group(("sole: flat", "sole: wedge"), decide=NoneBelow(0.2)),
         "other": Group(("boot", "trim.bow", "lace")),
     }
     assert groups_of(columns("lace", "bow"), known) == {"all": Group(("lace", "bow"))}
@@ -115,9 +116,14 @@ def test_a_known_group_goes_without_a_tag_that_too_few_pictures_have(files: Imag
     assert groups_of(found, known) == {"color": Group(("red",), {"epochs": 3})}
 
 
-def test_groups_may_be_named() -> None:
+def test_groups_may_be_named_and_known_ones_keep_their_recipes() -> None:
     found = columns("red", "blue", "lace", price="row 2: '9.90' is no tick")
-    assert named_groups(named_tags(["color=Red, blue"]), found) == {"color": Group(("red", "blue"))}
+    named = named_tags(["color=Red, blue", "form=lace"])
+    known = {"form": Group(("boot",), {"epochs": 3}, NoneBelow(0.2))}
+    assert named_groups(named, found, known) == {
+        "color": Group(("red", "blue")),
+        "form": Group(("lace",), {"epochs": 3}, NoneBelow(0.2)),  # its recipe stays
+    }
     for pair, message in {
         "color": "write NAME=TAG,TAG",
         "2=red": "write NAME=TAG,TAG",
@@ -126,7 +132,7 @@ def test_groups_may_be_named() -> None:
         "color=Price": "'Price' cannot be learned: row 2: '9.90' is no tick",
     }.items():
         with pytest.raises(ColumnsError, match=message):
-            named_groups(named_tags([pair]), found)
+            named_groups(named_tags([pair]), found, {})
 
 
 def test_only_what_names_tags_changes_in_params_yaml() -> None:
@@ -136,7 +142,8 @@ def test_only_what_names_tags_changes_in_params_yaml() -> None:
     same, params = with_groups(text, before.groups, path)
     assert (same, params) == (text, before)
 
-    groups = {"color": before.groups["color"], "odd": Group(('a "b": c', "größe 4½", "yes", "1"))}
+    odd = Group(('a "b": c', "größe 4½", "yes", "1"), {"epochs": 3}, NoneBelow(0.2))
+    groups = {"color": before.groups["color"], "odd": odd}
     changed, params = with_groups(text.replace("titles: {}", "titles: {boot: Boots}"), groups, path)
     assert params.groups == groups
     assert params.audit.exclusive == ()

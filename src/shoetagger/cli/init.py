@@ -43,7 +43,7 @@ def init(
     named = named_tags(group or ())
     columns = columns_of(source.rows, source.files, [t for tags in named.values() for t in tags])
     if named:
-        groups = named_groups(named, columns)
+        groups = named_groups(named, columns, known.groups)
     else:
         groups = groups_of(columns, known.groups)
     learned = {tag for one in groups.values() for tag in one.tags}

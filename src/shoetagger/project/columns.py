@@ -151,7 +151,7 @@ def groups_of(columns: Columns, known: Mapping[str, Group]) -> dict[str, Group]:
     rest = [tag for tag in left if not any(tag in members for members in begun.values())]
     if rest:
         begun["other" if groups or begun else "all"] = rest
-    return groups | {name: Group(tuple(members)) for name, members in begun.items()}
+    return groups | {name: _group(name, members, known) for name, members in begun.items()}
 
 
 def named_tags(pairs: Iterable[str]) -> dict[str, list[str]]:
@@ -166,7 +166,9 @@ def named_tags(pairs: Iterable[str]) -> dict[str, list[str]]:
     return named
 
 
-def named_groups(named: Mapping[str, Sequence[str]], columns: Columns) -> dict[str, Group]:
+def named_groups(
+    named: Mapping[str, Sequence[str]], columns: Columns, known: Mapping[str, Group]
+) -> dict[str, Group]:
     """Return the named groups; raises ColumnsError by name."""
     titles = {folded(tag): tag for tag in columns.tags}
     left = {folded(title): why for title, why in {**columns.others, **columns.rare}.items()}
@@ -180,5 +182,10 @@ def named_groups(named: Mapping[str, Sequence[str]], columns: Columns) -> dict[s
                 there = ", ".join(columns.tags)
                 hint = f"; did you mean {near!r}?" if near else f": there are {there}"
                 raise ColumnsError(f"--group {name}: {member!r} is no column of ticks{hint}")
-        groups[name] = Group(tuple(titles[folded(member)] for member in members))
+        groups[name] = _group(name, [titles[folded(member)] for member in members], known)
     return groups
+
+
+def _group(name: str, tags: Sequence[str], known: Mapping[str, Group]) -> Group:
+    """Return a group of tags, by the recipe that is known for its name."""
+    return replace(known[name], tags=tuple(tags)) if name in known else Group(tuple(tags))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,9 @@ def with_groups(text: str, groups: Mapping[str, Group], path: Path) -> tuple[str
 
 
 def _plain(group: Group) -> dict[str, Any]:
-    own = {"train": dict(group.train)} if group.train else {}
+    """Return what params.yaml says of a group: its tags, and what is not as by default."""
+    default = asdict(Group(group.tags))
+    own = {name: value for name, value in asdict(group).items() if value != default[name]}
     return {"tags": list(group.tags), **own}
 
 
@@ -64,8 +67,8 @@ def _replaced_groups(text: str, groups: Mapping[str, Group]) -> str:
         end -= 1
     written = []
     for name, group in groups.items():
-        written.append(f"  {name}:\n    tags: {_flow(list(group.tags))}\n")
-        written += [f"    train: {_flow(dict(group.train))}\n"] if group.train else []
+        written.append(f"  {name}:\n")
+        written += [f"    {key}: {_flow(value)}\n" for key, value in _plain(group).items()]
     return "".join([*lines[: begin + 1], *written, *lines[end:]])
 
 
