@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -96,6 +97,13 @@ class Place:
 
     def collect(self) -> Collected:
         return collect(self.settings, self.params, self.store)
+
+    def called(self, *arguments: str) -> str:
+        """What a command of `shoetagger` says here."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.settings.as_environment().items():
+                patch.setenv(name, value)
+            return CliRunner().invoke(app, list(arguments), catch_exceptions=False).output
 
     def data(self, commit: str = "labels") -> tuple[list[str], list[str]]:
         """The lines of the label sheet and the pictures as of a commit."""
@@ -256,15 +264,8 @@ def test_what_the_sheet_says_already_makes_no_commit(place: Place) -> None:
 
 @pytest.mark.slow
 def test_a_preview_says_all_and_changes_nothing(place: Place) -> None:
-    def called(*arguments: str) -> str:
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in place.settings.as_environment().items():
-                patch.setenv(name, value)
-            result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
-        return result.output
-
     assert preview(place.settings, place.params, place.store) is None
-    assert called("collect", "--dry-run").startswith("nothing to collect")
+    assert place.called("collect", "--dry-run").startswith("nothing to collect")
     known = place.arrive("known.png", 0)
     place.check(known, color="red", style="boot")
     place.check(place.arrive("b.png", 11), "random", color="black", style="")
@@ -272,7 +273,7 @@ def test_a_preview_says_all_and_changes_nothing(place: Place) -> None:
     found = preview(place.settings, place.params, place.store)
     assert found is not None
     assert found.edits.summary == "2 checked pictures, 1 of them new, 1 removed"
-    shown = called("collect", "--dry-run")
+    shown = place.called("collect", "--dry-run")
     for line in (
         "old0.png  boot red  (ann, browse)",
         "old1.png  removed, since it is not a shoe  (bo)",
@@ -292,7 +293,7 @@ def test_a_preview_says_all_and_changes_nothing(place: Place) -> None:
     assert collected.changes == ("old0.png: + red, - black (ann)",)
     message = run(place.repo, "git", "log", "-1", "--format=%B", "labels")
     assert "approved by kim\nnot a shoe: old1.png\nchanged: old0.png: + red" in message
-    assert "1 pictures collected" in called("collect")
+    assert "1 picture collected" in place.called("collect")
 
 
 @pytest.mark.slow
@@ -360,13 +361,15 @@ def test_a_sheet_that_would_not_validate_is_not_committed(place: Place) -> None:
 
 
 @pytest.mark.slow
-def test_the_branch_goes_to_gits_remote_and_a_refusal_is_a_warning(place: Place) -> None:
+def test_the_branch_goes_to_gits_remote_by_name_and_a_refusal_is_a_warning(place: Place) -> None:
     bare = place.repo.parent / "bare.git"
     run(place.repo, "git", "clone", "--quiet", "--bare", str(place.repo), str(bare))
     run(place.repo, "git", "remote", "add", "origin", str(bare))
     place.check(place.arrive("a.png", 10), color="red", style="boot")
+    would = "would be a commit on labels, pushed to origin: 1 checked picture, 1 of them new\n"
+    assert place.called("collect", "--dry-run").endswith(would)
     first = place.collect()
-    assert first.warnings == ()
+    assert (first.pushed_to, first.warnings) == ("origin", ())
     assert run(bare, "git", "rev-parse", "labels") == first.commit
     shutil.rmtree(bare)
     place.check(place.arrive("b.png", 11), color="red", style="boot")
@@ -374,6 +377,11 @@ def test_the_branch_goes_to_gits_remote_and_a_refusal_is_a_warning(place: Place)
     assert second.commit == run(place.repo, "git", "rev-parse", "labels")
     (warning,) = second.warnings
     assert "`git push origin labels`" in warning
+    assert second.pushed_to is None
+    run(place.repo, "git", "clone", "--quiet", "--bare", str(place.repo), str(bare))
+    place.check(place.arrive("c.png", 12), color="red", style="boot")
+    said = place.called("collect")
+    assert re.search(r"^1 picture collected: commit \w+ on labels, pushed to origin; ", said, re.M)
 
 
 @pytest.mark.slow

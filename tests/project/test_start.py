@@ -128,7 +128,7 @@ def test_pictures_sheet_and_groups_become_the_project_or_nothing_does(
         "  price: row 2: '9.5' is no tick\n  Lace: no --group names it\n"
     ) in said
     assert "11 labelled pictures are in data/ now" in said
-    assert "1 files without a row stayed in" in said
+    assert "1 file without a row stayed in" in said
     assert load(repo / "params.yaml").tags == ("red", "blue")
     assert len(list((repo / "data" / "images").iterdir())) == 11
     assert "no faults" in call("validate")

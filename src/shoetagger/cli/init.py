@@ -10,6 +10,7 @@ import typer
 
 from ..config import params as parameters
 from ..config.settings import Settings
+from .counted import counted
 
 
 def init(
@@ -63,7 +64,8 @@ def init(
     done = start(settings.repo, source, columns, groups, remote)
     typer.echo(f"{done.pictures} labelled pictures are in data/ now")
     if done.left:
-        typer.echo(f"{done.left} files without a row stayed in {source.files.folder}")
+        left_there = counted(done.left, "file")
+        typer.echo(f"{left_there} without a row stayed in {source.files.folder}")
     for warning in done.warnings:
         typer.echo(f"warning: training would be refused: {warning}", err=True)
     if not done.pushed:

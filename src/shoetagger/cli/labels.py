@@ -13,6 +13,7 @@ import typer
 
 from ..config import params as parameters
 from ..config.settings import Settings
+from .counted import counted
 
 if TYPE_CHECKING:
     from ..collection.sheet_edits import SheetEdits
@@ -106,7 +107,11 @@ def collect(
         bool, typer.Option("--dry-run", help="Say what would be collected, and change nothing.")
     ] = False,
 ) -> None:
-    """Commit what people checked on the desk to the label sheet, on the branch `labels.branch`."""
+    """Commit what people checked to the label sheet, and push the commit to git's remote.
+
+    It is on the branch `labels.branch`, and goes to `origin`, if there is one. The data goes to
+    DVC's remote.
+    """
     from ..collection.collect import collect as run
     from ..collection.collect import preview
     from ..ops.installation import opened
@@ -119,7 +124,7 @@ def collect(
         else:
             collected = run(here.settings, here.params, here.store)
     if dry_run:
-        _print_preview(edits, branch)
+        _print_preview(edits, branch, here.settings.repo)
         return
     for sentence in (*collected.left_out, *collected.doubts, *collected.warnings):
         typer.echo(f"warning: {sentence}", err=True)
@@ -129,16 +134,20 @@ def collect(
     for sentence in collected.changes:
         typer.echo(f"changed: {sentence}")
     removed = f", {collected.removed} removed from the sheet" if collected.removed else ""
+    pushed = f", pushed to {collected.pushed_to}" if collected.pushed_to else ""
     typer.echo(
-        f"{collected.pictures} pictures collected{removed}: commit {collected.commit[:12]} on "
-        f"{branch}; `git merge {branch}` and `dvc checkout data.dvc` bring it into your workspace"
+        f"{counted(collected.pictures, 'picture')} collected{removed}: commit "
+        f"{collected.commit[:12]} on {branch}{pushed}; `git merge {branch}` and `dvc checkout "
+        "data.dvc` bring it into your workspace"
     )
 
 
 _NOTHING = "nothing to collect: no picture was checked in all groups since the last time"
 
 
-def _print_preview(edits: SheetEdits | None, branch: str) -> None:
+def _print_preview(edits: SheetEdits | None, branch: str, repo: Path) -> None:
+    from ..pipeline.commits import git_remote
+
     if edits is None or not (edits or edits.left_out):
         typer.echo(_NOTHING)
         return
@@ -153,4 +162,6 @@ def _print_preview(edits: SheetEdits | None, branch: str) -> None:
         typer.echo(f"changed: {sentence}")
     for sentence in (*edits.left_out, *edits.doubts):
         typer.echo(f"warning: {sentence}", err=True)
-    typer.echo(f"would be a commit on {branch}: {edits.summary}")
+    remote = git_remote(repo)
+    pushed = f", pushed to {remote}" if remote else ""
+    typer.echo(f"would be a commit on {branch}{pushed}: {edits.summary}")

@@ -8,6 +8,7 @@ import typer
 
 from ..config.settings import Settings
 from ..ops.installation import opened
+from .counted import counted
 
 if TYPE_CHECKING:
     from ..review.quality import Score, Share
@@ -53,8 +54,7 @@ def quality() -> None:
             "those that it draws at random count here"
         )
         return
-    pictures = "1 picture" if found.pictures == 1 else f"{found.pictures} pictures"
-    typer.echo(f"by {pictures} drawn at random; 95 % intervals (Wilson)")
+    typer.echo(f"by {counted(found.pictures, 'picture')} drawn at random; 95 % intervals (Wilson)")
     for name, group in found.groups.items():
         for version in group.versions:
             _print(f"{name} version {version.version}{' (live)' * version.live}", version.total)

@@ -14,6 +14,7 @@ from ..errors import ShoetaggerError
 from ..ops.installation import opened
 from ..ops.restore import settle
 from ..store.store import Store
+from .counted import counted
 
 
 def night() -> None:
@@ -51,7 +52,7 @@ def rollback(
         if again := work.backlog[group]:
             typer.echo(f"{again} pictures that it has not tagged wait for the next night")
         counts = nightly.publish(here)
-    typer.echo(f"{counts['days']} days published again")
+    typer.echo(f"{counted(counts['days'], 'day')} published again")
 
 
 def retry(
@@ -92,7 +93,7 @@ def forget(
             published=settings.published,
             inbox=settings.inbox,
         )
-    typer.echo(f"{image_id} is forgotten; {counts['days']} days published again")
+    typer.echo(f"{image_id} is forgotten; {counted(counts['days'], 'day')} published again")
     try:
         erased = erase_from_comparisons(settings.tracking_uri, settings.artifacts, image_id)
     except MLflowUnavailable as error:
@@ -133,7 +134,9 @@ def restore(
     manifest = put_back(settings, file, replace=replace)
     with opened(settings) as here:
         counts = nightly.publish(here, every_day=True)
-    typer.echo(f"restored as of {manifest.made_at}; {counts['days']} days published again")
+    typer.echo(
+        f"restored as of {manifest.made_at}; {counted(counts['days'], 'day')} published again"
+    )
 
 
 def sync() -> None:

@@ -49,6 +49,7 @@ class CollectionUnderWay(CollectionError, TransientError):  # noqa: N818 - a sta
 class Collected:
     """What a collection did: `commit` is None where it had nothing to do.
 
+    `pushed_to` is git's remote that has the commit now, if there is one.
     `pictures` are those whose rows were written, `removed` those whose rows are gone since they are
     no shoes. `left_out` are sentences about pictures that could not be taken, `changes` about rows
     that say other tags now, `doubts` about what to look at before merging, `warnings` about what is
@@ -62,6 +63,7 @@ class Collected:
     changes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    pushed_to: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def collect(
         )
         if commit == base:  # the sheet says all of it already
             return Collected(None, 0, left_out=edits.left_out)
+        remote, refusals = _push_branch(settings.repo, branch)
         return Collected(
             commit,
             len(edits.taken),
@@ -115,7 +118,8 @@ def collect(
             edits.left_out,
             edits.changes,
             edits.doubts,
-            (*warnings, *_push_branch(settings.repo, branch)),
+            (*warnings, *refusals),
+            remote,
         )
 
 
@@ -254,19 +258,19 @@ def _message(edits: SheetEdits, approved_by: str | None) -> str:
     return "\n".join(lines)
 
 
-def _push_branch(repo: Path, branch: str) -> list[str]:
-    """Push the branch to the repo's remote, if it has one; return what went wrong."""
+def _push_branch(repo: Path, branch: str) -> tuple[str | None, list[str]]:
+    """Push the branch to the repo's remote, if it has one; return which has it, and what failed."""
     remote = git_remote(repo)
     if remote is None:
-        return []
+        return None, []
     try:
         run_git(repo, "push", "--quiet", remote, f"refs/heads/{branch}")
     except PipelineError as error:
-        return [
+        return None, [
             f"the commit is on {branch} here, and could not be pushed to {remote}: "
             f"`git push {remote} {branch}` ({error})"
         ]
-    return []
+    return remote, []
 
 
 @contextmanager

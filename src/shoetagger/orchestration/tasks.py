@@ -257,6 +257,8 @@ def collect(approved: Mapping[str, Any], outlet_events: Mapping[Any, Any]) -> di
         log.info("%s", sentence)
     for sentence in (*collected.left_out, *collected.warnings):
         log.warning("%s", sentence)
+    if collected.pushed_to is not None:
+        log.info("the commit is pushed to %s", collected.pushed_to)
     found = {"commit": collected.commit, "pictures": collected.pictures + collected.removed}
     if collected.commit is not None:
         outlet_events[COLLECTED].add(LABELS, extra=found)
