@@ -210,6 +210,8 @@ def test_night_status_history_and_export(
     out = tmp_path / "tags.csv"
     assert "1 pictures written" in call("export", str(out))
     assert NAME in next(csv.DictReader(out.open(newline="", encoding="utf-8-sig"))).values()
+    call("export", str(out.with_suffix(".parquet")))
+    assert out.with_suffix(".parquet").read_bytes().startswith(b"PAR1")
 
 
 @pytest.mark.slow

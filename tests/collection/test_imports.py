@@ -239,6 +239,8 @@ def test_the_commands_say_what_dvc_lacks(data: Path, monkeypatch: pytest.MonkeyP
 
     out = repo / "shoes.json"
     assert "shoes.interface.xml" in call("export", str(out), "--format", "label-studio")
+    call("export", str(out.with_suffix(".xml")))
+    assert out.with_suffix(".xml").read_text().startswith("<?xml")
     assert call("import", str(out)) == "0 new rows, 0 changed, 2 as they were\n"
     tasks = json.loads(out.read_text())
     tasks[0]["annotations"][0]["result"][0]["value"]["choices"] = ["rot"]

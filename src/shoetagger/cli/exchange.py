@@ -11,6 +11,7 @@ import typer
 from ..config import params as parameters
 from ..config.settings import Settings
 from ..errors import ShoetaggerError
+from .file_format import format_for
 
 app = typer.Typer(
     help="Bring labels from other tools into the label sheet, and out of it.",
@@ -23,6 +24,14 @@ class Format(StrEnum):
     LABEL_STUDIO = "label-studio"
     COCO = "coco"
     CVAT = "cvat"
+
+
+_SUFFIXES = {
+    Format.CSV: ".csv",
+    Format.LABEL_STUDIO: ".json",
+    Format.COCO: ".json",
+    Format.CVAT: ".xml",
+}
 
 
 @app.command("import")
@@ -63,7 +72,9 @@ def import_(
 @app.command()
 def export(
     out: Annotated[Path, typer.Argument(help="File to write.")],
-    format: Annotated[Format, typer.Option(help="What to write.")] = Format.CSV,
+    format: Annotated[
+        Format | None, typer.Option(help="What to write; by default what OUT's suffix says.")
+    ] = None,
     images_url: Annotated[
         str | None,
         typer.Option(help="What Label Studio's addresses of pictures begin with."),
@@ -73,12 +84,13 @@ def export(
     from ..collection.exports import export_labels
     from ..exchange.label_studio import LOCAL_FILES
 
-    if images_url is not None and format is not Format.LABEL_STUDIO:
+    fmt = format_for(out, format, _SUFFIXES)
+    if images_url is not None and fmt is not Format.LABEL_STUDIO:
         raise ShoetaggerError("--images-url needs --format label-studio")
     settings = Settings.from_environment()
     params = parameters.load(settings.params_file)
     root = LOCAL_FILES if images_url is None else images_url
-    written = export_labels(out, settings.repo / "data", params, format.value, root=root)
+    written = export_labels(out, settings.repo / "data", params, fmt.value, root=root)
     typer.echo(f"written to {' and '.join(map(str, written))}")
 
 

@@ -20,6 +20,7 @@ from ..notification.addresses import fault_of
 from ..ops.installation import opened
 from ..store.overdue import overdue
 from ..store.rows import NOT_A_SHOE
+from .file_format import format_for
 
 if TYPE_CHECKING:
     from ..store.rows import Move, TaggingRun
@@ -186,7 +187,9 @@ def _print_tagged(store: Store, image_id: str, group: str | None, on: datetime |
 
 def export(
     out: Annotated[Path, typer.Argument(help="File to write.")],
-    format: Annotated[ExportFormat, typer.Option(help="What to write.")] = ExportFormat.CSV,
+    format: Annotated[
+        ExportFormat | None, typer.Option(help="What to write; by default what OUT's suffix says.")
+    ] = None,
     scores: Annotated[
         bool, typer.Option("--scores", help="A column per tag in the CSV; the others have them.")
     ] = False,
@@ -197,6 +200,7 @@ def export(
     """Write the current tags of all pictures to one file."""
     from ..publishing.export import export as write
 
+    fmt = format_for(out, format, {member: f".{member.value}" for member in ExportFormat})
     with opened(Settings.from_environment()) as here:
         if articles and here.params.articles.pattern is None:
             raise ShoetaggerError(
@@ -208,7 +212,7 @@ def export(
         rows = write(
             here.store,
             here.params.groups,
-            format.value,
+            fmt.value,
             out,
             inbox=here.settings.inbox,
             scores=scores,
