@@ -172,7 +172,7 @@ def test_without_a_champion_it_says_what_to_do(pictures: Path) -> None:
     with Store(Settings.from_environment().store_url) as store:
         Settings.from_environment().home.mkdir(parents=True, exist_ok=True)
         store.migrate()
-    with pytest.raises(ShoetaggerError, match=r"no champion yet.*--bundle models/color"):
+    with pytest.raises(ShoetaggerError, match=r"no champion yet.*`make up`.*--bundle models/color"):
         call("tag", str(pictures))
 
 

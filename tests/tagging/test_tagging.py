@@ -558,7 +558,7 @@ def test_a_missing_inbox_and_a_missing_champion_say_what_to_do(
     empty = replace(settings, store_url=f"sqlite:///{tmp_path / 'empty.db'}")
     with Store(empty.store_url) as store:
         store.migrate()
-    with pytest.raises(TaggingError, match=r"no champion yet.*train first"):
+    with pytest.raises(TaggingError, match=r"no champion yet.*train first \(`make up`"):
         night(empty, "night")
 
 

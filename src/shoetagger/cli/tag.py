@@ -90,7 +90,7 @@ def _champions(installation: Installation) -> tuple[list[Path], dict[str, str]]:
     digests = [live[group] for group in installation.params.groups if group in live]
     if not digests:
         raise ShoetaggerError(
-            "no champion yet: train first (`make demo`, or trigger train_tag_models), or name "
+            "no champion yet: train first (`make up`, then trigger train_tag_models), or name "
             "bundles that `dvc repro` made: --bundle models/color"
         )
     versions = {v.digest: v.version or "?" for v in store.ledger.versions()}

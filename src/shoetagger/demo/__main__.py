@@ -24,10 +24,12 @@ from ..config.settings import Settings
 from ..errors import ShoetaggerError
 from ..ops.environment import Ports, Report, log_file, mlflow_address
 from ..ops.servers import up
+from ..pipeline.dvc_files import data_revision
 from .airflow_api import Airflow, DemoError, FailedRunError, clock
 from .arrivals import drawn, let_arrive, untagged
 from .result import result
 
+SAMPLE = "f2d0114b229852b9db2a838825c1c9a0.dir"  # what data.dvc says while data/ is the drawn shoes
 TRAINING = "train_tag_models"
 TAGGING = "tag_new_images"
 TAGGING_BEGINS = 120.0  # seconds for Airflow to start a run for a promotion
@@ -100,6 +102,7 @@ def _alone(settings: Settings) -> Iterator[None]:
 def _demo(settings: Settings, ports: Ports, report: Report) -> None:
     steps = _Steps(6, report)
     with steps("sample data: 220 drawn shoes and their label sheet, from DVC"):
+        _refuse_own_data(settings)
         _refuse_foreign_inbox(settings)
         pull_data(settings)
     with steps("servers: Airflow and MLflow"), ThreadPoolExecutor(max_workers=1) as executor:
@@ -225,6 +228,14 @@ def pull_data(settings: Settings) -> None:
     )
     if done.returncode:
         raise DemoError(f"`dvc pull data.dvc` in {settings.repo}:\n{done.stderr.strip()}")
+
+
+def _refuse_own_data(settings: Settings) -> None:
+    if data_revision(settings.repo) != SAMPLE:
+        raise DemoError(
+            f"{settings.repo} has data of its own, by data.dvc, and the demo would put drawn shoes "
+            f"beside it and promote quick models: `make up`, then trigger {TRAINING} instead"
+        )
 
 
 def _refuse_foreign_inbox(settings: Settings) -> None:

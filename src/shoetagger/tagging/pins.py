@@ -99,8 +99,8 @@ def _fault_of(
 def _no_pins(pins: Pins, errors: Sequence[Exception]) -> TaggingError:
     if not pins.alerts:
         return TaggingError(
-            f"no champion yet for {', '.join(pins.left_out)}: train first, by triggering "
-            "train_tag_models (or `make demo`), then tag"
+            f"no champion yet for {', '.join(pins.left_out)}: train first (`make up`, then trigger "
+            "train_tag_models), then tag"
         )
     passing = any(isinstance(error, TransientError | OSError) for error in errors)
     kind = TransientTaggingError if passing else TaggingError
