@@ -68,6 +68,11 @@ def test_every_parameter_a_stage_depends_on_exists() -> None:
                     value = value[part]
 
 
+def test_what_dvc_plots_show_writes_is_ignored_by_git() -> None:
+    command = ["git", "check-ignore", "--quiet", "dvc_plots/index.html"]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+
+
 # Without the parent run of the training.
 RUNS_OF_TRAIN = "attributes.run_name LIKE 'train %'"
 
@@ -336,6 +341,18 @@ def test_a_shoe_detector_goes_wherever_the_bundle_goes(
     assert np.array_equal(decoded.views[0], seen)
     whole = tagging_view(picture, dataclasses.replace(transform, detector=None))
     assert not np.array_equal(seen, whole)
+
+
+def test_where_no_files_of_weights_are_named_split_says_so_as_dvc_warns_of_empty_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    copy_sample(Path("data"), 30)
+    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    document["groups"] = {"color": {"tags": ["black"]}}
+    Path("params.yaml").write_text(yaml.safe_dump(document))
+    split.main(Path("data"), Path("split"))
+    assert Path("split/weights.txt").read_text() == "none\n"
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def main(
     """Check the label sheet, then write images.csv and <group>.csv with side and fold.
 
     Writes weights.txt as well: the digests of the files that `train.weights` and `images.detector`
-    name, if they name any, for the stages that read them.
+    name, or `none`, for the stages that read them.
     """
     params = parameters.load(Path("params.yaml"))
     limits = Limits.of(params.images)
@@ -38,7 +38,8 @@ def main(
     ids = [image_id((images / name).read_bytes()) for name in labels.names]
     weights = _digest_of(params.train.weights) + _digest_of_detector(params.images)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "weights.txt").write_text(weights, encoding="utf-8")
+    # Of an empty file, DVC warns once per stage that depends on it.
+    (out / "weights.txt").write_text(weights or "none\n", encoding="utf-8")
     sentences, faults = list(labels.warnings), []
     for group, spec in params.groups.items():
         try:

@@ -50,6 +50,7 @@ def pin(store: Store, registry: Registry, groups: Sequence[str], *, bundles: Pat
     """
     from ..promotion.moves import reconcile
 
+    store.ledger.live()  # where the store cannot be used, say so once, and not for each group
     faults = reconcile(store, registry, groups, bundles=bundles)
     live = store.ledger.live()
     numbers = {version.digest: version.version or "?" for version in store.ledger.versions()}
