@@ -9,6 +9,8 @@ from typing import Annotated
 import torch
 import typer
 
+from shoetagger.config import params
+
 from . import machine, report, variants
 from .pictures import PicturesOption, folder_of
 
@@ -37,7 +39,10 @@ def bench(
         peaks.append(measured_peaks())
     results = report.Results(
         machine=machine.description(),
-        pictures=f"{len(paths)} {'pictures of a folder' if pictures else 'drawn shoes'}",
+        pictures=(
+            f"{len(paths)} {'pictures of a folder' if pictures else 'drawn shoes'} with "
+            f"`images.framing: {params.load(REPO / 'params.yaml').images.framing}`"
+        ),
         rounds=rounds,
         fp32=max(fp32 for fp32, _ in peaks),
         bf16=max(bf16 for _, bf16 in peaks),
