@@ -370,6 +370,16 @@ def test_validate_reports_all_faults_at_once(tmp_path: Path) -> None:
     assert "no faults" in call("validate", str(tmp_path / "data"))
 
 
+def test_validate_refuses_exclusive_tags_that_there_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(text.replace("[[above_ankle,", "[[above_ancle,"))
+    monkeypatch.setenv("SHOETAGGER_REPO", str(tmp_path))
+    with pytest.raises(ShoetaggerError, match=r"audit\.exclusive\[0\] names above_ancle"):
+        call("validate")
+
+
 @pytest.mark.slow
 def test_a_fault_is_one_line_and_a_non_zero_exit(tmp_path: Path) -> None:
     environment = os.environ | {"SHOETAGGER_HOME": str(tmp_path / "nothing")}

@@ -94,6 +94,13 @@ def test_where_the_remote_cannot_be_written_all_is_as_before_and_the_cause_is_na
     assert "11 labelled pictures are in data/ now" in call(*arguments)
 
 
+def test_a_sheet_that_is_named_and_not_there_is_called_so(
+    shoes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shoes)
+    assert "'nosuch.csv' does not exist" in call("init", ".", "--sheet", "nosuch.csv")
+
+
 @pytest.mark.slow
 def test_pictures_sheet_and_groups_become_the_project_or_nothing_does(
     repo: Path, shoes: Path, tmp_path: Path

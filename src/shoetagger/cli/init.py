@@ -16,7 +16,10 @@ from .counted import counted
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder with pictures and their sheet.")],
     sheet: Annotated[
-        Path | None, typer.Option(help="The .csv or .xlsx; by default the one in FOLDER.")
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="The .csv or .xlsx; by default the one in FOLDER."
+        ),
     ] = None,
     images: Annotated[
         Path | None,

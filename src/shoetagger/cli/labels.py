@@ -26,11 +26,13 @@ def validate(
 ) -> None:
     """Check the label sheet and the pictures it names; all faults in one report."""
     from ..images.decode import Limits, unreadable
+    from ..learning.audit.exclusive import check_exclusive
     from ..learning.dataset.labels import read_labels
     from ..learning.dataset.sheet import find_sheet
 
     settings = Settings.from_environment()
     options = parameters.load(settings.params_file)
+    check_exclusive(options)
     folder = data or settings.repo / "data"
     limits = Limits.of(options.images)
     labels = read_labels(

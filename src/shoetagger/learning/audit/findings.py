@@ -18,6 +18,7 @@ from ...config.params import Params
 from ...images.decode import Limits, open_image
 from ...images.views import Transform, tagging_view
 from ..dataset.tables import mean_scores, read_predictions, read_scores, read_split
+from .exclusive import check_exclusive
 from .finding import AuditError, Finding
 from .near_duplicates import near_duplicates, small_view
 
@@ -34,7 +35,7 @@ def findings(
     changed since.
     """
     result: list[Finding] = []
-    _check_exclusive(params)
+    check_exclusive(params)
     tables = {
         group: _read(split / f"{group}.csv", spec.tags) for group, spec in params.groups.items()
     }
@@ -102,15 +103,6 @@ def _read_validation(path: Path, tags: Sequence[str], table: pd.DataFrame) -> pd
     if not known or set(scored["image_name"]) != set(validation):
         raise AuditError(f"{path} has the scores of another split: run `dvc repro` first")
     return scored[["image_name", *columns]].rename(columns=columns)
-
-
-def _check_exclusive(params: Params) -> None:
-    for i, tags in enumerate(params.audit.exclusive):
-        if unknown := [tag for tag in tags if tag not in params.tags]:
-            raise AuditError(
-                f"params.yaml: audit.exclusive[{i}] names {', '.join(unknown)}, which no group "
-                "learns: correct it, or take it out"
-            )
 
 
 def _doubtful_cells(
