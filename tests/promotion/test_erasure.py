@@ -34,6 +34,8 @@ def test_a_forgotten_picture_leaves_the_comparisons_in_mlflow(uri: str, tmp_path
         "2": {"changed": 2, "shown": [SHOWN, OTHER]},
         "3": {"changed": 1},  # of an older version, which did not note what it shows
         "4": None,  # compared on no arrivals
+        "5": None,  # the same, beside the sheet of an earlier comparison
+        "6": {"changed": 0, "shown": []},  # likewise
     }
     with Connection(uri, artifacts, seconds=5).open() as (client, experiment):
         run_id = client.create_run(experiment).info.run_id
@@ -41,13 +43,13 @@ def test_a_forgotten_picture_leaves_the_comparisons_in_mlflow(uri: str, tmp_path
             folder = tmp_path / number
             folder.mkdir()
             (folder / report.DOCUMENT).write_text(json.dumps({"title": "t", "arrivals": arrivals}))
-            (folder / report.PAGE).write_text(PAGE if arrivals else "<h1>Red shoes</h1>")
-            if arrivals:
+            (folder / report.PAGE).write_text(PAGE if number in "123" else "<h1>Red shoes</h1>")
+            if number != "4":
                 (folder / report.SHEET).write_bytes(SHEET)
             client.log_artifacts(run_id, str(folder), f"versions/{number}")
         client.delete_run(run_id)  # which deletes no file
 
-    assert erase_from_comparisons(uri, artifacts, SHOWN) == 2
+    assert erase_from_comparisons(uri, artifacts, SHOWN) == 4
 
     left = {path: path.read_bytes() for path in artifacts.rglob("*") if path.is_file()}
     assert not any(SHOWN.encode() in content for content in left.values())

@@ -463,6 +463,30 @@ def test_the_champion_itself_is_no_challenger(
     assert "is the champion already" in comparison.reasons[0]
 
 
+def test_a_version_compared_with_itself_keeps_the_report_by_which_it_was_promoted(
+    settings: Settings, plan: Plan, trained: Callable[[int], Bundle]
+) -> None:
+    bundle = trained(1)
+    register(settings, plan, "color")
+    promote(settings, compare(settings, plan, "color", bundle.digest), None, by="test")
+
+    def kept() -> tuple[object, list[bytes | None]]:
+        registry = Registry(settings.tracking_uri, settings.artifacts)
+        version = registry.by_number("color", "1")
+        assert version is not None
+        with Store(settings.store_url) as store:
+            names = ("comparison.json", "comparison.html")
+            return store.comparisons.get(bundle.digest), [
+                registry.read_file(version, name) for name in names
+            ]
+
+    before = kept()
+    again = compare(settings, plan, "color", bundle.digest)
+    assert again.is_champion
+    assert kept() == before
+    assert b"the first version of its group" in (before[1][0] or b"")
+
+
 def test_a_promotion_is_refused_when_the_champion_moved_meanwhile(
     settings: Settings, plan: Plan, trained: Callable[[int], Bundle]
 ) -> None:

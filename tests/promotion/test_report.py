@@ -13,7 +13,15 @@ from shoetagger.promotion.by_itself import ByItself
 from shoetagger.promotion.checked import OnChecked
 from shoetagger.promotion.gate import Verdict
 from shoetagger.promotion.paired import PairedMetrics, ScorePair, TagDiff, TagMetrics
-from shoetagger.promotion.report import DOCUMENT, PAGE, SHEET, document, files, text
+from shoetagger.promotion.report import (
+    DOCUMENT,
+    PAGE,
+    SHEET,
+    document,
+    files,
+    text,
+    without_pictures,
+)
 from shoetagger.promotion.side_by_side import Arrivals, SideBySide
 from shoetagger.store.rows import TagChange
 
@@ -89,6 +97,19 @@ def test_the_contact_sheet_has_titles(compared: tuple[dict[str, Any], SideBySide
     titled = files(*compared, None, title)[SHEET]
     assert titled == files(compared[0], outcome(("Boots",), ("above the ankle",)))[SHEET]
     assert titled != files(*compared)[SHEET]
+
+
+def test_a_comparison_that_shows_nothing_leaves_no_earlier_sheet_in_its_place(
+    compared: tuple[dict[str, Any], SideBySide],
+) -> None:
+    stopped = document("Style: version 2 against version 1", VERDICT, "any", None)
+    earlier = files(*compared)
+    now = earlier | files(stopped, None)
+    assert now.keys() == earlier.keys()
+    assert now[SHEET] != earlier[SHEET]
+    assert without_pictures(now, "ab" * 32) == {}, "there is nothing to erase"
+    by_older_code = now | {SHEET: earlier[SHEET]}
+    assert without_pictures(by_older_code, "ab" * 32) == {SHEET: now[SHEET]}
 
 
 def test_a_first_version_by_itself_has_titles() -> None:

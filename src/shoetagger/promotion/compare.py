@@ -96,9 +96,9 @@ def compare(
     These are pictures whose hash puts them on the validation side, as long as both were split by
     one seed and share, which is checked, without those that either trained on for a rare tag. The
     gate, and when a person is asked, are the installation's, whatever commit the plan names. The
-    report goes into the challenger's MLflow run, and into the store for the desk. Without a
-    champion the challenger passes, and the report shows how it did by itself. Raises PromotionError
-    for a bundle that is not registered.
+    report goes into the challenger's MLflow run, and into the store for the desk; where nothing was
+    run, an earlier one stays. Without a champion the challenger passes, and the report shows how it
+    did by itself. Raises PromotionError for a bundle that is not registered.
     """
     from . import report
 
@@ -137,9 +137,10 @@ def compare(
     title = f"{params.title(group)}: version {challenger.number} against {against}"
     applied = gate.in_words(params.promote)
     document = report.document(title, verdict, applied, outcome, alone)
-    registry.log_files(challenger, report.files(document, outcome, alone, params.title))
-    changes = outcome.arrivals.changes if outcome else ()
-    store.comparisons.record(digest, document, changes, now=datetime.now(UTC))
+    if outcome or alone or not _was_compared(store, registry, challenger):
+        registry.log_files(challenger, report.files(document, outcome, alone, params.title))
+        changes = outcome.arrivals.changes if outcome else ()
+        store.comparisons.record(digest, document, changes, now=datetime.now(UTC))
     page = registry.page_of(challenger, report.PAGE)
     return Comparison(
         group=group,
@@ -195,6 +196,14 @@ def _verdict_beforehand(
             ),
         )
     return None
+
+
+def _was_compared(store: Store, registry: Registry, challenger: Version) -> bool:
+    """Tell whether there is a report, such as the one by which the version was promoted."""
+    from .report import DOCUMENT
+
+    kept = store.comparisons.get(challenger.digest)
+    return kept is not None or registry.read_file(challenger, DOCUMENT) is not None
 
 
 def _run_both(

@@ -90,23 +90,27 @@ def files(
     shown = {"sheet": sheet, "validation_sheet": alone and alone.sheet}
     inline = {name: png and base64.b64encode(png).decode() for name, png in shown.items()}
     words = {"title_of": title, "listed": lambda tags: ", ".join(map(title, tags))}
-    made = {
+    return {
         DOCUMENT: _json(document),
         PAGE: template(PAGE, words).render(document, **inline).encode(),
+        SHEET: sheet or _blank(),  # in place of that of an earlier comparison
     }
-    return made | ({SHEET: sheet} if sheet else {})
 
 
 def without_pictures(files: Mapping[str, bytes], image_id: str) -> dict[str, bytes]:
     """Return those of a comparison's files that have to change so that none shows the image.
 
-    Comparisons of before the document named what is shown may show it.
+    Comparisons of before the document named what is shown may show it, and so may the sheet of an
+    earlier comparison, which one that shows nothing left in its place.
     """
     if DOCUMENT not in files or SHEET not in files:
         return {}
     document = json.loads(files[DOCUMENT])
-    arrivals = document["arrivals"]
-    if image_id not in arrivals.get("shown", [image_id]):
+    arrivals = document["arrivals"] or {"shown": []}
+    shown = arrivals.get("shown", [image_id])
+    if not shown and files[SHEET] != _blank():
+        return {SHEET: _blank()}
+    if image_id not in shown:
         return {}
     note = b"The pictures were removed, as one of them was erased on request."
     return {
