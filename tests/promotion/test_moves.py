@@ -16,7 +16,7 @@ from helpers.model import digest_of
 from shoetagger.promotion.compare import Comparison
 from shoetagger.promotion.moves import promote, reconcile, rollback
 from shoetagger.promotion.versions import PromotionError
-from shoetagger.store.rows import MoveConflict, StoreError
+from shoetagger.store.rows import Move, MoveConflict, StoreError
 from shoetagger.store.store import Store
 from shoetagger.tracking.connection import MLflowUnavailable
 
@@ -43,7 +43,7 @@ def registry(store: Store) -> Registry:
     return made
 
 
-def passed(store: Store, number: int) -> Comparison:
+def passed(store: Store, number: int, *, counted: bool = True) -> Comparison:
     """A challenger that passed the gate against what is live."""
     return Comparison(
         group="color",
@@ -60,7 +60,12 @@ def passed(store: Store, number: int) -> Comparison:
         mlflow_run=None,
         text="",
         report=None,
+        moves=len(done(store)) if counted else None,
     )
+
+
+def done(store: Store) -> list[Move]:
+    return [move for move in store.ledger.history("color") if move.state == "done"]
 
 
 def promote_all(store: Store, registry: Registry, *numbers: int) -> None:
@@ -88,6 +93,34 @@ def test_only_what_was_live_can_be_rolled_back_to(store: Store, registry: Regist
             by="me",
             why="",
         )
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_promotion_that_is_run_again_does_not_undo_a_rollback(
+    store: Store, registry: Registry, counted: bool
+) -> None:
+    """Nor one whose comparison is of before moves were counted."""
+    promote_all(store, registry, 1)
+    comparison = passed(store, 2, counted=counted)
+    promote(store, registry, comparison, None, by="test")
+    roll_back(store, registry)
+    with pytest.raises(MoveConflict, match=r"before the rollback of .* by me \(worse\): run the"):
+        promote(store, registry, comparison, None, by="test")
+    assert store.ledger.live() == {"color": FIRST}
+    assert registry.digest("color") == FIRST
+    assert store.ledger.pending() == []
+
+
+def test_a_champion_that_is_back_after_other_moves_is_not_the_one_of_an_old_comparison(
+    store: Store, registry: Registry
+) -> None:
+    promote_all(store, registry, 1)
+    comparison = passed(store, 2)
+    promote_all(store, registry, 2, 3)
+    roll_back(store, registry, to="1")
+    with pytest.raises(MoveConflict, match="before the rollback"):
+        promote(store, registry, comparison, None, by="test")
+    assert store.ledger.live() == {"color": FIRST}
 
 
 @pytest.mark.parametrize("fate", ["lost", "unanswered"])

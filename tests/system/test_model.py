@@ -543,6 +543,7 @@ class Promises(RuleBasedStateMachine):
             approval_reason=None,
             data_revision="revision",
             mlflow_run=None,
+            moves=sum(move.state == "done" for move in self.store.ledger.history(group)),
         )
 
     def _promote(self, comparison: Comparison, fate: str, kill: Any) -> None:
@@ -553,7 +554,7 @@ class Promises(RuleBasedStateMachine):
             live = self.model.live(group) if not steps.done else steps.live()
             if live == digest:
                 pass
-            elif live != comparison.champion:
+            elif live != comparison.champion or len(steps.done) != comparison.moves:
                 expected.append(MoveConflict)
             else:
                 steps.move("promote", digest, expected)

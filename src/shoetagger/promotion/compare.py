@@ -60,6 +60,7 @@ class Comparison(BaseModel, frozen=True, extra="forbid"):
     commit: str = ""  # that the challenger was trained from
     warnings: tuple[str, ...] = ()  # what stops nobody, and should be seen
     changed: tuple[ChangedPicture, ...] = ()  # some of the arrivals whose tags would change
+    moves: int | None = None  # of the group that were done by then; older code did not count them
 
     @property
     def is_champion(self) -> bool:
@@ -107,14 +108,13 @@ def compare(
     if digest not in versions:
         raise PromotionError(f"{group}: the registry has no version of bundle {digest[:12]}")
     challenger = versions[digest]
+    moves = store.ledger.history(group)
     champion = store.ledger.live().get(group)
     numbers = {v.digest: v.version or "?" for v in store.ledger.versions(group)}
     against = f"version {numbers[champion]}" if champion else "no champion"
 
     outcome = alone = None
-    verdict = _verdict_beforehand(
-        params, store.ledger.history(group), challenger, champion, versions, against
-    )
+    verdict = _verdict_beforehand(params, moves, challenger, champion, versions, against)
     if champion is None:
         alone = by_itself(settings, plan, group)
         verdict = gate.first(alone.validation, params.promote, params.title)
@@ -161,6 +161,7 @@ def compare(
         commit=plan.commit,
         warnings=verdict.warnings,
         changed=_changed(outcome, params.title) if outcome else (),
+        moves=len(_done(moves)),
     )
 
 
@@ -277,13 +278,25 @@ def _metrics(outcome: SideBySide | None) -> dict[str, float]:
     return metrics
 
 
+def overruled_by(moves: Sequence[Move], comparison: Comparison) -> Move | None:
+    """Return the last move since a comparison, which has not seen it; None where there is none."""
+    if comparison.moves is None:
+        return _taken_back(moves, comparison.challenger)
+    done = _done(moves)
+    return done[-1] if len(done) > comparison.moves else None
+
+
 def _taken_back(moves: Sequence[Move], digest: str) -> Move | None:
     """Return the move by which a person took a bundle back, if that was its last move."""
-    done = [m for m in moves if m.state == "done" and digest in (m.from_digest, m.to_digest)]
+    done = [m for m in _done(moves) if digest in (m.from_digest, m.to_digest)]
     last = done[-1] if done else None
     if last is None or last.from_digest != digest or last.kind not in ("rollback", "manual"):
         return None
     return last
+
+
+def _done(moves: Sequence[Move]) -> list[Move]:
+    return [move for move in moves if move.state == "done"]
 
 
 def _is_of_another_split(version: Version | None, params: Params) -> bool:

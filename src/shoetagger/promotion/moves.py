@@ -20,7 +20,7 @@ from ..store.rows import Move, MoveConflict, MoveKind, StoreUnavailable
 from ..store.store import Store
 from ..tracking.connection import MLflowUnavailable, TrackingError
 from ..tracking.registry import CHAMPION, Registry, RegistryError, Version
-from .compare import Comparison
+from .compare import Comparison, overruled_by
 from .versions import (
     PromotionError,
     bundle_directory,
@@ -50,7 +50,7 @@ def promote(
 
     It must have passed the gate and, where the comparison asks for it, been approved: `decision`
     is None where nobody was asked. Raises PromotionError where one of the two is missing, and
-    MoveConflict where the champion it was compared with is not live any more.
+    MoveConflict where the champion has moved since the comparison, even if it is back by now.
     """
     group = comparison.group
     named = f"{group} version {comparison.version}"
@@ -77,6 +77,11 @@ def promote(
             f"{named} was compared with {numbers.get(comparison.champion or '', 'none')}, but "
             f"{numbers.get(live or '', 'none')} is the champion now: it moved meanwhile; run "
             "the training again, which compares again"
+        )
+    if (since := overruled_by(store.ledger.history(group), comparison)) is not None:
+        raise MoveConflict(
+            f"{named} was compared before the {since.kind} of {since.created_at:%Y-%m-%d} by "
+            f"{since.by} ({since.why}): run the training again, which compares again"
         )
     move = store.ledger.begin(
         group,
