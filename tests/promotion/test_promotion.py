@@ -717,6 +717,31 @@ def test_an_alias_taken_away_by_hand_removes_the_group(
     assert live(settings) is None
 
 
+def test_after_an_alias_was_taken_away_a_person_decides_which_version_is_next(
+    settings: Settings, plan: Plan, trained: Callable[[int], Bundle]
+) -> None:
+    removed = trained(1)
+    promoted(settings, plan, removed)
+    registry = Registry(settings.tracking_uri, settings.artifacts)
+    registry.drop_alias("color", CHAMPION)
+    reconcile(settings, "color")
+    itself = compare(settings, plan, "color", removed.digest)
+    assert not itself.passes
+    assert "version 1 was taken back on" in itself.reasons[0]
+    assert "move the alias by hand" in itself.reasons[0]
+
+    other = trained(2)
+    register(settings, plan, "color")
+    comparison = compare(settings, plan, "color", other.digest)
+    assert comparison.passes
+    assert comparison.approval_reason == comparison.reasons[0]
+    assert "no champion to meet: the group's was removed on" in comparison.reasons[0]
+    with pytest.raises(PromotionError, match="was not approved by anybody"):
+        promote(settings, comparison, None, by="test")
+    promote(settings, comparison, Decision(approved=True, by="ann", why="good"), by="test")
+    assert live(settings) == champion(settings) == other.digest
+
+
 def test_a_damaged_cache_is_fetched_again(
     settings: Settings, plan: Plan, trained: Callable[[int], Bundle]
 ) -> None:

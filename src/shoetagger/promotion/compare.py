@@ -99,7 +99,8 @@ def compare(
     gate, and when a person is asked, are the installation's, whatever commit the plan names. The
     report goes into the challenger's MLflow run, and into the store for the desk; where nothing was
     run, an earlier one stays. Without a champion the challenger passes, and the report shows how it
-    did by itself. Raises PromotionError for a bundle that is not registered.
+    did by itself; where the group had one, a person is asked. Raises PromotionError for a bundle
+    that is not registered.
     """
     from . import report
 
@@ -115,10 +116,12 @@ def compare(
 
     outcome = alone = None
     verdict = _verdict_beforehand(params, moves, challenger, champion, versions, against)
-    if champion is None:
+    if verdict is None and champion is None:
         alone = by_itself(settings, plan, group)
         verdict = gate.first(alone.validation, params.promote, params.title)
-    elif verdict is None:
+        if done := _done(moves):  # the last of which removed the champion
+            verdict = gate.after_removal(verdict, done[-1].created_at)
+    elif verdict is None and champion is not None:
         outcome = _run_both(
             settings,
             store,
@@ -174,8 +177,6 @@ def _verdict_beforehand(
     against: str,
 ) -> gate.Verdict | None:
     """Return the verdict where there is nothing to run, None where both have to be run."""
-    if champion is None:
-        return None
     named = f"version {challenger.number}"
     if champion == challenger.digest:
         return gate.Verdict(False, (f"{named} is the champion already",))
@@ -187,7 +188,7 @@ def _verdict_beforehand(
                 "to make it champion all the same, move the alias by hand",
             ),
         )
-    if _is_of_another_split(versions.get(champion), params):
+    if champion is not None and _is_of_another_split(versions.get(champion), params):
         return gate.Verdict(
             False,
             (
@@ -290,7 +291,7 @@ def _taken_back(moves: Sequence[Move], digest: str) -> Move | None:
     """Return the move by which a person took a bundle back, if that was its last move."""
     done = [m for m in _done(moves) if digest in (m.from_digest, m.to_digest)]
     last = done[-1] if done else None
-    if last is None or last.from_digest != digest or last.kind not in ("rollback", "manual"):
+    if last is None or last.from_digest != digest or last.kind == "promote":
         return None
     return last
 

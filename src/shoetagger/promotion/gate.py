@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ..config.operations import Promote, Rule, WhenTagsChange
@@ -76,6 +77,12 @@ def first(
     )
     reason = approval_reason(promote, None)
     return Verdict(True, ("the first version of its group",), reason, warnings)
+
+
+def after_removal(verdict: Verdict, removed_at: datetime) -> Verdict:
+    """Ask a person about what would pass as the first version: its group had a champion before."""
+    why = f"there is no champion to meet: the group's was removed on {removed_at:%Y-%m-%d}"
+    return replace(verdict, reasons=(why,), approval_reason=why)
 
 
 def approval_reason(promote: Promote, diff: TagDiff | None) -> str | None:
