@@ -147,8 +147,12 @@ def test_a_number_with_an_exponent_is_one_as_it_is_to_dvc(document: dict[str, An
         ("train", {5: 1}, "unknown key train.5: the keys here are arch, "),
         ("audit.exclusive", ["shiny"], "audit.exclusive[0]: 'shiny' is not a list"),
         ("audit.exclusive", [["shiny", 1]], "audit.exclusive[0][1]: 1 is not text"),
-        ("images.augment.hue", float("nan"), "images.augment.hue: must lie in 0..1; it is nan"),
-        ("features.max_gb", float("nan"), "features.max_gb: must be at least 0; it is nan"),
+        ("images.augment.hue", float("nan"), "images.augment.hue: nan is not a finite number"),
+        ("features.max_gb", float("nan"), "features.max_gb: nan is not a finite number"),
+        ("features.max_gb", float("inf"), "features.max_gb: inf is not a finite number"),
+        ("tag.budget_minutes", "1e999", "tag.budget_minutes: inf is not a finite number"),
+        ("tag.max_hours_without_night", float("inf"), "night: inf is not a finite number"),
+        ("tag.schedule", "0 2 30 2 *", "a cron line of five fields, for a day that comes; it is"),
         ("tag.schedule", 2, "tag.schedule: 2 is not text"),
         ("split.validation", 1, "split.validation: must lie between 0 and 1"),
         ("split.folds", 1, "split.folds: must be 0 (none) or at least 2"),
@@ -167,7 +171,7 @@ def test_a_number_with_an_exponent_is_one_as_it_is_to_dvc(document: dict[str, An
         ("articles.pattern", "(", "articles.pattern: must be a regular expression with a group"),
         ("articles.pattern", r"(\d+)_", "with a group named article, such as '(?P<article>"),
         ("articles.pattern", 1, "articles.pattern: 1 is not"),
-        ("promote.approval_hours", 0, "promote.approval_hours: must be above 0"),
+        ("promote.approval_hours", 0, "promote.approval_hours: must lie in (0, 876000]"),
         ("groups", {}, "groups: name at least one group"),
         ("groups", ["color"], "groups: ['color'] is not a mapping"),
         ("groups.color", ["black"], "groups.color: ['black'] is not a mapping of keys to values"),
@@ -228,9 +232,15 @@ def test_a_wrong_key_or_value_is_refused_by_name(
             "keep.outbox_mb",
         )),
         ("must be above 0", (0, -1), (
-            "train.head_lr", "promote.approval_hours", "tag.budget_minutes", "tag.decode_seconds",
-            "tag.drift.deviations", "tag.max_hours_without_night",
+            "train.head_lr", "tag.decode_seconds", "tag.drift.deviations",
+            "tag.max_hours_without_night",
         )),
+        ("must lie in (0, 52560000]", (0, 52560001), ("tag.budget_minutes",)),
+        ("must lie in (0, 876000]", (-1, 876001), (
+            "promote.approval_hours", "labels.approval_hours",
+        )),
+        ("must lie in 1..36500", (0, 36501), ("keep.run_days",)),
+        ("must lie in [0, 18446744073709551616)", (-1, 2**64), ("split.seed", "train.seed")),
         ("must lie in 0..1", (-0.1, 1.1), (
             "images.augment.flip", "images.augment.brightness", "images.augment.contrast",
             "images.augment.saturation", "images.augment.hue", "images.augment.erase",
@@ -249,7 +259,9 @@ def test_a_wrong_key_or_value_is_refused_by_name(
         ("must be at least 100", (99,), ("tag.decode_memory_mb",)),
         ("must be at least 2, for batch norm", (1,), ("train.batch_size",)),
         ("must be 0 (none) or at least 2", (-1, 1), ("split.folds",)),
-        ("must be a cron line of five fields", ("", "0 2 * *"), ("tag.schedule",)),
+        ("must be a cron line of five fields, for a day that comes", ("", "0 2 * *"), (
+            "tag.schedule",
+        )),
     ],
 )  # fmt: skip
 def test_every_number_has_its_range(

@@ -38,14 +38,14 @@ def must_match(pattern: str, words: str) -> AfterValidator:
 
 Text = Annotated[str, Strict()]
 Whole = Annotated[int, Strict()]
-# Bounds come after the validator: they refuse NaN, which pydantic's own float accepts.
-Number = Annotated[float, Strict(), BeforeValidator(_number)]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False), BeforeValidator(_number)]
 Listed = Annotated[
     tuple[T, ...], Strict(), BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
 ]
 
 Count = Annotated[Whole, Field(ge=1)]
 CountOrZero = Annotated[Whole, Field(ge=0)]
+Seed = Annotated[Whole, Field(ge=0, lt=2**64)]  # what NumPy and torch take
 Positive = Annotated[Number, Field(gt=0)]
 PositiveOrNone = Annotated[Number | None, must(lambda x: x is None or x > 0, "be above 0")]
 NonNegative = Annotated[Number, Field(ge=0)]
@@ -55,3 +55,8 @@ PositiveShare = Annotated[Number, Field(gt=0, le=1)]
 PositiveShareOrNone = Annotated[
     Number | None, must(lambda x: x is None or 0 < x <= 1, "lie in (0, 1]")
 ]
+
+# At most a century: there are no dates long before or after it.
+Days = Annotated[Whole, Field(ge=1, le=36_500)]
+Hours = Annotated[Number, Field(gt=0, le=24 * 36_500)]
+Minutes = Annotated[Number, Field(gt=0, le=24 * 60 * 36_500)]

@@ -15,7 +15,10 @@ from .fields import (
     SECTION,
     Count,
     CountOrZero,
+    Days,
+    Hours,
     Listed,
+    Minutes,
     NonNegative,
     Positive,
     PositiveOrNone,
@@ -26,7 +29,7 @@ from .fields import (
     must,
 )
 
-Schedule = Annotated[Text, must(is_cron, "be a cron line of five fields")]
+Schedule = Annotated[Text, must(is_cron, "be a cron line of five fields, for a day that comes")]
 
 # An installation has one of each: a training run takes them neither from its commit nor from its
 # overrides.
@@ -77,7 +80,7 @@ class Promote:
     sample: CountOrZero
     rule: Rule
     approval: Approval
-    approval_hours: Positive
+    approval_hours: Hours
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -96,7 +99,7 @@ class Tag:
     shards: Annotated[Whole, Field(ge=1, le=256)]
     batch_size: Count
     precision: Literal["auto", "float32"]
-    budget_minutes: Positive
+    budget_minutes: Minutes
     decode_workers: Count
     decode_seconds: Positive
     decode_memory_mb: Annotated[Whole, Field(ge=100)]
@@ -135,7 +138,7 @@ class Labels:
     batch: Count = 50
     schedule: Schedule = "0 5 * * *"
     approval: Literal["never", "always"] = "never"
-    approval_hours: Positive = 72.0
+    approval_hours: Hours = 72.0
     queue: Queue = Queue()
 
 
@@ -190,6 +193,6 @@ class Keep:
     page_days: Count
     outbox_mb: NonNegative
     rollbacks: CountOrZero = 2
-    run_days: Count = 90
+    run_days: Days = 90
     preview_days: Count = 100
     schedule: Schedule = "0 12 * * 0"

@@ -20,6 +20,7 @@ from .fields import (
     Positive,
     PositiveShare,
     PositiveShareOrNone,
+    Seed,
     Share,
     ShareBelowOne,
     Text,
@@ -65,7 +66,7 @@ class Group:
 
 @dataclass(frozen=True, config=SECTION)
 class Split:
-    seed: Whole
+    seed: Seed
     validation: Annotated[Number, Field(gt=0, lt=1)]
     folds: Annotated[Whole, must(lambda n: n == 0 or n >= 2, "be 0 (none) or at least 2")]
     repeats: Count = 1  # older commits lack this key
@@ -146,7 +147,7 @@ class Train:
     arch: Arch
     weights: Weights
     freeze: Freeze
-    seed: Whole
+    seed: Seed
     pooled: Annotated[Listed[Pooled], must(len, "name at least one")]
     head_l2: NonNegative
     positive_weight: Annotated[Number, Field(ge=1)]

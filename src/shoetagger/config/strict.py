@@ -19,6 +19,7 @@ T = TypeVar("T")
 _TYPES = {
     "int_type": "a whole number",
     "float_type": "a number",
+    "finite_number": "a finite number",
     "string_type": "text",
     "bool_type": "true or false",
     "tuple_type": "a list",
