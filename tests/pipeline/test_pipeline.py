@@ -799,3 +799,24 @@ def test_data_of_a_commit_that_dvc_does_not_read_stays(settings: Settings) -> No
     assert (data_revision(repo), (repo / "dvc.yaml").read_text()) == before
     with pytest.raises(PipelineError, match="data that a commit names"):
         cache.collect(settings)
+
+
+@pytest.mark.slow
+def test_a_faulty_data_dvc_stops_cleaning_in_the_workspace_alone(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor does DVC complain of what old commits never made."""
+    repo = settings.repo
+    good = (repo / "data.dvc").read_text()
+    faulty = [f"<<<<<<< HEAD\n{good}=======\n{good}>>>>>>> theirs\n", "outs:\n- path: data\n", ""]
+    for text in faulty:
+        (repo / "data.dvc").write_text(text)
+        git(repo, "commit", "--quiet", "-am", "Faulty")
+    (repo / "data.dvc").write_text(good)
+    git(repo, "commit", "--quiet", "-am", "Mended")
+    assert cache.collect(settings) == {}
+    assert "split" not in caplog.text
+    for text in faulty:
+        (repo / "data.dvc").write_text(text)
+        with pytest.raises(PipelineError, match=r"data\.dvc"):
+            cache.collect(settings)

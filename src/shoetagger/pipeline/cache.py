@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from contextlib import ExitStack
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,8 @@ def collect(settings: Settings, *, dry_run: bool = False) -> dict[Path, int]:
     and of the checkouts name: all data, and the outputs of the commits that were trained from last.
     Other outputs can be computed again; so are those of commits whose dvc.yaml DVC does not read.
     Raises PipelineError where the cache lies outside of the repo, as others may use it too, where a
-    training run is at work, where DVC fails, or where it would remove data of a commit.
+    training run is at work, where DVC fails, where it would remove data of a commit, or where the
+    workspace's data.dvc has a fault.
     """
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
@@ -78,23 +80,53 @@ def _used(repo: Repo, checkouts: Iterable[Repo]) -> set[HashInfo]:
     """
     log = ("log", "--all", "--full-history", "--format=%H", "--", *_READ_BY_DVC)
     commits = run_git(Path(repo.scm.root_dir), *log).split()
-    # A single faulty commit would keep everything for ever.
-    found = [repo.used_objs(revs=commits, all_experiments=True, force=True, skip_failed=True)]
-    found += [each.used_objs(force=True, skip_failed=True) for each in checkouts]
+    with _quiet_dvc():
+        # A single faulty commit would keep everything for ever.
+        found = [repo.used_objs(revs=commits, all_experiments=True, force=True, skip_failed=True)]
+        found += [each.used_objs(force=True, skip_failed=True) for each in checkouts]
     return {each for by_remote in found for hashes in by_remote.values() for each in hashes}
 
 
+@contextmanager
+def _quiet_dvc() -> Iterator[None]:
+    """Silence DVC: of every output that an old commit never made, it says to run `dvc repro`."""
+    logger = logging.getLogger("dvc")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _data(repo: Path, place: Path) -> set[Path]:
-    """Return the files in a cache with the data of the workspace and of every commit."""
+    """Return the files in a cache with the data of the workspace and of every commit.
+
+    A data.dvc of history with a fault, such as marks of a merge, names none. Raises PipelineError
+    for such a one in the workspace.
+    """
     commits = run_git(repo, "log", "--all", "--format=%H", "--diff-filter=AM", "--", "data.dvc")
     texts = {run_git(repo, "show", f"{commit}:data.dvc") for commit in commits.split()}
+    hashes = {each for text in texts for each in _hashes(text) or ()}
     if (repo / "data.dvc").is_file():
-        texts.add((repo / "data.dvc").read_text(encoding="utf-8"))
-    hashes = {out["md5"] for text in texts for out in yaml.safe_load(text)["outs"]}
+        ours = _hashes((repo / "data.dvc").read_text(encoding="utf-8"))
+        if ours is None:
+            raise PipelineError(
+                f"{repo / 'data.dvc'} names no data: mend it, or `git checkout data.dvc`"
+            )
+        hashes |= ours
     for folder in [place / each[:2] / each[2:] for each in hashes if each.endswith(".dir")]:
         if folder.is_file():
             hashes |= {entry["md5"] for entry in json.loads(folder.read_text(encoding="utf-8"))}
     return {place / each[:2] / each[2:] for each in hashes}
+
+
+def _hashes(text: str) -> set[str] | None:
+    """Return the hashes that a data.dvc names; None where it has a fault."""
+    try:
+        return {out["md5"] for out in yaml.safe_load(text)["outs"]}
+    except (yaml.YAMLError, KeyError, TypeError):
+        return None
 
 
 def _size(path: Path) -> int:
