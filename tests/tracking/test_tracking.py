@@ -27,7 +27,8 @@ from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
-from shoetagger.tracking.connection import EXPERIMENT, TrackingError
+from shoetagger.config.settings import sqlite_url
+from shoetagger.tracking.connection import EXPERIMENT, TrackingError, prepare
 from shoetagger.tracking.journal import Journal, is_in_use
 from shoetagger.tracking.outbox import Outbox, SyncReport, faulty, trim
 from shoetagger.tracking.run import Tracker
@@ -363,12 +364,18 @@ def _lose_the_start(journal: Path) -> None:
     (journal / "journal.jsonl").write_text("\n".join([*lines[1:], ""]))
 
 
+def _lose_it_all(journal: Path) -> None:
+    (journal / "journal.jsonl").write_text("")
+
+
 def _break_the_progress(journal: Path) -> None:
     (journal / "sent.json").write_text("{}{}")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", [_break_a_line, _lose_the_start, _break_the_progress])
+@pytest.mark.parametrize(
+    "damage", [_break_a_line, _lose_the_start, _lose_it_all, _break_the_progress]
+)
 def test_a_damaged_run_is_set_aside_and_the_others_are_sent(
     tracker: Tracker,
     uri: str,
@@ -450,6 +457,16 @@ def test_a_database_that_cannot_be_opened_is_an_outage_too(
     train(elsewhere(tracker, f"sqlite:///{tmp_path}/file/mlflow.db"))
     assert len(caplog.messages) == 1
     assert tracker.outbox.sync() == SyncReport(sent=1, waiting=0)
+
+
+@pytest.mark.slow
+def test_signs_in_the_path_of_a_database_do_not_change_where_it_lies(
+    tmp_path: Path,
+) -> None:
+    database = tmp_path / "100% a?b" / "mlflow.db"
+    prepare(sqlite_url(database))  # which makes the folder
+    assert database.stat().st_size > 0
+    assert database.with_name("mlflow.db.lock").exists()
 
 
 def test_a_server_that_is_not_mlflow_is_an_outage(tracker: Tracker, tmp_path: Path) -> None:

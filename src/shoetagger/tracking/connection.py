@@ -91,9 +91,10 @@ def prepare(tracking_uri: str) -> None:
         return
     load_mlflow()
     from alembic.util import CommandError
+    from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
-    path = Path(tracking_uri.removeprefix("sqlite:///"))
+    path = Path(make_url(tracking_uri).database or "")  # where `%` and `?` are not escaped
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f"{path.name}.lock"), timeout=120):

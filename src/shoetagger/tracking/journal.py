@@ -111,7 +111,9 @@ class Journal:
         self._drop_half_line()
         events = self._events()
         if not events:
-            return False
+            if self.folder.is_dir():  # others see no journal before its first line
+                raise ValueError("it has no events, as after a power cut")
+            return False  # just sent and removed by another process
         if not _finished(events):
             self.append(finish="FAILED", time=events[-1]["time"])
         return True
