@@ -143,6 +143,22 @@ def test_where_people_open_mlflow_is_an_address_for_browsers() -> None:
     assert named.mlflow_url == "https://mlflow.example"
 
 
+@pytest.mark.usefixtures("repo")
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://host:50x0",
+        "postgresql://me:secret@host:abc/db",
+        "http://me:sec/ret@host",
+        "http://[x",
+    ],
+)
+def test_an_address_of_mlflow_that_is_none_is_refused_without_its_secret(address: str) -> None:
+    with pytest.raises(ShoetaggerError, match="MLFLOW_TRACKING_URI is no address") as caught:
+        Settings.from_environment({"MLFLOW_TRACKING_URI": address})
+    assert "sec" not in str(caught.value)
+
+
 def test_a_device_that_is_none_is_refused_by_name(repo: Path) -> None:
     assert repo.is_dir()
     with pytest.raises(ShoetaggerError, match="SHOETAGGER_DEVICE='gpu' is not a device: use auto"):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from getpass import getuser
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ..errors import ShoetaggerError
 from .places import Place, place, root
@@ -62,7 +63,7 @@ class Settings:
             inbox=place(environ.get("SHOETAGGER_INBOX") or str(home / "inbox"), "SHOETAGGER_INBOX"),
             store_url=_absolute(environ.get("SHOETAGGER_STORE_URL"))
             or sqlite_url(home / "store.db"),
-            tracking_uri=_absolute(environ.get("MLFLOW_TRACKING_URI")) or _mlflow_database(home),
+            tracking_uri=_tracking_uri(environ) or _mlflow_database(home),
             device=device,
             notify_url=environ.get("SHOETAGGER_NOTIFY_URL") or None,
             mlflow_url=_web_address(environ, "SHOETAGGER_MLFLOW_URL"),
@@ -182,6 +183,19 @@ def _web_address(environ: Mapping[str, str], variable: str) -> str | None:
             "https:// or http://"
         )
     return address and redacted(address)
+
+
+def _tracking_uri(environ: Mapping[str, str]) -> str:
+    """Return MLflow's address; empty where none is set."""
+    address = _absolute(environ.get("MLFLOW_TRACKING_URI"))
+    try:
+        _ = urlsplit(address).port
+    except ValueError:  # its words may have a part of a password
+        raise ShoetaggerError(
+            "MLFLOW_TRACKING_URI is no address: the port is no number, or a sign of the password "
+            "is not escaped; write it as http://host:5000"
+        ) from None
+    return address
 
 
 def _yes_or_no(environ: Mapping[str, str], variable: str, *, default: bool) -> bool:
