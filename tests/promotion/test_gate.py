@@ -70,6 +70,13 @@ def test_what_breaks_the_rule_is_stopped_in_a_sentence(
     assert "(promote." in verdict.reasons[0], "it names the parameter"
 
 
+def test_what_is_lost_may_be_as_much_as_the_margin() -> None:
+    rule = replace(PROMOTE.rule, macro_f1_margin=0.2, tag_f1_margin=0.2)
+    promote = replace(PROMOTE, rule=rule)
+    assert check("version 3", met(("black", 12, 0.7, 0.9)), TagDiff(), promote).passes
+    assert not check("version 3", met(("black", 12, 0.6999, 0.9)), TagDiff(), promote).passes
+
+
 def test_every_fault_is_told() -> None:
     verdict = check("version 3", met(("black", 12, 0.1, 0.8), ("white", 12, 0.1, 0.8)), TagDiff(),
                     PROMOTE)  # fmt: skip

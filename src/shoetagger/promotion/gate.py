@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..config.operations import Promote, Rule, WhenTagsChange
 
 if TYPE_CHECKING:
-    from .paired import PairedMetrics, TagDiff
+    from .paired import PairedMetrics, ScorePair, TagDiff
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,11 @@ def _is_checked(positives: int, rule: Rule) -> bool:
     return positives >= rule.tag_min_positives
 
 
+def _is_worse(pair: ScorePair, margin: float) -> bool:
+    """Tell whether the challenger lost more than a margin, which 0.9 to 0.7 does not by 0.2."""
+    return -pair.difference > margin + 1e-9
+
+
 def _faults(validation: PairedMetrics, rule: Rule, title: Callable[[str], str]) -> tuple[str, ...]:
     """Return every reason to stop a challenger, as sentences."""
     if validation.pictures < rule.min_support:
@@ -131,7 +136,7 @@ def _faults(validation: PairedMetrics, rule: Rule, title: Callable[[str], str]) 
             "no tag has the validation pictures that it takes to compare (promote.min_positives)",
         )
     faults = []
-    if macro.difference < -rule.macro_f1_margin:
+    if _is_worse(macro, rule.macro_f1_margin):
         faults.append(
             f"macro F1 {macro.challenger:.3f} against {macro.champion:.3f}: worse by more than "
             f"{rule.macro_f1_margin} (promote.rule.macro_f1_margin)"
@@ -141,7 +146,7 @@ def _faults(validation: PairedMetrics, rule: Rule, title: Callable[[str], str]) 
         f"{t.positives} positives: worse by more than {rule.tag_f1_margin} "
         "(promote.rule.tag_f1_margin)"
         for t in validation.tags
-        if t.f1 and _is_checked(t.positives, rule) and t.f1.difference < -rule.tag_f1_margin
+        if t.f1 and _is_checked(t.positives, rule) and _is_worse(t.f1, rule.tag_f1_margin)
     ]
     faults += [
         f"F1 of {title(t.tag)} {t.f1.challenger:.3f} (of the champion {t.f1.champion:.3f}) on "
