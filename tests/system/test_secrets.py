@@ -52,6 +52,15 @@ def test_a_url_is_shown_without_who_is_let_in() -> None:
     in_query = "postgresql://host/tags?user=me&password=x%40y&sslmode=require&sslpassword=z"
     shown = "postgresql://host/tags?user=me&password=***&sslmode=require&sslpassword=***"
     assert redacted(in_query) == shown
+    signed = "https://a.blob.core.windows.net/c?sv=2024&sig=s3c%2Bret%3D&se=2026"
+    assert redacted(signed) == "https://a.blob.core.windows.net/c?sv=2024&sig=***&se=2026"
+    for words in (
+        "AccountName=a;AccountKey=s3cret==",
+        "AccountKey=s3cret==",
+        "a;SharedSig=x;sig=s3c",
+    ):
+        assert "s3c" not in redacted(words)
+    assert redacted("https://host/?design=2&accounts=3") == "https://host/?design=2&accounts=3"
     assert redacted(f"cannot open {in_query} (no http://a:b@c)") == (
         f"cannot open {shown} (no http://c)"
     )

@@ -24,7 +24,8 @@ PREVIEWS = "previews"
 
 _USER_INFO = re.compile(r"([A-Za-z][\w+.-]*://)[^\s/?#]*@")
 _QUERY_SECRET = re.compile(
-    r"([?&][^=&\s]*(?:passw(?:or)?d|passphrase|pwd|secret|token|credential|signature|_key)=)"
+    r"([?&;][^=&\s]*(?:passw(?:or)?d|passphrase|pwd|secret|token|credential|signature|_key)="
+    r"|[?&;]sig=|\bAccountKey=)"  # of Azure
     r"[^&\s#'\"]*",
     re.IGNORECASE,
 )
@@ -147,8 +148,8 @@ def sqlite_url(path: Path) -> str:
 def redacted(text: str) -> str:
     """Return a URL, or a text with URLs in it, without their secrets, to show or log it.
 
-    These are the user name, password or token before a host, and what a query calls a password or
-    token.
+    These are the user name, password or token before a host, and what a query or a connection
+    string calls a password, token, key or signature.
     """
     return _QUERY_SECRET.sub(r"\1***", _USER_INFO.sub(r"\1", text))
 
