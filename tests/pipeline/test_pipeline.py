@@ -30,7 +30,7 @@ from shoetagger.pipeline.checkout import _configure_dvc, checkout, prune
 from shoetagger.pipeline.dvc_files import data_revision, outputs, upstream
 from shoetagger.pipeline.plan import Plan, groups_of, override_params, params_of, prepare
 from shoetagger.pipeline.process import PipelineError, TransientPipelineError
-from shoetagger.pipeline.repro import run_stage
+from shoetagger.pipeline.repro import materialised, run_stage
 
 REAL_PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -702,6 +702,18 @@ def test_a_worker_restores_what_another_computed_through_dvcs_remote(
     assert run_stage(other, plan, "train@style") == "ran"
     assert runs(other) == ["train-style"]
     assert "train@style: DVC's remote fails" in caplog.text
+
+
+@pytest.mark.slow
+def test_what_a_killed_stage_left_is_not_taken_for_its_outputs(
+    settings: Settings, plan: Plan
+) -> None:
+    (checkout(settings, plan) / "split").mkdir()
+    with materialised(settings, plan, "split") as folder:
+        assert (folder / "split" / "all.txt").is_file()
+    with materialised(settings, plan, "split"):
+        pass
+    assert runs(settings) == ["split"]
 
 
 @pytest.mark.slow

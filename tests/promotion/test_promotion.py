@@ -38,6 +38,7 @@ from shoetagger.pipeline import checkout as checkout_module
 from shoetagger.pipeline import plan as plan_module
 from shoetagger.pipeline.dvc_files import data_revision, outputs
 from shoetagger.pipeline.plan import Plan
+from shoetagger.pipeline.repro import _done
 from shoetagger.promotion import moves as moves_module
 from shoetagger.promotion.compare import Comparison
 from shoetagger.promotion.moves import Decision, _point
@@ -123,6 +124,9 @@ def trained(settings: Settings, plan: Plan) -> Callable[[int], Bundle]:
     made = outputs(checkout, "evaluate@color")
     crossval = outputs(checkout, "crossval@color")["color.csv"]
     split = outputs(checkout, "split")["split"]
+    for stage in ("split", "crossval@color", "evaluate@color"):
+        _done(checkout, stage).parent.mkdir(parents=True, exist_ok=True)
+        _done(checkout, stage).touch()
 
     def train(seed: int) -> Bundle:
         directory = made["bundle.json"].parent

@@ -28,11 +28,13 @@ Outcome = Literal["ran", "restored", "unchanged"]
 def materialised(settings: Settings, plan: Plan, stage: str) -> Iterator[Path]:
     """Yield the plan's checkout, locked against pruning, with the outputs of a stage in it.
 
-    Where this worker's checkout lacks them, the stage is run, which mostly means restored.
+    Where this worker's checkout lacks them, the stage is run, which mostly means restored. One that
+    was killed may have left a folder with nothing, or not all, in it.
     """
     while True:
         folder = checkout(settings, plan)
-        if not all(path.exists() for path in outputs(folder, stage).values()):
+        made = outputs(folder, stage).values()
+        if not (_done(folder, stage).exists() and all(path.exists() for path in made)):
             run_stage(settings, plan, stage)
         with checkout_lock.shared(folder):
             if folder.is_dir():  # not pruned between the lines above
