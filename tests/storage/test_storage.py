@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
+from urllib.parse import unquote
 
 import pytest
 from helpers import object_stores
@@ -114,6 +119,43 @@ def test_browsers_are_told_what_an_object_is(seaweedfs: ObjectStore, bucket: Buc
         storage.write(name, b"x")
         found = seaweedfs.client.head_object(Bucket=bucket.name, Key=f"{bucket.prefix}/{name}")
         assert found["ContentType"] == kind
+
+
+class _Google(BaseHTTPRequestHandler):
+    """A bucket of Google's that has the objects in `kept`, as far as deleting them goes."""
+
+    kept: ClassVar[set[str]]
+
+    def do_DELETE(self) -> None:
+        key = unquote(self.path)
+        found = key in self.kept
+        self.kept.discard(key)
+        self.send_response(204 if found else 404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+def test_where_some_objects_are_gone_already_the_others_are_removed_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Asked for many at once, the client of Google's buckets ends at the first that is gone."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Google)
+    nobody = dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
+    here = {"gcs_base_url": f"http://127.0.0.1:{server.server_port}", "disable_oauth": True}
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", json.dumps(nobody | here))
+    monkeypatch.setitem(client._CLIENT, "allow_http", True)
+    names = [f"{number}.jpg" for number in range(20)]
+    _Google.kept = {f"/bucket/shop/{name}" for name in names[1:]}
+    with server, ThreadPoolExecutor(1) as thread:
+        thread.submit(server.serve_forever, 0.01)
+        try:
+            BucketStorage(Bucket("gs", "bucket", "shop")).remove(names)
+        finally:
+            server.shutdown()
+    assert _Google.kept == set()
 
 
 def test_what_a_prefix_is_called_is_not_taken_for_what_is_wrong(

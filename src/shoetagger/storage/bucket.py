@@ -99,8 +99,11 @@ class BucketStorage:
         )
 
     def remove(self, names: Iterable[str]) -> None:
-        if paths := [self._root + name for name in names]:
-            self._unless_gone(lambda store: store.delete(paths))
+        paths = [self._root + name for name in names]
+        if self._bucket.scheme == "s3":  # takes many at once, and passes those over that are gone
+            self._unless_gone(lambda store: store.delete(paths) if paths else None)
+            return
+        self._each(paths, lambda path: self._unless_gone(lambda store: store.delete(path)))
 
     def remove_folder(self, folder: str) -> None:
         self.remove(self.listed(folder))
