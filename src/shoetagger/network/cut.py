@@ -39,6 +39,9 @@ _RESNET = {
 _LAST = "layer4"
 _QUARTERS = 4
 _BATCHES = "num_batches_tracked"
+_ANOTHER = (
+    "choose another backbone, such as resnet18, timm:convnext_tiny or timm:vit_small_patch14_dinov2"
+)
 
 
 @dataclass(frozen=True)
@@ -243,9 +246,9 @@ def _quarters(line: Sequence[_Call], blocks: Sequence[int]) -> Mapping[str, tupl
     return layers
 
 
-def _side(output: Tensor | None) -> int | None:
+def _side(output: object) -> int | None:
     """Return the places per side of a square map, whichever way it is laid; None of others."""
-    if output is None or output.ndim != 4:
+    if not isinstance(output, Tensor) or output.ndim != 4:
         return None
     _, first, second, third = output.shape
     return second if second == third else first if first == second else None
@@ -290,6 +293,8 @@ def _read(
 
 
 def _reading(arch: str, output: Tensor, tokens: Tokens | None) -> Reading:
+    if not isinstance(output, Tensor):
+        raise ModelError(f"train.arch: {arch} outputs several maps or tokens: {_ANOTHER}")
     if _side(output):
         first = output.shape[2] == output.shape[3]
         return Reading(
@@ -300,8 +305,7 @@ def _reading(arch: str, output: Tensor, tokens: Tokens | None) -> Reading:
         return Reading("tokens", output.shape[2], tokens.extra, tokens.has_class_token)
     raise ModelError(
         f"train.arch: {arch} outputs {tuple(output.shape)}, which is no square map of places: "
-        "choose another backbone, such as resnet18, timm:convnext_tiny or "
-        "timm:vit_small_patch14_dinov2"
+        f"{_ANOTHER}"
     )
 
 

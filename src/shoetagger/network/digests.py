@@ -41,7 +41,11 @@ def digest_of_tensors(tensors: Mapping[str, Tensor]) -> hashlib._Hash:
     """Return the sha256 of names, dtypes, shapes and values, in the order of the names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
-        array = np.ascontiguousarray(tensor.detach().cpu().numpy())
+        tensor = tensor.detach().cpu()
+        try:
+            array = np.ascontiguousarray(tensor.numpy())
+        except TypeError:  # NumPy lacks bfloat16 and floats of 8 bits: float32 holds their values
+            array = np.ascontiguousarray(tensor.float().numpy())
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest

@@ -18,6 +18,9 @@ from .library import Normalisation, Tokens, unknown
 
 _HEADS = ("classifier", "fc", "head", "heads")
 _WEIGHTS = "IMAGENET1K_V1"  # pinned: `DEFAULT`, and the digests with it, would change
+# Their weights take values from -1 to 1; the last two turn those of the others into these, in a
+# step outside their layers.
+_FROM_MINUS_ONE = ("efficientnet_v2_l", "googlenet", "inception_v3")
 _LICENSE = "bsd-3-clause"  # torchvision's own; its weights state no other
 
 
@@ -58,7 +61,9 @@ class Torchvision:
         network.encoder.pos_embedding = nn.Parameter(resized)
         network.image_size = size
 
-    def normalisation(self, name: str) -> Normalisation:  # noqa: ARG002 - one for all
+    def normalisation(self, name: str) -> Normalisation:
+        if name in _FROM_MINUS_ONE:
+            return Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
         return Normalisation(IMAGENET_MEAN, IMAGENET_STD)
 
     def pretrained(self, name: str) -> Mapping[str, Tensor]:
