@@ -74,6 +74,20 @@ def database(server_url: str, template: str = "template1") -> Iterator[str]:
         engine.dispose()
 
 
+def cut_off(url: str, *, waiting: bool = False) -> None:
+    """End the connections to a database that have a turn there, or those that wait for one."""
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    cut = sa.text(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_locks JOIN pg_database ON oid = database"
+        " WHERE locktype = 'advisory' AND granted != :waiting AND datname = current_database()"
+    )
+    try:
+        with engine.connect() as connection:
+            assert connection.execute(cut, {"waiting": waiting}).scalars().all() == [True]
+    finally:
+        engine.dispose()
+
+
 def _wait_until_it_answers(url: str, running: subprocess.Popen[bytes], log: Path) -> None:
     engine = sa.create_engine(url)
     try:

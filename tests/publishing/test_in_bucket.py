@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import object_stores
+from helpers import object_stores, postgres
 from helpers.object_stores import ObjectStore
 from helpers.works import DAY, GROUPS, NOW, Works, works_with
 
@@ -24,8 +24,10 @@ from shoetagger.publishing import thumbnails
 from shoetagger.publishing.announcing import take_unannounced
 from shoetagger.publishing.publication import forget, publish_changes
 from shoetagger.storage import client
+from shoetagger.storage.bucket import BucketStorage
 from shoetagger.storage.places import published_at
 from shoetagger.storage.storage import Storage, StorageError
+from shoetagger.store.rows import StoreUnavailable
 from shoetagger.tracking.registry import Registry
 
 pytestmark = pytest.mark.slow
@@ -38,9 +40,7 @@ def seaweedfs() -> Iterator[ObjectStore]:
 
 
 @pytest.fixture
-def works(
-    seaweedfs: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Works]:
+def settings(seaweedfs: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name, value in seaweedfs.environment.items():
         monkeypatch.setenv(name, value)
     settings = Settings.from_environment(
@@ -49,9 +49,23 @@ def works(
             "SHOETAGGER_PUBLISHED": f"s3://{seaweedfs.bucket()}/shop",
         }
     )
-    ours = works_with(Settings.from_environment(settings.as_environment()))
+    return Settings.from_environment(settings.as_environment())
+
+
+@pytest.fixture
+def works(settings: Settings) -> Iterator[Works]:
+    ours = works_with(settings)
     yield ours
     ours.store.close()
+
+
+@pytest.fixture
+def works_on_postgres(settings: Settings, postgres_server: tuple[str, str]) -> Iterator[Works]:
+    """The same with its store on PostgreSQL, where a turn is a lock of a connection."""
+    with postgres.database(*postgres_server) as url:
+        ours = works_with(replace(settings, store_url=url))
+        yield ours
+        ours.store.close()
 
 
 def contents(storage: Storage) -> dict[str, bytes | None]:
@@ -183,3 +197,41 @@ def test_old_previews_are_cleaned_away_there(works: Works, monkeypatch: pytest.M
     assert works.storage.listed(PREVIEWS)
     assert cleaning._previews(here, dry_run=False).number == 1
     assert not works.storage.listed(PREVIEWS)
+
+
+@pytest.mark.parametrize("lost", ["before its files are put", "while its files are put"])
+def test_a_publisher_that_lost_its_turn_does_not_undo_what_a_newer_one_published(
+    works_on_postgres: Works, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    works, settings = works_on_postgres, works_on_postgres.settings
+    works.arrive("a.png")
+    works.tag()
+    table = f"parquet/day={DAY}/tags.parquet"
+    really_put = BucketStorage.put
+    newer: list[bytes | None] = []
+
+    def overtaken(when: str) -> None:
+        if when == lost and not newer:
+            newer.append(None)
+            postgres.cut_off(settings.store_url)
+            works.promote("color", "2")
+            works.publish()
+            newer[0] = works.storage.read(table)
+
+    def put(storage: BucketStorage, files: Sequence[tuple[Path, str]]) -> None:
+        if table in (name for _, name in files):
+            overtaken("while its files are put")
+        really_put(storage, files)
+
+    monkeypatch.setattr(BucketStorage, "put", put)
+    with pytest.raises(StoreUnavailable, match="the turn of publishing was lost"):
+        publish_changes(
+            works.store,
+            works.params,
+            published=settings.published,
+            inbox=settings.inbox,
+            progress=lambda *_: overtaken("before its files are put"),
+        )
+    works.publish()
+    assert newer == [works.storage.read(table)]
+    assert contents(works.storage) == expected(works, tmp_path / "folder")

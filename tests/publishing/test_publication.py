@@ -30,7 +30,7 @@ from shoetagger.publishing import pages, thumbnails
 from shoetagger.publishing.announcing import take_unannounced
 from shoetagger.publishing.csv_lines import csv_line
 from shoetagger.publishing.export import export
-from shoetagger.publishing.publication import PublishError
+from shoetagger.publishing.publication import PublishError, publish_changes
 from shoetagger.publishing.rows import Cell, Row, shown_name
 from shoetagger.publishing.thumbnails import thumbnail_name
 from shoetagger.store.rows import Prediction
@@ -726,6 +726,26 @@ def test_what_a_killed_publisher_left_is_not_published(works: Works) -> None:
     works.publish()
     assert not left.exists()
     assert not [name for name in works.files() if name.endswith("009.html")]
+
+
+def test_a_day_whose_files_were_swept_away_before_they_are_in_place_stays_unpublished(
+    works: Works,
+) -> None:
+    works.arrive("a.png")
+    works.tag()
+    settings = works.settings
+
+    def sweep(*_: object) -> None:  # as a publisher does in the end that has lost its turn
+        for table in (settings.published / ".staging").rglob("*.parquet"):
+            table.unlink()
+
+    with pytest.raises(PublishError, match="cannot publish into"):
+        publish_changes(
+            works.store, works.params, published=settings.published, inbox=settings.inbox,
+            progress=sweep,
+        )  # fmt: skip
+    assert [day for day, _ in works.store.days.changed()] == [DAY]
+    assert works.publish()["days"] == 1
 
 
 def test_a_half_written_thumbnail_is_swept_when_nobody_can_be_writing_it(works: Works) -> None:

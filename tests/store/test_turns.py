@@ -5,10 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
 
 import pytest
+import sqlalchemy as sa
+from helpers import postgres
 from helpers.stores import NIGHT, add_bundles
 
+from shoetagger.store.rows import StoreUnavailable
 from shoetagger.store.store import Store
 
 HOLDER = """
@@ -59,3 +64,63 @@ def test_the_turn_of_a_process_that_is_killed_ends(url: str, store: Store) -> No
     with store.turns.alone("publishing", lambda: waited.append(True)):
         assert waited == [True]
     holder.communicate()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: tuple[str, str]) -> Iterator[str]:
+    """A migrated database on PostgreSQL, where a turn is a lock of a connection."""
+    with postgres.database(*postgres_server) as place:
+        yield place
+
+
+@pytest.mark.slow
+def test_who_loses_the_turn_is_told_so_before_it_goes_on(postgres_url: str) -> None:
+    with Store(postgres_url) as store, Store(postgres_url) as other:
+        with store.turns.alone("publishing", unexpected) as check:
+            check()
+            postgres.cut_off(postgres_url)
+            with other.turns.alone("publishing", unexpected) as check_other:
+                check_other()
+            with pytest.raises(
+                StoreUnavailable, match=r"turn of publishing was lost .* run it again"
+            ):
+                check()
+        with store.turns.alone("publishing", unexpected) as check:
+            check()
+
+
+@pytest.mark.slow
+def test_who_loses_the_connection_while_waiting_for_a_turn_says_so(postgres_url: str) -> None:
+    said: list[str] = []
+    waits = threading.Event()
+
+    def second() -> None:
+        with (
+            Store(postgres_url) as other,
+            pytest.raises(StoreUnavailable) as caught,
+            other.turns.alone("publishing", waits.set),
+        ):
+            pass
+        said.append(str(caught.value))
+
+    with Store(postgres_url) as store, store.turns.alone("publishing", unexpected) as check:
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waits.wait(30)
+        time.sleep(0.2)  # until it is in the queue
+        postgres.cut_off(postgres_url, waiting=True)
+        thread.join()
+        check()
+    assert "terminating connection" in said[0]
+
+
+@pytest.mark.slow
+def test_a_turn_outlasts_the_servers_patience_with_idle_sessions(postgres_url: str) -> None:
+    engine = sa.create_engine(postgres_url)
+    with engine.begin() as connection:
+        name = sa.make_url(postgres_url).database
+        connection.execute(sa.text(f"ALTER DATABASE {name} SET idle_session_timeout = '100ms'"))
+    engine.dispose()
+    with Store(postgres_url) as store, store.turns.alone("publishing", unexpected) as check:
+        time.sleep(0.5)
+        check()

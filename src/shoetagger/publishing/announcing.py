@@ -31,8 +31,9 @@ class Unannounced:
 def take_unannounced(store: Store, published: Place) -> list[str]:
     """Return the days, the latest first; they count as announced from now on."""
     storage = published_at(published)
-    with alone(store):
+    with alone(store) as check:
         days = sorted(set(_read(storage)), reverse=True)
+        check()
         storage.remove([_FILE])
     return days
 

@@ -122,19 +122,19 @@ def _rows(storage: Storage, table: str, groups: Mapping[str, Group]) -> Iterator
 
 
 def stage_tables(
-    staging: Path,
+    stage: Callable[[str], Path],
     storage: Storage,
     tables: Sequence[str],
     groups: Mapping[str, Group],
     write_again: Callable[[str], None],
 ) -> None:
-    """Write the tables of articles, of the pictures in the days' tables, into a folder.
+    """Write the tables of articles, of the pictures in the days' tables, where `stage` says.
 
-    `write_again` is called as by `from_tables`, before anything is in the folder.
+    `write_again` is called as by `from_tables`, before anything is staged.
     """
     articles = from_tables(storage, tables, groups, write_again)
     for fmt, name in TABLES.items():
-        with (staging / name).open("wb") as out:
+        with stage(name).open("wb") as out:
             write_articles(articles, groups, fmt, out)
 
 

@@ -7,12 +7,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..store.store import Store
+from ..store.turns import Check
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def alone(store: Store) -> Iterator[None]:
-    """Be the only publisher of a store, waiting for another one; the turn of a killed one ends."""
-    with store.turns.alone("publishing", lambda: log.info("another publisher is at work: waiting")):
-        yield
+def alone(store: Store) -> Iterator[Check]:
+    """Be the only publisher of a store, waiting for another one; the turn of a killed one ends.
+
+    Yields a check that raises StoreUnavailable where the turn was lost meanwhile.
+    """
+
+    def waiting() -> None:
+        log.info("another publisher is at work: waiting")
+
+    with store.turns.alone("publishing", waiting) as check:
+        yield check

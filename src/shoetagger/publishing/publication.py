@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -21,7 +22,9 @@ from ..errors import TransientError
 from ..storage.folder import FolderStorage
 from ..storage.places import published_at
 from ..storage.storage import Storage, of_day
+from ..store.rows import StoreUnavailable
 from ..store.store import Store
+from ..store.turns import Check
 from .announcing import Unannounced
 from .articles import are_behind, remove_tables, stage_tables
 from .csv_lines import csv_line, is_whole
@@ -87,14 +90,21 @@ def publish_changes(
 
     Returns counts: days and pages rewritten, pictures on the days rewritten, thumbnails made,
     pictures without a thumbnail (their files are gone), rejected files listed.
-    Raises PublishError where the disk refuses a write, and StorageError where a bucket does; what
-    was published before is then intact, and what was not is published by the next call.
+    Raises PublishError where the disk refuses a write, StorageError where a bucket does, and
+    StoreUnavailable where the turn was lost; what was published before is then intact, and what was
+    not is published by the next call.
     """
     storage = published_at(published)
     try:
-        with alone(store), storage.staging() as staging:
+        with alone(store) as check, storage.staging() as staging:
             publication = _Publication(
-                store, params, storage=storage, inbox=inbox, staging=staging, progress=progress
+                store,
+                params,
+                check=check,
+                storage=storage,
+                inbox=inbox,
+                staging=staging,
+                progress=progress,
             )
             return publication.run(every_day)
     except OSError as error:
@@ -119,24 +129,29 @@ def forget(
 
 
 class _Publication:
-    """One publication, while no other runs."""
+    """One publication, while no other runs: `check` raises StoreUnavailable where one may."""
 
     def __init__(
         self,
         store: Store,
         params: Params,
         *,
+        check: Check,
         storage: Storage,
         inbox: Place,
         staging: Path,
         progress: Progress | None,
     ) -> None:
+        self._check = check
         self._storage = storage
         self._inbox = inbox
         self._params = params
         self._groups = params.groups
         self._store = store
-        self._staging = staging
+        # Its own: one that has lost its turn may still write beside it.
+        self._staging = staging / uuid.uuid4().hex
+        self._staging.mkdir()
+        self._staged: set[str] = set()
         self._progress = progress
         self._paged: set[str] = set()
         self._tallies: dict[str, Tally] = {}  # of the days that have tables
@@ -156,11 +171,13 @@ class _Publication:
 
             def publish(day: str) -> None:
                 self._publish_day(day, thumbnails)
+                self._check_after(day)
                 unannounced.add(day)
 
             for day, revision in sorted(days.items()):
                 publish(day)
                 if revision is not None:
+                    self._check()
                     self._store.days.mark_published(day, revision)
             self._stage_articles(publish, changed=bool(days))
         self._remove_old_pages()
@@ -169,9 +186,21 @@ class _Publication:
         self._publish_index(rejected)
         self._stage(PUBLISHED_FORMAT).write_text(look)
         self._put_in_place()
+        self._check()
         counts = self._counts | {"thumbnails": thumbnails.made, "rejected": rejected}
         log.info("published: %s", ", ".join(f"{key} {value}" for key, value in counts.items()))
         return counts
+
+    def _check_after(self, day: str) -> None:
+        """Check the turn once a day is in its place; where it is lost, the day is written again.
+
+        Another publisher may have written the day meanwhile, and this one over it, from older rows.
+        """
+        try:
+            self._check()
+        except StoreUnavailable:
+            self._store.days.mark_changed(day)
+            raise
 
     def _all_days(self) -> dict[str, int | None]:
         """Return the days that have pictures or files here, with their revisions."""
@@ -236,6 +265,7 @@ class _Publication:
         else:
             pages = 0
             self._discard()
+            self._check()
             self._tallies.pop(day, None)
             self._storage.remove_folder(f"parquet/day={day}")
             self._storage.remove([_csv_of(day)])
@@ -306,7 +336,7 @@ class _Publication:
         if self._params.articles.pattern is None:
             remove_tables(self._storage)
         elif changed or are_behind(self._storage, list(days)):
-            stage_tables(self._staging, self._storage, list(days), self._groups, write_again)
+            stage_tables(self._stage, self._storage, list(days), self._groups, write_again)
 
     def _publish_rejected(self) -> int:
         total = 0
@@ -367,12 +397,14 @@ class _Publication:
     def _stage(self, name: str) -> Path:
         path = self._staging / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._staged.add(name)
         return path
 
     def _put_in_place(self) -> None:
         """Put all staged files into their places, the tables after the pages."""
-        staged = sorted(path for path in self._staging.rglob("*") if path.is_file())
-        files = [(path, path.relative_to(self._staging).as_posix()) for path in staged]
+        self._check()
+        # By name, not by what is there: a missing one is an error, and its day stays unpublished.
+        files = [(self._staging / name, name) for name in sorted(self._staged)]
         self._storage.put([file for file in files if file[1].endswith(".html")])
         self._storage.put([file for file in files if not file[1].endswith(".html")])
         self._discard()
@@ -380,6 +412,7 @@ class _Publication:
     def _discard(self) -> None:
         shutil.rmtree(self._staging)
         self._staging.mkdir()
+        self._staged.clear()
 
 
 def _look(params: Params, inbox: Place) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from sqlalchemy.exc import (
     InvalidRequestError,
     NoSuchModuleError,
     OperationalError,
+    PendingRollbackError,
 )
 
 from ..config.settings import redacted
@@ -39,6 +40,13 @@ _HOLDERS = sa.text(
     " pid, usename, coalesce(host(client_addr), 'local'), state)"
     " FROM pg_locks JOIN pg_stat_activity USING (pid)"
     " WHERE locktype = 'advisory' AND granted AND classid = 0 AND objid = :key"
+)
+# A turn's connection says nothing for as long as the work takes. These seconds of libpq keep a load
+# balancer from cutting it for that, and tell soon where the other side is gone.
+_KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
+_NEVER_TOO_IDLE = sa.text(
+    "SELECT set_config(name, '0', false) FROM pg_settings"
+    " WHERE name = 'idle_session_timeout'"  # since PostgreSQL 14
 )
 _PASSING = (OperationalError, sqlite3.OperationalError, psycopg.OperationalError)
 _HOW_TO_MIGRATE = "run `shoetagger migrate`"
@@ -62,12 +70,26 @@ class Database:
             yield connection
 
     @contextmanager
-    def idle(self) -> Iterator[Connection]:
-        """Open a connection of one's own, without a transaction; it is closed at the end."""
+    def idle(self) -> Iterator[Callable[[sa.Select[Any]], Any]]:
+        """Open a connection of one's own to PostgreSQL, without a transaction, closed at the end.
+
+        Yields what runs a query there and returns its value. It raises StoreUnavailable once the
+        connection is lost: what the session held is not held any more then.
+        """
+
+        def value(query: sa.Select[Any]) -> Any:
+            with self._as_store_errors():
+                try:
+                    return connection.scalar(query)
+                except PendingRollbackError:  # an earlier query has found it lost
+                    raise StoreUnavailable(f"store {self.name}: the connection was lost") from None
+
         with self._as_store_errors():
             connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         try:
-            yield connection
+            with self._as_store_errors():
+                connection.execute(_NEVER_TOO_IDLE)
+            yield value
         finally:
             connection.invalidate()  # and so closed: the pool would keep what a session holds
             connection.close()
@@ -220,6 +242,10 @@ def _engine(url: str) -> Engine:
             )
         if backend == "sqlite":
             options["connect_args"] = {"timeout": BUSY_SECONDS}
+        else:
+            options["connect_args"] = {
+                name: value for name, value in _KEEPALIVES.items() if name not in parsed.query
+            }
         # One encoder: json.dumps would build one per value.
         compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         engine = sa.create_engine(parsed, json_serializer=compact.encode, **options)

@@ -50,6 +50,11 @@ class Days:
                 .values(published=revision)
             )
 
+    def mark_changed(self, day: str) -> None:
+        """Let a day be published again."""
+        with self._database.writing() as connection:
+            bump(connection, [day])
+
 
 def bump(connection: Connection, touched: Collection[str]) -> None:
     """Give each of the days a new revision."""
