@@ -32,7 +32,9 @@ export OMP_WAIT_POLICY ?= PASSIVE
 unexport PYTHONDONTWRITEBYTECODE
 
 # A file's tests share what they set up once; the longest files come first (tests/conftest.py).
-SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE := --dist loadfile --no-loadscope-reorder
+# Tests with servers wait a fifth of their time: one worker more than there are cores uses it.
+WORKERS := $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? cores + 1 : 4)))
 
 .PHONY: another-device help setup demo up cluster down status login service test test-fast lint bench tour audit lock
 
@@ -64,10 +66,10 @@ service: $(STAMP) ## write a systemd unit that starts the servers after a reboot
 	@$(PYTHON) -m shoetagger.ops.servers service
 
 test: lint ## lint, then all tests
-	@$(PYTHON) -m pytest $(SIDE_BY_SIDE)
+	@$(PYTHON) -m pytest -n $(WORKERS) $(SIDE_BY_SIDE)
 
 test-fast: $(STAMP) ## the tests that take seconds each
-	@$(PYTHON) -m pytest $(SIDE_BY_SIDE) -m "not slow"
+	@$(PYTHON) -m pytest -n logical --maxprocesses 4 $(SIDE_BY_SIDE) -m "not slow"
 
 lint: $(STAMP) ## ruff, mypy, and who may import whom
 	@$(VENV)/bin/ruff check .
