@@ -70,10 +70,10 @@ def main(
 def views_of(
     paths: Sequence[Path], transforms: Sequence[Transform], limits: Limits, *, reduce: bool = True
 ) -> Views:
-    """Return the tagging views of some pictures, by default decoded at reduced scale."""
+    """Return the tagging views of some pictures, by default decoded as a night does."""
     views = {}
     for transform in transforms:
-        longest = transform.size if reduce else None
+        longest = transform.longest if reduce else None
         opened = [open_image(path.read_bytes(), limits, longest=longest) for path in paths]
         views[transform] = np.stack([tagging_view(image, transform) for image in opened])
     return views

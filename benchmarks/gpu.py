@@ -68,7 +68,7 @@ def main(
         bench = Bench(
             options=options,
             device=pick_device(device),
-            pictures=sorted(folder_of(pictures, home / "drawn", 1000).iterdir()),
+            pictures=sorted(folder_of(pictures, home / "drawn", min(count, 1000)).iterdir()),
             labelled=(labelled or _drawn(home / "labelled")).absolute(),
             home=home,
             count=count,
@@ -103,7 +103,7 @@ class Bench:
         self.options, self.device, self.home = options, device, home
         self.count, self.seconds = count, seconds
         self.pictures = [path for path in pictures if is_jpeg(path.read_bytes())]
-        self.transform = Transform(size=options.images.size)
+        self.transform = Transform.of(options.images)
         self.limits = Limits.of(options.images)
         self.paths, self.truths = _labels(labelled, options)
         self._models: dict[tuple[str, str], Trained] = {}

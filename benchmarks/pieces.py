@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from more_itertools import chunked
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from shoetagger.config.params import Params
 from shoetagger.images.decode import Limits, image_id, open_with_size
-from shoetagger.images.views import Transform, tagging_view
+from shoetagger.images.views import Transform, frame_of, tagging_view
 from shoetagger.inference.bundle import load_bundle
 from shoetagger.inference.decision import tags_of
 from shoetagger.inference.engine import Engine, for_inference
@@ -70,7 +71,7 @@ def files(paths: Sequence[Path], options: Params, transform: Transform) -> Rates
 
     started = time.perf_counter()
     for data in contents[: len(some)]:
-        tagging_view(open_with_size(data, limits, longest=transform.size).image, transform)
+        tagging_view(open_with_size(data, limits, longest=transform.longest).image, transform)
     rates["decode to the square, one core"] = len(some) / (time.perf_counter() - started)
 
     locators = [folder.locator_of(path) for path in paths]
@@ -116,15 +117,39 @@ def decoded_on(device: torch.device, batch: list[Tensor]) -> list[Tensor]:
 
 def square(image: Tensor, transform: Transform) -> Tensor:
     """Fit a picture (3, height, width) uint8 into a square (S, S, 3), much as `tagging_view`."""
-    scale = transform.size / max(image.shape[1:])
-    height, width = (max(1, round(side * scale)) for side in image.shape[1:])
-    fitted = F.interpolate(
-        image[None].float(), (height, width), mode="bicubic", antialias=True, align_corners=False
-    )
+    fitted = _fitted(_cropped(image, transform), transform.size)
+    height, width = fitted.shape[1:]
     left, top = (transform.size - width) // 2, (transform.size - height) // 2
     right, bottom = transform.size - width - left, transform.size - height - top
-    padded = F.pad(fitted[0], (left, right, top, bottom), value=transform.fill)
-    return padded.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
+    padded = F.pad(fitted, (left, right, top, bottom), value=transform.fill)
+    return _pixels(padded)
+
+
+def _cropped(image: Tensor, transform: Transform) -> Tensor:
+    """Crop a picture as `tagging_view` does; the CPU looks for the shoe in a reduced one."""
+    if transform.framing == "whole":
+        return image
+    longest = max(image.shape[1:])
+    reduced = min(longest, transform.longest)
+    frame = frame_of(Image.fromarray(_pixels(_fitted(image, reduced)).cpu().numpy()), transform)
+    if frame is None:
+        return image
+    left, top, right, bottom = (round(edge * longest / reduced) for edge in frame)
+    return image[:, top:bottom, left:right]
+
+
+def _fitted(image: Tensor, longest: int) -> Tensor:
+    """Resize a picture (3, height, width), antialiased, to `longest` pixels on its longer side."""
+    scale = longest / max(image.shape[1:])
+    size = [max(1, round(side * scale)) for side in image.shape[1:]]
+    return F.interpolate(
+        image[None].float(), size, mode="bicubic", antialias=True, align_corners=False
+    )[0]
+
+
+def _pixels(image: Tensor) -> Tensor:
+    """Return a picture (3, height, width) as (height, width, 3) uint8."""
+    return image.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
 
 
 @torch.inference_mode()

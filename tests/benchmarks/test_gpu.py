@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from benchmarks import gpu, gpu_page
-from benchmarks.agreement import difference
+from benchmarks.agreement import difference, views_of
 from benchmarks.copies import make_copies
 from benchmarks.pieces import square
 from helpers import sample
 from helpers.bundles import write_bundle
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from shoetagger.config import params
 from shoetagger.images.decode import Limits, open_image
@@ -50,6 +51,7 @@ def test_every_section_is_measured_and_has_a_table(
         options=options, device=torch.device("cpu"), pictures=sorted((drawn / "images").iterdir()),
         labelled=drawn, home=tmp_path, count=10, seconds=0.0,
     )  # fmt: skip
+    assert bench.transform == Transform.of(options.images)  # as nights see pictures
     results = {"machine": bench.machine()}
     for section in gpu.SECTIONS:
         results |= getattr(bench, section)()
@@ -83,6 +85,46 @@ def test_a_square_fitted_by_torch_is_nearly_that_of_tagging(size: tuple[int, int
     found, wanted = square(pixels, transform).numpy(), tagging_view(image, transform)
     assert found.shape == wanted.shape
     assert np.abs(found.astype(int) - wanted.astype(int)).mean() < 1.5
+
+
+def shoe(size: tuple[int, int]) -> Image.Image:
+    """Draw a small thing of many colours on a plain ground."""
+    width, height = size
+    image = Image.new("RGB", size, (240, 240, 240))
+    thing = Image.effect_mandelbrot((width // 4, height // 4), (-2, -1, 1, 1), 40).convert("RGB")
+    ImageDraw.Draw(thing).rectangle((0, 0, width // 8, height // 8), (180, 40, 40))
+    image.paste(thing, (width // 4, height // 3))
+    return image
+
+
+@pytest.mark.parametrize("size", [(1200, 900), (900, 1200), (80, 60)])
+def test_a_square_fitted_by_torch_is_cropped_to_the_shoe(size: tuple[int, int]) -> None:
+    image, transform = shoe(size), Transform(size=128, framing="shoe")
+    pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
+    found, wanted = square(pixels, transform).numpy(), tagging_view(image, transform)
+    assert np.abs(found.astype(int) - wanted.astype(int)).mean() < 10
+    whole = tagging_view(image, Transform(size=128))
+    assert np.abs(found.astype(int) - whole.astype(int)).mean() > 40
+
+
+def test_the_views_compared_are_those_of_a_night(tmp_path: Path) -> None:
+    transform, path = Transform(size=64, framing="shoe"), tmp_path / "shoe.jpg"
+    shoe((800, 600)).save(path, quality=95)
+    found = views_of([path], [transform], LIMITS)[transform][0]
+    night = open_image(path.read_bytes(), LIMITS, longest=transform.longest)
+    assert (found == tagging_view(night, transform)).all()
+
+
+@pytest.mark.slow
+def test_no_more_pictures_are_drawn_than_are_tagged(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "no weights"))
+    monkeypatch.setattr(gpu.machine, "matrix_gigaflops", lambda *_, **__: 1.0)
+    monkeypatch.setattr(gpu.Bench, "training", lambda _: {})
+    saved = tmp_path / "results.json"
+    gpu.main(labelled=drawn, count=3, device="cpu", section=["training"], save=saved)
+    assert json.loads(saved.read_text())["machine"]["originals"] == 3
 
 
 def test_a_difference_counts_pictures_and_tags(tmp_path: Path) -> None:
