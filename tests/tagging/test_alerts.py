@@ -24,14 +24,15 @@ def reasons(
     past: object = None,
     deferred: int = 0,
     waiting: int = 0,
-    retagged: int = 0,
     backlog: int = 0,
+    known: int = 0,
     had_time: bool = True,
 ) -> list[str]:
     counts = {"tagged": tagged, "rejected": rejected, "deferred": deferred, "waiting": waiting}
-    counts |= {"retagged": retagged, "backlog": backlog}
+    counts |= {"backlog": backlog}
     rates = {"boot": (boot, tagged), "red": (1, tagged)} if tagged else {}
-    return unusual(counts, rates, USUAL if past is None else past, TAG, had_time=had_time)  # type: ignore[arg-type]
+    nights = USUAL if past is None else past
+    return unusual(counts, rates, nights, TAG, known=known, had_time=had_time)  # type: ignore[arg-type]
 
 
 def test_a_usual_night_raises_no_alert() -> None:
@@ -68,11 +69,12 @@ def test_many_files_that_could_not_be_read_are_an_alert() -> None:
 
 
 def test_many_known_pictures_that_could_not_be_read_are_an_alert() -> None:
-    assert reasons(retagged=70, backlog=30) == []
-    (reason,) = reasons(retagged=40, backlog=60)
+    (reason,) = reasons(backlog=60, known=100)
     assert reason.startswith("60 of 100 known pictures could not be read")
-    assert reasons(backlog=TAG.alert_from - 1) == []
-    assert reasons(backlog=60, had_time=False) == [], "the next run goes on with them"
+    assert reasons(backlog=30, known=100) == []
+    assert reasons(backlog=60, known=1_000_000) == [], "some few stay unreadable for good"
+    assert reasons(backlog=TAG.alert_from - 1, known=TAG.alert_from) == []
+    assert reasons(backlog=60, known=100, had_time=False) == [], "the next run goes on with them"
 
 
 @pytest.mark.parametrize("boot", [0, 60])

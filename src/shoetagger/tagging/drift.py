@@ -18,12 +18,13 @@ def unusual(
     past: Sequence[Rates],
     options: operations.Tag,
     *,
+    known: int,
     had_time: bool,
 ) -> list[str]:
     """Return the reasons, in words, why a person should look at a night; none for a usual one.
 
     `counts` holds the numbers of files `tagged`, `rejected`, `deferred` and `waiting` (in the end,
-    the deferred ones among them), and of pictures `retagged` and in the `backlog`: a run that
+    the deferred ones among them), and of the `known` pictures those in the `backlog`: a run that
     `had_time` leaves only those that it could not read. `past` holds the rates of earlier nights.
     An arrival that nobody came to read is always an alert; else rates of fewer than
     `tag.alert_from` files or pictures are none.
@@ -45,14 +46,11 @@ def unusual(
             f"{options.max_rejected} (tag.max_rejected): the lines `event=deferred` of the log "
             "say why; the next run tries again"
         )
-    again = counts["retagged"] + counts["backlog"]
-    if (
-        had_time
-        and counts["backlog"] >= options.alert_from
-        and (counts["backlog"] > options.max_rejected * again)
-    ):
+    # Not of those that this night tagged again: some few stay unreadable for good.
+    many = counts["backlog"] >= options.alert_from
+    if had_time and many and counts["backlog"] > options.max_rejected * known:
         reasons.append(
-            f"{counts['backlog']} of {again} known pictures could not be read to be tagged again, "
+            f"{counts['backlog']} of {known} known pictures could not be read to be tagged again, "
             f"more than a share of {options.max_rejected} (tag.max_rejected): the lines "
             "`event=deferred` of the log say why; the next run tries again"
         )
