@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -92,12 +92,12 @@ def from_tables(
     `write_again` is called with the name of a table that is damaged, which is then read once more.
     """
 
-    def rows(table: str) -> list[Row]:
+    def rows(table: str) -> Iterator[Row]:
         try:
-            return list(_rows(storage, table, groups))
+            deque(_rows(storage, table, groups), maxlen=0)  # read once to see, so that it streams
         except (OSError, pa.ArrowException, ValueError):
             write_again(table)
-            return list(_rows(storage, table, groups))
+        return _rows(storage, table, groups)
 
     return by_article(row for table in tables for row in rows(table))
 

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -129,7 +128,7 @@ def forget(
 
 
 class _Publication:
-    """One publication, while no other runs: `check` raises StoreUnavailable where one may."""
+    """One publication, while no other runs; `check` raises StoreUnavailable if it lost its turn."""
 
     def __init__(
         self,
@@ -148,9 +147,7 @@ class _Publication:
         self._params = params
         self._groups = params.groups
         self._store = store
-        # Its own: one that has lost its turn may still write beside it.
-        self._staging = staging / uuid.uuid4().hex
-        self._staging.mkdir()
+        self._staging = staging
         self._staged: set[str] = set()
         self._progress = progress
         self._paged: set[str] = set()
@@ -208,8 +205,9 @@ class _Publication:
 
     def _latest_days(self, changed: Collection[str]) -> set[str]:
         """Return the days that are to have pages: the latest `keep.page_days` with pictures."""
-        known = {*self._tallies} - {*changed} | {day for day in changed if self._has_pictures(day)}
-        return set(sorted(known, reverse=True)[: self._params.keep.page_days])
+        days = sorted({*self._tallies, *changed}, reverse=True)
+        pictured = (day for day in days if day not in changed or self._has_pictures(day))
+        return set(islice(pictured, self._params.keep.page_days))
 
     def _without_pages(self) -> set[str]:
         """Return the days that lack pages, such as one that is again among the latest."""

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -83,14 +84,20 @@ class FolderStorage:
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """Give a folder on the same file system, cleared of a killed writer's files."""
-        staging = self._root / ".staging"
-        shutil.rmtree(staging, ignore_errors=True)
+        """Give a folder on the same file system, and clear away those of killed writers.
+
+        It is the writer's own: one that has lost its turn ends while the next is at work.
+        """
+        common = self._root / ".staging"
+        shutil.rmtree(common, ignore_errors=True)
+        staging = common / uuid.uuid4().hex
         staging.mkdir(parents=True)
         try:
             yield staging
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+            with contextlib.suppress(OSError):  # the next one's is in it, or has cleared it away
+                common.rmdir()
 
     def tidy(self) -> None:
         for path in self._unfinished.glob(".*.tmp"):
