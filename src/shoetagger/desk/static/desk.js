@@ -105,7 +105,7 @@ function send(path, body) {
   return last;
 }
 
-// Returns what the server answers, false if it refuses, null if the same may succeed later.
+// Returns what the server answers, false if it refuses the edit, null if the same may succeed later.
 async function request(path, body) {
   let response;
   try {
@@ -123,7 +123,7 @@ async function request(path, body) {
   if (response.ok) return answer;
   const detail = typeof answer.detail === "string" ? answer.detail : `error ${response.status}`;
   say(`Not saved: ${detail}`, true);
-  return response.status < 500 ? false : null;
+  return [400, 404, 409, 422].includes(response.status) ? false : null;
 }
 
 function show(htmlById) {
