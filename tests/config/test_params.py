@@ -150,8 +150,7 @@ def test_a_number_with_an_exponent_is_one_as_it_is_to_dvc(document: dict[str, An
         ("images.augment.hue", float("nan"), "images.augment.hue: nan is not a finite number"),
         ("features.max_gb", float("nan"), "features.max_gb: nan is not a finite number"),
         ("features.max_gb", float("inf"), "features.max_gb: inf is not a finite number"),
-        ("tag.budget_minutes", "1e999", "tag.budget_minutes: inf is not a finite number"),
-        ("tag.max_hours_without_night", float("inf"), "night: inf is not a finite number"),
+        ("tag.budget_minutes", "1e999", "tag.budget_minutes: '1e999' is not a finite number"),
         ("tag.schedule", "0 2 30 2 *", "a cron line of five fields, for a day that comes; it is"),
         ("tag.schedule", 2, "tag.schedule: 2 is not text"),
         ("split.validation", 1, "split.validation: must lie between 0 and 1"),
@@ -171,7 +170,7 @@ def test_a_number_with_an_exponent_is_one_as_it_is_to_dvc(document: dict[str, An
         ("articles.pattern", "(", "articles.pattern: must be a regular expression with a group"),
         ("articles.pattern", r"(\d+)_", "with a group named article, such as '(?P<article>"),
         ("articles.pattern", 1, "articles.pattern: 1 is not"),
-        ("promote.approval_hours", 0, "promote.approval_hours: must lie in (0, 876000]"),
+        ("promote.approval_hours", 0, "promote.approval_hours: must lie in (0, 16800000]"),
         ("groups", {}, "groups: name at least one group"),
         ("groups", ["color"], "groups: ['color'] is not a mapping"),
         ("groups.color", ["black"], "groups.color: ['black'] is not a mapping of keys to values"),
@@ -235,11 +234,11 @@ def test_a_wrong_key_or_value_is_refused_by_name(
             "train.head_lr", "tag.decode_seconds", "tag.drift.deviations",
             "tag.max_hours_without_night",
         )),
-        ("must lie in (0, 52560000]", (0, 52560001), ("tag.budget_minutes",)),
-        ("must lie in (0, 876000]", (-1, 876001), (
+        ("must lie in (0, 1008000000]", (0, 1008000001), ("tag.budget_minutes",)),
+        ("must lie in (0, 16800000]", (-1, 16800001), (
             "promote.approval_hours", "labels.approval_hours",
         )),
-        ("must lie in 1..36500", (0, 36501), ("keep.run_days",)),
+        ("must lie in 1..700000", (0, 700001), ("keep.run_days",)),
         ("must lie in [0, 18446744073709551616)", (-1, 2**64), ("split.seed", "train.seed")),
         ("must lie in 0..1", (-0.1, 1.1), (
             "images.augment.flip", "images.augment.brightness", "images.augment.contrast",

@@ -148,7 +148,6 @@ def test_where_people_open_mlflow_is_an_address_for_browsers() -> None:
     "address",
     [
         "http://host:50x0",
-        "postgresql://me:secret@host:abc/db",
         "http://me:sec/ret@host",
         "http://[x",
     ],
@@ -157,6 +156,11 @@ def test_an_address_of_mlflow_that_is_none_is_refused_without_its_secret(address
     with pytest.raises(ShoetaggerError, match="MLFLOW_TRACKING_URI is no address") as caught:
         Settings.from_environment({"MLFLOW_TRACKING_URI": address})
     assert "sec" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["postgresql://me:a/b#c@host/db", "databricks://mine:shop"])
+def test_an_address_of_mlflow_that_others_read_is_left_to_them(address: str) -> None:
+    assert Settings.from_environment({"MLFLOW_TRACKING_URI": address}).tracking_uri == address
 
 
 def test_a_device_that_is_none_is_refused_by_name(repo: Path) -> None:

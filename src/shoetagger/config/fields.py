@@ -38,7 +38,8 @@ def must_match(pattern: str, words: str) -> AfterValidator:
 
 Text = Annotated[str, Strict()]
 Whole = Annotated[int, Strict()]
-Number = Annotated[float, Strict(), Field(allow_inf_nan=False), BeforeValidator(_number)]
+NumberOrInfinity = Annotated[float, Strict(), BeforeValidator(_number)]  # bounds refuse NaN
+Number = Annotated[NumberOrInfinity, Field(allow_inf_nan=False)]
 Listed = Annotated[
     tuple[T, ...], Strict(), BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
 ]
@@ -47,8 +48,11 @@ Count = Annotated[Whole, Field(ge=1)]
 CountOrZero = Annotated[Whole, Field(ge=0)]
 Seed = Annotated[Whole, Field(ge=0, lt=2**64)]  # what NumPy and torch take
 Positive = Annotated[Number, Field(gt=0)]
-PositiveOrNone = Annotated[Number | None, must(lambda x: x is None or x > 0, "be above 0")]
+PositiveOrNone = Annotated[
+    NumberOrInfinity | None, must(lambda x: x is None or x > 0, "be above 0")
+]
 NonNegative = Annotated[Number, Field(ge=0)]
+Size = Annotated[NumberOrInfinity, Field(ge=0)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 ShareBelowOne = Annotated[Number, Field(ge=0, lt=1)]
 PositiveShare = Annotated[Number, Field(gt=0, le=1)]
@@ -56,7 +60,7 @@ PositiveShareOrNone = Annotated[
     Number | None, must(lambda x: x is None or 0 < x <= 1, "lie in (0, 1]")
 ]
 
-# At most a century: there are no dates long before or after it.
-Days = Annotated[Whole, Field(ge=1, le=36_500)]
-Hours = Annotated[Number, Field(gt=0, le=24 * 36_500)]
-Minutes = Annotated[Number, Field(gt=0, le=24 * 60 * 36_500)]
+# So far from now there are dates yet.
+Days = Annotated[Whole, Field(ge=1, le=700_000)]
+Hours = Annotated[Number, Field(gt=0, le=24 * 700_000)]
+Minutes = Annotated[Number, Field(gt=0, le=24 * 60 * 700_000)]

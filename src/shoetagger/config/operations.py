@@ -24,6 +24,7 @@ from .fields import (
     PositiveOrNone,
     PositiveShare,
     Share,
+    Size,
     Text,
     Whole,
     must,
@@ -191,7 +192,7 @@ class Publish:
 class Keep:
     checkouts: Count
     page_days: Count
-    outbox_mb: NonNegative
+    outbox_mb: Size
     rollbacks: CountOrZero = 2
     run_days: Days = 90
     preview_days: Count = 100

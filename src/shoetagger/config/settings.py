@@ -189,6 +189,8 @@ def _web_address(environ: Mapping[str, str], variable: str) -> str | None:
 def _tracking_uri(environ: Mapping[str, str]) -> str:
     """Return MLflow's address; empty where none is set."""
     address = _absolute(environ.get("MLFLOW_TRACKING_URI"))
+    if not address.startswith(("http://", "https://")):  # others are read by SQLAlchemy and MLflow
+        return address
     try:
         _ = urlsplit(address).port
     except ValueError:  # its words may have a part of a password

@@ -265,7 +265,14 @@ def _refusal(tracking_uri: str, error: BaseException) -> str:
 
 def _check_database_port(tracking_uri: str) -> None:
     """Raise OSError where a database server cannot be reached: MLflow would try for minutes."""
-    url = urlsplit(tracking_uri)
-    port = url.port or _DATABASE_PORTS.get(url.scheme.partition("+")[0])
-    if port and url.hostname and url.scheme not in ("http", "https"):
-        socket.create_connection((url.hostname, port), timeout=5).close()
+    from sqlalchemy.engine import make_url
+
+    usual = _DATABASE_PORTS.get(tracking_uri.partition(":")[0].partition("+")[0])
+    if usual is None:
+        return
+    try:
+        url = make_url(tracking_uri)
+    except ValueError:
+        raise OSError("its port is no number") from None
+    if url.host:
+        socket.create_connection((url.host, url.port or usual), timeout=5).close()
