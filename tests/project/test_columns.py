@@ -65,6 +65,7 @@ def test_a_mistyped_cell_in_a_column_of_ticks_is_refused_by_row_and_column(
         [None] * 4,
         ["b.jpg", "ja", 1, None],
         ["c.jpg", 0, 0, "x"],
+        *[[f"{name}.jpg", 1, 0, None] for name in "de"],
     ]
     fault = "row 4, column 'boot': 'ja' is neither 1 (or true, x) nor 0 (or false, empty)"
     with pytest.raises(ColumnsError) as refused:

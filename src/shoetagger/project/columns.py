@@ -78,16 +78,16 @@ def columns_of(
 
 
 def _is_meant(title: str, cells: Collection[object], named: Collection[str]) -> bool:
-    """Tell whether a column is meant to be a tag: it is named, or most of what it says are ticks.
+    """Tell whether a column is meant to be a tag: named, or with more than three quarters of ticks.
 
-    Where columns are named, no other one is meant.
+    Where columns are named, no other one is meant. Columns of numbers have ones and zeros, too.
     """
     if folded(title) in RESERVED:
         return False
     if named:
         return folded(title) in map(folded, named)
     filled = [cell for cell in cells if text_of(cell)]
-    return sum(ticked(cell) is not None for cell in filled) * 2 > len(filled)
+    return sum(ticked(cell) is not None for cell in filled) > 0.75 * len(filled)
 
 
 def _faults_of(title: str, cells: Mapping[int, object]) -> Iterator[str]:
