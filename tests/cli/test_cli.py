@@ -19,6 +19,7 @@ import pytest
 import yaml
 from helpers.bundles import write_bundle
 from helpers.installation import make_project
+from helpers.sample import copy_sample
 from helpers.stores import make_live
 from helpers.webhook import webhook
 from PIL import Image
@@ -376,6 +377,7 @@ def test_validate_refuses_exclusive_tags_that_there_are_not(
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     (tmp_path / "params.yaml").write_text(text.replace("[[above_ankle,", "[[above_ancle,"))
     monkeypatch.setenv("SHOETAGGER_REPO", str(tmp_path))
+    copy_sample(tmp_path / "data", 4)
     with pytest.raises(ShoetaggerError, match=r"audit\.exclusive\[0\] names above_ancle"):
         call("validate")
 

@@ -32,7 +32,6 @@ def validate(
 
     settings = Settings.from_environment()
     options = parameters.load(settings.params_file)
-    check_exclusive(options)
     folder = data or settings.repo / "data"
     limits = Limits.of(options.images)
     labels = read_labels(
@@ -43,6 +42,7 @@ def validate(
     )
     for warning in labels.warnings:
         typer.echo(f"warning: {warning}", err=True)
+    check_exclusive(options)
     typer.echo(f"{len(labels.names)} labelled pictures, {len(labels.tags)} tags: no faults")
     if labels.extra:
         typer.echo(f"kept, and not learned from: {', '.join(labels.extra)}")
@@ -111,8 +111,8 @@ def collect(
 ) -> None:
     """Commit what people checked to the label sheet, and push the commit to git's remote.
 
-    It is on the branch `labels.branch`, and goes to `origin`, if there is one. The data goes to
-    DVC's remote.
+    It is on the branch `labels.branch`, and goes to `origin`, else to the first remote that there
+    is. The data goes to DVC's remote.
     """
     from ..collection.collect import collect as run
     from ..collection.collect import preview

@@ -1,4 +1,4 @@
-"""The dvc command, in three quarters of the CPU time: `python -I dvc_program.py ARGUMENTS ...`.
+"""The dvc command, in three quarters of the CPU time: `python -P dvc_program.py ARGUMENTS ...`.
 
 Most DVC commands of a run end within half a second, in which DVC is imported. Searching that for
 garbage, and taking it apart at the exit, take a quarter of it; neither is done here. Run by path,

@@ -103,7 +103,7 @@ class CommandResult:
 def run_dvc(folder: Path, environment: Mapping[str, str], *arguments: str) -> CommandResult:
     """Run a DVC command; how it ended is for the caller to judge."""
     logger.info("dvc %s", " ".join(arguments))
-    command = [sys.executable, "-I", str(_DVC), "--wait-for-lock", *arguments]
+    command = [sys.executable, "-P", str(_DVC), "--wait-for-lock", *arguments]
     return _run(command, folder, environment)
 
 
