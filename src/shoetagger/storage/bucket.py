@@ -100,10 +100,10 @@ class BucketStorage:
 
     def remove(self, names: Iterable[str]) -> None:
         paths = [self._root + name for name in names]
-        if self._bucket.scheme == "s3":  # takes many at once, and passes those over that are gone
-            self._unless_gone(lambda store: store.delete(paths) if paths else None)
-            return
-        self._each(paths, lambda path: self._unless_gone(lambda store: store.delete(path)))
+        if self._bucket.scheme != "s3":  # asked for many, their clients end at one that is gone
+            self._each(paths, lambda path: self._unless_gone(lambda store: store.delete(path)))
+        elif paths:
+            self._unless_gone(lambda store: store.delete(paths))
 
     def remove_folder(self, folder: str) -> None:
         self.remove(self.listed(folder))
