@@ -118,7 +118,12 @@ class Predictions:
             new_files = files_by_state(connection)["new"]
             there = totals_there(connection, {IMAGES, *pins.values()})
         backlog = {group: there[IMAGES] - there[digest] for group, digest in pins.items()}
-        return Work(new_files, backlog, there[IMAGES])
+        return Work(new_files, backlog)
+
+    def count_images(self) -> int:
+        """Return the number of images that a run tags again where they lack its bundles."""
+        with self._database.reading() as connection:
+            return totals_there(connection, {IMAGES})[IMAGES]
 
     def sample_tagged(self, digest: str, limit: int) -> list[TaggedImage]:
         """Return up to `limit` readable images that a bundle has tagged, without those not shoes.

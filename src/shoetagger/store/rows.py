@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple
 
@@ -99,14 +99,10 @@ class TaggedImage:
 
 @dataclass(frozen=True)
 class Work:
-    """The work that waits: the number of files to tag, and of images to tag again per group.
-
-    `known` is the number of all images, with or without work.
-    """
+    """The work that waits: the number of files to tag, and of images to tag again per group."""
 
     new_files: int
     backlog: Mapping[str, int]
-    known: int = field(default=0, compare=False)
 
 
 class Tagged(NamedTuple):

@@ -199,7 +199,14 @@ def finish(
         failures = store.runs.failures(run.run_id) if state != "done" else []
         spent = store.runs.spent(run.run_id)  # nothing where no shard ran, or all was closed before
         had_time = state == "done" and 0 < spent < 60 * options.budget_minutes
-        odd = unusual(counts, done.rates or {}, past, options, known=work.known, had_time=had_time)
+        odd = unusual(
+            counts,
+            done.rates or {},
+            past,
+            options,
+            known=store.predictions.count_images(),
+            had_time=had_time,
+        )
         reasons = [*run.alerts, *failures, *odd]
         store.runs.finish(run.run_id, state, left, now, alerts=reasons)
     summary = Summary(
