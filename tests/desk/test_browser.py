@@ -162,7 +162,8 @@ def test_on_a_pictures_own_page_the_second_is_told_as_well(browser: Browser, add
     first, second = opened(browser, own, "bo"), opened(browser, own)
     first.keyboard.press("1")
     expect(first.locator("#toast")).to_contain_text("with black")
-    second.keyboard.press("1")
+    with second.expect_navigation():
+        second.keyboard.press("1")
     expect(second.locator("#toast")).to_contain_text("bo edited color of picture")
     second.reload()
     expect(second.locator("#toast")).to_be_empty()
