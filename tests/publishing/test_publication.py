@@ -525,13 +525,18 @@ def test_only_the_latest_days_have_pages_and_older_ones_keep_their_tables(works:
     assert read_page(works, DAY, "001.html").root.all("figure")
 
 
+def arrive_daily(works: Works, days: int) -> None:
+    """Tag a picture of its own on each of some days."""
+    for n in range(days):
+        works.arrive(f"{n}.png", shade=n)
+        works.tag(now=NOW + timedelta(days=n))
+
+
 @pytest.mark.slow
 def test_days_that_lose_their_pages_as_fewer_are_asked_for_lose_their_thumbnails_too(
     works: Works,
 ) -> None:
-    for n in range(3):
-        works.arrive(f"{n}.png", shade=n)
-        works.tag(now=NOW + timedelta(days=n))
+    arrive_daily(works, 3)
     works.publish()
     thumbs = works.settings.published / "pages" / "thumbs"
     assert len(list(thumbs.rglob("*.jpg"))) == 3
@@ -639,9 +644,7 @@ def test_a_folder_that_was_deleted_is_made_again(works: Works) -> None:
 def test_lost_and_damaged_tables_of_old_days_are_written_again_and_stop_nothing(
     works: Works,
 ) -> None:
-    for n in range(6):
-        works.arrive(f"{n}.png", shade=n)
-        works.tag(now=NOW + timedelta(days=n))
+    arrive_daily(works, 6)
     works.publish()
     whole = {name for name in works.files() if "parquet" in name or "csv" in name}
     published = works.settings.published

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,7 +18,7 @@ from ..config.recipe import Group
 from ..storage.storage import Storage
 from .csv_lines import csv_line
 from .rows import Cell, Row
-from .tables import timestamp
+from .tables import UNREADABLE, timestamp
 
 # By format, beside the folders with the days' tables.
 TABLES = {"parquet": "articles.parquet", "csv": "articles.csv"}
@@ -34,6 +34,10 @@ class Votes:
     def add(self, tags: Iterable[str]) -> None:
         self.pictures += 1
         self.tags.update(tags)
+
+    def include(self, other: Votes) -> None:
+        self.pictures += other.pictures
+        self.tags.update(other.tags)
 
 
 @dataclass
@@ -59,6 +63,15 @@ class Article:
         for group, cell in row.groups.items():
             votes = self.people if cell.corrected else self.models
             votes.setdefault(group, Votes()).add(cell.tags)
+
+    def include(self, other: Article) -> None:
+        """Count the pictures of another table as well."""
+        self.pictures += other.pictures
+        seen = [time for time in (self.first_seen, other.first_seen) if time is not None]
+        self.first_seen = min(seen, default=None)
+        for mine, more in ((self.people, other.people), (self.models, other.models)):
+            for group, votes in more.items():
+                mine.setdefault(group, Votes()).include(votes)
 
     def tags(self, name: str, group: Group) -> tuple[str, ...] | None:
         """Return the article's tags in a group, in its order; None where no picture has a say."""
@@ -92,14 +105,16 @@ def from_tables(
     `write_again` is called with the name of a table that is damaged, which is then read once more.
     """
 
-    def rows(table: str) -> Iterator[Row]:
+    found: dict[str, Article] = {}
+    for table in tables:
         try:
-            deque(_rows(storage, table, groups), maxlen=0)  # read once to see, so that it streams
-        except (OSError, pa.ArrowException, ValueError):
+            of_table = by_article(_rows(storage, table, groups))
+        except UNREADABLE:
             write_again(table)
-        return _rows(storage, table, groups)
-
-    return by_article(row for table in tables for row in rows(table))
+            of_table = by_article(_rows(storage, table, groups))
+        for name, article in of_table.items():
+            found.setdefault(name, Article()).include(article)
+    return dict(sorted(found.items()))
 
 
 def _rows(storage: Storage, table: str, groups: Mapping[str, Group]) -> Iterator[Row]:

@@ -17,6 +17,9 @@ from ..storage.storage import Storage
 from .csv_lines import csv_line
 from .rows import Cell, Row, Tally, is_none
 
+# What reading a damaged table raises.
+UNREADABLE = (OSError, pa.ArrowException, ValueError)
+
 # Rows that are held in memory at a time; also the size of a Parquet row group.
 CHUNK = 5000
 
@@ -114,7 +117,7 @@ def image_ids(storage: Storage, name: str) -> set[str]:
     try:
         with storage.opened(name) as file:
             return set(pq.read_table(file, columns=["image_id"])["image_id"].to_pylist())
-    except (OSError, pa.ArrowException, ValueError):
+    except UNREADABLE:
         return set()
 
 
@@ -152,7 +155,7 @@ def read_tally(storage: Storage, name: str) -> Tally | None:
     try:
         with storage.opened(name) as file:
             return Tally.from_json(pq.read_metadata(file).metadata[b"shoetagger"])
-    except (OSError, pa.ArrowException, ValueError, LookupError, TypeError):
+    except (*UNREADABLE, LookupError, TypeError):
         return None
 
 
