@@ -31,10 +31,10 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["count"] = _count
+    environment.filters["count"] = count
     return environment
 
 
-def _count(value: int, one: str, many: str | None = None) -> str:
+def count(value: int, one: str, many: str | None = None) -> str:
     """Return a number with its noun: 1 picture, 1,234 pictures."""
     return f"{value:,} {one if value == 1 else many or one + 's'}"

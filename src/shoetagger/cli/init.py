@@ -10,7 +10,6 @@ import typer
 
 from ..config import params as parameters
 from ..config.settings import Settings
-from .counted import counted
 
 
 def init(
@@ -40,6 +39,7 @@ def init(
     """Take your pictures, their sheet and its tags in place of the drawn shoes."""
     from ..project.columns import columns_of, groups_of, named_groups, named_tags
     from ..project.start import find_source, start
+    from ..rendering import count
 
     settings = Settings.from_environment()
     known = parameters.load(settings.params_file)
@@ -67,7 +67,7 @@ def init(
     done = start(settings.repo, source, columns, groups, remote)
     typer.echo(f"{done.pictures} labelled pictures are in data/ now")
     if done.left:
-        left_there = counted(done.left, "file")
+        left_there = count(done.left, "file")
         typer.echo(f"{left_there} without a row stayed in {source.files.folder}")
     for warning in done.warnings:
         typer.echo(f"warning: training would be refused: {warning}", err=True)

@@ -13,7 +13,6 @@ import typer
 
 from ..config import params as parameters
 from ..config.settings import Settings
-from .counted import counted
 
 if TYPE_CHECKING:
     from ..collection.sheet_edits import SheetEdits
@@ -117,6 +116,7 @@ def collect(
     from ..collection.collect import collect as run
     from ..collection.collect import preview
     from ..ops.installation import opened
+    from ..rendering import count
 
     with opened(Settings.from_environment()) as here:
         branch = here.params.labels.branch
@@ -138,7 +138,7 @@ def collect(
     removed = f", {collected.removed} removed from the sheet" if collected.removed else ""
     pushed = f", pushed to {collected.pushed_to}" if collected.pushed_to else ""
     typer.echo(
-        f"{counted(collected.pictures, 'picture')} collected{removed}: commit "
+        f"{count(collected.pictures, 'picture')} collected{removed}: commit "
         f"{collected.commit[:12]} on {branch}{pushed}; `git merge {branch}` and `dvc checkout "
         "data.dvc` bring it into your workspace"
     )

@@ -8,7 +8,6 @@ import typer
 
 from ..config.settings import Settings
 from ..ops.installation import opened
-from .counted import counted
 
 if TYPE_CHECKING:
     from ..review.quality import Score, Share
@@ -44,6 +43,7 @@ def queue(
 
 def quality() -> None:
     """Say how right the tags are, by the pictures of the queue that were drawn at random."""
+    from ..rendering import count
     from ..review.quality import quality as measured
 
     with opened(Settings.from_environment()) as here:
@@ -54,7 +54,7 @@ def quality() -> None:
             "those that it draws at random count here"
         )
         return
-    typer.echo(f"by {counted(found.pictures, 'picture')} drawn at random; 95 % intervals (Wilson)")
+    typer.echo(f"by {count(found.pictures, 'picture')} drawn at random; 95 % intervals (Wilson)")
     for name, group in found.groups.items():
         for version in group.versions:
             _print(f"{name} version {version.version}{' (live)' * version.live}", version.total)

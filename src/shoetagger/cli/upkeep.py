@@ -14,7 +14,6 @@ from ..errors import ShoetaggerError
 from ..ops.installation import opened
 from ..ops.restore import settle
 from ..store.store import Store
-from .counted import counted
 
 
 def night() -> None:
@@ -44,6 +43,7 @@ def rollback(
     from ..config.settings import user
     from ..orchestration import nightly
     from ..orchestration.rollback import roll_back
+    from ..rendering import count
 
     with opened(Settings.from_environment()) as here:
         version = roll_back(here, group, to=to, by=user(), why=why)
@@ -52,7 +52,7 @@ def rollback(
         if again := work.backlog[group]:
             typer.echo(f"{again} pictures that it has not tagged wait for the next night")
         counts = nightly.publish(here)
-    typer.echo(f"{counted(counts['days'], 'day')} published again")
+    typer.echo(f"{count(counts['days'], 'day')} published again")
 
 
 def retry(
@@ -82,6 +82,7 @@ def forget(
     """
     from ..promotion.erasure import erase_from_comparisons
     from ..publishing.publication import forget as erase
+    from ..rendering import count
     from ..tracking.connection import MLflowUnavailable
 
     with opened(Settings.from_environment()) as here:
@@ -93,7 +94,7 @@ def forget(
             published=settings.published,
             inbox=settings.inbox,
         )
-    typer.echo(f"{image_id} is forgotten; {counted(counts['days'], 'day')} published again")
+    typer.echo(f"{image_id} is forgotten; {count(counts['days'], 'day')} published again")
     try:
         erased = erase_from_comparisons(settings.tracking_uri, settings.artifacts, image_id)
     except MLflowUnavailable as error:
@@ -127,6 +128,7 @@ def restore(
     from ..ops.processes import marked_processes
     from ..ops.restore import restore as put_back
     from ..orchestration import nightly
+    from ..rendering import count
 
     settings = Settings.from_environment()
     if marked_processes(settings):
@@ -134,9 +136,7 @@ def restore(
     manifest = put_back(settings, file, replace=replace)
     with opened(settings) as here:
         counts = nightly.publish(here, every_day=True)
-    typer.echo(
-        f"restored as of {manifest.made_at}; {counted(counts['days'], 'day')} published again"
-    )
+    typer.echo(f"restored as of {manifest.made_at}; {count(counts['days'], 'day')} published again")
 
 
 def sync() -> None:
