@@ -116,8 +116,7 @@ def edit_sheet(
     removed = [
         Removed(one, tuple(names)) for one in judged if (names := before.rows_of(one.image_id))
     ]
-    if removed:
-        remove_rows(sheet, [before.spelled[name] for one in removed for name in one.names])
+    remove_rows(sheet, [before.spelled[name] for one in removed for name in one.names])
     for one in removed:
         for name in before.files[one.picture.image_id]:
             (images / name).unlink()

@@ -13,6 +13,7 @@ import yaml
 
 from ..config.settings import Settings
 from . import checkout_lock
+from .dvc_files import data_revision
 from .process import PipelineError, run_git
 
 if TYPE_CHECKING:
@@ -107,26 +108,21 @@ def _data(repo: Path, place: Path) -> set[Path]:
     """
     commits = run_git(repo, "log", "--all", "--format=%H", "--diff-filter=AM", "--", "data.dvc")
     texts = {run_git(repo, "show", f"{commit}:data.dvc") for commit in commits.split()}
-    hashes = {each for text in texts for each in _hashes(text) or ()}
+    hashes = {each for text in texts for each in _hashes(text)}
     if (repo / "data.dvc").is_file():
-        ours = _hashes((repo / "data.dvc").read_text(encoding="utf-8"))
-        if ours is None:
-            raise PipelineError(
-                f"{repo / 'data.dvc'} names no data: mend it, or `git checkout data.dvc`"
-            )
-        hashes |= ours
+        hashes.add(data_revision(repo))
     for folder in [place / each[:2] / each[2:] for each in hashes if each.endswith(".dir")]:
         if folder.is_file():
             hashes |= {entry["md5"] for entry in json.loads(folder.read_text(encoding="utf-8"))}
     return {place / each[:2] / each[2:] for each in hashes}
 
 
-def _hashes(text: str) -> set[str] | None:
-    """Return the hashes that a data.dvc names; None where it has a fault."""
+def _hashes(text: str) -> set[str]:
+    """Return the hashes that a data.dvc names; none where it has a fault."""
     try:
         return {out["md5"] for out in yaml.safe_load(text)["outs"]}
     except (yaml.YAMLError, KeyError, TypeError):
-        return None
+        return set()
 
 
 def _size(path: Path) -> int:

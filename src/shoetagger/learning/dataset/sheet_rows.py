@@ -38,8 +38,11 @@ def write_rows(sheet: Path, rows: Sequence[Row], columns: Sequence[str]) -> None
 def remove_rows(sheet: Path, names: Collection[str]) -> None:
     """Remove the rows of images, as the sheet spells them; in a workbook they become empty.
 
-    No other row of a workbook moves: formulas elsewhere in it name cells by their place.
+    No other row of a workbook moves: formulas elsewhere in it name cells by their place. Without
+    names, the sheet is not touched.
     """
+    if not names:
+        return
     rows = read_rows(sheet)
     places = _places(rows, _positions(rows[0], [NAME_COLUMN])[NAME_COLUMN])
     gone = {places[name] for name in names}
