@@ -52,7 +52,7 @@ def gather(
     """Yield the checked pictures in the order in which they were finished.
 
     One with a word on some groups only is left for later: what nobody said must not become a "no".
-    So is one of which anything was said or taken back after the correction `until`.
+    So is one with any row of corrections after `until`.
     One that is not a shoe never comes: it would be a row of noes.
     One that was collected and edited since comes again. Tags that params.yaml lacks are left out.
     """
@@ -60,7 +60,7 @@ def gather(
     for image_ids in chunked(store.corrections.uncollected(), _PAGE):
         in_force = store.corrections.in_force(image_ids)
         judged = store.corrections.judged(image_ids)
-        # Asked last, so that it knows of every row that was read before.
+        # Read last, so that it knows of every row that was read before.
         edited = set() if until is None else store.corrections.since(until)[1]
         shoes = [image_id for image_id in image_ids if image_id not in judged]
         whole = [i for i in shoes if all((i, group) in in_force for group in groups)]

@@ -25,7 +25,7 @@ from ..errors import ShoetaggerError, TransientError
 _MODULE = "shoetagger.tagging.explain"
 _SECONDS = 90.0
 _KEPT = 50  # pictures
-# That a fault is kept: the page's images are asked for next, and then it may be mended.
+# That a fault is kept: the page's images come next, and then it may be mended.
 _FAULT_SECONDS = 10.0
 # Requests that wait, or make a map: each holds one of the 40 threads that all of Airflow's share.
 _AT_ONCE = 4

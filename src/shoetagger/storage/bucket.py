@@ -100,7 +100,7 @@ class BucketStorage:
 
     def remove(self, names: Iterable[str]) -> None:
         paths = [self._root + name for name in names]
-        if self._bucket.scheme != "s3":  # asked for many, their clients end at one that is gone
+        if self._bucket.scheme != "s3":  # given many, their clients end at one that is gone
             self._each(paths, lambda path: self._unless_gone(lambda store: store.delete(path)))
         elif paths:
             self._unless_gone(lambda store: store.delete(paths))

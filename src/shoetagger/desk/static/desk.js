@@ -86,11 +86,11 @@ const remember = (steps) => sessionStorage.setItem("undo", JSON.stringify(steps.
 
 // --- talking to the server ---
 
-// A picture's own page is loaded anew after an edit: what was said then is said there again.
+// A picture's own page reloads after an edit, and shows the message of before again.
 let leaving = false;
 
 function say(text, bad = false) {
-  if (leaving) sessionStorage.setItem("said", JSON.stringify([text, bad]));
+  if (leaving) sessionStorage.setItem("message", JSON.stringify([text, bad]));
   toast.textContent = text;
   toast.classList.toggle("bad", bad);
   clearTimeout(say.timer);
@@ -326,6 +326,6 @@ grid?.addEventListener("focusin", (event) => {
   if (card && card !== current) goTo(card, event.target === card);
 });
 goTo(cards()[0], false);
-const said = JSON.parse(sessionStorage.getItem("said") ?? "null");
-sessionStorage.removeItem("said");
-if (said) say(...said);
+const message = JSON.parse(sessionStorage.getItem("message") ?? "null");
+sessionStorage.removeItem("message");
+if (message) say(...message);
