@@ -27,7 +27,7 @@ from shoetagger.ops.servers import down, ports_in_use
 
 from . import page, screens
 from .approval import answer, until_asked
-from .browser import chromium
+from .browser import MISSING, PROGRAM, chromium
 from .camera import Camera
 from .newcomer import Newcomer, TourError, bytes_of, free_ports
 from .plan import MOMENTS, MORE, SCREENS
@@ -46,8 +46,8 @@ def main(
     ] = None,
 ) -> None:
     """Take the tour, and write docs/TOUR.md and its pictures."""
-    if shutil.which("chromium") is None:
-        raise SystemExit("chromium is missing: on Debian, apt-get install chromium")
+    if PROGRAM is None:
+        raise SystemExit(MISSING)
     place = (
         nullcontext(folder) if folder else tempfile.TemporaryDirectory(prefix="shoetagger-tour-")
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from threading import Thread
 
@@ -12,17 +11,11 @@ import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from helpers.desk import Desk, image_id
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from tour.browser import MISSING, PROGRAM, chromium
 
 from shoetagger.learning.audit.finding import Finding
 
-CHROMIUM = shutil.which("chromium")
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        CHROMIUM is None, reason="needs Debian's chromium: apt-get install chromium"
-    ),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(PROGRAM is None, reason=MISSING)]
 
 ELSEWHERE = "shoes.example"  # not this machine, as far as the browser knows
 
@@ -32,8 +25,7 @@ SHOES = {"a.jpg": ("red", "boot"), "b.jpg": ("black", "boot"), "c.jpg": ("red", 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        args = ["--no-sandbox", f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=args)
+        browser = chromium(playwright, f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1")
         yield browser
         browser.close()
 

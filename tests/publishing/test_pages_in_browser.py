@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
+from tour.browser import MISSING, PROGRAM, chromium
 
 from shoetagger.config.recipe import Group
 from shoetagger.publishing.pages import day_page, style
 from shoetagger.publishing.tables import Cell, Row
 
-CHROMIUM = shutil.which("chromium")
 GROUPS = {"color": Group(tags=("black", "red")), "style": Group(tags=("boot",))}
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        CHROMIUM is None, reason="needs Debian's chromium: apt-get install chromium"
-    ),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(PROGRAM is None, reason=MISSING)]
 
 
 def picture(name: str, color: tuple[str, ...], style: tuple[str, ...]) -> Row:
@@ -49,7 +43,7 @@ def test_a_choice_of_tags_says_how_many_pictures_have_them_all_even_where_none_h
     (tmp_path / "day" / "001.html").write_text(page)
     (tmp_path / "style.css").write_text(style(GROUPS))
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = chromium(playwright)
         shown = browser.new_page(java_script_enabled=False)
         shown.goto((tmp_path / "day" / "001.html").as_uri())
         tree = shown.context.new_cdp_session(shown)

@@ -17,6 +17,7 @@ from helpers import desk_loop
 from helpers.fork_server import use_for_stages
 from helpers.ports import free_ports
 from playwright.sync_api import sync_playwright
+from tour.browser import MISSING, PROGRAM, chromium
 
 from shoetagger.config.settings import Settings
 from shoetagger.demo import __main__
@@ -33,8 +34,6 @@ BETTER_THAN_FREQUENCY = 0.15
 # Airflow reads the DAG files anew every 30 s, which takes more CPU than all the tests do with what
 # it finds: the files do not change here.
 SELDOM = "\n[dag_processor]\nmin_file_process_interval = 3600\n"
-
-CHROMIUM = shutil.which("chromium")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
@@ -139,7 +138,7 @@ def test_from_a_fresh_clone_to_tagged_pictures(settings: Settings, ports: Ports)
     assert subprocess.run(status, capture_output=True, check=True).stdout == b""
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt-get install chromium")
+@pytest.mark.skipif(PROGRAM is None, reason=MISSING)
 def test_what_people_label_in_a_browser_makes_the_next_models(
     settings: Settings, ports: Ports
 ) -> None:
@@ -147,7 +146,7 @@ def test_what_people_label_in_a_browser_makes_the_next_models(
     use_for_stages(settings.repo)
     desk_loop.train_quickly(settings)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = chromium(playwright)
         desk_loop.walk(desk_loop.Walk(settings, ports, browser, GROUPS))
         browser.close()
 
