@@ -24,9 +24,12 @@ from shoetagger.network.digests import prefix_digests
 from shoetagger.network.layers import WEIGHTS_FILE
 from shoetagger.network.weights import save_weights
 
+# A thirtieth of a ResNet-18: tests that are about other things spent most of their time on writing,
+# hashing and reading weights.
+SMALL = "shufflenet_v2_x0_5"
 TRANSFORM = Transform(size=32)
 POOLED = ("layer1", "layer4")
-LAYERS = ("stem", "layer1", "layer2", "layer3", "layer4")  # of a ResNet
+LAYERS = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 
 def random_model(
@@ -36,24 +39,25 @@ def random_model(
     head_seed: int,
     shared: str = "layer4",
     pooled: tuple[str, ...] = POOLED,
+    arch: str = "resnet18",
 ) -> TagModel:
     """Make a model whose backbone is that of `backbone_seed` up to `shared`, its own after."""
     with torch.device("meta"):  # the layers are put in below
-        model = TagModel("resnet18", tags, pooled)
+        model = TagModel(arch, tags, pooled)
     for place, layer in enumerate(LAYERS):
         seed = backbone_seed if place <= LAYERS.index(shared) else head_seed
-        setattr(model, layer, copy.deepcopy(getattr(_backbone(seed), layer)))
+        setattr(model, layer, copy.deepcopy(getattr(_backbone(arch, seed), layer)))
     torch.manual_seed(head_seed)
     width = sum(model.widths)
     model.norm, model.head = nn.BatchNorm1d(width, affine=False), nn.Linear(width, tags)
     return model.eval()
 
 
-@functools.lru_cache(maxsize=4)  # of 45 MB
-def _backbone(seed: int) -> TagModel:
+@functools.lru_cache(maxsize=4)  # of 45 MB or less
+def _backbone(arch: str, seed: int) -> TagModel:
     """Draw a model to copy layers from: drawing eleven million numbers takes far longer."""
     torch.manual_seed(seed)
-    return TagModel("resnet18", 1)
+    return TagModel(arch, 1)
 
 
 def write_bundle(directory: Path, group: str = "color", *arguments: Any, **options: Any) -> Bundle:
@@ -110,20 +114,20 @@ def make_bundle(
     head_seed: int = 1,
     shared: str = "layer4",
     pooled: tuple[str, ...] = POOLED,
+    arch: str = SMALL,
     transform: Transform = TRANSFORM,
     thresholds: tuple[float, ...] | None = None,
     none_below: float | None = None,
     unsure_above: float | None = None,
 ) -> Bundle:
     """Make a model, write the two files of its bundle into `directory` and return the bundle."""
-    model = random_model(
-        len(tags), backbone_seed=backbone_seed, head_seed=head_seed, shared=shared, pooled=pooled
-    )
+    seeds = {"backbone_seed": backbone_seed, "head_seed": head_seed}
+    model = random_model(len(tags), **seeds, shared=shared, pooled=pooled, arch=arch)
     digest = save_weights(model, directory / WEIGHTS_FILE, None)
     bundle = Bundle(
         group=group,
         tags=tags,
-        arch="resnet18",
+        arch=arch,
         pooled=pooled,
         transform=transform,
         thresholds=thresholds or (0.5,) * len(tags),

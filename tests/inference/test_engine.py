@@ -6,12 +6,14 @@ import importlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers.bundles import LAYERS, TRANSFORM, scores_alone, write_bundle
+from helpers import bundles as made
+from helpers.bundles import LAYERS, TRANSFORM, scores_alone
 
 from shoetagger.images.views import Transform
 from shoetagger.inference.bundle import load_bundle
@@ -22,6 +24,9 @@ from shoetagger.inference.novelty import usual_of
 from shoetagger.network.backbone import begin
 from shoetagger.tracking.packaging import served_sources
 from shoetagger.tracking.served_model import load_core
+
+# Of the network that params.yaml names.
+write_bundle = partial(made.write_bundle, arch="resnet18")
 
 MIXES = {
     "all alike": [("layer4", 1), ("layer4", 1), ("layer4", 1)],

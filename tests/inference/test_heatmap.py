@@ -22,7 +22,7 @@ TOLERANCE = 1e-4  # of a logit: the network computes in float32, the map adds up
 
 def trained(folder: Path, pooled: tuple[str, ...], size: int = 64) -> tuple[TagModel, Bundle]:
     """A model whose head's inputs are standardised as after a training."""
-    bundle = make_bundle(folder, pooled=pooled, transform=Transform(size=size))
+    bundle = make_bundle(folder, pooled=pooled, arch="resnet18", transform=Transform(size=size))
     model = load_model(folder, bundle)
     generator = torch.Generator().manual_seed(3)
     assert model.norm.running_mean is not None

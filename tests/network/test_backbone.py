@@ -29,7 +29,8 @@ from shoetagger.network.weights import build
 
 def test_a_bundle_survives_saving_and_loading(tmp_path: Path) -> None:
     written = replace(
-        write_bundle(tmp_path, none_below=0.2, unsure_above=3.5), origin=Origin("x", None, "y 1")
+        write_bundle(tmp_path, arch="resnet18", none_below=0.2, unsure_above=3.5),
+        origin=Origin("x", None, "y 1"),
     )
     save_bundle(written, tmp_path / "bundle.json")
     read = load_bundle(tmp_path)

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from helpers.bundles import write_bundle
+from helpers.bundles import SMALL, write_bundle
 from helpers.installation import bundle_directory, compare, promote, reconcile, register, rollback
 from mlflow import MlflowClient
 from PIL import Image
@@ -253,7 +253,7 @@ def test_a_first_version_shows_how_it_did_by_itself(
     client = MlflowClient(settings.tracking_uri)
     card = client.get_model_version(version.name, version.number).description
     assert "**black**: right in 3 of 3, found 3 of 6; learned from 0" in card
-    assert "- backbone: `resnet18`\n" in card
+    assert f"- backbone: `{SMALL}`\n" in card
     (child,) = client.search_runs([client.get_experiment_by_name("shoetagger").experiment_id],
                                   "attributes.run_name = 'register color'")  # fmt: skip
     parent = client.get_run(child.data.tags["mlflow.parentRunId"])
