@@ -116,32 +116,33 @@ def postgres_server() -> Iterator[tuple[str, str]]:
 
 
 # The files that take longest, longest first: begun last, one would keep a single core busy while
-# the others have nothing left to do. The third waits behind the first on two cores, so it is short.
+# the others have nothing left to do. The fourth waits behind the first, so it is short; those that
+# mostly wait themselves, for servers, do not run beside each other.
 LONGEST = (
     "system/test_end_to_end.py",
     "system/test_in_step.py",
+    "system/test_cluster.py",
     "system/test_overlaps.py",
     "docs/test_commands.py",
-    "orchestration/test_dags.py",
     "stages/test_stages.py",
-    "system/test_cluster.py",
+    "orchestration/test_dags.py",
+    "benchmarks/test_benchmarks.py",
+    "ops/test_servers.py",
     "promotion/test_promotion.py",
     "collection/test_collect.py",
-    "system/test_any_worker.py",
-    "ops/test_servers.py",
+    "system/test_model.py",
     "pipeline/test_pipeline.py",
+    "system/test_any_worker.py",
     "tracking/test_registry.py",
-    "benchmarks/test_benchmarks.py",
     "system/test_crashes.py",
+    "tracking/test_own_server.py",
+    "ingest/test_pool.py",
+    "tagging/test_tagging.py",
     "desk/test_why.py",
     "desk/test_browser.py",
     "learning/test_fit.py",
-    "tagging/test_tagging.py",
-    "ingest/test_pool.py",
-    "tracking/test_tracking.py",
-    "tracking/test_own_server.py",
-    "system/test_model.py",
     "system/test_backfill.py",
+    "tracking/test_tracking.py",
     "cli/test_cli.py",
     "orchestration/test_approval.py",
     "ops/test_backup.py",
@@ -156,7 +157,10 @@ def pytest_collection_finish() -> None:
 
 def pytest_sessionfinish() -> None:
     """Leave no bundle and no server behind: what xdist ends does not get to exit handlers."""
-    gc.unfreeze()  # or extension modules report what is frozen as leaked
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        gc.freeze()  # pytest searches all there is five times, in a process that ends anyway
+    else:
+        gc.unfreeze()  # or extension modules report what is frozen as leaked
     if bundles := sys.modules.get("helpers.bundles"):
         bundles.forget()
     if fork_server := sys.modules.get("helpers.fork_server"):
