@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -82,11 +83,17 @@ def main(
     typer.echo(f"{name}: macro F1 {document['macro_f1']} {document['macro_f1_interval']}")
 
 
+@functools.cache
+def _recipes() -> dict[str, dict[str, Any]]:
+    document = yaml.safe_load(Path("experiments/recipes.yaml").read_text())
+    recipes: dict[str, dict[str, Any]] = document["recipes"]
+    return recipes
+
+
 def recipe_of(name: str) -> Recipe:
-    recipes = yaml.safe_load(Path("experiments/recipes.yaml").read_text())["recipes"]
-    if name not in recipes:
-        raise ParamsError(f"no recipe {name!r}: there are {', '.join(recipes)}")
-    return Recipe(**recipes[name])
+    if name not in _recipes():
+        raise ParamsError(f"no recipe {name!r}: there are {', '.join(_recipes())}")
+    return Recipe(**_recipes()[name])
 
 
 def _changed(plain: dict[str, Any], recipe: Recipe) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from helpers import stores
 from helpers.bundles import write_bundle
 from helpers.installation import make_project
 from helpers.sample import copy_sample
@@ -62,8 +63,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     made = write_bundle(tmp_path / "made", "color", GROUPS["color"].tags)
     settings.bundles.mkdir()
     (tmp_path / "made").rename(settings.bundles / made.digest)
+    stores.migrate(settings.store_url)
     with Store(settings.store_url) as store:
-        store.migrate()
         store.ledger.add_version(
             digest=made.digest, group="color", tags=made.tags,
             registry_name="shoetagger-color", version="3", now=datetime.now(UTC),

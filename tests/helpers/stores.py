@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import tempfile
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,6 +25,27 @@ from shoetagger.store.store import Store
 NIGHT = datetime(2026, 11, 1, 2, tzinfo=UTC)
 LATER = NIGHT + timedelta(days=1)
 RED, BLUE, TEAL, BOOT = "1" * 64, "2" * 64, "3" * 64, "4" * 64
+
+
+def migrate(store_url: str) -> None:
+    """Migrate a store that is not there yet: on SQLite, by a copy of one that was migrated."""
+    url = sa.make_url(store_url)
+    if url.drivername == "sqlite":
+        file = Path(url.database or "")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(_migrated())
+        return
+    with Store(store_url) as store:
+        store.migrate()
+
+
+@functools.cache
+def _migrated() -> bytes:
+    with tempfile.TemporaryDirectory(prefix="shoetagger-") as folder:
+        file = Path(folder) / "store.db"
+        with Store(f"sqlite:///{file}") as store:
+            store.migrate()
+        return file.read_bytes()
 
 
 def arrival(name: str, token: str = "1-1-1", refused: str | None = None) -> Arrival:

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
+from helpers import stores
 from helpers.stores import make_live
 from PIL import Image
 
@@ -116,8 +117,8 @@ def works_with(settings: Settings) -> Works:
     """Return what the settings name, with a live version of both groups; its store is open."""
     settings.inbox.mkdir(parents=True)
     plain = parameters.load(settings.params_file)
+    stores.migrate(settings.store_url)
     store = Store(settings.store_url)
-    store.migrate()
     tag = replace(plain.tag, decode_workers=1)
     ours = Works(settings, replace(plain, groups=GROUPS, tag=tag), store)
     ours.promote("color", "1")

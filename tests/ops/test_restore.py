@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from helpers import postgres
+from helpers import postgres, stores
 from helpers.disks import fill
 from helpers.installation import make_project
 
@@ -29,7 +29,6 @@ from shoetagger.ops.replacement import Replacement
 from shoetagger.ops.restore import restore, settle
 from shoetagger.store import dump
 from shoetagger.store.rows import StoreError
-from shoetagger.store.store import Store
 
 
 def installation(folder: Path, store_url: str | None = None) -> Settings:
@@ -46,8 +45,7 @@ def installation(folder: Path, store_url: str | None = None) -> Settings:
     )
     (settings.artifacts / "models").mkdir(parents=True)
     if store_url is None:
-        with Store(url) as store:
-            store.migrate()
+        stores.migrate(url)
     with closing(sqlite3.connect(home / "mlflow" / "mlflow.db")) as mlflow:
         mlflow.execute("CREATE TABLE mark (day TEXT)")
         mlflow.execute("INSERT INTO mark VALUES ('')")

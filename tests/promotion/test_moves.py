@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from helpers import fakes
+from helpers import fakes, stores
 from helpers.fakes import Registry
 from helpers.model import digest_of
 
@@ -29,8 +29,9 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     bundles.load_bundle = fakes.load_bundle  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, bundles.__name__, bundles)
     monkeypatch.setattr("shoetagger.promotion.versions.has_intact_bundle", lambda *_: True)
-    with Store(f"sqlite:///{tmp_path / 'store.db'}") as opened:
-        opened.migrate()
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    stores.migrate(url)
+    with Store(url) as opened:
         yield opened
 
 

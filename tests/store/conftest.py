@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import postgres
+from helpers import postgres, stores
 
 from shoetagger.store.store import Store
 
@@ -25,21 +24,13 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
             yield url
 
 
-@pytest.fixture(scope="session")
-def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite file to copy."""
-    file = tmp_path_factory.mktemp("migrated") / "store.db"
-    with Store(f"sqlite:///{file}") as store:
-        store.migrate()
-    return file
-
-
 @pytest.fixture(params=DATABASES)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A migrated database."""
     if request.param == "sqlite":
-        shutil.copy(request.getfixturevalue("migrated_file"), tmp_path / "store.db")
-        yield f"sqlite:///{tmp_path / 'store.db'}"
+        place = f"sqlite:///{tmp_path / 'store.db'}"
+        stores.migrate(place)
+        yield place
     else:
         server, template = request.getfixturevalue("postgres_server")
         with postgres.database(server, template) as place:

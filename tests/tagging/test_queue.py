@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from helpers import fakes
+from helpers import fakes, stores
 from helpers.fakes import INBOX, Engine, Inbox, Killed, Killer, Pool
 from helpers.model import digest_of, image_id
 from helpers.stores import NIGHT
@@ -65,8 +65,9 @@ def tag(
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(f"sqlite:///{tmp_path / 'store.db'}") as opened:
-        opened.migrate()
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    stores.migrate(url)
+    with Store(url) as opened:
         yield opened
 
 
