@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,8 +75,9 @@ def test_variants_are_chosen_by_name_together_with_what_they_are_compared_with(
 
 @pytest.mark.slow
 def test_bench_tags_at_most_so_many_pictures_per_variant(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(machine, "matrix_gigaflops", partial(machine.matrix_gigaflops, side=256))
     bench(rounds=1, only="b", most=2, out=tmp_path)
     assert "no --pictures: drawing 2" in capsys.readouterr().out
     pictures = "2 drawn shoes with `images.framing: shoe`, JPEG on disk"

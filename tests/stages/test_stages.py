@@ -214,6 +214,15 @@ def test_a_stage_tells_a_user_in_one_line_what_is_wrong(project: Path, tmp_path:
     assert "Traceback" not in done.stderr
 
 
+@pytest.fixture
+def mlflow(tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An MLflow of the test's own, and its folder as the working directory."""
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{shutil.copy(empty_mlflow, tmp_path / 'mlflow.db')}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return uri
+
+
 def train_in_process(
     project: Path,
     group: str,
@@ -264,10 +273,8 @@ def train_in_process(
 
 
 @pytest.mark.slow
-def test_a_group_of_one_tag_and_pictures_of_30_pixels_train(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("mlflow")
+def test_a_group_of_one_tag_and_pictures_of_30_pixels_train(project: Path) -> None:
     # Of these twelve, one that is not ticked is held out.
     train_in_process(project, "height", ["boot"], slice(24, 36))
     assert json.loads(Path("models/height/bundle.json").read_text())["tags"] == ["boot"]
@@ -278,10 +285,10 @@ def test_a_group_of_one_tag_and_pictures_of_30_pixels_train(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("mlflow")
 def test_a_file_of_weights_trains_a_backbone_and_the_stages_say_what_its_licence_forbids(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    project: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     file = Path("data/weights/own.safetensors")
     file.parent.mkdir(parents=True)
     arch = "timm:vit_tiny_patch16_224"
@@ -312,10 +319,8 @@ def test_a_file_of_weights_trains_a_backbone_and_the_stages_say_what_its_licence
 
 
 @pytest.mark.slow
-def test_a_shoe_detector_goes_wherever_the_bundle_goes(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("mlflow")
+def test_a_shoe_detector_goes_wherever_the_bundle_goes(project: Path) -> None:
     file = write_detector(Path("data/shoe_detector.tflite"))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     shown: dict[str, object] = {"framing": "shoe", "detector": str(file)}
@@ -385,7 +390,7 @@ ODD = [
 
 @pytest.mark.slow
 def test_tags_of_any_words_are_learned_measured_and_registered(
-    project: Path, tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path, tmp_path: Path, mlflow: str
 ) -> None:
     from mlflow import MlflowClient
 
@@ -394,9 +399,6 @@ def test_tags_of_any_words_are_learned_measured_and_registered(
     from shoetagger.learning.evaluation.documents import flat_metrics
     from shoetagger.tracking.registry import Registry
 
-    monkeypatch.chdir(tmp_path)
-    uri = f"sqlite:///{shutil.copy(empty_mlflow, tmp_path / 'mlflow.db')}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     train_in_process(project, "größe", ODD, slice(None))
     metrics = json.loads(Path("metrics/größe.json").read_text())
     assert list(metrics["validation"]["tags"]) == ODD
@@ -408,14 +410,14 @@ def test_tags_of_any_words_are_learned_measured_and_registered(
     predicted = read_predictions(Path("predictions/größe.csv")).query("part == 'crossval'")
     for tag in ODD:
         assert list(predicted[f"score {tag}"]) == list(scored[tag]), tag
-    registry = Registry(uri, Path(os.environ["SHOETAGGER_HOME"], "mlflow", "artifacts"))
+    registry = Registry(mlflow, Path(os.environ["SHOETAGGER_HOME"], "mlflow", "artifacts"))
     flat = flat_metrics(metrics)
     version = registry.register(
         Path("models/größe"), limits=Limits(10**6, 10**6), tags={}, metrics=flat
     )
     assert (version.name, version.group) == ("shoetagger-größe", "größe")
     assert registry.version_with("größe", version.digest) == version
-    run = MlflowClient(uri).get_run(str(version.run_id))
+    run = MlflowClient(mlflow).get_run(str(version.run_id))
     assert run.info.run_name == "train größe"
     assert len(run.data.metrics) >= len(flat)
     assert "validation/support/steel toe _x0028_S3_x0029_" in run.data.metrics
