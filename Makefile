@@ -37,8 +37,8 @@ SIDE_BY_SIDE := --dist loadfile --no-loadscope-reorder
 WORKERS := $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? cores + 1 : 4)))
 # The files of the tests, up to 3 GB, lie in memory where there is plenty, unless TMPDIR says where:
 # commits then wait for no disk. Servers of other users pass through the folder.
-PLENTY := awk '/^MemAvailable/ {print ($$2 > 12000000)}' /proc/meminfo; df --output=avail /dev/shm | awk 'NR > 1 {print ($$1 > 8000000)}'
-IN_MEMORY = if [ -z "$${TMPDIR:-}" ] && [ "$$( ($(PLENTY)) 2>/dev/null | tr -d '\n')" = 11 ]; then \
+PLENTY := awk '/^MemAvailable/ {exit ($$2 < 12000000)}' /proc/meminfo && [ $$(df --output=avail /dev/shm | tail -1) -gt 8000000 ]
+IN_MEMORY = if [ -z "$${TMPDIR:-}" ] && { $(PLENTY); } 2>/dev/null; then \
 	export TMPDIR=$$(mktemp -d /dev/shm/tests-XXXXXX); chmod 711 $$TMPDIR; trap 'rm -rf "$$TMPDIR"' EXIT; fi
 
 .PHONY: another-device help setup demo up cluster down status login service test test-fast lint bench tour audit lock

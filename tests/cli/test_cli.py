@@ -63,8 +63,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     made = write_bundle(tmp_path / "made", "color", GROUPS["color"].tags)
     settings.bundles.mkdir()
     (tmp_path / "made").rename(settings.bundles / made.digest)
-    stores.migrate(settings.store_url)
-    with Store(settings.store_url) as store:
+    with Store(stores.migrated(settings.store_url)) as store:
         store.ledger.add_version(
             digest=made.digest, group="color", tags=made.tags,
             registry_name="shoetagger-color", version="3", now=datetime.now(UTC),
@@ -171,9 +170,7 @@ def test_two_bundles_of_one_group_are_refused(pictures: Path, tmp_path: Path) ->
 
 
 def test_without_a_champion_it_says_what_to_do(pictures: Path) -> None:
-    with Store(Settings.from_environment().store_url) as store:
-        Settings.from_environment().home.mkdir(parents=True, exist_ok=True)
-        store.migrate()
+    stores.migrated(Settings.from_environment().store_url)
     with pytest.raises(ShoetaggerError, match=r"no champion yet.*`make up`.*--bundle models/color"):
         call("tag", str(pictures))
 

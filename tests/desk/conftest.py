@@ -1,5 +1,5 @@
 """The desk that each test gets."""
 
-from helpers.desk import desk, migrated
+from helpers.desk import desk
 
-__all__ = ["desk", "migrated"]
+__all__ = ["desk"]

@@ -120,7 +120,7 @@ def make_bundle(
     none_below: float | None = None,
     unsure_above: float | None = None,
 ) -> Bundle:
-    """Make a model, write the two files of its bundle into `directory` and return the bundle."""
+    """Make a small model, write the two files of its bundle into `directory`, return the bundle."""
     seeds = {"backbone_seed": backbone_seed, "head_seed": head_seed}
     model = random_model(len(tags), **seeds, shared=shared, pooled=pooled, arch=arch)
     digest = save_weights(model, directory / WEIGHTS_FILE, None)

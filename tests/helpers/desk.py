@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ import pytest
 import yaml
 from fastapi import HTTPException, Request
 from fastapi.testclient import TestClient
+from helpers.stores import migrated
 
 from shoetagger.config import params
 from shoetagger.config.reading import read_yaml
@@ -181,16 +181,8 @@ def access(request: Request) -> Person:
     return Person(name, may_write=name != "kim")
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("desk") / "store.db"
-    with Store(f"sqlite:///{file}") as store:
-        store.migrate()
-    return file
-
-
 @pytest.fixture
-def desk(tmp_path: Path, migrated: Path) -> Iterator[Desk]:
+def desk(tmp_path: Path) -> Iterator[Desk]:
     repo = tmp_path / "repo"
     repo.mkdir()
     document = read_yaml((REPO / "params.yaml").read_text())
@@ -201,9 +193,8 @@ def desk(tmp_path: Path, migrated: Path) -> Iterator[Desk]:
         Settings.from_environment({"SHOETAGGER_REPO": str(repo)}),
         inbox=tmp_path / "inbox",
         home=tmp_path / "home",
-        store_url=f"sqlite:///{tmp_path / 'store.db'}",
+        store_url=migrated(f"sqlite:///{tmp_path / 'store.db'}"),
     )
-    shutil.copy(migrated, tmp_path / "store.db")
     app = create(lambda: Gallery(settings), access)
     with Store(settings.store_url) as store, TestClient(app, headers={"x-user": "ann"}) as client:
         for digest, group, tags in ((COLOR, "color", COLORS), (STYLE, "style", STYLES)):

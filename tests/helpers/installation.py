@@ -60,7 +60,7 @@ def install(folder: Path, store_url: str | None = None) -> Settings:
     )
     home.mkdir(parents=True)
     found.inbox.mkdir()
-    stores.migrate(found.store_url)
+    stores.migrated(found.store_url)
     make_live(found, "color", head_seed=1)
     make_live(found, "style", head_seed=2)
     return found

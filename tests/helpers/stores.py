@@ -27,20 +27,21 @@ LATER = NIGHT + timedelta(days=1)
 RED, BLUE, TEAL, BOOT = "1" * 64, "2" * 64, "3" * 64, "4" * 64
 
 
-def migrate(store_url: str) -> None:
-    """Migrate a store that is not there yet: on SQLite, by a copy of one that was migrated."""
+def migrated(store_url: str) -> str:
+    """Make a store, on SQLite by a copy of one that was migrated; return its URL."""
     url = sa.make_url(store_url)
     if url.drivername == "sqlite":
         file = Path(url.database or "")
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(_migrated())
-        return
-    with Store(store_url) as store:
-        store.migrate()
+        file.write_bytes(_template())
+    else:
+        with Store(store_url) as store:
+            store.migrate()
+    return store_url
 
 
 @functools.cache
-def _migrated() -> bytes:
+def _template() -> bytes:
     with tempfile.TemporaryDirectory(prefix="shoetagger-") as folder:
         file = Path(folder) / "store.db"
         with Store(f"sqlite:///{file}") as store:

@@ -117,8 +117,7 @@ def works_with(settings: Settings) -> Works:
     """Return what the settings name, with a live version of both groups; its store is open."""
     settings.inbox.mkdir(parents=True)
     plain = parameters.load(settings.params_file)
-    stores.migrate(settings.store_url)
-    store = Store(settings.store_url)
+    store = Store(stores.migrated(settings.store_url))
     tag = replace(plain.tag, decode_workers=1)
     ours = Works(settings, replace(plain, groups=GROUPS, tag=tag), store)
     ours.promote("color", "1")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers.stores import BLUE, BOOT, NIGHT, RED, add_bundles, make_live, tag
+from helpers.stores import BLUE, BOOT, NIGHT, RED, add_bundles, make_live, migrated, tag
 from typer.testing import CliRunner
 
 from shoetagger.cli.app import app
@@ -36,8 +36,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
         monkeypatch.setenv(f"SHOETAGGER_{name}", str(value))
     settings = Settings.from_environment()
     settings.home.mkdir()
-    with Store(settings.store_url) as store:
-        store.migrate()
+    with Store(migrated(settings.store_url)) as store:
         add_bundles(store)
         make_live(store, "color", RED)
         make_live(store, "style", BOOT)

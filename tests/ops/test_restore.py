@@ -45,7 +45,7 @@ def installation(folder: Path, store_url: str | None = None) -> Settings:
     )
     (settings.artifacts / "models").mkdir(parents=True)
     if store_url is None:
-        stores.migrate(url)
+        stores.migrated(url)
     with closing(sqlite3.connect(home / "mlflow" / "mlflow.db")) as mlflow:
         mlflow.execute("CREATE TABLE mark (day TEXT)")
         mlflow.execute("INSERT INTO mark VALUES ('')")

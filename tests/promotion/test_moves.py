@@ -29,9 +29,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     bundles.load_bundle = fakes.load_bundle  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, bundles.__name__, bundles)
     monkeypatch.setattr("shoetagger.promotion.versions.has_intact_bundle", lambda *_: True)
-    url = f"sqlite:///{tmp_path / 'store.db'}"
-    stores.migrate(url)
-    with Store(url) as opened:
+    with Store(stores.migrated(f"sqlite:///{tmp_path / 'store.db'}")) as opened:
         yield opened
 
 

@@ -28,9 +28,7 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A migrated database."""
     if request.param == "sqlite":
-        place = f"sqlite:///{tmp_path / 'store.db'}"
-        stores.migrate(place)
-        yield place
+        yield stores.migrated(f"sqlite:///{tmp_path / 'store.db'}")
     else:
         server, template = request.getfixturevalue("postgres_server")
         with postgres.database(server, template) as place:

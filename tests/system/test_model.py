@@ -27,7 +27,7 @@ from unittest import mock
 import pytest
 import sqlalchemy as sa
 import yaml
-from helpers import fakes, postgres
+from helpers import fakes, postgres, stores
 from helpers.fakes import INBOX, Clock, Engine, Inbox, Killed, Killer, Pool, Registry
 from helpers.model import TAGS, File, Model, Tags, image_id, tags_of
 from helpers.recount import check_counts
@@ -1000,15 +1000,11 @@ def profile() -> settings:
 
 @pytest.mark.timeout(7200)
 @pytest.mark.slow
-def test_store_nights_and_moves_are_as_promised(tmp_path: Path) -> None:
-    with Store(f"sqlite:///{tmp_path / 'store.db'}") as store:
-        store.migrate()
-
+def test_store_nights_and_moves_are_as_promised() -> None:
     class OnSqlite(Promises):
         @staticmethod
         def open_store(folder: Path) -> Store:
-            shutil.copy(tmp_path / "store.db", folder / "store.db")
-            store = Store(f"sqlite:///{folder / 'store.db'}")
+            store = Store(stores.migrated(f"sqlite:///{folder / 'store.db'}"))
             sa.event.listen(store._database._engine, "connect", do_not_sync)
             return store
 

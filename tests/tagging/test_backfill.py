@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from helpers import fakes
+from helpers import fakes, stores
 from helpers.fakes import INBOX, Engine, Inbox, Killed, Killer, Pool
 from helpers.model import digest_of
 from helpers.recount import check_counts
@@ -32,8 +32,7 @@ PINS = {"color": NEW}
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """Forty pictures of four nights, which no version has tagged, in blocks of three."""
     monkeypatch.setattr(blocks, "BLOCK", 3)
-    with Store(f"sqlite:///{tmp_path / 'store.db'}") as opened:
-        opened.migrate()
+    with Store(stores.migrated(f"sqlite:///{tmp_path / 'store.db'}")) as opened:
         registry = fakes.Registry()
         for _ in (OLD, NEW):
             fakes.add_version(opened, registry.register("color"), NIGHT)

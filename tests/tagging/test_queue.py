@@ -65,9 +65,7 @@ def tag(
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    url = f"sqlite:///{tmp_path / 'store.db'}"
-    stores.migrate(url)
-    with Store(url) as opened:
+    with Store(stores.migrated(f"sqlite:///{tmp_path / 'store.db'}")) as opened:
         yield opened
 
 

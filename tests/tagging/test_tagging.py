@@ -30,7 +30,7 @@ from helpers.installation import (
     shards,
     tag_shard,
 )
-from helpers.stores import set_rates
+from helpers.stores import migrated, set_rates
 from helpers.webhook import webhook
 from PIL import Image
 
@@ -556,8 +556,7 @@ def test_a_missing_inbox_and_a_missing_champion_say_what_to_do(
     with Store(settings.store_url) as store:
         assert store.runs.latest(1)[0].state == "failed"
     empty = replace(settings, store_url=f"sqlite:///{tmp_path / 'empty.db'}")
-    with Store(empty.store_url) as store:
-        store.migrate()
+    migrated(empty.store_url)
     with pytest.raises(TaggingError, match=r"no champion yet.*train first \(`make up`"):
         night(empty, "night")
 
